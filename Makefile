@@ -1,0 +1,44 @@
+# Every target is a script in scripts/; build flags stand in scripts/env.
+SHELL := /bin/bash
+.DEFAULT_GOAL := build
+.PHONY: build up down test unit e2e lint bench clean
+
+build: ## bin/brink, for GOARCH
+	scripts/deps build
+	scripts/build
+
+up: ## build, start a node on this machine, run the example on it
+	scripts/deps test
+	scripts/build
+	scripts/up
+
+down: ## undo `make up`
+	scripts/down
+
+test: ## all tests
+	scripts/deps test
+	scripts/build
+	scripts/lint
+	scripts/unit
+	scripts/e2e
+
+unit: ## tests that need no node
+	scripts/deps test
+	scripts/build-payload
+	scripts/unit
+
+e2e: ## tests of the real binary; RUN=regexp picks some
+	scripts/deps test
+	scripts/build
+	scripts/e2e
+
+lint: ## formatting, vet, law of imports
+	scripts/lint
+
+bench: ## compare with the same components as separate processes
+	scripts/deps test
+	scripts/build
+	scripts/bench
+
+clean:
+	rm -rf bin dist .build
