@@ -1,0 +1,208 @@
+package atomicfile
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+)
+
+// onlyFiles fails unless dir holds exactly the named files: a temporary one
+// that stays behind is a leak.
+func onlyFiles(t *testing.T, dir string, want ...string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range entries {
+		got = append(got, e.Name())
+	}
+	if strings.Join(got, " ") != strings.Join(want, " ") {
+		t.Errorf("directory holds %q, want %q", got, want)
+	}
+}
+
+func contains(t *testing.T, path, want string) {
+	t.Helper()
+	if got, err := os.ReadFile(path); err != nil || string(got) != want {
+		t.Errorf("%s holds %.40q (%v), want %.40q", filepath.Base(path), got, err, want)
+	}
+}
+
+func TestWrite(t *testing.T) {
+	t.Parallel()
+	for _, perm := range []fs.FileMode{0o600, 0o644, 0o666, 0o777, 0o400} {
+		t.Run(perm.String(), func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			path := filepath.Join(dir, "file")
+			for _, content := range []string{"first, and longer", "second", ""} {
+				if err := Write(path, []byte(content), perm); err != nil {
+					t.Fatal(err)
+				}
+				contains(t, path, content)
+			}
+			info, err := os.Stat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Also what a umask would take away, and not what CreateTemp gives.
+			if info.Mode().Perm() != perm {
+				t.Errorf("permission is %s, want %s", info.Mode().Perm(), perm)
+			}
+			onlyFiles(t, dir, "file")
+		})
+	}
+}
+
+// TestWriteNarrowsPermission replaces a file that anyone can read.
+func TestWriteNarrowsPermission(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(path, []byte("old"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := Write(path, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("permission is %v (%v), want 0600", info.Mode(), err)
+	}
+}
+
+func TestFailureLeavesOldContent(t *testing.T) {
+	t.Parallel()
+	errProduce := errors.New("producer broke")
+	dir := t.TempDir()
+	path := filepath.Join(dir, "file")
+	if err := Write(path, []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err := WriteWith(path, 0o600, func(w io.Writer) error {
+		if _, err := io.WriteString(w, "half of the n"); err != nil {
+			return err
+		}
+		return errProduce
+	})
+	if !errors.Is(err, errProduce) || !strings.Contains(err.Error(), path) {
+		t.Errorf("got %v, want the producer's error with the file's name", err)
+	}
+	contains(t, path, "old")
+	onlyFiles(t, dir, "file")
+}
+
+func TestFailureToReplace(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "taken")
+	if err := os.MkdirAll(filepath.Join(path, "by a directory"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := Write(path, []byte("new"), 0o600); err == nil {
+		t.Error("a directory was replaced by a file")
+	}
+	onlyFiles(t, dir, "taken")
+}
+
+func TestNoDirectory(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "missing", "file")
+	err := Write(path, []byte("x"), 0o600)
+	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), path) {
+		t.Errorf("got %v, want a missing directory with the file's name", err)
+	}
+}
+
+// TestFullDisk runs on a file system of its own with room for one copy, not
+// for two: what is there must survive a write that does not fit.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		t.Skip("mounting needs root")
+	}
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	path := filepath.Join(dir, "file")
+	old := strings.Repeat("old ", 10<<10)
+	if err := Write(path, []byte(old), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err := Write(path, bytes.Repeat([]byte("new "), 10<<10), 0o600)
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("got %v, want no space left", err)
+	}
+	contains(t, path, old)
+	onlyFiles(t, dir, "file")
+	if err := Write(path, []byte("small"), 0o600); err != nil {
+		t.Errorf("the failed write has left the disk full: %v", err)
+	}
+}
+
+// TestReadersSeeWholeFiles has readers open the file again and again while two
+// writers replace it by contents of different lengths.
+func TestReadersSeeWholeFiles(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "file")
+	versions := []string{strings.Repeat("a", 100), strings.Repeat("b", 300<<10)}
+	if err := Write(path, []byte(versions[0]), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var writers, readers sync.WaitGroup
+	done := make(chan struct{})
+	for _, content := range versions {
+		writers.Go(func() {
+			for range 50 {
+				if err := Write(path, []byte(content), 0o600); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for range 4 {
+		readers.Go(func() { readUntil(t, done, path, versions) })
+	}
+	writers.Wait()
+	close(done)
+	readers.Wait()
+	onlyFiles(t, filepath.Dir(path), "file")
+}
+
+func readUntil(t *testing.T, done <-chan struct{}, path string, versions []string) {
+	for {
+		select {
+		case <-done:
+			return
+		default:
+		}
+		got, err := os.ReadFile(path)
+		if err != nil || string(got) != versions[0] && string(got) != versions[1] {
+			t.Errorf("read %d bytes (%v) that nobody has written", len(got), err)
+			return
+		}
+	}
+}
+
+func TestSyncDirNeedsOne(t *testing.T) {
+	t.Parallel()
+	if err := SyncDir(t.TempDir()); err != nil {
+		t.Error(err)
+	}
+	if err := SyncDir(filepath.Join(t.TempDir(), "missing")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v, want a missing directory", err)
+	}
+}

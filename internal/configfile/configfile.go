@@ -1,0 +1,182 @@
+// Package configfile reads /etc/brink/config.yaml and the files of
+// config.yaml.d beside it. Their keys are the names of the command's flags:
+//
+//	node-name: edge-1
+//	tls-san: [shop.example.com, 203.0.113.9]
+//	debug: true
+//
+// The files are merged in the order of their names, the main one first. A later
+// value replaces an earlier one, lists too; a key with a plus, as in "tls-san+",
+// appends to the list instead. Flags and environment win over files: a list that
+// is given there replaces the files' list. These are k3s's rules, so that its
+// users' files keep their meaning.
+//
+// Unlike there, every mistake is an error that names file and line, and all of
+// them are told at once: a node nobody can visit should not start with half of
+// what its owner wrote, nor need one visit for each typo. The package knows
+// nothing of the library that parses flags; the command passes in which keys
+// exist and how to set one.
+package configfile
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Kind is what values a key takes.
+type Kind int
+
+const (
+	Scalar Kind = iota // one string, number or duration
+	Bool               // true or false
+	List               // any number of scalars; a single one is a list of one
+)
+
+// Value is a key with its merged values, and where it was given last.
+type Value struct {
+	Key    string
+	Values []string // one unless the key is a List
+	File   string
+	Line   int
+}
+
+// Load reads path and every .yaml and .yml file in the directory path+".d".
+// Values come in the order in which the keys first appear. A missing path is an
+// error only if explicit, that is when the user named it; the directory may
+// always be missing.
+func Load(path string, explicit bool, known map[string]Kind) ([]Value, error) {
+	files, err := filesOf(path, explicit)
+	if err != nil {
+		return nil, err
+	}
+	var merged []Value
+	var errs []error
+	for _, file := range files {
+		entries, err := parse(file, known)
+		errs = append(errs, err)
+		for _, e := range entries {
+			merged = merge(merged, e)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return merged, nil
+}
+
+// Apply hands values to set, which parses them as the flag of that name would
+// be, one call for each element of a list. Keys for which isSet is true were
+// given by flag or environment and are left alone.
+func Apply(values []Value, isSet func(key string) bool, set func(key, value string) error) error {
+	var errs []error
+	for _, v := range values {
+		if isSet(v.Key) {
+			continue
+		}
+		for _, text := range v.Values {
+			if err := set(v.Key, text); err != nil {
+				errs = append(errs, fmt.Errorf("%s:%d: %s: %q: %w", v.File, v.Line, v.Key, text, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func filesOf(path string, explicit bool) ([]string, error) {
+	var files []string
+	_, err := os.Stat(path)
+	switch {
+	case err == nil:
+		files = append(files, path)
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("reading configuration: %w", err)
+	case explicit:
+		return nil, fmt.Errorf("configuration file %s (--config) does not exist", path)
+	}
+	entries, err := os.ReadDir(path + ".d") // sorted by name
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("reading configuration: %w", err)
+	}
+	for _, e := range entries {
+		if ext := filepath.Ext(e.Name()); ext == ".yaml" || ext == ".yml" {
+			files = append(files, filepath.Join(path+".d", e.Name()))
+		}
+	}
+	return files, nil
+}
+
+// entry is one key of one file.
+type entry struct {
+	Value
+	appends bool
+}
+
+func merge(merged []Value, e entry) []Value {
+	i := slices.IndexFunc(merged, func(v Value) bool { return v.Key == e.Key })
+	if i < 0 {
+		return append(merged, e.Value)
+	}
+	if e.appends {
+		e.Values = slices.Concat(merged[i].Values, e.Values)
+	}
+	merged[i] = e.Value
+	return merged
+}
+
+// check returns why values do not fit key's kind, nil if they do.
+func check(e entry, kind Kind, isList bool) error {
+	switch {
+	case kind != List && e.appends:
+		return fmt.Errorf("%s+ appends to a list, but %s takes one value", e.Key, e.Key)
+	case kind != List && isList:
+		return fmt.Errorf("%s takes one value, not a list", e.Key)
+	case kind == Bool:
+		if _, err := strconv.ParseBool(e.Values[0]); err != nil {
+			return fmt.Errorf("%s must be true or false, not %q", e.Key, e.Values[0])
+		}
+	}
+	return nil
+}
+
+// unknownKey guesses what was meant.
+func unknownKey(key string, known map[string]Kind) error {
+	best, least := "", 1+max(2, len(key)/3)
+	for candidate := range known {
+		d := distance(strings.TrimLeft(key, "-"), candidate)
+		if d < least || d == least && best != "" && candidate < best {
+			best, least = candidate, d
+		}
+	}
+	if best == "" {
+		return fmt.Errorf("unknown key %q: keys are the names of flags without dashes in front", key)
+	}
+	return fmt.Errorf("unknown key %q: did you mean %q?", key, best)
+}
+
+// distance is the number of characters to insert, delete or replace in order to
+// turn a into b (Levenshtein).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			replace := diagonal
+			if a[i] != b[j] {
+				replace++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(replace, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,230 @@
+package host
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+func checkRoot(f Facts) Check {
+	const name = "root"
+	if f.EffectiveUID != 0 {
+		return fail(name, "run it with sudo or as a systemd service", "brink needs root to run containers, and runs as user %d", f.EffectiveUID)
+	}
+	return ok(name, "running as root")
+}
+
+// checkCapabilities finds containers and units that take rights from root.
+func checkCapabilities(f Facts) Check {
+	const name = "capabilities"
+	for _, c := range []struct {
+		number int
+		name   string
+	}{{CapSysAdmin, "CAP_SYS_ADMIN"}, {CapNetAdmin, "CAP_NET_ADMIN"}} {
+		if !f.Capabilities.Has(c.number) && f.EffectiveUID == 0 {
+			return fail(name, "run brink outside of containers or in a privileged one", "root has no %s here", c.name)
+		}
+	}
+	if f.UserNamespace {
+		return fail(name, "run brink outside of unprivileged containers", "user 0 here is not root of the machine but of a user namespace")
+	}
+	return ok(name, "root may mount and configure the network")
+}
+
+// checkMemoryCgroup is the one that most boards fail at first: Raspberry Pi
+// firmware turns the controller off unless it is told otherwise.
+func (m machine) checkMemoryCgroup(f Facts) Check {
+	const name = "memory cgroup"
+	if f.Cgroup.Version == 0 {
+		return fail(name, "mount cgroup2 on /sys/fs/cgroup", "no cgroup file system is mounted on /sys/fs/cgroup")
+	}
+	if f.Cgroup.Has("memory") {
+		return ok(name, "the memory cgroup is enabled (cgroup v%d)", f.Cgroup.Version)
+	}
+	const message = "the memory cgroup is disabled, the kubelet cannot run without it"
+	if strings.Contains(f.Model, "Raspberry Pi") {
+		return fail(name, fmt.Sprintf("add cgroup_enable=memory cgroup_memory=1 to the line in %s and reboot", m.piCommandLine()), message)
+	}
+	if strings.Contains(m.read("proc/cmdline"), "cgroup_disable=memory") {
+		return fail(name, "remove cgroup_disable=memory from the kernel command line in the boot loader and reboot", message)
+	}
+	return fail(name, "boot with cgroup_enable=memory, or use a kernel with CONFIG_MEMCG", message)
+}
+
+// piCommandLine is the firmware's file: it moved in Raspberry Pi OS 12.
+func (m machine) piCommandLine() string {
+	if m.exists("boot/firmware/cmdline.txt") || !m.exists("boot/cmdline.txt") {
+		return "/boot/firmware/cmdline.txt"
+	}
+	return "/boot/cmdline.txt"
+}
+
+func checkControllers(f Facts) Check {
+	const name = "cgroup controllers"
+	needed := []string{"cpu", "cpuset", "pids"}
+	if f.Cgroup.Version == 1 {
+		needed = append(needed, "cpuacct", "devices", "freezer")
+	}
+	var missing []string
+	for _, controller := range needed {
+		if !f.Cgroup.Has(controller) {
+			missing = append(missing, controller)
+		}
+	}
+	if len(missing) > 0 {
+		return fail(name, "use a kernel that has them and no cgroup_disable= that turns them off",
+			"cgroup controllers are missing on /sys/fs/cgroup: %s", strings.Join(missing, ", "))
+	}
+	return ok(name, "%s are there", strings.Join(needed, ", "))
+}
+
+func checkCgroupVersion(f Facts) Check {
+	const name = "cgroup version"
+	if f.Cgroup.Version == 1 {
+		return warn(name, "boot with systemd.unified_cgroup_hierarchy=1, or update the distribution, before the next version of Kubernetes",
+			"this machine uses cgroup v1, which Kubernetes 1.37 no longer supports")
+	}
+	return ok(name, "cgroup v%d", f.Cgroup.Version)
+}
+
+// minKernel is what the kubelet wants for kube-proxy in nftables mode.
+var minKernel = [2]int{5, 13}
+
+func checkKernel(f Facts) Check {
+	const name = "kernel"
+	if older(version(f.Kernel), minKernel) {
+		return fail(name, "update the kernel", "the kernel %s is older than %d.%d, which services by nftables need", f.Kernel, minKernel[0], minKernel[1])
+	}
+	return ok(name, "%s", f.Kernel)
+}
+
+var firstNumbers = regexp.MustCompile(`^(\d+)\.(\d+)`)
+
+// version returns the first two numbers, or ones so high that what cannot be
+// read passes.
+func version(s string) [2]int {
+	found := firstNumbers.FindStringSubmatch(s)
+	if found == nil {
+		return [2]int{1 << 16, 0}
+	}
+	major, _ := strconv.Atoi(found[1])
+	minor, _ := strconv.Atoi(found[2])
+	return [2]int{major, minor}
+}
+
+func older(a, b [2]int) bool { return a[0] < b[0] || a[0] == b[0] && a[1] < b[1] }
+
+// minNFT is the first that kube-proxy's rules can be loaded with: 1.0.1.
+var minNFT = [2]int{1, 0}
+
+func (m machine) checkNFT(f Facts) Check {
+	const name = "nft"
+	if f.NFT == "" {
+		return fail(name, installHint(f.Distribution, "nftables"), "the program nft is not installed, services need it")
+	}
+	if f.NFTVersion == "1.0.0" || older(version(f.NFTVersion), minNFT) {
+		return fail(name, "update the package nftables to 1.0.1 or later", "%s is version %s, too old for services", f.NFT, f.NFTVersion)
+	}
+	return ok(name, "%s %s", f.NFT, f.NFTVersion)
+}
+
+// installHint is the command for a package that has the same name everywhere.
+func installHint(distribution []string, name string) string {
+	for _, id := range distribution {
+		switch id {
+		case "debian", "ubuntu", "raspbian":
+			return "apt install " + name
+		case "fedora", "rhel", "centos":
+			return "dnf install " + name
+		case "alpine":
+			return "apk add " + name
+		case "arch":
+			return "pacman -S " + name
+		case "suse", "opensuse":
+			return "zypper install " + name
+		}
+	}
+	return "install the package " + name
+}
+
+func (m machine) checkForwarding() Check {
+	const name, file = "ip forwarding", "proc/sys/net/ipv4/ip_forward"
+	if m.read(file) == "1" {
+		return ok(name, "enabled")
+	}
+	if err := writable(m.path(file)); err != nil {
+		return fail(name, "set net.ipv4.ip_forward=1 on the machine, or let brink write to /proc/sys",
+			"IPv4 forwarding is off and /%s cannot be written (%v)", file, err)
+	}
+	return ok(name, "off, brink will enable it")
+}
+
+// The kernel's defaults for a user, on all but very small machines. The kubelet,
+// containerd and most workloads watch files as root, from the same allowance.
+const (
+	minInotifyInstances = 128
+	minInotifyWatches   = 8192
+)
+
+func (m machine) checkInotify() Check {
+	const name = "inotify"
+	for _, limit := range []struct {
+		key string
+		min int
+		set int
+	}{
+		{"max_user_instances", minInotifyInstances, 512},
+		{"max_user_watches", minInotifyWatches, 65536},
+	} {
+		have, err := strconv.Atoi(m.read("proc/sys/fs/inotify/" + limit.key))
+		if err == nil && have < limit.min {
+			return warn(name, fmt.Sprintf("put fs.inotify.%s=%d into /etc/sysctl.d/90-brink.conf and run sysctl --system", limit.key, limit.set),
+				"the limit fs.inotify.%s is %d, pods will fail to watch files", limit.key, have)
+		}
+	}
+	return ok(name, "limits are sufficient")
+}
+
+// minMemory leaves some for pods beside a node with a control plane.
+const minMemory = 512 << 20
+
+func checkMemory(f Facts) Check {
+	const name = "memory"
+	if f.Memory > 0 && f.Memory < minMemory*9/10 { // the firmware keeps some
+		return warn(name, "run only an agent here, or add swap", "this machine has %d MiB of memory, a server needs %d", f.Memory>>20, minMemory>>20)
+	}
+	return ok(name, "%d MiB", f.Memory>>20)
+}
+
+// checkClock finds boards without a battery, which start in 1970 or where they
+// were when the power went, until they reach a time server.
+func checkClock(now, notBefore time.Time) Check {
+	const name = "clock"
+	if now.Before(notBefore) {
+		return fail(name, "set it with date, and let systemd-timesyncd, chrony or a clock with battery keep it",
+			"the clock says %s, which is before %s: certificates would not be valid",
+			now.UTC().Format(time.RFC3339), notBefore.UTC().Format(time.RFC3339))
+	}
+	return ok(name, "%s", now.UTC().Format(time.RFC3339))
+}
+
+// A node name is an RFC 1123 subdomain that is also a label value: 63 bytes,
+// because the kubelet puts it into the label kubernetes.io/hostname.
+const maxNodeName = 63
+
+var subdomain = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+
+func checkNodeName(node string) Check {
+	const name, fix = "node name", "rename the machine with hostnamectl, or give another name with --node-name"
+	switch {
+	case !subdomain.MatchString(node):
+		return fail(name, fix, "%q cannot be the name of a node, only lower case letters, digits, - and . can be in it", node)
+	case len(node) > maxNodeName:
+		return fail(name, fix, "%q cannot be the name of a node, it is longer than %d bytes", node, maxNodeName)
+	case node == "localhost" || strings.HasPrefix(node, "localhost."):
+		return warn(name, fix, "this machine is called %q, like any other that nobody has named: a second one could not join", node)
+	}
+	return ok(name, "%s", node)
+}

@@ -1,0 +1,125 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// Result is how a check went.
+type Result string
+
+// The results of a check. A node starts with warnings but not with failures.
+const (
+	OK   Result = "ok"
+	Warn Result = "warn"
+	Fail Result = "fail"
+)
+
+// Check is one thing that was looked at.
+type Check struct {
+	// Name is what was looked at: lower case, a few words.
+	Name   string `json:"name"`
+	Result Result `json:"result"`
+	// Message is what was found, and where.
+	Message string `json:"message"`
+	// Fix is what the owner of the machine is to do, empty when OK.
+	Fix string `json:"fix,omitempty"`
+}
+
+// String is the one line for a user.
+func (c Check) String() string {
+	if c.Fix == "" {
+		return c.Message
+	}
+	return c.Message + ": " + c.Fix
+}
+
+// CheckOptions says what a node wants of the machine.
+type CheckOptions struct {
+	// DataDir is where the node keeps everything; it need not exist.
+	DataDir string
+	// NodeName is the name the node will have. Empty leaves its check out.
+	NodeName string
+	// Ports are those that the node will listen on.
+	Ports []Port
+	// NotBefore is a time that has certainly passed: when this binary was built,
+	// or the start of the latest certificate. Zero leaves the check out.
+	NotBefore time.Time
+	// VXLAN tells that the pod network will need the kernel's VXLAN.
+	VXLAN bool
+	// PID is the process of a running brink, whose own ports are not taken. Zero
+	// when none runs. This process is always left out.
+	PID int
+}
+
+// Port is a TCP port that the node will listen on.
+type Port struct {
+	Number uint16
+	// Address it will listen on; the zero value is all addresses.
+	Address netip.Addr
+	// For names the listener and Flag the way to move it, as in "API server" and
+	// "--https-listen-port". Flag may be empty.
+	For, Flag string
+}
+
+// Checks looks whether this machine can be a node. It changes nothing, except
+// that it may load kernel modules, which a node needs anyway, and that it mounts
+// a probe in DataDir when that exists.
+func Checks(opts CheckOptions) []Check {
+	m := machine{root: "/", run: execute}
+	facts, err := m.look()
+	if err != nil {
+		return []Check{{Name: "proc", Result: Fail, Message: err.Error()}}
+	}
+	return m.checks(facts, opts)
+}
+
+// Failed returns nil or an error with one line for each failure among checks.
+func Failed(checks []Check) error {
+	var errs []error
+	for _, c := range checks {
+		if c.Result == Fail {
+			errs = append(errs, errors.New(c.String()))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (m machine) checks(f Facts, o CheckOptions) []Check {
+	checks := []Check{
+		checkRoot(f),
+		checkCapabilities(f),
+		m.checkMemoryCgroup(f),
+		checkControllers(f),
+		checkCgroupVersion(f),
+		checkKernel(f),
+		m.checkNFT(f),
+	}
+	checks = append(checks, m.checkFeatures(f, o.VXLAN)...)
+	checks = append(checks, m.checkForwarding(), m.checkInotify(), checkMemory(f))
+	if o.DataDir != "" {
+		checks = append(checks, m.checkDataDir(o.DataDir)...)
+	}
+	checks = append(checks, m.checkPorts(o)...)
+	if !o.NotBefore.IsZero() {
+		checks = append(checks, checkClock(time.Now(), o.NotBefore))
+	}
+	if o.NodeName != "" {
+		checks = append(checks, checkNodeName(o.NodeName))
+	}
+	return checks
+}
+
+func ok(name, format string, args ...any) Check {
+	return Check{Name: name, Result: OK, Message: fmt.Sprintf(format, args...)}
+}
+
+func warn(name, fix, format string, args ...any) Check {
+	return Check{Name: name, Result: Warn, Message: fmt.Sprintf(format, args...), Fix: fix}
+}
+
+func fail(name, fix, format string, args ...any) Check {
+	return Check{Name: name, Result: Fail, Message: fmt.Sprintf(format, args...), Fix: fix}
+}

@@ -1,0 +1,357 @@
+package host
+
+import (
+	"compress/gzip"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// wanted is a check that is not ok: its name, result and line.
+type wanted struct {
+	name   string
+	result Result
+	line   string
+}
+
+func requireChecks(t *testing.T, checks []Check, want []wanted) {
+	t.Helper()
+	var got []wanted
+	for _, c := range checks {
+		if strings.Contains(c.String(), "\n") {
+			t.Errorf("%s is not one line: %q", c.Name, c)
+		}
+		if (c.Result == OK) != (c.Fix == "") || c.Message == "" {
+			t.Errorf("%s is %s with the message %q and the fix %q", c.Name, c.Result, c.Message, c.Fix)
+		}
+		if c.Result != OK {
+			got = append(got, wanted{c.Name, c.Result, c.String()})
+		}
+	}
+	if len(got) != len(want) {
+		t.Fatalf("got\n%s\nwant\n%s", format(got), format(want))
+	}
+	for i := range want {
+		if got[i] != want[i] {
+			t.Errorf("got\n%s\nwant\n%s", format(got[i:i+1]), format(want[i:i+1]))
+		}
+	}
+}
+
+func format(checks []wanted) string {
+	var b strings.Builder
+	for _, c := range checks {
+		fmt.Fprintf(&b, "  %s | %s | %s\n", c.name, c.result, c.line)
+	}
+	return b.String()
+}
+
+func gzipped(t *testing.T, text string) string {
+	t.Helper()
+	var b strings.Builder
+	z := gzip.NewWriter(&b)
+	if _, err := z.Write([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func TestChecks(t *testing.T) {
+	t.Parallel()
+	const v1Line = "this machine uses cgroup v1, which Kubernetes 1.37 no longer supports: boot with systemd.unified_cgroup_hierarchy=1, or update the distribution, before the next version of Kubernetes"
+	noModules := files{
+		"lib/modules/6.1.0-28-amd64/modules.builtin": "",
+		"lib/modules/6.1.0-28-amd64/modules.dep":     "",
+	}
+	noMemory := files{"sys/fs/cgroup/cgroup.controllers": "cpuset cpu io pids\n"}
+	raspberry := noMemory.and(files{"proc/device-tree/model": "Raspberry Pi 4 Model B Rev 1.4\x00"})
+	builtInConfig := "CONFIG_OVERLAY_FS=y\nCONFIG_VETH=y\nCONFIG_BRIDGE=y\nCONFIG_BRIDGE_NETFILTER=y\nCONFIG_NF_TABLES=y\nCONFIG_NFT_NAT=y\nCONFIG_NFT_MASQ=y\nCONFIG_VXLAN=y\n"
+
+	for _, c := range []struct {
+		name     string
+		changes  files
+		programs map[string]string
+		options  CheckOptions
+		want     []wanted
+	}{
+		{"a good machine", nil, nil, CheckOptions{VXLAN: true, NodeName: "shop-1"}, nil},
+		{"not root", files{"proc/self/status": "Uid:\t1000\t1000\t1000\t1000\nCapEff:\t0000000000000000\n"}, nil, CheckOptions{}, []wanted{
+			{"root", Fail, "brink needs root to run containers, and runs as user 1000: run it with sudo or as a systemd service"},
+		}},
+		{"root without rights", files{"proc/self/status": "Uid:\t0\t0\t0\t0\nCapEff:\t00000000a80425fb\n"}, nil, CheckOptions{}, []wanted{
+			{"capabilities", Fail, "root has no CAP_SYS_ADMIN here: run brink outside of containers or in a privileged one"},
+		}},
+		{"an unprivileged container", files{"proc/self/uid_map": "0 100000 65536\n"}, nil, CheckOptions{}, []wanted{
+			{"capabilities", Fail, "user 0 here is not root of the machine but of a user namespace: run brink outside of unprivileged containers"},
+		}},
+		{"Raspberry Pi OS 12", raspberry.and(files{"boot/firmware/cmdline.txt": "console=tty1", "boot/cmdline.txt": "moved"}), nil, CheckOptions{}, []wanted{
+			{"memory cgroup", Fail, "the memory cgroup is disabled, the kubelet cannot run without it: add cgroup_enable=memory cgroup_memory=1 to the line in /boot/firmware/cmdline.txt and reboot"},
+		}},
+		{"Raspberry Pi OS 11", raspberry.and(files{"boot/cmdline.txt": "console=tty1"}), nil, CheckOptions{}, []wanted{
+			{"memory cgroup", Fail, "the memory cgroup is disabled, the kubelet cannot run without it: add cgroup_enable=memory cgroup_memory=1 to the line in /boot/cmdline.txt and reboot"},
+		}},
+		{"memory cgroup turned off", noMemory.and(files{"proc/cmdline": "ro cgroup_disable=memory quiet"}), nil, CheckOptions{}, []wanted{
+			{"memory cgroup", Fail, "the memory cgroup is disabled, the kubelet cannot run without it: remove cgroup_disable=memory from the kernel command line in the boot loader and reboot"},
+		}},
+		{"no memory cgroup for another reason", noMemory, nil, CheckOptions{}, []wanted{
+			{"memory cgroup", Fail, "the memory cgroup is disabled, the kubelet cannot run without it: boot with cgroup_enable=memory, or use a kernel with CONFIG_MEMCG"},
+		}},
+		{"no cgroups at all", files{"proc/self/mounts": "proc /proc proc rw 0 0\n"}, nil, CheckOptions{}, []wanted{
+			{"memory cgroup", Fail, "no cgroup file system is mounted on /sys/fs/cgroup: mount cgroup2 on /sys/fs/cgroup"},
+			{"cgroup controllers", Fail, "cgroup controllers are missing on /sys/fs/cgroup: cpu, cpuset, pids: use a kernel that has them and no cgroup_disable= that turns them off"},
+		}},
+		{"cgroup v1", cgroupV1, nil, CheckOptions{}, []wanted{{"cgroup version", Warn, v1Line}}},
+		{"cgroup v1 with controllers not mounted", cgroupV1.and(files{
+			"proc/self/mounts": "cgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0\ncgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,cpu,cpuacct 0 0\n",
+		}), nil, CheckOptions{}, []wanted{
+			{"cgroup controllers", Fail, "cgroup controllers are missing on /sys/fs/cgroup: cpuset, pids, devices, freezer: use a kernel that has them and no cgroup_disable= that turns them off"},
+			{"cgroup version", Warn, v1Line},
+		}},
+		{"an old kernel", files{
+			"proc/sys/kernel/osrelease": "5.10.0-33-arm64", "boot/config-5.10.0-33-arm64": builtInConfig,
+		}, nil, CheckOptions{}, []wanted{
+			{"kernel", Fail, "the kernel 5.10.0-33-arm64 is older than 5.13, which services by nftables need: update the kernel"},
+		}},
+		{"no nft on Debian", files{"usr/sbin/nft": ""}, nil, CheckOptions{}, []wanted{
+			{"nft", Fail, "the program nft is not installed, services need it: apt install nftables"},
+		}},
+		{"no nft on Raspberry Pi OS", files{"usr/sbin/nft": "", "etc/os-release": "ID=raspbian\nID_LIKE=debian\n"}, nil, CheckOptions{}, []wanted{
+			{"nft", Fail, "the program nft is not installed, services need it: apt install nftables"},
+		}},
+		{"no nft on Rocky Linux", files{"usr/sbin/nft": "", "etc/os-release": "ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n"}, nil, CheckOptions{}, []wanted{
+			{"nft", Fail, "the program nft is not installed, services need it: dnf install nftables"},
+		}},
+		{"no nft on Alpine", files{"usr/sbin/nft": "", "etc/os-release": "ID=alpine\n"}, nil, CheckOptions{}, []wanted{
+			{"nft", Fail, "the program nft is not installed, services need it: apk add nftables"},
+		}},
+		{"no nft on an unknown system", files{"usr/sbin/nft": "", "etc/os-release": ""}, nil, CheckOptions{}, []wanted{
+			{"nft", Fail, "the program nft is not installed, services need it: install the package nftables"},
+		}},
+		{"an old nft", nil, map[string]string{"nft --version": "nftables v0.9.8 (E.D.S.)"}, CheckOptions{}, []wanted{
+			{"nft", Fail, "ROOT/usr/sbin/nft is version 0.9.8, too old for services: update the package nftables to 1.0.1 or later"},
+		}},
+		{"modules that do not load", files{bridgeNetfilter: ""}, map[string]string{
+			"modprobe br_netfilter": "!modprobe: ERROR: could not insert 'br_netfilter': Operation not permitted\nmore",
+		}, CheckOptions{}, []wanted{
+			{"bridge netfilter", Fail, "the kernel module br_netfilter cannot be loaded (modprobe: ERROR: could not insert 'br_netfilter': Operation not permitted), it is needed for services between pods of one node: run modprobe br_netfilter outside of a container, or see what keeps it from loading"},
+		}},
+		{"features built in", noModules.and(files{"boot/config-6.1.0-28-amd64": builtInConfig}), nil, CheckOptions{VXLAN: true}, nil},
+		{"the kernel carries its configuration", noModules.and(files{
+			"proc/config.gz": gzipped(t, "CONFIG_X=y\n"+strings.Replace(builtInConfig, "CONFIG_VXLAN=y", "# CONFIG_VXLAN is not set", 1)),
+		}), nil, CheckOptions{VXLAN: true}, []wanted{
+			{"vxlan", Fail, "the kernel 6.1.0-28-amd64 has no vxlan, it is needed for the pod network between nodes: use a kernel with CONFIG_VXLAN, or install the package with the kernel's extra modules"},
+		}},
+		{"a kernel without overlayfs", files{"lib/modules/6.1.0-28-amd64/modules.dep": strings.Replace(debian12["lib/modules/6.1.0-28-amd64/modules.dep"], "overlay.ko", "x.ko", 1)}, nil, CheckOptions{}, []wanted{
+			{"overlayfs", Fail, "the kernel 6.1.0-28-amd64 has no overlay, it is needed for images: use a kernel with CONFIG_OVERLAY_FS, or install the package with the kernel's extra modules"},
+		}},
+		{"a kernel that says nothing about itself", noModules, nil, CheckOptions{VXLAN: true}, nil},
+		{"modules that this container does not see", noModules.and(files{
+			"boot/config-6.1.0-28-amd64": strings.ReplaceAll(builtInConfig, "=y", "=m"),
+		}), nil, CheckOptions{VXLAN: true}, nil},
+		{"forwarding that cannot be enabled", files{"proc/sys/net/ipv4/ip_forward": ""}, nil, CheckOptions{}, []wanted{
+			{"ip forwarding", Fail, "IPv4 forwarding is off and /proc/sys/net/ipv4/ip_forward cannot be written (no such file or directory): set net.ipv4.ip_forward=1 on the machine, or let brink write to /proc/sys"},
+		}},
+		{"few inotify instances", files{"proc/sys/fs/inotify/max_user_instances": "64"}, nil, CheckOptions{}, []wanted{
+			{"inotify", Warn, "the limit fs.inotify.max_user_instances is 64, pods will fail to watch files: put fs.inotify.max_user_instances=512 into /etc/sysctl.d/90-brink.conf and run sysctl --system"},
+		}},
+		{"little memory", files{"proc/meminfo": "MemTotal: 262144 kB\n"}, nil, CheckOptions{}, []wanted{
+			{"memory", Warn, "this machine has 256 MiB of memory, a server needs 512: run only an agent here, or add swap"},
+		}},
+		{"512 MB less what the firmware keeps", files{"proc/meminfo": "MemTotal: 478208 kB\n"}, nil, CheckOptions{}, nil},
+		{"a name that is none", nil, nil, CheckOptions{NodeName: "my_host"}, []wanted{
+			{"node name", Fail, `"my_host" cannot be the name of a node, only lower case letters, digits, - and . can be in it: rename the machine with hostnamectl, or give another name with --node-name`},
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			programs := modprobes()
+			for command, out := range c.programs {
+				programs[command] = out
+			}
+			m := build(t, debian12.and(c.changes), programs)
+			facts, err := m.look()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range c.want {
+				c.want[i].line = strings.ReplaceAll(c.want[i].line, "ROOT", m.root)
+			}
+			checks := m.checks(facts, c.options)
+			requireChecks(t, checks, c.want)
+			requireFailed(t, Failed(checks), c.want)
+		})
+	}
+}
+
+func requireFailed(t *testing.T, err error, want []wanted) {
+	t.Helper()
+	var lines []string
+	for _, w := range want {
+		if w.result == Fail {
+			lines = append(lines, w.line)
+		}
+	}
+	got := ""
+	if err != nil {
+		got = err.Error()
+	}
+	if got != strings.Join(lines, "\n") {
+		t.Errorf("the error is %q, want %q", got, lines)
+	}
+}
+
+func TestPorts(t *testing.T) {
+	t.Parallel()
+	loopback := netip.MustParseAddr("127.0.0.1")
+	other := netip.MustParseAddr("192.0.2.7")
+	api := Port{Number: 6443, For: "API server", Flag: "--https-listen-port"}
+	const header = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+	tcp := header +
+		"   0: 0100007F:192B 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 111 1 0000000000000000 100 0 0 10 0\n" +
+		"   1: 00000000:2782 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 222 1 0000000000000000 100 0 0 10 0\n" +
+		"   2: 0100007F:2788 0100007F:9999 01 00000000:00000000 00:00000000 00000000     0        0 333 1 0000000000000000 100 0 0 10 0\n"
+	tcp6 := header +
+		"   0: 00000000000000000000000000000000:2780 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 444 1 0000000000000000 100 0 0 10 0\n" +
+		"   1: 0000000000000000FFFF00000100007F:2781 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 555 1 0000000000000000 100 0 0 10 0\n"
+	m := build(t, files{
+		"proc/net/tcp": tcp, "proc/net/tcp6": tcp6,
+		"proc/812/fd/3": "->socket:[111]", "proc/812/fd/4": "->/dev/null", "proc/812/comm": "k3s-server\n",
+		"proc/900/fd/7": "->socket:[222]", "proc/900/comm": "brink\n",
+		"proc/901/fd/7": "->socket:[555]", "proc/901/comm": "nginx\n",
+	}, nil)
+	fix := ": stop it, or choose another port with --https-listen-port"
+	for _, c := range []struct {
+		name string
+		port Port
+		pid  int
+		want string
+	}{
+		{"taken on loopback, wanted everywhere", api, 0, "port 6443 for the API server is taken by k3s-server (pid 812)" + fix},
+		{"taken on loopback, wanted there", Port{6443, loopback, "API server", ""}, 0, "port 6443 for the API server is taken by k3s-server (pid 812): stop it"},
+		{"taken on loopback, wanted elsewhere", Port{6443, other, "API server", ""}, 0, ""},
+		{"taken everywhere, wanted on an address", Port{10114, other, "x", ""}, 0, "port 10114 for the x is taken by brink (pid 900): stop it"},
+		{"taken by the running brink", Port{10114, other, "x", ""}, 900, ""},
+		{"a connection is no listener", Port{10120, loopback, "x", ""}, 0, ""},
+		{"IPv6 listens for IPv4 as well", Port{10112, other, "x", ""}, 0, "port 10112 for the x is taken by a process that cannot be seen from here: stop it"},
+		{"IPv4 address in a table of IPv6", Port{10113, loopback, "x", ""}, 0, "port 10113 for the x is taken by nginx (pid 901): stop it"},
+		{"free", Port{8080, loopback, "x", ""}, 0, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			checks := m.checkPorts(CheckOptions{Ports: []Port{c.port}, PID: c.pid})
+			var want []wanted
+			if c.want != "" {
+				want = []wanted{{fmt.Sprintf("port %d", c.port.Number), Fail, c.want}}
+			}
+			requireChecks(t, checks, want)
+		})
+	}
+}
+
+func TestClock(t *testing.T) {
+	t.Parallel()
+	built := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	requireChecks(t, []Check{checkClock(built.Add(time.Second), built), checkClock(time.Unix(60, 0), built)}, []wanted{
+		{"clock", Fail, "the clock says 1970-01-01T00:01:00Z, which is before 2026-05-01T12:00:00Z: certificates would not be valid: set it with date, and let systemd-timesyncd, chrony or a clock with battery keep it"},
+	})
+}
+
+func TestNodeNames(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]Result{
+		"pi":                     OK,
+		"shop-12.berlin.example": OK,
+		"0":                      OK,
+		"Pi":                     Fail,
+		"my_host":                Fail,
+		"-x":                     Fail,
+		"x.":                     Fail,
+		strings.Repeat("x", 63):  OK,
+		strings.Repeat("x", 64):  Fail,
+		"localhost":              Warn,
+		"localhost.localdomain":  Warn,
+	} {
+		if c := checkNodeName(name); c.Result != want {
+			t.Errorf("%s: %s, want %s", name, c.Result, want)
+		}
+	}
+}
+
+func TestFileSystems(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		fs   filesystem
+		want Result
+		part string
+	}{
+		{"ext4", filesystem{Type: 0xef53}, OK, ""},
+		{"NFS", filesystem{Type: 0x6969}, Fail, "is on NFS"},
+		{"FAT", filesystem{Type: 0x4d44}, Fail, "is on FAT"},
+		{"memory", filesystem{Type: fsTmpfs}, Warn, "lost with the next reboot"},
+		{"noexec", filesystem{Type: 0xef53, Flags: 0x8}, Fail, "mounted noexec"},
+	} {
+		check := checkFileSystem("/data", c.fs)
+		if check.Result != c.want || !strings.Contains(check.Message, c.part) {
+			t.Errorf("%s: %s %s", c.name, check.Result, check)
+		}
+	}
+}
+
+func TestSpace(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		fs   filesystem
+		want Result
+	}{
+		{filesystem{Bavail: 1 << 20, Bsize: 4096, Files: 1 << 20, Ffree: 1 << 19}, OK},
+		{filesystem{Bavail: 1 << 20, Bsize: 4096}, OK}, // btrfs counts no inodes
+		{filesystem{Bavail: 1 << 10, Bsize: 4096, Files: 1 << 20, Ffree: 1 << 19}, Warn},
+		{filesystem{Bavail: 1 << 20, Bsize: 4096, Files: 1 << 20, Ffree: 100}, Warn},
+	} {
+		if check := checkSpace("/data", c.fs); check.Result != c.want {
+			t.Errorf("%+v: %s, want %s", c.fs, check, c.want)
+		}
+	}
+}
+
+func TestDataDirectory(t *testing.T) {
+	t.Parallel()
+	m := machine{root: "/", run: execute}
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("that does not exist yet", func(t *testing.T) {
+		t.Parallel()
+		if err := Failed(m.checkDataDir(filepath.Join(dir, "a", "b"))); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "a")); err == nil {
+			t.Error("a check created the directory")
+		}
+	})
+	t.Run("below a file", func(t *testing.T) {
+		t.Parallel()
+		err := Failed(m.checkDataDir(filepath.Join(file, "a")))
+		if err == nil || !strings.Contains(err.Error(), "not a directory") {
+			t.Errorf("error is %v", err)
+		}
+	})
+	t.Run("mounted read-only", func(t *testing.T) {
+		t.Parallel()
+		mounted := mount(t, "tmpfs", "ro", "")
+		err := Failed(m.checkDataDir(filepath.Join(mounted, "brink")))
+		if err == nil || !strings.Contains(err.Error(), "read-only file system") {
+			t.Errorf("error is %v", err)
+		}
+	})
+}

@@ -1,0 +1,38 @@
+package host
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// OverlayUsable mounts an overlay with its layers in dir, which is created when
+// it does not exist, and takes it down again. The error says why it cannot be.
+func OverlayUsable(dir string) (err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	probe, err := os.MkdirTemp(dir, ".overlay-probe-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(probe)
+	for _, name := range []string{"lower", "upper", "work", "merged"} {
+		if err := os.Mkdir(filepath.Join(probe, name), 0o700); err != nil {
+			return err
+		}
+	}
+	merged := filepath.Join(probe, "merged")
+	options := fmt.Sprintf("lowerdir=%[1]s/lower,upperdir=%[1]s/upper,workdir=%[1]s/work", probe)
+	if err := syscall.Mount("overlay", merged, "overlay", 0, options); err != nil {
+		return fmt.Errorf("mounting an overlay on %s: %w", dir, err)
+	}
+	defer func() {
+		if unmountErr := syscall.Unmount(merged, 0); err == nil && unmountErr != nil {
+			err = fmt.Errorf("unmounting an overlay from %s: %w", dir, unmountErr)
+		}
+	}()
+	// Some file systems take the mount and refuse the first write.
+	return os.WriteFile(filepath.Join(merged, "probe"), nil, 0o600)
+}

@@ -1,0 +1,186 @@
+// Package importlaw has no code, only a test that keeps brink's law of imports.
+// Each rule says why it is there; breaking one prints that.
+package importlaw
+
+import (
+	"fmt"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// layer is the height of a package: main above server and agent, those above
+// datastore, network and runtime, those above internal.
+var layer = map[string]int{"": 4, "server": 3, "agent": 3, "datastore": 2, "network": 2, "runtime": 2, "internal": 1}
+
+// only says which packages of ours may import an outside one.
+var only = []struct {
+	outside string   // an import path or everything below it
+	inside  []string // directories, or everything below one that ends in /...
+	why     string
+}{
+	{"k8s.io/kubernetes", []string{"server/controlplane", "agent/kubelet", "agent/proxy"}, "it costs minutes to compile and carries process globals"},
+	{"github.com/k3s-io/kine", []string{"datastore"}, "only the datastore knows how state is kept"},
+	{"github.com/mattn/go-sqlite3", []string{"datastore"}, "only the datastore knows how state is kept"},
+	{"github.com/vishvananda/netlink", []string{"network"}, "one place changes links and routes"},
+	{"sigs.k8s.io/knftables", []string{"network"}, "one place changes rules"},
+	{"github.com/containerd/containerd", []string{"runtime/..."}, "the container runtime is exchangeable from outside"},
+	{"github.com/urfave/cli", []string{""}, "flags and commands are main's; packages take a Config"},
+	{"github.com/spf13/cobra", nil, "upstream's commands install signal handlers; use their options"},
+	{"os/signal", []string{""}, "signals belong to the process"},
+}
+
+// calls that end the process belong to main; build tools are mains of their own.
+var endings = []string{"os.Exit(", "log.Fatal"}
+
+func TestImports(t *testing.T) {
+	t.Parallel()
+	eachFile(t, func(dir, path string, imports []string) {
+		for _, imported := range imports {
+			for _, problem := range broken(dir, imported) {
+				t.Errorf("%s: %s", path, problem)
+			}
+		}
+	})
+}
+
+func TestOnlyMainEndsTheProcess(t *testing.T) {
+	t.Parallel()
+	eachFile(t, func(dir, path string, _ []string) {
+		if dir == "" {
+			return
+		}
+		for _, call := range endings {
+			if contains(t, path, call) {
+				t.Errorf("%s: calls %s...): only main ends the process, return an error", path, call)
+			}
+		}
+	})
+}
+
+// broken returns the rules that a package in dir breaks by an import.
+func broken(dir, imported string) []string {
+	var out []string
+	if ours, ok := strings.CutPrefix(imported, "brink/"); ok {
+		from, to := top(dir), top(ours)
+		switch {
+		case from != to && layer[to] > layer[from]:
+			out = append(out, fmt.Sprintf("imports %s: %s is above %s", imported, to, from))
+		case from != to && layer[to] == layer[from]:
+			out = append(out, fmt.Sprintf("imports %s: %s and %s must work without each other, main composes them", imported, from, to))
+		}
+	}
+	for _, rule := range only {
+		if within(imported, rule.outside) && !slices.ContainsFunc(rule.inside, func(p string) bool { return allowed(dir, p) }) {
+			out = append(out, fmt.Sprintf("imports %s: %s", imported, rule.why))
+		}
+	}
+	return out
+}
+
+func contains(t *testing.T, path, text string) bool {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Contains(string(content), text)
+}
+
+func top(dir string) string {
+	first, _, _ := strings.Cut(dir, "/")
+	return first
+}
+
+func within(path, root string) bool { return path == root || strings.HasPrefix(path, root+"/") }
+
+func allowed(dir, pattern string) bool {
+	if root, ok := strings.CutSuffix(pattern, "/..."); ok {
+		return within(dir, root)
+	}
+	return dir == pattern
+}
+
+func TestBrokenSeesEachKind(t *testing.T) {
+	t.Parallel()
+	cases := []struct {
+		dir, imported string
+		broken        bool
+	}{
+		{"server", "brink/datastore", false},
+		{"datastore", "brink/server", true},
+		{"server", "brink/agent", true},
+		{"network", "brink/runtime", true},
+		{"internal/host", "brink/network", true},
+		{"internal/host", "brink/internal/layout", false},
+		{"", "brink/agent", false},
+		{"agent", "k8s.io/kubernetes/cmd/kubelet/app", true},
+		{"agent/kubelet", "k8s.io/kubernetes/cmd/kubelet/app", false},
+		{"runtime/payload", "github.com/containerd/containerd/v2/client", false},
+		{"agent", "github.com/vishvananda/netlink", true},
+		{"server", "os/signal", true},
+		{"server", "k8s.io/client-go/rest", false},
+	}
+	for _, c := range cases {
+		if got := len(broken(c.dir, c.imported)) > 0; got != c.broken {
+			t.Errorf("%q importing %s: broken %v, want %v", c.dir, c.imported, got, c.broken)
+		}
+	}
+}
+
+// eachFile visits every Go file of the module that is not a test, below the
+// law: e2e, docs and build tools are not part of the binary.
+func eachFile(t *testing.T, visit func(dir, path string, imports []string)) {
+	t.Helper()
+	root := filepath.Join("..", "..")
+	seen := 0
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(root, path)
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if slices.Contains([]string{"e2e", "docs", "runtime/payload/build", ".git", ".build", "bin"}, rel) {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		var imports []string
+		for _, spec := range file.Imports {
+			imported, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				return err
+			}
+			imports = append(imports, imported)
+		}
+		dir := filepath.ToSlash(filepath.Dir(rel))
+		if dir == "." {
+			dir = ""
+		}
+		seen++
+		visit(dir, path, imports)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if seen < 20 {
+		t.Fatalf("only %d files seen: the walk is broken", seen)
+	}
+}

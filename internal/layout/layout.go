@@ -1,0 +1,140 @@
+// Package layout knows where brink keeps what on disk. All paths follow from
+// the data directory, so that several nodes can live on one machine: nothing
+// else in brink joins a path of its own below these roots.
+package layout
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"path/filepath"
+)
+
+const (
+	// DefaultData is the data directory of a node that names none.
+	DefaultData = "/var/lib/brink"
+	// ConfigDir holds config.yaml, config.yaml.d, registries.yaml and the
+	// admin kubeconfig.
+	ConfigDir = "/etc/brink"
+	// defaultRun is a tmpfs on every systemd host: sockets and containerd's
+	// volatile state cost no flash wear there.
+	defaultRun = "/run/brink"
+	// MaxSocket is how many bytes the path of a unix socket may have, unix(7).
+	MaxSocket = 107
+)
+
+// Layout is the set of paths of one node. Its methods return absolute paths;
+// none of them creates anything.
+type Layout struct {
+	data string
+	run  string
+}
+
+// New returns the layout below dataDir, which must be absolute. A data
+// directory other than the default gets a run directory of its own, named by
+// its hash: unix socket paths may not exceed MaxSocket bytes, so it cannot
+// simply lie below a data directory of any length.
+func New(dataDir string) Layout {
+	dataDir = filepath.Clean(dataDir)
+	run := defaultRun
+	if dataDir != DefaultData {
+		sum := sha256.Sum256([]byte(dataDir))
+		run += "-" + hex.EncodeToString(sum[:4])
+	}
+	return Layout{data: dataDir, run: run}
+}
+
+// Data is the root of everything that survives a reboot.
+func (l Layout) Data() string { return l.data }
+
+// Run is the root of sockets and state that a reboot may take away.
+func (l Layout) Run() string { return l.run }
+
+// Payload is where versions of the embedded binaries are unpacked, one
+// directory a hash.
+func (l Layout) Payload() string { return filepath.Join(l.data, "data") }
+
+// Server is the control plane's directory.
+func (l Layout) Server() string { return filepath.Join(l.data, "server") }
+
+// DB is the datastore's directory.
+func (l Layout) DB() string { return filepath.Join(l.Server(), "db") }
+
+// TLS holds the cluster's CAs and the server's leaf certificates.
+func (l Layout) TLS() string { return filepath.Join(l.Server(), "tls") }
+
+// Agent is the node's directory.
+func (l Layout) Agent() string { return filepath.Join(l.data, "agent") }
+
+// ContainerdRoot holds images and snapshots.
+func (l Layout) ContainerdRoot() string { return filepath.Join(l.Agent(), "containerd") }
+
+// ContainerdState holds sockets, shim state and root filesystems' mounts.
+func (l Layout) ContainerdState() string { return filepath.Join(l.run, "containerd") }
+
+// ContainerdSocket is the CRI and containerd API socket.
+func (l Layout) ContainerdSocket() string {
+	return filepath.Join(l.ContainerdState(), "containerd.sock")
+}
+
+// Kubelet is the kubelet's root directory. A default node uses the directory
+// that CSI drivers' manifests name: they mount it with the same path inside and
+// out, and the kubelet hands them paths below it.
+func (l Layout) Kubelet() string {
+	if l.data == DefaultData {
+		return "/var/lib/kubelet"
+	}
+	return filepath.Join(l.Agent(), "kubelet")
+}
+
+// PodResources is the socket of the kubelet's that lies deepest.
+func (l Layout) PodResources() string {
+	return filepath.Join(l.Kubelet(), "pod-resources", "kubelet.sock")
+}
+
+// CheckLength is an error when the kubelet's sockets, which cannot lie
+// elsewhere than below its root, would not fit into a socket address: the
+// kubelet ends the process then, without a word to the user.
+func (l Layout) CheckLength() error {
+	if over := len(l.PodResources()) - MaxSocket; over > 0 {
+		return fmt.Errorf("%s: path too long for the sockets below it by %d bytes, at most %d are possible", l.data, over, len(l.data)-over)
+	}
+	return nil
+}
+
+// CNIConf is the CNI configuration directory.
+func (l Layout) CNIConf() string { return filepath.Join(l.Agent(), "cni", "net.d") }
+
+// CNIState is where CNI results and address leases are kept.
+func (l Layout) CNIState() string { return filepath.Join(l.Agent(), "cni", "state") }
+
+// PodLogs is where the kubelet puts container logs: on a default node where
+// every log collector looks for them.
+func (l Layout) PodLogs() string {
+	if l.data == DefaultData {
+		return "/var/log/pods"
+	}
+	return filepath.Join(l.Agent(), "pod-logs")
+}
+
+// Images holds image archives that are imported at start.
+func (l Layout) Images() string { return filepath.Join(l.Agent(), "images") }
+
+// Manifests holds static pods.
+func (l Layout) Manifests() string { return filepath.Join(l.Agent(), "pod-manifests") }
+
+// KubeletCerts is the kubelet's certificate directory.
+func (l Layout) KubeletCerts() string { return filepath.Join(l.Agent(), "pki") }
+
+// Made lists what brink made on the machine outside of its own directories.
+func (l Layout) Made() string { return filepath.Join(l.data, "made") }
+
+// DatastoreDir is the 0700 directory of kine's unix sockets.
+func (l Layout) DatastoreDir() string { return filepath.Join(l.run, "datastore") }
+
+// StatusSocket is where `brink status` asks a running node.
+func (l Layout) StatusSocket() string { return filepath.Join(l.run, "status.sock") }
+
+// Lock is held for as long as a brink process uses the data directory; it
+// contains the holder's process id.
+func (l Layout) Lock() string { return filepath.Join(l.data, "lock") }

@@ -1,0 +1,137 @@
+package layout
+
+import (
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// paths calls every method of l that returns a path.
+func paths(l Layout) map[string]string {
+	out := map[string]string{}
+	v := reflect.ValueOf(l)
+	for i := range v.NumMethod() {
+		if path, ok := v.Method(i).Interface().(func() string); ok {
+			out[v.Type().Method(i).Name] = path()
+		}
+	}
+	return out
+}
+
+func TestDefaultPaths(t *testing.T) {
+	t.Parallel()
+	// Users, log collectors, CSI drivers and the docs know these.
+	want := map[string]string{
+		"Data":             "/var/lib/brink",
+		"Run":              "/run/brink",
+		"Payload":          "/var/lib/brink/data",
+		"Server":           "/var/lib/brink/server",
+		"DB":               "/var/lib/brink/server/db",
+		"TLS":              "/var/lib/brink/server/tls",
+		"Agent":            "/var/lib/brink/agent",
+		"ContainerdRoot":   "/var/lib/brink/agent/containerd",
+		"ContainerdState":  "/run/brink/containerd",
+		"ContainerdSocket": "/run/brink/containerd/containerd.sock",
+		"Kubelet":          "/var/lib/kubelet",
+		"CNIConf":          "/var/lib/brink/agent/cni/net.d",
+		"CNIState":         "/var/lib/brink/agent/cni/state",
+		"PodLogs":          "/var/log/pods",
+		"Images":           "/var/lib/brink/agent/images",
+		"Manifests":        "/var/lib/brink/agent/pod-manifests",
+		"KubeletCerts":     "/var/lib/brink/agent/pki",
+		"Made":             "/var/lib/brink/made",
+		"DatastoreDir":     "/run/brink/datastore",
+		"StatusSocket":     "/run/brink/status.sock",
+		"PodResources":     "/var/lib/kubelet/pod-resources/kubelet.sock",
+		"Lock":             "/var/lib/brink/lock",
+	}
+	if got := paths(New(DefaultData)); !reflect.DeepEqual(got, want) {
+		for name := range want {
+			if got[name] != want[name] {
+				t.Errorf("%s: got %s, want %s", name, got[name], want[name])
+			}
+		}
+		for name := range got {
+			if want[name] == "" {
+				t.Errorf("%s is not in this table", name)
+			}
+		}
+	}
+}
+
+// TestNodesShareNothing compares two nodes that live on one machine beside the
+// default one.
+func TestNodesShareNothing(t *testing.T) {
+	t.Parallel()
+	nodes := map[string]map[string]string{
+		"default": paths(New(DefaultData)),
+		"one":     paths(New("/srv/one")),
+		"two":     paths(New("/srv/two")),
+	}
+	owner := map[string]string{}
+	for node, all := range nodes {
+		for name, path := range all {
+			if other, taken := owner[path]; taken {
+				t.Errorf("%s of %s is %s of %s too", path, node, name, other)
+			}
+			owner[path] = node
+		}
+	}
+	for name, path := range nodes["one"] {
+		if !strings.HasPrefix(path, "/srv/one") && !strings.HasPrefix(path, "/run/brink-") {
+			t.Errorf("%s of the node in /srv/one is %s", name, path)
+		}
+	}
+}
+
+func TestSameDirectorySameNode(t *testing.T) {
+	t.Parallel()
+	for _, spelling := range []string{"/srv/one/", "/srv//one", "/srv/two/../one"} {
+		if got, want := New(spelling), New("/srv/one"); got != want {
+			t.Errorf("%s makes %v, want %v", spelling, got, want)
+		}
+	}
+	if got, want := New("/var/lib/brink/"), New(DefaultData); got != want {
+		t.Errorf("a slash behind the default directory makes %v, want %v", got, want)
+	}
+}
+
+// TestSocketsFit has a data directory as long as a path may be: the sockets
+// that lie in the run directory must stay within a socket address's 107 bytes.
+func TestSocketsFit(t *testing.T) {
+	t.Parallel()
+	l := New("/" + strings.Repeat("d/", 2000))
+	sockets := []string{
+		l.ContainerdSocket(),
+		l.ContainerdSocket() + ".ttrpc",
+		filepath.Join(l.DatastoreDir(), "volatile.sock"),
+		l.StatusSocket(),
+	}
+	for _, path := range sockets {
+		if len(path) > MaxSocket {
+			t.Errorf("%s has %d bytes, a socket's path may have %d", path, len(path), MaxSocket)
+		}
+	}
+}
+
+func TestCheckLength(t *testing.T) {
+	t.Parallel()
+	// The longest that leaves room for the kubelet's socket below it.
+	longest := MaxSocket - len("/agent/kubelet/pod-resources/kubelet.sock")
+	tests := []struct {
+		name string
+		dir  string
+		ok   bool
+	}{
+		{"default", DefaultData, true},
+		{"longest", "/" + strings.Repeat("d", longest-1), true},
+		{"longer", "/" + strings.Repeat("d", longest), false},
+	}
+	for _, tt := range tests {
+		err := New(tt.dir).CheckLength()
+		if (err == nil) != tt.ok {
+			t.Errorf("%s: %d bytes: got %v", tt.name, len(tt.dir), err)
+		}
+	}
+}
