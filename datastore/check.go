@@ -1,0 +1,317 @@
+package datastore
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/mattn/go-sqlite3"
+	"golang.org/x/sys/unix"
+
+	"brink/internal/atomicfile"
+)
+
+const (
+	// inUseFile exists while the database is open. Found at start, it says that
+	// the last run did not end well: power cut, kill -9, crash.
+	inUseFile = databaseFile + inUseSuffix
+	// inUseSuffix makes the mark one of the sidecars.
+	inUseSuffix = ".in-use"
+	// newFile is a database being made. It takes its name only when complete,
+	// so that an empty state.db is always one that lost its content.
+	newFile = "state.db.new"
+	// quickCheckAlways is the size up to which every start checks all pages; a
+	// bigger database is checked after an unclean end only. Reading 16 MiB
+	// takes a Raspberry Pi's card under half a second.
+	quickCheckAlways = 16 << 20
+	// spaceNeeded at start: less, and the first minute would end it anyway.
+	spaceNeeded = 4 << 20
+	// A file that is mostly empty pages, and big, is worth being rewritten.
+	vacuumFree = 64 << 20
+)
+
+// sqliteMagic begins every SQLite database: https://sqlite.org/fileformat.html
+var sqliteMagic = []byte("SQLite format 3\x00")
+
+var errDamaged = errors.New("damaged")
+
+// sidecars are the suffixes of the files that make up a database. The mark is
+// last: setting aside that breaks off must not look like a fresh directory.
+var sidecars = []string{"", "-wal", "-shm", inUseSuffix}
+
+// prepareDir makes dir and tells whether it can hold files.
+func prepareDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return unusable(dir, err)
+	}
+	if err := os.Chmod(dir, 0o700); err != nil {
+		return unusable(dir, err)
+	}
+	probe, err := os.CreateTemp(dir, ".probe-*")
+	if err != nil {
+		return unusable(dir, err)
+	}
+	defer os.Remove(probe.Name())
+	return probe.Close()
+}
+
+// unusable names the cause that the user can do something about.
+func unusable(path string, err error) error {
+	hint := "check its owner and permissions"
+	switch {
+	case errors.Is(err, syscall.EROFS):
+		hint = "the file system is read-only: remount it, and check the kernel log for the cause"
+	case classify(err) == faultFull:
+		hint = "the disk is full: free some space"
+	case errors.Is(err, syscall.ENOTDIR):
+		hint = "a file is in the way"
+	case errors.Is(err, syscall.EIO):
+		hint = "the disk fails: check the kernel log"
+	}
+	var pathErr *fs.PathError
+	if errors.As(err, &pathErr) {
+		err = pathErr.Err
+	}
+	return fmt.Errorf("datastore directory %s cannot be written (%w): %s", path, err, hint)
+}
+
+// requireSpace reserves blocks without writing to them, then gives them back.
+func requireSpace(dir string) error {
+	f, err := os.CreateTemp(dir, ".probe-*")
+	if err != nil {
+		return unusable(dir, err)
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	err = unix.Fallocate(int(f.Fd()), 0, 0, spaceNeeded)
+	if classify(err) == faultFull {
+		return fmt.Errorf("datastore directory %s: the disk is full (less than %d MiB left): free some space and start again", dir, spaceNeeded>>20)
+	}
+	return nil // other file systems cannot reserve; they will tell when written
+}
+
+// prepareDatabase leaves a database that can be opened, or says why there is none.
+func (s *Store) prepareDatabase() error {
+	if err := requireSpace(s.cfg.Dir); err != nil {
+		return err
+	}
+	_, err := os.Stat(s.database())
+	switch {
+	case err == nil:
+		err = s.checkDatabase()
+	case errors.Is(err, fs.ErrNotExist):
+		err = s.checkMissing(err)
+	}
+	if errors.Is(err, errDamaged) && s.cfg.SetAsideDamaged {
+		err = s.setAside(err)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = createDatabase(s.cfg.Dir)
+	}
+	if err != nil {
+		return err
+	}
+	s.vacuum()
+	return nil
+}
+
+// checkMissing tells a fresh directory, for which it returns missing, from one
+// that lost its database: a WAL holds writes that were acknowledged, and
+// beginning empty beside it would be a silent loss of the cluster.
+func (s *Store) checkMissing(missing error) error {
+	var left []string
+	for _, suffix := range sidecars[1:] {
+		if _, err := os.Lstat(s.database() + suffix); !errors.Is(err, fs.ErrNotExist) {
+			left = append(left, databaseFile+suffix)
+		}
+	}
+	if len(left) == 0 {
+		return missing
+	}
+	return damaged(s.database(), "the file is missing, left of it: "+strings.Join(left, ", "))
+}
+
+// checkDatabase is thorough when there is reason to be, or when it costs little.
+func (s *Store) checkDatabase() error {
+	if err := checkHeader(s.database()); err != nil {
+		return err
+	}
+	info, err := os.Stat(s.database())
+	if err != nil {
+		return fmt.Errorf("checking the datastore: %w", err)
+	}
+	_, unclean := os.Stat(s.path(inUseFile))
+	if unclean != nil && info.Size() > quickCheckAlways {
+		return nil
+	}
+	if info.Size() > quickCheckAlways {
+		s.log.Info("checking the database after an unclean end", "path", s.database(), "bytes", info.Size())
+	}
+	return CheckIntegrity(s.database())
+}
+
+// damaged makes the one line about a database that makes no sense.
+func damaged(path, what string) error {
+	return fmt.Errorf("database %s is %w (%s): restore a snapshot, or start once with --datastore-set-aside-damaged to keep it aside and begin empty",
+		path, errDamaged, strings.Join(strings.Fields(what), " "))
+}
+
+func checkHeader(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("checking the datastore: %w", err)
+	}
+	defer f.Close()
+	header := make([]byte, len(sqliteMagic))
+	n, err := io.ReadFull(f, header)
+	switch {
+	case n == 0:
+		return damaged(path, "the file is empty")
+	case err != nil && !errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("checking the datastore: %w", err)
+	case !bytes.Equal(header, sqliteMagic):
+		return damaged(path, "it does not begin like an SQLite file")
+	}
+	return nil
+}
+
+// CheckIntegrity reads the whole SQLite database at path and returns nil, or
+// one line that says what is wrong. It opens the file read-only: the database
+// and what its WAL holds stay as they are, for whoever wants to rescue it.
+func CheckIntegrity(path string) error {
+	if err := checkHeader(path); err != nil {
+		return err
+	}
+	settings := []string{"_cache_size=-4096"}
+	if _, err := os.Stat(path + "-wal"); errors.Is(err, fs.ErrNotExist) {
+		// Nobody has it open. Else SQLite would leave an empty WAL behind.
+		settings = append(settings, "immutable=1")
+	}
+	db, err := sql.Open("sqlite3", dsn(path, "ro", settings...))
+	if err != nil {
+		return fmt.Errorf("checking database %s: %w", path, err)
+	}
+	defer db.Close()
+	var verdict string
+	err = db.QueryRow(`PRAGMA quick_check(1)`).Scan(&verdict)
+	if err == nil && verdict == "ok" {
+		_, err = db.Exec(`SELECT MAX(id), name, value FROM kine`)
+		verdict = "it has no table named kine"
+		if err == nil {
+			return nil
+		}
+	}
+	return verdictError(path, verdict, err)
+}
+
+func verdictError(path, verdict string, err error) error {
+	var sqliteErr sqlite3.Error
+	switch f := classify(err); {
+	case f == faultDamaged:
+		return damaged(path, err.Error())
+	case f != faultNone:
+		return errors.New(f.describe(path, err))
+	case err == nil, errors.As(err, &sqliteErr) && sqliteErr.Code == sqlite3.ErrError && verdict != "":
+		return damaged(path, verdict)
+	}
+	return fmt.Errorf("checking database %s: %w", path, err)
+}
+
+// setAside renames a damaged database with all that belongs to it. It returns
+// fs.ErrNotExist, as after it there is no database, or what went wrong.
+func (s *Store) setAside(cause error) error {
+	aside := s.database() + ".damaged-" + time.Now().UTC().Format("20060102T150405.000Z")
+	for _, suffix := range sidecars {
+		err := os.Rename(s.database()+suffix, aside+suffix)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("setting the damaged database aside: %w", err)
+		}
+	}
+	if err := atomicfile.SyncDir(s.cfg.Dir); err != nil {
+		return fmt.Errorf("setting the damaged database aside: %w", err)
+	}
+	s.log.Warn("damaged database set aside, beginning with an empty one", "kept", aside, "cause", cause)
+	return fs.ErrNotExist
+}
+
+// createDatabase makes an empty database under a temporary name and renames
+// it, so that a power cut leaves a whole one or none.
+func createDatabase(dir string) error {
+	temporary, final := filepath.Join(dir, newFile), filepath.Join(dir, databaseFile)
+	for _, suffix := range sidecars {
+		// Left by a power cut: its WAL would be played into the new one.
+		os.Remove(temporary + suffix)
+	}
+	if err := execAll(writerDSN(temporary, "rwc"), schema...); err != nil {
+		return fmt.Errorf("creating database %s: %w", final, err)
+	}
+	if err := os.Chmod(temporary, 0o600); err != nil {
+		return fmt.Errorf("creating database %s: %w", final, err)
+	}
+	if err := os.Rename(temporary, final); err != nil {
+		return fmt.Errorf("creating database %s: %w", final, err)
+	}
+	return atomicfile.SyncDir(dir)
+}
+
+// execAll runs statements on a connection of its own. Closing it checkpoints
+// and removes the WAL.
+func execAll(dsn string, statements ...string) error {
+	db, err := sql.Open("sqlite3", dsn)
+	if err != nil {
+		return err
+	}
+	db.SetMaxOpenConns(1)
+	for _, statement := range statements {
+		if _, err := db.Exec(statement); err != nil {
+			return errors.Join(err, db.Close())
+		}
+	}
+	return db.Close()
+}
+
+// vacuum gives back the space of a database that is big and mostly empty.
+// kine does it at every start, which rewrites the whole file each time.
+func (s *Store) vacuum() {
+	db, err := sql.Open("sqlite3", writerDSN(s.database(), "rw"))
+	if err != nil {
+		return
+	}
+	defer db.Close()
+	var pages, free, size int64
+	err = db.QueryRowContext(context.Background(),
+		`SELECT page_count, freelist_count, page_size FROM pragma_page_count(), pragma_freelist_count(), pragma_page_size()`).
+		Scan(&pages, &free, &size)
+	if err != nil || free*size < vacuumFree || free < pages/2 {
+		return
+	}
+	s.log.Info("giving unused space of the database back", "path", s.database(), "bytes", free*size)
+	if _, err := db.Exec(`VACUUM`); err != nil {
+		s.log.Warn("unused space of the database stays", "path", s.database(), "error", err)
+	}
+}
+
+// markInUse is called before the database is opened, markClosed after it was
+// closed in order.
+func (s *Store) markInUse() error {
+	if err := atomicfile.Write(s.path(inUseFile), nil, 0o600); err != nil {
+		return unusable(s.cfg.Dir, err)
+	}
+	return nil
+}
+
+func (s *Store) markClosed() error {
+	if err := os.Remove(s.path(inUseFile)); err != nil {
+		return fmt.Errorf("closing the datastore: %w", err)
+	}
+	return atomicfile.SyncDir(s.cfg.Dir)
+}

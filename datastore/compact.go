@@ -1,0 +1,110 @@
+package datastore
+
+import (
+	"context"
+	"database/sql"
+	"time"
+)
+
+const (
+	// compactInterval is also how old a revision is at least when it goes: a
+	// watch or a paged list may resume after that long. The API server's own
+	// default.
+	compactInterval = 5 * time.Minute
+	// compactAfter revisions make a compaction worth its writes. An idle node
+	// makes a few dozen an hour and should not write for housekeeping.
+	compactAfter = 1000
+	// compactBatch bounds the time for which writers wait.
+	compactBatch = 1000
+	// probeInterval is how often a disk that refused a write is tried again
+	// when nobody else writes.
+	probeInterval = 10 * time.Second
+)
+
+// compactor removes old revisions. It is ours and not the API server's request
+// that decides, as that one comes every five minutes, needed or not.
+type compactor struct {
+	store  *sqliteStore
+	target int64 // head of the log at the tick before
+}
+
+// tick compacts to where the log was a tick ago.
+func (c *compactor) tick(ctx context.Context) error {
+	head, err := c.store.CurrentRevision(ctx)
+	if err != nil {
+		return err
+	}
+	// The last row stays even if it marks a deletion: it is how the revision is
+	// known after a restart.
+	target := min(c.target, head-1)
+	c.target = head
+	compacted, err := c.store.dialect.GetCompactRevision(ctx)
+	if err != nil || target-compacted < compactAfter {
+		return err
+	}
+	for compacted < target && ctx.Err() == nil {
+		compacted = min(compacted+compactBatch, target)
+		if err := c.store.compactTo(ctx, compacted); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// compactTo is one transaction. kine's own ends the process when a commit fails,
+// which is what a full disk does.
+func (s *sqliteStore) compactTo(ctx context.Context, revision int64) error {
+	s.dialect.Lock()
+	defer s.dialect.Unlock()
+	tx, err := s.dialect.BeginTx(ctx, &sql.TxOptions{})
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	if _, err := tx.Compact(ctx, revision); err != nil {
+		return err
+	}
+	if err := tx.SetCompactRevision(ctx, revision); err != nil {
+		return err
+	}
+	if err := tx.Commit(); err != nil {
+		s.disk.failed(err)
+		return err
+	}
+	s.disk.succeeded()
+	return nil
+}
+
+// probe writes a row back as it is, to learn whether the disk takes writes.
+func (s *sqliteStore) probe(ctx context.Context) error {
+	s.dialect.Lock()
+	defer s.dialect.Unlock()
+	_, err := s.dialect.DB.ExecContext(ctx, `UPDATE kine SET prev_revision = prev_revision WHERE name = 'compact_rev_key'`)
+	return err
+}
+
+// maintain runs until ctx is done. Errors need no other handling: the disk's
+// condition has noted them and the next tick tries again.
+func (s *sqliteStore) maintain(ctx context.Context, interval time.Duration) {
+	c := compactor{store: s}
+	if head, err := s.CurrentRevision(ctx); err == nil {
+		c.target = head
+	}
+	compact, probe := time.NewTicker(interval), time.NewTicker(probeInterval)
+	defer compact.Stop()
+	defer probe.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-compact.C:
+			if err := c.tick(ctx); err != nil && classify(err) == faultNone && ctx.Err() == nil {
+				s.disk.log.Warn("compaction failed, trying again", "error", err, "in", interval)
+			}
+		case <-probe.C:
+			if s.disk.recoverable() {
+				_ = s.probe(ctx)
+			}
+		}
+	}
+}

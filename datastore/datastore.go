@@ -1,0 +1,226 @@
+// Package datastore is where the cluster's state lives. It serves etcd's gRPC
+// API on unix sockets, so that the API server needs no other client.
+//
+// There are two stores, because there are two kinds of state:
+//
+//   - Durable: everything a user would miss. SQLite in one file, WAL, with
+//     synchronous=FULL: a write that was acknowledged survives a power cut.
+//     kine's own default is NORMAL, which survives a killed process only.
+//   - Volatile: leases and events. They change every few seconds and mean
+//     nothing after a power cut, so they live in memory and cost no flash.
+//     They are saved on a clean stop and now and then, and their revisions
+//     never run backwards, whatever happens.
+//
+// What kine gives is the translation of etcd's transactions to a log in SQL
+// (pkg/server, pkg/logstructured, pkg/drivers/generic). Four parts of it are
+// replaced here, each for a reason found by reading and measuring it:
+//
+//   - its SQLite driver: every update touches six indexes (three are ever
+//     used), the file is rewritten by VACUUM at each start, a scan that breaks
+//     off at a damaged page passes for a complete list, and an update that met
+//     a full disk passes for a conflict, which the API server retries in a hot
+//     loop. See sqlite.go and backend.go.
+//   - its memory driver: each compaction leaves one entry more in its log than
+//     it should and every watcher sees that entry again. See memory.go.
+//   - its watch server: two timers a client, ten times a second, and a consistent
+//     list may wait a second for its progress notification. See watch.go.
+//   - its compaction: a failed commit ends the process, and an idle node would
+//     write to flash every five minutes. See compact.go.
+//
+// PostgreSQL and MySQL are kine's drivers unchanged; an etcd endpoint is passed
+// on to the API server. With any of these several servers share the state, so
+// leases and events go there too: a volatile store of one's own would hide one
+// server's leases from the others.
+package datastore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+
+	// The databases a user can choose with Endpoint. kine's endpoint package
+	// would link NATS and t4 as well.
+	_ "github.com/k3s-io/kine/pkg/drivers/mysql"
+	_ "github.com/k3s-io/kine/pkg/drivers/pgsql"
+
+	"brink/internal/lifecycle"
+)
+
+// Names of the files in Config.Dir and of the sockets in Config.SocketDir.
+const (
+	databaseFile   = "state.db"
+	volatileFile   = "volatile.snapshot"
+	revisionFile   = "volatile.revision"
+	durableSocket  = "durable.sock"
+	volatileSocket = "volatile.sock"
+)
+
+// maxSocketPath is the size of sun_path without its final zero.
+const maxSocketPath = 107
+
+// Config says where state is kept.
+type Config struct {
+	// Dir holds the durable files: the SQLite database and the last saved
+	// leases and events. Made with 0700 when missing.
+	Dir string
+	// SocketDir holds the unix sockets. Made with 0700 when missing: who
+	// reaches a socket reads every secret of the cluster.
+	SocketDir string
+	// Endpoint is empty for SQLite in Dir; otherwise a data source that kine
+	// knows (postgres://..., mysql://...) or a comma-separated list of etcd
+	// endpoints (http://, https://, unix://).
+	Endpoint string
+	// CAFile, CertFile and KeyFile are for TLS to a PostgreSQL or MySQL
+	// Endpoint. To etcd the API server connects itself.
+	CAFile, CertFile, KeyFile string
+	// SetAsideDamaged allows a damaged database to be renamed and an empty one
+	// to be started in its place. It is the user's word, never a default.
+	SetAsideDamaged bool
+	// Logger receives one line an event; nil is slog.Default.
+	Logger *slog.Logger
+}
+
+// engine is what an Endpoint asks for.
+type engine int
+
+const (
+	engineSQLite engine = iota
+	engineSQL           // PostgreSQL or MySQL through kine
+	engineEtcd          // not ours to serve
+)
+
+var schemes = map[string]engine{
+	"postgres": engineSQL, "postgresql": engineSQL, "mysql": engineSQL,
+	"http": engineEtcd, "https": engineEtcd, "unix": engineEtcd, "unixs": engineEtcd,
+}
+
+// Validate reports everything that is wrong with c, joined.
+func (c Config) Validate() error {
+	var errs []error
+	for name, path := range map[string]string{"directory": c.Dir, "socket directory": c.SocketDir} {
+		if !filepath.IsAbs(path) {
+			errs = append(errs, fmt.Errorf("datastore %s %q: must be an absolute path", name, path))
+		}
+	}
+	if n := len(filepath.Join(c.SocketDir, volatileSocket)); n > maxSocketPath {
+		errs = append(errs, fmt.Errorf("datastore socket directory %s: %d characters too long for a unix socket", c.SocketDir, n-maxSocketPath))
+	}
+	if _, err := c.engine(); err != nil {
+		errs = append(errs, err)
+	}
+	if (c.CertFile == "") != (c.KeyFile == "") {
+		errs = append(errs, errors.New("datastore certificate and key: give both or neither"))
+	}
+	return errors.Join(errs...)
+}
+
+// engine never repeats the endpoint in an error: it may hold a password.
+func (c Config) engine() (engine, error) {
+	if c.Endpoint == "" {
+		return engineSQLite, nil
+	}
+	first, _, _ := strings.Cut(c.Endpoint, ",")
+	scheme, _, ok := strings.Cut(first, "://")
+	if !ok {
+		return 0, errors.New("datastore endpoint: must look like scheme://address")
+	}
+	e, ok := schemes[scheme]
+	if !ok {
+		return 0, fmt.Errorf("datastore endpoint: unknown scheme %q; known are postgres, mysql, http, https and unix", scheme)
+	}
+	return e, nil
+}
+
+// Store is the state of one server. Its components serve it.
+type Store struct {
+	cfg      Config
+	engine   engine
+	log      *slog.Logger
+	disk     *condition // writes to the database
+	snapshot *condition // writes of the volatile snapshot
+}
+
+// New prepares the directories and checks the files. Nothing listens yet and
+// nothing stays open. Every error is one line: what, where, what to do.
+func New(cfg Config) (*Store, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	log := cfg.Logger
+	if log == nil {
+		log = slog.Default()
+	}
+	log = log.With("component", "datastore")
+	s := &Store{cfg: cfg, log: log}
+	s.engine, _ = cfg.engine()
+	s.disk = newCondition(log, s.database())
+	s.snapshot = newCondition(log, s.path(volatileFile))
+	if err := prepareDir(cfg.SocketDir); err != nil {
+		return nil, err
+	}
+	if s.engine != engineSQLite {
+		return s, nil
+	}
+	if err := prepareDir(cfg.Dir); err != nil {
+		return nil, err
+	}
+	return s, s.prepareDatabase()
+}
+
+func (s *Store) path(name string) string   { return filepath.Join(s.cfg.Dir, name) }
+func (s *Store) socket(name string) string { return filepath.Join(s.cfg.SocketDir, name) }
+func (s *Store) database() string          { return s.path(databaseFile) }
+
+// DurableEndpoint is what the API server takes as --etcd-servers.
+func (s *Store) DurableEndpoint() string {
+	if s.engine == engineEtcd {
+		return s.cfg.Endpoint
+	}
+	return "unix://" + s.socket(durableSocket)
+}
+
+// VolatileEndpoint is where leases and events belong. It is DurableEndpoint
+// when several servers may share the state.
+func (s *Store) VolatileEndpoint() string {
+	if s.engine != engineSQLite {
+		return s.DurableEndpoint()
+	}
+	return "unix://" + s.socket(volatileSocket)
+}
+
+// Health is nil while every write is accepted; otherwise it says since when
+// and why not.
+func (s *Store) Health() error {
+	return errors.Join(s.disk.health(), s.snapshot.health())
+}
+
+// Durable serves DurableEndpoint.
+func (s *Store) Durable() lifecycle.Component {
+	run := s.runSQLite
+	switch s.engine {
+	case engineSQL:
+		run = s.runExternal
+	case engineEtcd:
+		run = idle
+	}
+	return lifecycle.Component{Name: "datastore", Run: run}
+}
+
+// Volatile serves VolatileEndpoint.
+func (s *Store) Volatile() lifecycle.Component {
+	run := s.runVolatile
+	if s.engine != engineSQLite {
+		run = idle
+	}
+	return lifecycle.Component{Name: "datastore-volatile", Run: run}
+}
+
+// idle is the component of a store that someone else serves.
+func idle(ctx context.Context, ready func()) error {
+	ready()
+	<-ctx.Done()
+	return nil
+}

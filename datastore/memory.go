@@ -1,0 +1,470 @@
+package datastore
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sort"
+	"sync"
+	"time"
+
+	"github.com/k3s-io/kine/pkg/server"
+)
+
+const (
+	// historyAge, historyEntries and historyBytes bound what the memory store
+	// keeps of the past. Watches resume and paged lists go on within it, and
+	// are told "compacted" beyond it. Five minutes is what etcd keeps under an
+	// API server; the other two bound memory when many things happen at once.
+	historyAge     = 5 * time.Minute
+	historyEntries = 10000
+	historyBytes   = 8 << 20
+	// entryOverhead is the bookkeeping of one entry, roughly.
+	entryOverhead = 256
+)
+
+// memoryStore is a server.Backend without a disk. kine has one, but its
+// Compact leaves one entry too many in the log each time: memory grows for as
+// long as the process lives, and watchers see old events again. This one knows
+// the absolute time at which a key expires, so that it survives a restart, and
+// hands out revisions from a given start, below a ceiling that reserve raises.
+//
+// The past is a log of events, each with the value before it. A read at an old
+// revision takes the present and undoes the log backwards.
+type memoryStore struct {
+	reserve func(next int64) (ceiling int64, err error)
+	now     func() time.Time
+
+	mu        sync.RWMutex
+	revision  int64
+	compacted int64 // history reaches back to here, exclusively
+	ceiling   int64
+	items     map[string]*item
+	keys      []string // of items, sorted
+	log       []logged // revisions rise by one from compacted+1 on
+	logBytes  int
+	changed   chan struct{} // closed and replaced by every write
+	nextEnd   time.Time     // no item expires before; zero when none does
+	rearm     chan struct{} // tells expire that nextEnd moved closer
+}
+
+type item struct {
+	server.KeyValue
+	expires time.Time // zero: never
+}
+
+type logged struct {
+	event *server.Event
+	at    time.Time
+	size  int
+}
+
+var _ server.Backend = (*memoryStore)(nil)
+
+// newMemoryStore begins after revision start, which nobody may have seen more of.
+func newMemoryStore(start int64, reserve func(int64) (int64, error)) *memoryStore {
+	return &memoryStore{
+		reserve: reserve, now: time.Now,
+		revision: start, compacted: start, ceiling: start,
+		items:   map[string]*item{},
+		changed: make(chan struct{}), rearm: make(chan struct{}, 1),
+	}
+}
+
+// Start makes the key that the API server's health check reads. It writes also
+// when the key was restored: the API server watches from the current revision
+// on, inclusive, and the revision at which history begins is not in it.
+func (m *memoryStore) Start(ctx context.Context) error {
+	_, err := m.Create(ctx, server.HealthKey, []byte(server.HealthVal), 0)
+	if err != server.ErrKeyExists {
+		return err
+	}
+	_, kv, err := m.Get(ctx, server.HealthKey, 0, false)
+	if err == nil {
+		_, _, _, err = m.Update(ctx, server.HealthKey, kv.Value, kv.ModRevision, 0)
+	}
+	return err
+}
+
+// load puts an item back that was saved. left is zero when it never expires.
+func (m *memoryStore) load(kv server.KeyValue, left time.Duration) {
+	it := &item{KeyValue: kv}
+	if left > 0 {
+		it.expires = m.now().Add(left)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.putLocked(it)
+}
+
+func (m *memoryStore) putLocked(it *item) {
+	if _, ok := m.items[it.Key]; !ok {
+		at, _ := slices.BinarySearch(m.keys, it.Key)
+		m.keys = slices.Insert(m.keys, at, it.Key)
+	}
+	m.items[it.Key] = it
+	if !it.expires.IsZero() && (m.nextEnd.IsZero() || it.expires.Before(m.nextEnd)) {
+		m.nextEnd = it.expires
+		select {
+		case m.rearm <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (m *memoryStore) removeLocked(key string) {
+	delete(m.items, key)
+	if at, ok := slices.BinarySearch(m.keys, key); ok {
+		m.keys = slices.Delete(m.keys, at, at+1)
+	}
+}
+
+// nextLocked hands out a revision. Half of a reservation ahead it tries to get
+// the next one, so that a full disk hurts only much later.
+func (m *memoryStore) nextLocked() (int64, error) {
+	next := m.revision + 1
+	if next > m.ceiling-revisionStep/2 && (next > m.ceiling || next%1024 == 0) {
+		ceiling, err := m.reserve(next)
+		if err == nil {
+			m.ceiling = ceiling
+		} else if next > m.ceiling {
+			return 0, err
+		}
+	}
+	m.revision = next
+	return next, nil
+}
+
+func (m *memoryStore) appendLocked(event *server.Event) {
+	size := entryOverhead + len(event.KV.Value)
+	if event.PrevKV != nil {
+		size += len(event.PrevKV.Value)
+	}
+	m.log = append(m.log, logged{event: event, at: m.now(), size: size})
+	m.logBytes += size
+	m.trimLocked()
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+// trimLocked is this store's compaction.
+func (m *memoryStore) trimLocked() {
+	oldest := m.now().Add(-historyAge)
+	n := 0
+	for n < len(m.log) && (len(m.log)-n > historyEntries || m.logBytes > historyBytes || m.log[n].at.Before(oldest)) {
+		m.logBytes -= m.log[n].size
+		n++
+	}
+	if n == 0 {
+		return
+	}
+	m.compacted = m.log[n-1].event.KV.ModRevision
+	clear(m.log[:n]) // the slice's array outlives the cut
+	m.log = m.log[n:]
+}
+
+func (m *memoryStore) Create(_ context.Context, key string, value []byte, lease int64) (int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.items[key] != nil {
+		return m.revision, server.ErrKeyExists
+	}
+	it, err := m.writeLocked(key, value, lease, nil)
+	if err != nil {
+		return m.revision, err
+	}
+	return it.ModRevision, nil
+}
+
+func (m *memoryStore) Update(_ context.Context, key string, value []byte, revision, lease int64) (int64, *server.KeyValue, bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before := m.items[key]
+	if before == nil {
+		return m.revision, nil, false, nil
+	}
+	if before.ModRevision != revision {
+		return m.revision, before.copy(), false, nil
+	}
+	it, err := m.writeLocked(key, value, lease, before)
+	if err != nil {
+		return m.revision, nil, false, err
+	}
+	return it.ModRevision, it.copy(), true, nil
+}
+
+// writeLocked stores a value over before, which is nil for a new key.
+func (m *memoryStore) writeLocked(key string, value []byte, lease int64, before *item) (*item, error) {
+	rev, err := m.nextLocked()
+	if err != nil {
+		return nil, err
+	}
+	it := &item{KeyValue: server.KeyValue{Key: key, Value: value, Version: 1, CreateRevision: rev, ModRevision: rev, Lease: lease}}
+	event := &server.Event{Create: before == nil, KV: &it.KeyValue}
+	if before != nil {
+		it.CreateRevision, it.Version = before.CreateRevision, before.Version+1
+		event.PrevKV = &before.KeyValue
+	}
+	if lease > 0 { // kine's lease id is its duration in seconds
+		it.expires = m.now().Add(time.Duration(lease) * time.Second)
+	}
+	m.putLocked(it)
+	m.appendLocked(event)
+	return it, nil
+}
+
+func (m *memoryStore) Delete(_ context.Context, key string, revision int64) (int64, *server.KeyValue, bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	it := m.items[key]
+	if it == nil {
+		return m.revision, nil, false, nil
+	}
+	if revision != 0 && it.ModRevision != revision {
+		return m.revision, it.copy(), false, nil
+	}
+	rev, err := m.deleteLocked(it)
+	if err != nil {
+		return m.revision, nil, false, err
+	}
+	return rev, it.copy(), true, nil
+}
+
+func (m *memoryStore) deleteLocked(it *item) (int64, error) {
+	rev, err := m.nextLocked()
+	if err != nil {
+		return 0, err
+	}
+	m.removeLocked(it.Key)
+	m.appendLocked(&server.Event{
+		Delete: true,
+		KV:     &server.KeyValue{Key: it.Key, ModRevision: rev},
+		PrevKV: &it.KeyValue,
+	})
+	return rev, nil
+}
+
+// copy protects what readers get: kine's server writes into some of it.
+func (it *item) copy() *server.KeyValue {
+	kv := it.KeyValue
+	return &kv
+}
+
+func (m *memoryStore) Get(ctx context.Context, key string, revision int64, keysOnly bool) (int64, *server.KeyValue, error) {
+	rev, kvs, err := m.List(ctx, key, "", 1, revision, keysOnly)
+	if err != nil || len(kvs) == 0 {
+		return rev, nil, err
+	}
+	return rev, kvs[0], nil
+}
+
+func (m *memoryStore) List(_ context.Context, key, end string, limit, revision int64, keysOnly bool) (int64, []*server.KeyValue, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	keys, items, err := m.atLocked(key, end, revision)
+	if err != nil {
+		return m.revision, nil, err
+	}
+	if limit > 0 && int64(len(keys)) > limit {
+		keys = keys[:limit]
+	}
+	kvs := make([]*server.KeyValue, len(keys))
+	for i, k := range keys {
+		kv := *items(k)
+		if keysOnly {
+			kv.Value = nil
+		}
+		kvs[i] = &kv
+	}
+	return m.revision, kvs, nil
+}
+
+func (m *memoryStore) Count(_ context.Context, key, end string, revision int64) (int64, int64, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	keys, _, err := m.atLocked(key, end, revision)
+	return m.revision, int64(len(keys)), err
+}
+
+// atLocked returns the sorted keys of a range as they were at revision, 0 being
+// now, and how to look one up.
+func (m *memoryStore) atLocked(key, end string, revision int64) ([]string, func(string) *server.KeyValue, error) {
+	switch {
+	case revision > m.revision:
+		return nil, nil, server.ErrFutureRev
+	case revision > 0 && revision < m.compacted:
+		return nil, nil, server.ErrCompacted
+	}
+	from := sort.SearchStrings(m.keys, key)
+	to := from
+	for to < len(m.keys) && inRange(m.keys[to], key, end) {
+		to++
+	}
+	keys := m.keys[from:to]
+	if revision == 0 || revision == m.revision {
+		return keys, func(k string) *server.KeyValue { return &m.items[k].KeyValue }, nil
+	}
+	past := m.undoLocked(keys, key, end, revision)
+	return slices.Sorted(maps.Keys(past)), func(k string) *server.KeyValue { return past[k] }, nil
+}
+
+// undoLocked takes the present state of a range back to revision.
+func (m *memoryStore) undoLocked(keys []string, key, end string, revision int64) map[string]*server.KeyValue {
+	past := make(map[string]*server.KeyValue, len(keys))
+	for _, k := range keys {
+		past[k] = &m.items[k].KeyValue
+	}
+	for i := len(m.log) - 1; i >= 0; i-- {
+		event := m.log[i].event
+		if event.KV.ModRevision <= revision {
+			break
+		}
+		switch k := event.KV.Key; {
+		case !inRange(k, key, end):
+		case event.PrevKV == nil:
+			delete(past, k)
+		default:
+			past[k] = event.PrevKV
+		}
+	}
+	return past
+}
+
+// inRange follows kine: no end means one key, no key means all.
+func inRange(k, key, end string) bool {
+	return key == "" || k == key || (end != "" && k >= key && k < end)
+}
+
+// afterLocked returns the events of a range with revisions above rev.
+func (m *memoryStore) afterLocked(key, end string, rev int64) []*server.Event {
+	var events []*server.Event
+	for _, l := range m.log[min(max(rev-m.compacted, 0), int64(len(m.log))):] {
+		if inRange(l.event.KV.Key, key, end) {
+			events = append(events, l.event)
+		}
+	}
+	return events
+}
+
+// since implements history.
+func (m *memoryStore) since(_ context.Context, key, end string, from int64) ([]*server.Event, int64, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if from <= m.compacted {
+		return nil, m.compacted, server.ErrCompacted
+	}
+	return m.afterLocked(key, end, from-1), m.revision, nil
+}
+
+// Watch follows a range from startRevision on, from now on when that is 0.
+// A watcher that falls behind history finds its channel closed.
+func (m *memoryStore) Watch(ctx context.Context, key, end string, startRevision int64) server.WatchResult {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	events := make(chan []*server.Event, 16)
+	result := server.WatchResult{CurrentRevision: m.revision, Events: events}
+	if startRevision == 0 {
+		startRevision = m.revision + 1
+	}
+	if startRevision <= m.compacted {
+		close(events)
+		result.CompactRevision = m.compacted
+		return result
+	}
+	go m.follow(ctx, key, end, startRevision-1, events)
+	return result
+}
+
+func (m *memoryStore) follow(ctx context.Context, key, end string, seen int64, events chan<- []*server.Event) {
+	defer close(events)
+	for {
+		m.mu.RLock()
+		changed, lost := m.changed, seen < m.compacted
+		batch := m.afterLocked(key, end, seen)
+		seen = max(seen, m.revision)
+		m.mu.RUnlock()
+		if lost {
+			return
+		}
+		if len(batch) > 0 {
+			select {
+			case events <- batch:
+			case <-ctx.Done():
+				return
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// expire deletes what has reached its end, until ctx is done. It looks at all
+// items each time, at most once a second: events come in thousands and live an
+// hour, and a queue of them would cost more memory than the loop costs time.
+func (m *memoryStore) expire(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.rearm:
+		case <-timer.C:
+		}
+		if wait, ok := m.expireNow(); ok {
+			timer.Reset(max(wait, time.Second))
+		}
+	}
+}
+
+// expireNow returns how long until the next item ends.
+func (m *memoryStore) expireNow() (time.Duration, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.now()
+	if m.nextEnd.IsZero() || m.nextEnd.After(now) {
+		return m.nextEnd.Sub(now), !m.nextEnd.IsZero()
+	}
+	m.nextEnd = time.Time{}
+	for _, it := range m.items {
+		if it.expires.IsZero() {
+			continue
+		}
+		if !it.expires.After(now) {
+			if _, err := m.deleteLocked(it); err == nil {
+				continue
+			}
+		}
+		if m.nextEnd.IsZero() || it.expires.Before(m.nextEnd) {
+			m.nextEnd = it.expires
+		}
+	}
+	return m.nextEnd.Sub(now), !m.nextEnd.IsZero()
+}
+
+func (m *memoryStore) CurrentRevision(context.Context) (int64, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.revision, nil
+}
+
+func (m *memoryStore) DbSize(context.Context) (int64, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	size := int64(m.logBytes)
+	for key, it := range m.items {
+		size += int64(entryOverhead + len(key) + len(it.Value))
+	}
+	return size, nil
+}
+
+// Compact does nothing: trimLocked does it with every write.
+func (m *memoryStore) Compact(context.Context, int64) (int64, error) {
+	return m.CurrentRevision(context.Background())
+}
+
+// WaitForSyncTo returns at once: Watch reads the log that writes append to.
+func (m *memoryStore) WaitForSyncTo(int64) {}
