@@ -1,0 +1,193 @@
+package network
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os/exec"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+	"sigs.k8s.io/knftables"
+)
+
+const tableName = "brink"
+
+// ruleset is the table "inet brink" in the kernel and what is remembered of it.
+type ruleset struct {
+	nft   knftables.Interface
+	rules []*knftables.Rule
+
+	applied    bool
+	generation uint32 // of the kernel's whole ruleset at the last look
+	handles    []string
+}
+
+func openRuleset(cfg Config) (*ruleset, error) {
+	nft, err := openTable(knftables.InetFamily, tableName)
+	if err != nil {
+		return nil, err
+	}
+	return &ruleset{nft: nft, rules: wantedRules(cfg)}, nil
+}
+
+func openTable(family knftables.Family, name string) (knftables.Interface, error) {
+	nft, err := knftables.New(family, name)
+	if errors.Is(err, exec.ErrNotFound) {
+		return nil, errors.New("the program nft is not on this host: install the package nftables")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("using nftables: %s", oneLine(err))
+	}
+	return nft, nil
+}
+
+// oneLine is the text of an error that quotes what nft printed, which draws
+// under the mistake in lines of its own.
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
+
+// wantedRules give packets that leave the cluster the node's address, since
+// nobody outside knows a way back to a pod. Within the cluster pods meet each
+// other by their own addresses. Multicast has no answer to translate back.
+// Packets that stay on the bridge pass here too (see applySettings) and are
+// none of the world's business whatever their destination.
+func wantedRules(cfg Config) []*knftables.Rule {
+	var rules []*knftables.Rule
+	for _, f := range families {
+		if !cfg.has(f) {
+			continue
+		}
+		pods := f.of(cfg.ClusterCIDRs)
+		rules = append(rules, &knftables.Rule{
+			Chain: "postrouting",
+			Rule: knftables.Concat(
+				f.match, "saddr", anonymousSet(pods),
+				f.match, "daddr", "!=", anonymousSet(append(slices.Clone(pods), f.multicast)),
+				"oifname", "!=", fmt.Sprintf("%q", cfg.Bridge),
+				// As kube-proxy does: without it, pods that talk to one server at
+				// the same instant race for the same source port and lose packets.
+				"masquerade", "fully-random",
+			),
+			Comment: knftables.PtrTo("pods leaving the cluster"),
+		})
+	}
+	return rules
+}
+
+// anonymousSet writes prefixes as an anonymous nftables set.
+func anonymousSet(prefixes []netip.Prefix) string {
+	var texts []string
+	for _, p := range prefixes {
+		texts = append(texts, p.String())
+	}
+	return "{ " + strings.Join(texts, ", ") + " }"
+}
+
+// reconcile writes the table if it is not known to be as it was written last.
+func (r *ruleset) reconcile(ctx context.Context) error {
+	if !r.applied {
+		return r.apply(ctx)
+	}
+	generation, err := rulesetGeneration()
+	if err != nil {
+		return err
+	}
+	if generation == r.generation {
+		return nil
+	}
+	handles, err := r.list(ctx)
+	if err != nil {
+		return err
+	}
+	if !slices.Equal(handles, r.handles) {
+		slog.Warn("nftables rules were changed by someone else, restoring them", "component", componentName, "table", "inet "+tableName)
+		return r.apply(ctx)
+	}
+	r.generation = generation
+	return nil
+}
+
+// apply replaces the whole table in one transaction: no packet sees half of it,
+// and translations in progress live in the connection table, not here.
+func (r *ruleset) apply(ctx context.Context) error {
+	tx := r.nft.NewTransaction()
+	table := &knftables.Table{Comment: knftables.PtrTo("pod network of brink")}
+	tx.Add(&knftables.Table{}) // so that the deletion finds one
+	tx.Delete(&knftables.Table{})
+	tx.Add(table)
+	tx.Add(&knftables.Chain{
+		Name:     "postrouting",
+		Type:     knftables.PtrTo(knftables.NATType),
+		Hook:     knftables.PtrTo(knftables.PostroutingHook),
+		Priority: knftables.PtrTo(knftables.SNATPriority),
+	})
+	for _, rule := range r.rules {
+		tx.Add(rule)
+	}
+	if err := r.nft.Run(ctx, tx); err != nil {
+		return fmt.Errorf("writing nftables table inet %s: %s", tableName, oneLine(err))
+	}
+	return r.remember(ctx)
+}
+
+// remember notes what the table looks like now. The generation is read first, so
+// that a change after it is seen at the next look; a change before it, right
+// after the table was written, shows in the number of rules.
+func (r *ruleset) remember(ctx context.Context) error {
+	generation, err := rulesetGeneration()
+	if err != nil {
+		return err
+	}
+	handles, err := r.list(ctx)
+	if err != nil {
+		return err
+	}
+	r.generation, r.handles, r.applied = generation, handles, len(handles) == len(r.rules)
+	return nil
+}
+
+// list names every rule of the table by chain and handle. A table never gives a
+// handle twice, so equal lists are equal rules, unless somebody makes a table of
+// the same name and number of rules: that is a dump of ours being restored.
+func (r *ruleset) list(ctx context.Context) ([]string, error) {
+	rules, err := r.nft.ListRules(ctx, "")
+	if knftables.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing nftables table inet %s: %w", tableName, err)
+	}
+	var out []string
+	for _, rule := range rules {
+		out = append(out, fmt.Sprintf("%s %d", rule.Chain, *rule.Handle))
+	}
+	return out, nil
+}
+
+// rulesetGeneration asks the kernel for the number it raises with every change
+// of any nftables rule in this network namespace.
+func rulesetGeneration() (uint32, error) {
+	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, 0)
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_UNSPEC, Version: unix.NFNETLINK_V0})
+	replies, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	if err != nil {
+		return 0, fmt.Errorf("asking the kernel for the nftables generation: %w", err)
+	}
+	for _, reply := range replies {
+		attrs, err := nl.ParseRouteAttr(reply[nl.SizeofNfgenmsg:])
+		if err != nil {
+			return 0, fmt.Errorf("reading the nftables generation: %w", err)
+		}
+		for _, attr := range attrs {
+			if attr.Attr.Type == unix.NFTA_GEN_ID && len(attr.Value) == 4 {
+				return binary.BigEndian.Uint32(attr.Value), nil
+			}
+		}
+	}
+	return 0, errors.New("asking the kernel for the nftables generation: no answer")
+}

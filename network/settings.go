@@ -1,0 +1,119 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+const sysctlRoot = "/proc/sys"
+
+// applySettings makes the kernel route pods' packets, and show those that stay
+// on the bridge to nftables: the answer of a pod behind a Service to a pod on
+// the same bridge never meets the IP layer otherwise, keeps its own source
+// address, and is refused by the pod that asked.
+func applySettings(cfg Config) error {
+	for _, f := range families {
+		if !cfg.has(f) {
+			continue
+		}
+		if err := requireKernel(f); err != nil {
+			return err
+		}
+		if f.is6() {
+			if err := keepRouterAdvertisements(); err != nil {
+				return err
+			}
+		}
+		for _, key := range []string{f.forward, f.bridgeNF} {
+			if err := set(key, "1"); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// requireKernel tells what the kernel lacks, after trying to load the module
+// that nothing else loads by itself.
+func requireKernel(f family) error {
+	if !exists(f.forward) {
+		return fmt.Errorf("the cluster has addresses of family %s but the kernel has it switched off: %s is missing (see ipv6.disable on the kernel command line)",
+			f.match, filepath.Join(sysctlRoot, f.forward))
+	}
+	if exists(f.bridgeNF) {
+		return nil
+	}
+	out, err := exec.Command("modprobe", "br_netfilter").CombinedOutput()
+	if exists(f.bridgeNF) {
+		slog.Info("kernel module loaded", "component", componentName, "module", "br_netfilter")
+		return nil
+	}
+	return fmt.Errorf("the kernel module br_netfilter is missing and could not be loaded (%v: %s): install the kernel's module package or use a kernel built with CONFIG_BRIDGE_NETFILTER",
+		err, strings.TrimSpace(string(out)))
+}
+
+func exists(key string) bool {
+	_, err := os.Stat(filepath.Join(sysctlRoot, key))
+	return err == nil
+}
+
+func get(key string) (string, error) {
+	data, err := os.ReadFile(filepath.Join(sysctlRoot, key))
+	return strings.TrimSpace(string(data)), err
+}
+
+// set writes a setting that has another value.
+func set(key, want string) error {
+	has, err := get(key)
+	if err != nil {
+		return fmt.Errorf("reading kernel setting: %w", err)
+	}
+	if has == want {
+		return nil
+	}
+	name := strings.ReplaceAll(key, "/", ".")
+	if err := os.WriteFile(filepath.Join(sysctlRoot, key), []byte(want), 0o644); err != nil {
+		if errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrPermission) {
+			return fmt.Errorf("kernel setting %s is %s, must be %s, and cannot be written here (%w): set it outside this container, sysctl -w %s=%s",
+				name, has, want, errors.Unwrap(err), name, want)
+		}
+		return fmt.Errorf("changing kernel setting %s from %s to %s: %w", name, has, want, err)
+	}
+	slog.Info("kernel setting changed", "component", componentName, "setting", name, "was", has, "now", want)
+	return nil
+}
+
+// keepRouterAdvertisements keeps a node's IPv6 default route alive. Once the
+// kernel forwards it is a router, and ignores the advertisements its own route
+// came from unless accept_ra is 2. Only links that have such a route are
+// changed: on the pods' bridge a pod could advertise itself as the node's router.
+func keepRouterAdvertisements() error {
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V6,
+		&netlink.Route{Protocol: unix.RTPROT_RA}, netlink.RT_FILTER_PROTOCOL)
+	if err != nil {
+		return fmt.Errorf("listing IPv6 routes: %w", err)
+	}
+	for _, r := range routes {
+		link, err := netlink.LinkByIndex(r.LinkIndex)
+		if err != nil {
+			continue // gone since, and its route with it
+		}
+		key := filepath.Join("net/ipv6/conf", link.Attrs().Name, "accept_ra")
+		if has, err := get(key); err != nil || has != "1" {
+			continue // 0: a daemon such as systemd-networkd handles them itself
+		}
+		if err := set(key, "2"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
