@@ -1,0 +1,161 @@
+package runtime
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"brink/internal/atomicfile"
+)
+
+// dockerHub is the name in image references, dockerHubHost where they live.
+const (
+	dockerHub     = "docker.io"
+	dockerHubHost = "registry-1.docker.io"
+)
+
+// auths is containerd's table of credentials by the host that asks for them.
+func (r Registries) auths() section {
+	out := section{}
+	for host, c := range r.configs {
+		if c.auth == nil {
+			continue
+		}
+		out[host] = section{"auth": section{
+			"username":      c.auth.username,
+			"password":      c.auth.password,
+			"auth":          c.auth.auth,
+			"identitytoken": c.auth.identityToken,
+		}}
+	}
+	if hub, ok := out[dockerHub]; ok && out[dockerHubHost] == nil {
+		out[dockerHubHost] = hub
+	}
+	return out
+}
+
+// writeHosts replaces dir by the directories in which containerd looks for the
+// endpoints of a registry, dir/<host>/hosts.toml. containerd reads them at every
+// pull. They name files with keys but contain no secret.
+func (r Registries) writeHosts(dir string) error {
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("writing registry settings: %w", err)
+	}
+	for host := range r.hosts() {
+		sub := filepath.Join(dir, hostDirectory(host))
+		if err := os.MkdirAll(sub, 0o700); err != nil {
+			return fmt.Errorf("writing registry settings: %w", err)
+		}
+		if err := atomicfile.Write(filepath.Join(sub, "hosts.toml"), []byte(r.hostsFile(host)), 0o600); err != nil {
+			return fmt.Errorf("registry settings: %w", err)
+		}
+	}
+	return nil
+}
+
+func (r Registries) hosts() map[string]bool {
+	out := map[string]bool{}
+	for host := range r.mirrors {
+		out[host] = true
+	}
+	for host := range r.configs {
+		out[host] = true
+	}
+	return out
+}
+
+// hostDirectory is containerd's name for a host's directory.
+func hostDirectory(host string) string {
+	if host == anyRegistry {
+		return "_default"
+	}
+	if i := strings.LastIndex(host, ":"); i > 0 {
+		return host[:i] + "_" + host[i+1:] + "_"
+	}
+	return host
+}
+
+// hostsFile is written by hand: containerd tries endpoints in the order of the
+// file, and a TOML library would sort them.
+func (r Registries) hostsFile(host string) string {
+	var b strings.Builder
+	if server := r.server(host); server != "" {
+		fmt.Fprintf(&b, "server = %s\n", quote(server))
+	}
+	writeTLS(&b, r.tlsOf(host))
+	for _, e := range r.endpointsOf(host) {
+		fmt.Fprintf(&b, "\n[host.%s]\n", quote(e.String()))
+		fmt.Fprintf(&b, "capabilities = [\"pull\", \"resolve\"]\n")
+		if hasOwnPath(e) {
+			fmt.Fprintf(&b, "override_path = true\n")
+		}
+		writeTLS(&b, r.tlsOf(e.Host))
+	}
+	return b.String()
+}
+
+// endpointsOf is what k3s promises: the general mirrors are for registries that
+// have no mirrors of their own, whether or not they have a config.
+func (r Registries) endpointsOf(host string) []*url.URL {
+	if own, ok := r.mirrors[host]; ok {
+		return own
+	}
+	return r.mirrors[anyRegistry]
+}
+
+// server is the registry itself, which is tried last. Empty lets containerd
+// choose, which for addresses of this machine means plain HTTP and no
+// verification: not where TLS was configured.
+func (r Registries) server(host string) string {
+	for _, e := range r.endpointsOf(host) {
+		if e.Host == host && !hasOwnPath(e) {
+			return e.String()
+		}
+	}
+	switch {
+	case host == anyRegistry || r.tlsOf(host) == nil:
+		return ""
+	case host == dockerHub:
+		return "https://" + dockerHubHost
+	}
+	return "https://" + host
+}
+
+func (r Registries) tlsOf(host string) *registryTLS {
+	if c, ok := r.configs[host]; ok {
+		return c.tls
+	}
+	return r.configs[anyRegistry].tls
+}
+
+// hasOwnPath tells whether an endpoint says where its API lies. Otherwise it is
+// at /v2, as the specification has it.
+func hasOwnPath(u *url.URL) bool {
+	path := strings.TrimSuffix(u.Path, "/")
+	return path != "" && path != "/v2"
+}
+
+func writeTLS(b *strings.Builder, t *registryTLS) {
+	if t == nil {
+		return
+	}
+	if t.caFile != "" {
+		fmt.Fprintf(b, "ca = %s\n", quote(t.caFile))
+	}
+	if t.certFile != "" {
+		fmt.Fprintf(b, "client = [[%s, %s]]\n", quote(t.certFile), quote(t.keyFile))
+	}
+	fmt.Fprintf(b, "skip_verify = %t\n", t.skipVerify)
+}
+
+// quote relies on JSON strings being a subset of TOML's.
+func quote(s string) string {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return `""` // cannot be: every string has a JSON form
+	}
+	return string(b)
+}

@@ -1,0 +1,160 @@
+package runtime
+
+import (
+	"archive/tar"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/diff"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// criNamespace is where containerd's CRI keeps its images.
+const criNamespace = "k8s.io"
+
+// pinned are the labels by which the CRI knows an image as its own and as one
+// that the kubelet's image garbage collection must leave alone.
+var pinned = map[string]string{
+	"io.cri-containerd.image":  "managed",
+	"io.cri-containerd.pinned": "pinned",
+}
+
+// ensurePause makes the sandbox image available and waits until the CRI, which
+// learns of images by events, knows it as pinned.
+func (c Config) ensurePause(ctx context.Context, snapshotter string) error {
+	client, err := containerd.New(c.Socket, containerd.WithDefaultNamespace(criNamespace))
+	if err != nil {
+		return fmt.Errorf("connecting to containerd: %w", err)
+	}
+	defer client.Close()
+	ctx = namespaces.WithNamespace(ctx, criNamespace)
+	has, err := c.hasPause(ctx, client, snapshotter)
+	if err == nil && !has {
+		err = c.importPause(ctx, client, snapshotter)
+	}
+	if err != nil {
+		return fmt.Errorf("importing the sandbox image from %s: %w", c.PauseArchive, err)
+	}
+	return c.waitPause(ctx)
+}
+
+// hasPause tells whether the very image of the archive is there, unpacked and
+// pinned. Looking spares a dozen synchronous writes at every start.
+func (c Config) hasPause(ctx context.Context, client *containerd.Client, snapshotter string) (bool, error) {
+	want, err := pauseDescriptor(c.PauseArchive)
+	if err != nil {
+		return false, err
+	}
+	image, err := client.GetImage(ctx, c.PauseImage)
+	if errdefs.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if image.Target().Digest != want.Digest {
+		return false, nil
+	}
+	for key, value := range pinned {
+		if image.Labels()[key] != value {
+			return false, nil
+		}
+	}
+	unpacked, err := image.IsUnpacked(ctx, snapshotter)
+	// Missing content is not found, and a reason to import as well.
+	return unpacked && err == nil, nil
+}
+
+// pauseDescriptor reads which manifest is in an OCI archive of one image.
+func pauseDescriptor(path string) (ocispec.Descriptor, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	defer f.Close()
+	for t := tar.NewReader(f); ; {
+		h, err := t.Next()
+		if errors.Is(err, io.EOF) {
+			return ocispec.Descriptor{}, errors.New("it has no index.json")
+		}
+		if err != nil {
+			return ocispec.Descriptor{}, err
+		}
+		if h.Name != ocispec.ImageIndexFile {
+			continue
+		}
+		var index ocispec.Index
+		if err := json.NewDecoder(t).Decode(&index); err != nil {
+			return ocispec.Descriptor{}, err
+		}
+		if len(index.Manifests) != 1 {
+			return ocispec.Descriptor{}, fmt.Errorf("it has %d images, not one", len(index.Manifests))
+		}
+		return index.Manifests[0], nil
+	}
+}
+
+func (c Config) importPause(ctx context.Context, client *containerd.Client, snapshotter string) error {
+	f, err := os.Open(c.PauseArchive)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	imported, err := client.Import(ctx, f, containerd.WithImageLabels(pinned))
+	if err != nil {
+		return err
+	}
+	for _, i := range imported {
+		if i.Name == c.PauseImage {
+			return unpackSynced(ctx, containerd.NewImage(client, i), snapshotter)
+		}
+	}
+	return fmt.Errorf("it contains no image %s", c.PauseImage)
+}
+
+// unpackSynced unpacks with a sync before each layer counts as there, see
+// image_pull_with_sync_fs.
+func unpackSynced(ctx context.Context, image containerd.Image, snapshotter string) error {
+	synced := func(_ context.Context, u *containerd.UnpackConfig) error {
+		u.ApplyOpts = append(u.ApplyOpts, diff.WithSyncFs(true))
+		return nil
+	}
+	return image.Unpack(ctx, snapshotter, synced)
+}
+
+// pausePoll is short because a start waits for it; events take a millisecond.
+const pausePoll = 5 * time.Millisecond
+
+func (c Config) waitPause(ctx context.Context) error {
+	conn, err := grpc.NewClient("unix:"+c.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return fmt.Errorf("connecting to the CRI: %w", err)
+	}
+	defer conn.Close()
+	images := cri.NewImageServiceClient(conn)
+	for {
+		status, err := images.ImageStatus(ctx, &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: c.PauseImage}})
+		if err != nil {
+			return fmt.Errorf("asking for the sandbox image: %w", err)
+		}
+		if status.GetImage().GetPinned() {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pausePoll):
+		}
+	}
+}

@@ -1,0 +1,183 @@
+// Package payload carries the programs that a node executes but cannot link:
+// runc, the containerd shim and the CNI plugins, and the pause image. They are
+// built by scripts/build-payload into payload_$GOARCH.tar.zst beside this file;
+// a compiler error "no matching files found" means that it has not run yet.
+//
+// Unpack puts them on disk once per version, in a directory named by the hash
+// of the archive. Decisions:
+//
+//   - Every start reads every file and compares a CRC-32C. A worn flash card
+//     flips bits without touching size or time, and a damaged runc fails in ways
+//     nobody can read. Only sizes would be cheaper, but 28 MB take 10 ms on a PC
+//     and some 50 ms on a Raspberry Pi, whose processor has an instruction for
+//     this sum but none for SHA-256; and what is read is what the first pod needs
+//     in memory anyway. The sum is against accidents: who can write here is root.
+//   - A damaged file is replaced by rename within the directory, so that running
+//     shims always find a runc and never a gap.
+//   - A version stays for as long as a process runs from it: a shim calls the
+//     runc it was started with.
+//   - One archive per architecture, chosen by build constraint: the wrong one
+//     cannot be embedded.
+package payload
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"brink/internal/atomicfile"
+)
+
+// Dir is one unpacked version of the payload.
+type Dir struct {
+	path  string
+	image string
+}
+
+// Bin holds runc, containerd-shim-runc-v2 and the CNI plugins.
+func (d Dir) Bin() string { return filepath.Join(d.path, "bin") }
+
+// PauseArchive is the pause image as an OCI archive.
+func (d Dir) PauseArchive() string { return filepath.Join(d.path, "pause.tar") }
+
+// PauseImage is the name under which PauseArchive is imported.
+func (d Dir) PauseImage() string { return d.image }
+
+type manifest struct {
+	SHA256     string `json:"sha256"`
+	PauseImage string `json:"pauseImage"`
+	Files      []file `json:"files"`
+}
+
+type file struct {
+	Path   string      `json:"path"`
+	Size   int64       `json:"size"`
+	Mode   fs.FileMode `json:"mode"`
+	CRC32C uint32      `json:"crc32c"`
+}
+
+// Unpack makes sure that this binary's payload lies complete and undamaged in
+// root/<hash>, removes other versions from which nothing runs, and returns it.
+// root is created. Only one process may use root at a time. After a crash or
+// an error there is either no root/<hash> or one that the next call repairs.
+func Unpack(root string) (Dir, error) {
+	var m manifest
+	if err := json.Unmarshal(manifestJSON, &m); err != nil {
+		return Dir{}, fmt.Errorf("reading the embedded payload's manifest: %w", err)
+	}
+	d := Dir{path: filepath.Join(root, m.SHA256), image: m.PauseImage}
+	if err := os.MkdirAll(root, 0o755); err != nil {
+		return Dir{}, fmt.Errorf("unpacking the embedded programs: %w", err)
+	}
+	removeLeftovers(root)
+	if err := install(d.path, m.Files); err != nil {
+		return Dir{}, explain(root, m.Files, err)
+	}
+	prune(root, m.SHA256)
+	return d, nil
+}
+
+func install(dir string, files []file) error {
+	bad := damaged(dir, files)
+	if len(bad) == 0 {
+		return nil
+	}
+	tmp, err := os.MkdirTemp(filepath.Dir(dir), tempPrefix)
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	if err := extract(tmp, bad); err != nil {
+		return err
+	}
+	if _, err := os.Stat(dir); err != nil {
+		return publish(tmp, dir)
+	}
+	slog.Warn("embedded programs on disk were damaged, unpacking them again", "component", "payload", "dir", dir, "files", names(bad))
+	return repair(tmp, dir, bad)
+}
+
+// publish moves a whole new version into its place. The temporary directory
+// has been made 0700.
+func publish(tmp, dir string) error {
+	if err := os.Chmod(tmp, 0o755); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, dir); err != nil {
+		return err
+	}
+	return atomicfile.SyncDir(filepath.Dir(dir))
+}
+
+// repair moves each of files from tmp over its damaged counterpart in dir.
+func repair(tmp, dir string, files []file) error {
+	for _, f := range files {
+		target := filepath.Join(dir, f.Path)
+		if err := makeWay(target); err != nil {
+			return err
+		}
+		if err := os.Rename(filepath.Join(tmp, f.Path), target); err != nil {
+			return err
+		}
+		if err := atomicfile.SyncDir(filepath.Dir(target)); err != nil {
+			return err
+		}
+	}
+	return atomicfile.SyncDir(dir)
+}
+
+// makeWay removes what rename cannot replace: a directory at target, or
+// anything else than a directory at its parent.
+func makeWay(target string) error {
+	parent := filepath.Dir(target)
+	if info, err := os.Lstat(parent); err == nil && !info.IsDir() {
+		if err := os.Remove(parent); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(parent, 0o755); err != nil {
+		return err
+	}
+	if info, err := os.Lstat(target); err == nil && info.IsDir() {
+		return os.RemoveAll(target)
+	}
+	return nil
+}
+
+func explain(root string, files []file, err error) error {
+	err = fmt.Errorf("unpacking the embedded programs to %s: %w", root, shorten(err))
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		var size int64
+		for _, f := range files {
+			size += f.Size
+		}
+		return fmt.Errorf("%w: %d MiB are needed there, free some space or choose another --data-dir", err, size>>20+1)
+	}
+	if errors.Is(err, syscall.EROFS) {
+		return fmt.Errorf("%w: mount it writable or choose another --data-dir", err)
+	}
+	return err
+}
+
+// shorten drops the path of a temporary file from err: it no longer exists when
+// the message is read.
+func shorten(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}
+
+func names(files []file) []string {
+	out := make([]string, len(files))
+	for i, f := range files {
+		out[i] = f.Path
+	}
+	return out
+}

@@ -1,0 +1,303 @@
+package runtime
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"log"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// authority is a CA of the test.
+type authority struct {
+	t    *testing.T
+	dir  string
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func newAuthority(t *testing.T) *authority {
+	t.Helper()
+	a := &authority{t: t, dir: t.TempDir()}
+	a.key = newKey(t)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &a.key.PublicKey, a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.cert, err = x509.ParseCertificate(der); err != nil {
+		t.Fatal(err)
+	}
+	a.write("ca.pem", "CERTIFICATE", der)
+	return a
+}
+
+func newKey(t *testing.T) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func (a *authority) path(file string) string { return filepath.Join(a.dir, file) }
+
+func (a *authority) write(file, kind string, der []byte) {
+	a.t.Helper()
+	if err := os.WriteFile(a.path(file), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+// issue writes name.pem and name.key for 127.0.0.1 as server and client.
+func (a *authority) issue(name string) tls.Certificate {
+	a.t.Helper()
+	key := newKey(a.t)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &key.PublicKey, a.key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.write(name+".pem", "CERTIFICATE", der)
+	a.write(name+".key", "PRIVATE KEY", keyDER)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+func (a *authority) pool() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(a.cert)
+	return pool
+}
+
+// serveRegistry is a registry on loopback that contains one image,
+// <repository>:1, and asks for what protect asks for.
+func serveRegistry(t *testing.T, config *tls.Config, repository string, protect func(http.Handler) http.Handler) string {
+	t.Helper()
+	content := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	push(t, content, repository, busybox(t))
+
+	handler := http.Handler(content)
+	if protect != nil {
+		handler = protect(handler)
+	}
+	server := httptest.NewUnstartedServer(handler)
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	t.Cleanup(server.Close)
+	if config == nil {
+		server.Start()
+	} else {
+		server.TLS = config
+		server.StartTLS()
+	}
+	return server.Listener.Addr().String()
+}
+
+// push puts image into the registry as <repository>:1, by the requests that any
+// client makes.
+func push(t *testing.T, to http.Handler, repository string, image v1.Image) {
+	t.Helper()
+	send := func(method, path string, mediaType types.MediaType, body []byte) {
+		t.Helper()
+		r := httptest.NewRequest(method, "/v2/"+repository+path, bytes.NewReader(body))
+		r.Header.Set("Content-Type", string(mediaType))
+		w := httptest.NewRecorder()
+		to.ServeHTTP(w, r)
+		if w.Code != http.StatusCreated {
+			t.Fatalf("%s %s: %d %s", method, path, w.Code, w.Body)
+		}
+	}
+	manifest, err := image.RawManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := image.RawConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	layers, err := image.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	blobs := [][]byte{config}
+	for _, layer := range layers {
+		r, err := layer.Compressed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		blobs = append(blobs, content)
+	}
+	for _, blob := range blobs {
+		send(http.MethodPost, fmt.Sprintf("/blobs/uploads/?digest=sha256:%x", sha256.Sum256(blob)), "application/octet-stream", blob)
+	}
+	send(http.MethodPut, "/manifests/1", types.DockerManifestSchema2, manifest)
+}
+
+func basicAuth(user, password string) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if u, p, ok := r.BasicAuth(); !ok || u != user || p != password {
+				w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
+				http.Error(w, "who are you", http.StatusUnauthorized)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
+}
+
+// deadAddress is one on loopback where nobody listens.
+func deadAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func TestPullsAsRegistriesFileSays(t *testing.T) {
+	n := newNode(t)
+	ca := newAuthority(t)
+	serverTLS := &tls.Config{Certificates: []tls.Certificate{ca.issue("server")}}
+	ca.issue("client")
+	mutualTLS := serverTLS.Clone()
+	mutualTLS.ClientAuth, mutualTLS.ClientCAs = tls.RequireAndVerifyClientCert, ca.pool()
+
+	plain := serveRegistry(t, nil, "team/app", nil)
+	private := serveRegistry(t, serverTLS, "team/app", basicAuth("shop", "s3cret"))
+	mutual := serveRegistry(t, mutualTLS, "team/app", nil)
+	untrusted := serveRegistry(t, serverTLS, "team/app", nil)
+	unverified := serveRegistry(t, serverTLS, "team/app", nil)
+	locked := serveRegistry(t, serverTLS, "team/app", basicAuth("shop", "other"))
+	// Has the image below a path of its own, as mirrors with several upstreams do.
+	proxy := serveRegistry(t, nil, "team/app", func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			rest, ok := strings.CutPrefix(r.URL.Path, "/proxy/hub")
+			if !ok {
+				http.NotFound(w, r)
+				return
+			}
+			r.URL.Path = "/v2" + rest
+			next.ServeHTTP(w, r)
+		})
+	})
+
+	text := fmt.Sprintf(`mirrors:
+  fallback.test: {endpoint: ["http://%[1]s", "http://%[2]s"]}
+  private.test: {endpoint: ["https://%[3]s"]}
+  mutual.test: {endpoint: ["https://%[4]s"]}
+  untrusted.test: {endpoint: ["https://%[5]s"]}
+  unverified.test: {endpoint: ["https://%[6]s"]}
+  locked.test: {endpoint: ["https://%[7]s"]}
+  proxy.test: {endpoint: ["http://%[8]s/proxy/hub"]}
+  "*": {endpoint: ["http://%[2]s"]}
+configs:
+  "%[3]s":
+    auth: {username: shop, password: s3cret}
+    tls: {ca_file: "%[9]s"}
+  "%[4]s":
+    tls: {ca_file: "%[9]s", cert_file: "%[10]s", key_file: "%[11]s"}
+  "%[6]s":
+    tls: {insecure_skip_verify: true}
+  "%[7]s":
+    auth: {username: shop, password: s3cret}
+    tls: {ca_file: "%[9]s"}
+`, deadAddress(t), plain, private, mutual, untrusted, unverified, locked, proxy,
+		ca.path("ca.pem"), ca.path("client.pem"), ca.path("client.key"))
+	if err := os.WriteFile(n.cfg.RegistriesFile, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.start()
+	t.Cleanup(func() { n.stop() })
+
+	for _, c := range []struct {
+		image, wantError string
+	}{
+		{"fallback.test/team/app:1", ""},
+		{"private.test/team/app:1", ""},
+		{"mutual.test/team/app:1", ""},
+		{"unverified.test/team/app:1", ""},
+		{"proxy.test/team/app:1", ""},
+		{"not-named.test/team/app:1", ""},
+		{"untrusted.test/team/app:1", "certificate"},
+		{"locked.test/team/app:1", "401 Unauthorized"},
+	} {
+		t.Run(c.image, func(t *testing.T) {
+			_, err := n.images().PullImage(n.context(), &cri.PullImageRequest{Image: &cri.ImageSpec{Image: c.image}})
+			if c.wantError != "" {
+				if err == nil {
+					t.Fatal("pulled what it must not trust or may not have")
+				}
+				// The last endpoint tried is the registry itself, which does not
+				// exist; what the mirror said is in the log.
+				if !strings.Contains(err.Error()+n.stderr.String(), c.wantError) {
+					t.Errorf("error is %v, want %q in it or the log", err, c.wantError)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			status, err := n.images().ImageStatus(n.context(), &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: c.image}})
+			if err != nil || status.Image == nil {
+				t.Errorf("pulled and not there: %v %v", status, err)
+			}
+		})
+	}
+	t.Run("a pulled image runs", func(t *testing.T) {
+		sandbox, pod := n.sandbox("pulled")
+		id := n.container(sandbox, pod, "private.test/team/app:1", "sh", "-c", "exit 5")
+		if status := n.waitState(id, cri.ContainerState_CONTAINER_EXITED); status.ExitCode != 5 {
+			t.Errorf("exit code is %d, want 5", status.ExitCode)
+		}
+	})
+	t.Run("no password is written to disk", func(t *testing.T) {
+		filepath.WalkDir(n.cfg.State, func(path string, d os.DirEntry, err error) error {
+			if err != nil || !d.Type().IsRegular() {
+				return nil
+			}
+			if content, err := os.ReadFile(path); err == nil && strings.Contains(string(content), "s3cret") {
+				t.Errorf("%s contains the password", path)
+			}
+			return nil
+		})
+	})
+}
