@@ -1,0 +1,239 @@
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apiserver/pkg/authentication/user"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/apiserver/pkg/util/webhook"
+	"k8s.io/client-go/rest"
+	cliflag "k8s.io/component-base/cli/flag"
+	"k8s.io/klog/v2"
+	aggregator "k8s.io/kube-aggregator/pkg/apiserver"
+	"k8s.io/kubernetes/cmd/kube-apiserver/app"
+	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
+	controlplaneapiserver "k8s.io/kubernetes/pkg/controlplane/apiserver"
+
+	"github.com/spf13/pflag"
+
+	"brink/internal/componentargs"
+)
+
+// apiServerStopTimeout covers upstream's own wait for requests in flight.
+const apiServerStopTimeout = 15 * time.Second
+
+type apiServer struct {
+	cp      *ControlPlane
+	options *options.ServerRunOptions
+	openAPI *openAPI
+}
+
+func newAPIServer(cp *ControlPlane, cfg Config) (*apiServer, error) {
+	opts := options.NewServerRunOptions()
+	fs := merge("kube-apiserver", opts.Flags())
+	if err := componentargs.Parse(fs, "kube-apiserver-arg", apiServerDefaults(cfg), cfg.APIServerArgs); err != nil {
+		return nil, err
+	}
+	return &apiServer{cp: cp, options: opts, openAPI: &openAPI{}}, nil
+}
+
+// apiServerDefaults are brink's settings, in kube-apiserver's own flags.
+func apiServerDefaults(cfg Config) []string {
+	issuer := "https://kubernetes.default.svc." + cfg.ClusterDomain
+	return []string{
+		"advertise-address=" + cfg.AdvertiseAddress.String(),
+		"bind-address=" + cfg.BindAddress.String(),
+		// Watches never end by themselves; without this a stop waits for them.
+		"shutdown-watch-termination-grace-period=1s",
+		// The datastore compacts itself.
+		"etcd-compaction-interval=0",
+		"secure-port=" + strconv.Itoa(cfg.Port),
+		"allow-privileged=true",
+		"anonymous-auth=false",
+		"authorization-mode=Node,RBAC",
+		"client-ca-file=" + cfg.Files.ClientCA,
+		"enable-admission-plugins=NodeRestriction",
+		"enable-aggregator-routing=true",
+		"enable-bootstrap-token-auth=true",
+		"etcd-servers=" + cfg.DurableEndpoint,
+		"etcd-servers-overrides=" + volatileResources(cfg.VolatileEndpoint),
+		"kubelet-certificate-authority=" + cfg.Files.ServerCA,
+		"kubelet-client-certificate=" + cfg.Files.KubeletClientCert,
+		"kubelet-client-key=" + cfg.Files.KubeletClientKey,
+		"kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname",
+		"profiling=false",
+		"proxy-client-cert-file=" + cfg.Files.ProxyClientCert,
+		"proxy-client-key-file=" + cfg.Files.ProxyClientKey,
+		"requestheader-allowed-names=system:auth-proxy",
+		"requestheader-client-ca-file=" + cfg.Files.RequestHeaderCA,
+		"requestheader-extra-headers-prefix=X-Remote-Extra-",
+		"requestheader-group-headers=X-Remote-Group",
+		"requestheader-username-headers=X-Remote-User",
+		"service-account-issuer=" + issuer,
+		"service-account-key-file=" + cfg.Files.ServiceAccountKey,
+		"service-account-signing-key-file=" + cfg.Files.ServiceAccountKey,
+		"service-cluster-ip-range=" + joinPrefixes(cfg.ServiceCIDRs),
+		"tls-cert-file=" + cfg.Files.ServingCert,
+		"tls-private-key-file=" + cfg.Files.ServingKey,
+	}
+}
+
+// volatileResources lists what changes all the time and means nothing after a
+// power cut. The last two are the API servers' own presence, renewed every ten
+// seconds.
+func volatileResources(endpoint string) string {
+	var overrides []string
+	for _, resource := range []string{"/events", "events.k8s.io/events", "coordination.k8s.io/leases", "/apiServerIPInfo", "/apiServerPeerIPInfo"} {
+		overrides = append(overrides, resource+"#"+endpoint)
+	}
+	return strings.Join(overrides, ",")
+}
+
+func joinPrefixes(prefixes []netip.Prefix) string {
+	var out []string
+	for _, p := range prefixes {
+		out = append(out, p.String())
+	}
+	return strings.Join(out, ",")
+}
+
+// merge puts a component's sections of flags into one set.
+func merge(name string, sections cliflag.NamedFlagSets) *pflag.FlagSet {
+	fs := pflag.NewFlagSet(name, pflag.ContinueOnError)
+	for _, section := range sections.FlagSets {
+		fs.AddFlagSet(section)
+	}
+	return fs
+}
+
+// run builds the server chain, serves until ctx is done and is ready when
+// /readyz says so.
+func (a *apiServer) run(ctx context.Context, ready func()) error {
+	completed, err := a.options.Complete(ctx)
+	if err != nil {
+		return err
+	}
+	if err := utilerrors.NewAggregate(completed.Validate()); err != nil {
+		return fmt.Errorf("checking --kube-apiserver-arg: %w", err)
+	}
+	a.openAPI.stop = ctx.Done()
+	chain, err := a.build(completed)
+	if err != nil {
+		return err
+	}
+	prepared, err := chain.PrepareRun()
+	if err != nil {
+		return fmt.Errorf("preparing: %w", err)
+	}
+	a.cp.api.Handle(chain.GenericAPIServer.Handler)
+	waitCtx, stopWaiting := context.WithCancel(ctx)
+	defer stopWaiting()
+	go func() {
+		if waitReady(waitCtx, a.cp.ClientConfig(user.APIServerUser, user.SystemPrivilegedGroup)) == nil {
+			ready()
+		}
+	}()
+	return prepared.Run(ctx)
+}
+
+// build does what upstream's NewConfig does, with one difference that upstream
+// has no hook for: the loopback client is the in-memory transport, so the
+// shared informers and everything else inside the server never meet TLS.
+func (a *apiServer) build(opts options.CompletedOptions) (*aggregator.APIAggregator, error) {
+	generic, err := a.genericConfig(opts)
+	if err != nil {
+		return nil, err
+	}
+	kube, resolver, initializers, err := app.CreateKubeAPIServerConfig(opts, generic.Config, generic.informers, generic.storage)
+	if err != nil {
+		return nil, err
+	}
+	cp := &kube.ControlPlane
+	authWrapper := webhook.NewDefaultAuthenticationInfoResolverWrapper(cp.ProxyTransport, cp.Generic.EgressSelector, cp.Generic.LoopbackClientConfig, cp.Generic.TracerProvider)
+	extensions, err := controlplaneapiserver.CreateAPIExtensionsConfig(*cp.Generic, cp.VersionedInformers, initializers, opts.CompletedOptions, opts.MasterCount, resolver, authWrapper)
+	if err != nil {
+		return nil, err
+	}
+	aggregated, err := controlplaneapiserver.CreateAggregatorConfig(*cp.Generic, opts.CompletedOptions, cp.VersionedInformers, resolver, cp.ProxyTransport, cp.Extra.PeerProxy, initializers)
+	if err != nil {
+		return nil, err
+	}
+	config := &app.Config{Options: opts, KubeAPIs: kube, ApiExtensions: extensions, Aggregator: aggregated}
+	completed, err := config.Complete()
+	if err != nil {
+		return nil, err
+	}
+	a.cp.shared = generic.informers
+	return a.chain(completed, generic)
+}
+
+// chain builds the three servers, each answering what the one before does not
+// know, and puts the answers for OpenAPI in place.
+func (a *apiServer) chain(completed app.CompletedConfig, generic *genericConfig) (*aggregator.APIAggregator, error) {
+	aggregated, err := app.CreateServerChain(completed)
+	if err != nil {
+		return nil, err
+	}
+	kube, ok := aggregated.GenericAPIServer.NextDelegate().(*genericapiserver.GenericAPIServer)
+	if !ok {
+		return nil, errors.New("upstream's chain has no API server behind the aggregator")
+	}
+	extensions, ok := kube.NextDelegate().(*genericapiserver.GenericAPIServer)
+	if !ok {
+		return nil, errors.New("upstream's chain has no extensions server behind the API server")
+	}
+	o := a.openAPI
+	o.v2, o.v3 = generic.OpenAPIConfig, generic.OpenAPIV3Config
+	o.mutating = generic.informers.Admissionregistration().V1().MutatingAdmissionPolicies().Lister()
+	o.loopback = generic.LoopbackClientConfig
+	o.aggregated = aggregated.GenericAPIServer
+	o.kube, o.extensions = newOpenAPIPlace(kube), newOpenAPIPlace(extensions)
+	return aggregated, nil
+}
+
+// waitReady polls /readyz in memory; a poll costs microseconds there.
+func waitReady(ctx context.Context, config *rest.Config) error {
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return err
+	}
+	lastLog := time.Now()
+	return wait.PollUntilContextCancel(ctx, 20*time.Millisecond, true, func(ctx context.Context) (bool, error) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, config.Host+"/readyz?verbose", nil)
+		if err != nil {
+			return false, err
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			return false, nil
+		}
+		defer resp.Body.Close()
+		report, _ := io.ReadAll(resp.Body)
+		if resp.StatusCode != http.StatusOK && time.Since(lastLog) > 10*time.Second {
+			lastLog = time.Now()
+			klog.InfoS("API server is not ready yet", "failing", failing(string(report)))
+		}
+		return resp.StatusCode == http.StatusOK, nil
+	})
+}
+
+// failing picks the failed checks out of a verbose readyz report.
+func failing(report string) []string {
+	var out []string
+	for _, line := range strings.Split(report, "\n") {
+		if strings.HasPrefix(line, "[-]") {
+			out = append(out, strings.TrimPrefix(line, "[-]"))
+		}
+	}
+	return out
+}

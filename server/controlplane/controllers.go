@@ -1,0 +1,275 @@
+package controlplane
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apiserver/pkg/server/healthz"
+	"k8s.io/client-go/discovery"
+	cacheddiscovery "k8s.io/client-go/discovery/cached/memory"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/metadata/metadatainformer"
+	"k8s.io/client-go/restmapper"
+	"k8s.io/client-go/util/keyutil"
+	controllersmetrics "k8s.io/component-base/metrics/prometheus/controllers"
+	"k8s.io/controller-manager/pkg/informerfactory"
+	"k8s.io/klog/v2"
+	"k8s.io/kubernetes/cmd/kube-controller-manager/app"
+	"k8s.io/kubernetes/cmd/kube-controller-manager/app/config"
+	"k8s.io/kubernetes/cmd/kube-controller-manager/app/options"
+	"k8s.io/kubernetes/cmd/kube-controller-manager/names"
+	"k8s.io/kubernetes/pkg/controller/garbagecollector"
+	saccontroller "k8s.io/kubernetes/pkg/controller/serviceaccount"
+	"k8s.io/kubernetes/pkg/serviceaccount"
+
+	"brink/internal/componentargs"
+)
+
+const (
+	// inMemoryMaster satisfies upstream's options, which insist on knowing an
+	// API server. No client is ever made from it.
+	inMemoryMaster = "https://kubernetes.default.svc"
+	// restMapperReset is upstream's period for noticing new kinds (CRDs).
+	restMapperReset = 30 * time.Second
+	// controllerShutdown bounds the wait for controllers to end.
+	controllerShutdown = 8 * time.Second
+)
+
+type controllerManager struct {
+	cp      *ControlPlane
+	options *options.KubeControllerManagerOptions
+	files   Files
+}
+
+func newControllerManager(cp *ControlPlane, cfg Config) (*controllerManager, error) {
+	opts, err := options.NewKubeControllerManagerOptions()
+	if err != nil {
+		return nil, err
+	}
+	fs := merge("kube-controller-manager", opts.Flags(app.KnownControllers(), app.ControllersDisabledByDefault(), app.ControllerAliases()))
+	if err := componentargs.Parse(fs, "kube-controller-manager-arg", controllerDefaults(cfg), cfg.ControllerArgs); err != nil {
+		return nil, err
+	}
+	// Metrics and health are the process's own; a second HTTPS port with a
+	// certificate of its own would serve the same registry.
+	opts.SecureServing.BindPort = 0
+	opts.Generic.LeaderElection.LeaderElect = false
+	opts.Master = inMemoryMaster
+	return &controllerManager{cp: cp, options: opts, files: cfg.Files}, nil
+}
+
+func controllerDefaults(cfg Config) []string {
+	f := cfg.Files
+	defaults := []string{
+		"allocate-node-cidrs=true",
+		"cluster-cidr=" + joinPrefixes(cfg.ClusterCIDRs),
+		"service-cluster-ip-range=" + joinPrefixes(cfg.ServiceCIDRs),
+		"cluster-signing-kube-apiserver-client-cert-file=" + f.ClientCA,
+		"cluster-signing-kube-apiserver-client-key-file=" + f.ClientCAKey,
+		"cluster-signing-kubelet-client-cert-file=" + f.ClientCA,
+		"cluster-signing-kubelet-client-key-file=" + f.ClientCAKey,
+		"cluster-signing-kubelet-serving-cert-file=" + f.ServerCA,
+		"cluster-signing-kubelet-serving-key-file=" + f.ServerCAKey,
+		"cluster-signing-legacy-unknown-cert-file=" + f.ServerCA,
+		"cluster-signing-legacy-unknown-key-file=" + f.ServerCAKey,
+		"configure-cloud-routes=false",
+		"controllers=*,bootstrapsigner,tokencleaner",
+		"profiling=false",
+		"root-ca-file=" + f.ServerCA,
+		"service-account-private-key-file=" + f.ServiceAccountKey,
+		"use-service-account-credentials=true",
+	}
+	return append(defaults, nodeMasks(cfg)...)
+}
+
+// nodeMasks says how large a node's share of each pod network is.
+func nodeMasks(cfg Config) []string {
+	if len(cfg.ClusterCIDRs) == 1 {
+		return []string{fmt.Sprintf("node-cidr-mask-size=%d", NodeMask(cfg.ClusterCIDRs[0]))}
+	}
+	var out []string
+	for _, p := range cfg.ClusterCIDRs {
+		family := "ipv6"
+		if p.Addr().Is4() {
+			family = "ipv4"
+		}
+		out = append(out, fmt.Sprintf("node-cidr-mask-size-%s=%d", family, NodeMask(p)))
+	}
+	return out
+}
+
+// NodeMask is the prefix length of a node's share of a pod network: /24 and
+// /64, or all of it when it is smaller than that.
+// Upstream's allocator keeps a bitmap of all shares and refuses IPv6 networks
+// that would have more than 2^16 of them.
+func NodeMask(pods netip.Prefix) int {
+	if pods.Addr().Is4() {
+		return max(24, pods.Bits())
+	}
+	return min(max(64, pods.Bits()), pods.Bits()+16)
+}
+
+func (m *controllerManager) validate() error {
+	err := m.options.Validate(app.KnownControllers(), app.ControllersDisabledByDefault(), app.ControllerAliases())
+	if err != nil {
+		return fmt.Errorf("checking --kube-controller-manager-arg: %w", err)
+	}
+	return nil
+}
+
+// run starts all controllers on the shared informers and is ready when they
+// are started: each waits for its own caches.
+func (m *controllerManager) run(ctx context.Context, ready func()) error {
+	completed, err := m.config(ctx)
+	if err != nil {
+		return err
+	}
+	events, err := kubernetes.NewForConfig(m.cp.ClientConfig("system:kube-controller-manager"))
+	if err != nil {
+		return err
+	}
+	stopEvents := recordEvents(completed, events)
+	defer stopEvents()
+	held := newHeldFactory(m.cp.shared)
+	controllerContext, err := m.context(ctx, completed, held)
+	if err != nil {
+		return err
+	}
+	controllers, err := m.build(ctx, controllerContext)
+	if err != nil {
+		return err
+	}
+	if err := held.release(); err != nil {
+		return err
+	}
+	controllerContext.InformerFactory.Start(ctx.Done())
+	controllerContext.ObjectOrMetadataInformerFactory.Start(ctx.Done())
+	close(controllerContext.InformersStarted)
+	ready()
+	if !app.RunControllers(ctx, controllerContext, controllers, app.ControllerStartJitter, controllerShutdown) {
+		return fmt.Errorf("controllers still running after %s", controllerShutdown)
+	}
+	return nil
+}
+
+// config turns flags into component configuration. Upstream also makes clients
+// for its --master there; they are replaced in context.
+func (m *controllerManager) config(ctx context.Context) (*config.CompletedConfig, error) {
+	c, err := m.options.Config(ctx, app.KnownControllers(), app.ControllersDisabledByDefault(), app.ControllerAliases())
+	if err != nil {
+		return nil, err
+	}
+	return c.Complete(), nil
+}
+
+// recordEvents sends the controllers' events to the API and returns how to stop.
+func recordEvents(c *config.CompletedConfig, client kubernetes.Interface) (stop func()) {
+	c.EventBroadcaster.StartRecordingToSink(eventSink(client))
+	return c.EventBroadcaster.Shutdown
+}
+
+// context is what upstream's CreateControllerContext makes, on the API server's
+// own informers instead of a second set.
+func (m *controllerManager) context(ctx context.Context, c *config.CompletedConfig, shared informers.SharedInformerFactory) (app.ControllerContext, error) {
+	root := m.cp.ClientConfig("system:kube-controller-manager")
+	metadataClient, err := metadata.NewForConfig(root)
+	if err != nil {
+		return app.ControllerContext{}, err
+	}
+	mapper, err := m.restMapper(ctx)
+	if err != nil {
+		return app.ControllerContext{}, err
+	}
+	metadataInformers := metadatainformer.NewSharedInformerFactoryWithOptions(metadataClient, app.ResyncPeriod(c)(), metadatainformer.WithTransform(dropManagedFields))
+	cc := app.ControllerContext{
+		ClientBuilder:                   controllerClients{m.cp.api},
+		InformerFactory:                 shared,
+		ObjectOrMetadataInformerFactory: informerfactory.NewInformerFactory(shared, metadataInformers),
+		ComponentConfig:                 c.ComponentConfig,
+		RESTMapper:                      mapper,
+		InformersStarted:                make(chan struct{}),
+		ResyncPeriod:                    app.ResyncPeriod(c),
+		ControllerManagerMetrics:        controllersmetrics.NewControllerManagerMetrics("kube-controller-manager"),
+	}
+	if gc := cc.ComponentConfig.GarbageCollectorController; gc.EnableGarbageCollector {
+		ignored := map[schema.GroupResource]struct{}{}
+		for _, r := range gc.GCIgnoredResources {
+			ignored[schema.GroupResource{Group: r.Group, Resource: r.Resource}] = struct{}{}
+		}
+		cc.GraphBuilder = garbagecollector.NewDependencyGraphBuilder(ctx, metadataClient, mapper, ignored, cc.ObjectOrMetadataInformerFactory, cc.InformersStarted)
+	}
+	controllersmetrics.Register()
+	return cc, nil
+}
+
+func (m *controllerManager) restMapper(ctx context.Context) (*restmapper.DeferredDiscoveryRESTMapper, error) {
+	client, err := discovery.NewDiscoveryClientForConfig(m.cp.ClientConfig("system:kube-controller-manager"))
+	if err != nil {
+		return nil, err
+	}
+	mapper := restmapper.NewDeferredDiscoveryRESTMapper(cacheddiscovery.NewMemCacheClient(client))
+	go wait.UntilWithContext(ctx, func(context.Context) { mapper.Reset() }, restMapperReset)
+	return mapper, nil
+}
+
+// build constructs every enabled controller. Upstream builds the one that fills
+// token Secrets apart, with a constructor it does not export.
+func (m *controllerManager) build(ctx context.Context, cc app.ControllerContext) ([]app.Controller, error) {
+	descriptors := app.NewControllerDescriptors()
+	delete(descriptors, names.ServiceAccountTokenController)
+	tokens, err := m.tokenController(ctx, cc)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", names.ServiceAccountTokenController, err)
+	}
+	controllers, err := app.BuildControllers(ctx, cc, descriptors, nil, noHealthz{})
+	return append([]app.Controller{tokens}, controllers...), err
+}
+
+func (m *controllerManager) tokenController(ctx context.Context, cc app.ControllerContext) (app.Controller, error) {
+	key, err := keyutil.PrivateKeyFromFile(m.files.ServiceAccountKey)
+	if err != nil {
+		return nil, err
+	}
+	rootCA, err := os.ReadFile(m.files.ServerCA)
+	if err != nil {
+		return nil, err
+	}
+	generator, err := serviceaccount.JWTTokenGenerator(serviceaccount.LegacyIssuer, key)
+	if err != nil {
+		return nil, err
+	}
+	client, err := kubernetes.NewForConfig(m.cp.ClientConfig("system:kube-controller-manager"))
+	if err != nil {
+		return nil, err
+	}
+	core := cc.InformerFactory.Core().V1()
+	tokens, err := saccontroller.NewTokensController(klog.FromContext(ctx), core.ServiceAccounts(), core.Secrets(), client,
+		saccontroller.TokensControllerOptions{TokenGenerator: generator, RootCA: rootCA})
+	if err != nil {
+		return nil, err
+	}
+	workers := int(cc.ComponentConfig.SAController.ConcurrentSATokenSyncs)
+	return loop{name: names.ServiceAccountTokenController, run: func(ctx context.Context) { tokens.Run(ctx, workers) }}, nil
+}
+
+// loop is a controller of one function.
+type loop struct {
+	name string
+	run  func(context.Context)
+}
+
+func (l loop) Name() string            { return l.name }
+func (l loop) Run(ctx context.Context) { l.run(ctx) }
+
+// noHealthz takes the controllers' health checks, which upstream serves on the
+// port that brink does not open. Controllers that fail report it in the log.
+type noHealthz struct{}
+
+func (noHealthz) AddHealthChecker(...healthz.HealthChecker) {}

@@ -1,0 +1,135 @@
+// Package controlplane embeds kube-apiserver, kube-controller-manager and
+// kube-scheduler. It is one of the few packages that import k8s.io/kubernetes:
+// that costs minutes to compile and carries process globals, so nothing else of
+// the server does.
+//
+// What the components would duplicate as separate processes they share here:
+// clients reach the API server through server/inmemory, and there is one
+// informer factory, the API server's own, for its admission and authorization,
+// for the controllers and for the scheduler. The controllers and the scheduler
+// do not elect leaders: in a process with one of each there is nothing to win.
+//
+// The upstream commands (cobra) are not used. They install signal handlers,
+// apply logging and panic when a second one does. Their options are used, so
+// every upstream flag is there under its own name.
+package controlplane
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"k8s.io/apiserver/pkg/util/compatibility"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/rest"
+
+	"brink/internal/componentargs"
+	"brink/internal/lifecycle"
+	"brink/server/inmemory"
+)
+
+// Files are the paths of keys and certificates that the control plane reads.
+// Leaf certificates are read again when they change.
+type Files struct {
+	ServerCA, ServerCAKey               string // signs serving certificates
+	ClientCA, ClientCAKey               string // signs client certificates
+	RequestHeaderCA                     string // signs the front proxy's certificate
+	ServingCert, ServingKey             string
+	KubeletClientCert, KubeletClientKey string
+	ProxyClientCert, ProxyClientKey     string
+	ServiceAccountKey                   string // ECDSA, PEM
+}
+
+// Config says what to run.
+type Config struct {
+	BindAddress      netip.Addr // what the HTTPS port listens on
+	Port             int        // HTTPS port
+	AdvertiseAddress netip.Addr // what the kubernetes Service leads to
+	ClusterCIDRs     []netip.Prefix
+	ServiceCIDRs     []netip.Prefix
+	ClusterDomain    string
+	DurableEndpoint  string // etcd endpoints of everything that matters
+	VolatileEndpoint string // etcd endpoints of leases and events
+	Files            Files
+
+	// Flags passed through to the components, each "name=value".
+	APIServerArgs, ControllerArgs, SchedulerArgs []string
+	// Debug raises the verbosity of requests' and controllers' logs.
+	Debug bool
+}
+
+// ControlPlane is a configured control plane that has not been started.
+type ControlPlane struct {
+	apiServer   *apiServer
+	controllers *controllerManager
+	scheduler   *schedulerComponent
+
+	api    *inmemory.Server
+	shared informers.SharedInformerFactory
+}
+
+// New parses all flags and validates them; nothing is opened or started. Every
+// error names the flag it is about.
+func New(cfg Config) (*ControlPlane, error) {
+	cp := &ControlPlane{api: &inmemory.Server{}}
+	var err error
+	if cp.apiServer, err = newAPIServer(cp, cfg); err != nil {
+		return nil, err
+	}
+	if cp.controllers, err = newControllerManager(cp, cfg); err != nil {
+		return nil, err
+	}
+	if cp.scheduler, err = newScheduler(cp, cfg); err != nil {
+		return nil, err
+	}
+	// Feature gates of all components are one set of process globals. They
+	// take effect here, once, after every component's flags were parsed and
+	// before anything reads them.
+	if err := compatibility.DefaultComponentGlobalsRegistry.Set(); err != nil {
+		return nil, fmt.Errorf("%s: %w", gateArgs(cfg), err)
+	}
+	return cp, cp.validate()
+}
+
+// gateArgs is what the user has said about feature gates and versions, for an
+// error: upstream's does not say which component it is about.
+func gateArgs(cfg Config) string {
+	var out []string
+	add := func(option string, args []string) {
+		for _, arg := range args {
+			switch componentargs.Name(arg) {
+			case "feature-gates", "emulated-version", "min-compatibility-version":
+				out = append(out, "--"+option+"="+arg)
+			}
+		}
+	}
+	add("kube-apiserver-arg", cfg.APIServerArgs)
+	add("kube-controller-manager-arg", cfg.ControllerArgs)
+	add("kube-scheduler-arg", cfg.SchedulerArgs)
+	if len(out) == 0 {
+		return "setting feature gates"
+	}
+	return strings.Join(out, ", ")
+}
+
+func (cp *ControlPlane) validate() error {
+	if err := cp.controllers.validate(); err != nil {
+		return err
+	}
+	return cp.scheduler.validate()
+}
+
+// Components returns the control plane's parts in start order.
+func (cp *ControlPlane) Components() []lifecycle.Component {
+	return []lifecycle.Component{
+		{Name: "apiserver", Run: cp.apiServer.run, StopTimeout: apiServerStopTimeout},
+		{Name: "controllers", Run: cp.controllers.run},
+		{Name: "scheduler", Run: cp.scheduler.run},
+	}
+}
+
+// ClientConfig returns a client configuration that acts as the given identity
+// by the in-memory transport. Requests fail until the API server serves.
+func (cp *ControlPlane) ClientConfig(name string, groups ...string) *rest.Config {
+	return cp.api.Config(identity(name, groups...))
+}

@@ -1,0 +1,306 @@
+package controlplane
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"brink/internal/componentargs"
+	"brink/server/pki"
+
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
+)
+
+func prefixes(texts ...string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, text := range texts {
+		out = append(out, netip.MustParsePrefix(text))
+	}
+	return out
+}
+
+// plausible is a configuration as package server makes it; its files do not
+// exist.
+func plausible() Config {
+	return Config{
+		BindAddress:      netip.MustParseAddr("0.0.0.0"),
+		Port:             6443,
+		AdvertiseAddress: netip.MustParseAddr("192.0.2.1"),
+		ClusterCIDRs:     prefixes("10.42.0.0/16"),
+		ServiceCIDRs:     prefixes("10.43.0.0/16"),
+		ClusterDomain:    "cluster.local",
+		DurableEndpoint:  "unix:///run/brink/datastore/durable.sock",
+		VolatileEndpoint: "unix:///run/brink/datastore/volatile.sock",
+		Files:            files("/nowhere"),
+	}
+}
+
+func files(dir pki.Dir) Files {
+	return Files{
+		ServerCA: dir.ServerCA(), ServerCAKey: dir.Key(pki.ServerCA),
+		ClientCA: dir.ClientCA(), ClientCAKey: dir.Key(pki.ClientCA),
+		RequestHeaderCA: dir.RequestHeaderCA(),
+		ServingCert:     dir.Cert(pki.ServingAPIServer), ServingKey: dir.Key(pki.ServingAPIServer),
+		KubeletClientCert: dir.Cert(pki.ClientAPIServer), KubeletClientKey: dir.Key(pki.ClientAPIServer),
+		ProxyClientCert: dir.Cert(pki.ClientAuthProxy), ProxyClientKey: dir.Key(pki.ClientAuthProxy),
+		ServiceAccountKey: dir.ServiceKey(),
+	}
+}
+
+func TestNewTakesItsDefaults(t *testing.T) {
+	for name, change := range map[string]func(*Config){
+		"IPv4": func(*Config) {},
+		"IPv6": func(c *Config) {
+			c.AdvertiseAddress, c.BindAddress = netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("::")
+			c.ClusterCIDRs, c.ServiceCIDRs = prefixes("fd42::/56"), prefixes("fd43::/112")
+		},
+		"dual stack": func(c *Config) {
+			c.ClusterCIDRs, c.ServiceCIDRs = prefixes("10.42.0.0/16", "fd42::/56"), prefixes("10.43.0.0/16", "fd43::/112")
+		},
+		"small": func(c *Config) { c.ClusterCIDRs = prefixes("10.42.0.0/26") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := plausible()
+			change(&cfg)
+			cp, err := New(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var names []string
+			for _, c := range cp.Components() {
+				names = append(names, c.Name)
+			}
+			if want := []string{"apiserver", "controllers", "scheduler"}; !slices.Equal(names, want) {
+				t.Errorf("components are %q, want %q in this order", names, want)
+			}
+		})
+	}
+}
+
+// TestAPIServerAcceptsItsOptions takes the defaults through upstream's Complete
+// and Validate, which a start does and New cannot: they read certificates.
+func TestAPIServerAcceptsItsOptions(t *testing.T) {
+	cfg := plausible()
+	dir := t.TempDir()
+	_, err := pki.Ensure(pki.Config{
+		Dir: dir, ClusterDomain: cfg.ClusterDomain, NodeName: "node",
+		NodeIPs: []netip.Addr{cfg.AdvertiseAddress}, ServiceIPs: []netip.Addr{netip.MustParseAddr("10.43.0.1")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Files = files(pki.Dir(dir))
+	cp, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	completed, err := cp.apiServer.options.Complete(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range completed.Validate() {
+		t.Error(err)
+	}
+	if got := completed.GenericServerRunOptions.AdvertiseAddress.String(); got != "192.0.2.1" {
+		t.Errorf("advertises %s", got)
+	}
+	if completed.Authentication.Anonymous.Allow {
+		t.Error("anonymous requests are let in")
+	}
+	if got := completed.Authorization.Modes; !slices.Equal(got, []string{"Node", "RBAC"}) {
+		t.Errorf("authorization modes are %q", got)
+	}
+	if !slices.Contains(completed.Admission.GenericAdmission.EnablePlugins, "NodeRestriction") {
+		t.Error("NodeRestriction is off")
+	}
+	if got := completed.Audit.LogOptions.Path + completed.Audit.PolicyFile; got != "" {
+		t.Errorf("audit is on: %s", got)
+	}
+}
+
+// TestVolatileResources: what the override leads to memory, and that nothing
+// else is led there.
+func TestVolatileResources(t *testing.T) {
+	opts := options.NewServerRunOptions()
+	cfg := plausible()
+	if err := componentargs.Parse(merge("kube-apiserver", opts.Flags()), "kube-apiserver-arg", apiServerDefaults(cfg), nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := opts.Etcd.StorageConfig.Transport.ServerList; !slices.Equal(got, []string{cfg.DurableEndpoint}) {
+		t.Errorf("state lies in %q", got)
+	}
+	var volatile []string
+	for _, override := range opts.Etcd.EtcdServersOverrides {
+		resource, endpoint, _ := strings.Cut(override, "#")
+		if endpoint != cfg.VolatileEndpoint {
+			t.Errorf("%s lies in %s", resource, endpoint)
+		}
+		volatile = append(volatile, resource)
+	}
+	slices.Sort(volatile)
+	if want := []string{"/apiServerIPInfo", "/apiServerPeerIPInfo", "/events", "coordination.k8s.io/leases", "events.k8s.io/events"}; !slices.Equal(volatile, want) {
+		t.Errorf("volatile are %q, want %q", volatile, want)
+	}
+}
+
+func TestControllerDefaultsTakeEffect(t *testing.T) {
+	cfg := plausible()
+	cfg.ControllerArgs = []string{"concurrent-gc-syncs=3"}
+	cp, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opts := cp.controllers.options
+	if !opts.KubeCloudShared.AllocateNodeCIDRs || opts.KubeCloudShared.ClusterCIDR != "10.42.0.0/16" || opts.NodeIPAMController.ServiceCIDR != "10.43.0.0/16" {
+		t.Errorf("address ranges: %t %q %q", opts.KubeCloudShared.AllocateNodeCIDRs, opts.KubeCloudShared.ClusterCIDR, opts.NodeIPAMController.ServiceCIDR)
+	}
+	if opts.GarbageCollectorController.ConcurrentGCSyncs != 3 {
+		t.Errorf("the user's 3 workers are %d", opts.GarbageCollectorController.ConcurrentGCSyncs)
+	}
+	if opts.Generic.LeaderElection.LeaderElect || cp.scheduler.options.LeaderElection.LeaderElect {
+		t.Error("one of the two elects a leader")
+	}
+	if opts.SecureServing.BindPort != 0 || cp.scheduler.options.SecureServing.BindPort != 0 {
+		t.Error("one of the two opens a port of its own")
+	}
+}
+
+// oneLine fails unless err is one line that begins with want.
+func oneLine(t *testing.T, err error, want string) {
+	t.Helper()
+	switch {
+	case err == nil:
+		t.Error("was accepted")
+	case strings.Contains(err.Error(), "\n"):
+		t.Errorf("more than one line: %s", err)
+	case !strings.HasPrefix(err.Error(), want):
+		t.Errorf("got %q, want %q first", err, want)
+	}
+}
+
+func TestBadArgs(t *testing.T) {
+	tests := []struct {
+		api, controllers, scheduler string
+		want                        string
+	}{
+		{api: "nonsense=1", want: `--kube-apiserver-arg=nonsense=1: there is no flag "nonsense"`},
+		{api: "--nonsense", want: `--kube-apiserver-arg=--nonsense: there is no flag "nonsense"`},
+		{api: "secure-port=high", want: "--kube-apiserver-arg=secure-port=high: "},
+		{controllers: "nonsense=1", want: `--kube-controller-manager-arg=nonsense=1: there is no flag "nonsense"`},
+		{controllers: "concurrent-gc-syncs=many", want: "--kube-controller-manager-arg=concurrent-gc-syncs=many: "},
+		{controllers: "controllers=nonsense", want: "checking --kube-controller-manager-arg: "},
+		{scheduler: "nonsense=1", want: `--kube-scheduler-arg=nonsense=1: there is no flag "nonsense"`},
+		{scheduler: "kube-api-burst=few", want: "--kube-scheduler-arg=kube-api-burst=few: "},
+		{scheduler: "secure-port=99999999999999999999", want: "--kube-scheduler-arg=secure-port=99999999999999999999: "},
+	}
+	for _, tt := range tests {
+		t.Run(tt.api+tt.controllers+tt.scheduler, func(t *testing.T) {
+			oneLine(t, newWith(tt.api, tt.controllers, tt.scheduler), tt.want)
+		})
+	}
+}
+
+func newWith(api, controllers, scheduler string) error {
+	cfg := plausible()
+	for arg, list := range map[string]*[]string{api: &cfg.APIServerArgs, controllers: &cfg.ControllerArgs, scheduler: &cfg.SchedulerArgs} {
+		if arg != "" {
+			*list = []string{arg}
+		}
+	}
+	_, err := New(cfg)
+	return err
+}
+
+// badGate makes the test binary configure a control plane with this argument
+// and nothing else: gates are process globals, and a bad one stays.
+const badGate = "BRINK_TEST_BAD_GATE"
+
+func TestBadFeatureGate(t *testing.T) {
+	if arg := os.Getenv(badGate); arg != "" {
+		option, value, _ := strings.Cut(arg, "=")
+		args := map[string]string{option: value}
+		err := newWith(args["kube-apiserver-arg"], args["kube-controller-manager-arg"], args["kube-scheduler-arg"])
+		oneLine(t, err, "--"+arg+": ")
+		return
+	}
+	for _, arg := range []string{
+		"kube-apiserver-arg=feature-gates=NoSuchGate=true",
+		"kube-apiserver-arg=feature-gates=NoValue",
+		"kube-apiserver-arg=--feature_gates=NoSuchGate=true",
+		"kube-apiserver-arg=emulated-version=nonsense",
+		"kube-controller-manager-arg=feature-gates=NoSuchGate=true",
+		"kube-scheduler-arg=feature-gates=NoSuchGate=true",
+	} {
+		t.Run(arg, func(t *testing.T) {
+			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestBadFeatureGate$")
+			cmd.Env = append(os.Environ(), badGate+"="+arg)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
+	}
+}
+
+func TestNodeMasks(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		cidrs []netip.Prefix
+		want  []string
+	}{
+		{prefixes("10.42.0.0/16"), []string{"node-cidr-mask-size=24"}},
+		{prefixes("10.0.0.0/8"), []string{"node-cidr-mask-size=24"}},
+		{prefixes("10.42.1.0/24"), []string{"node-cidr-mask-size=24"}},
+		{prefixes("10.42.1.0/26"), []string{"node-cidr-mask-size=26"}}, // one node has all of it
+		{prefixes("fd42::/56"), []string{"node-cidr-mask-size=64"}},
+		{prefixes("fd42::/48"), []string{"node-cidr-mask-size=64"}},
+		{prefixes("fd42::/40"), []string{"node-cidr-mask-size=56"}}, // upstream takes 2^16 nodes at most
+		{prefixes("fd42::/112"), []string{"node-cidr-mask-size=112"}},
+		{prefixes("10.42.0.0/16", "fd42::/56"), []string{"node-cidr-mask-size-ipv4=24", "node-cidr-mask-size-ipv6=64"}},
+		{prefixes("fd42::/56", "10.42.1.0/25"), []string{"node-cidr-mask-size-ipv6=64", "node-cidr-mask-size-ipv4=25"}},
+	}
+	for _, tt := range tests {
+		if got := nodeMasks(Config{ClusterCIDRs: tt.cidrs}); !slices.Equal(got, tt.want) {
+			t.Errorf("%v: got %q, want %q", tt.cidrs, got, tt.want)
+		}
+	}
+}
+
+func TestFailing(t *testing.T) {
+	t.Parallel()
+	report := "[+]ping ok\n[-]etcd failed: reason withheld\n[+]log ok\n[-]informer-sync failed: 2 informers\nreadyz check failed\n"
+	want := []string{"etcd failed: reason withheld", "informer-sync failed: 2 informers"}
+	if got := failing(report); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestIdentities: who clients inside the process are.
+func TestIdentities(t *testing.T) {
+	t.Parallel()
+	node := identity("system:node:one", "system:nodes")
+	if node.GetName() != "system:node:one" || !slices.Equal(node.GetGroups(), []string{"system:nodes", user.AllAuthenticated}) {
+		t.Errorf("a node is %s in %q", node.GetName(), node.GetGroups())
+	}
+	config, err := controllerClients{}.Config("job-controller")
+	if err != nil || !strings.Contains(config.UserAgent, "job-controller") {
+		t.Errorf("a controller's requests come from %q (%v)", config.UserAgent, err)
+	}
+}
+
+// TestReadyWaitsForAPIServer: nobody serves, so it never is.
+func TestReadyWaitsForAPIServer(t *testing.T) {
+	cp, err := New(plausible())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := waitReady(ctx, cp.ClientConfig("system:apiserver")); err == nil {
+		t.Error("an API server that does not serve is ready")
+	}
+}

@@ -1,0 +1,145 @@
+package controlplane
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+
+	apiextensions "k8s.io/apiextensions-apiserver/pkg/apiserver"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/endpoints/discovery/aggregated"
+	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/apiserver/pkg/server/filters"
+	serverstorage "k8s.io/apiserver/pkg/server/storage"
+	"k8s.io/apiserver/pkg/util/openapi"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
+	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
+	"k8s.io/kubernetes/pkg/api/legacyscheme"
+	"k8s.io/kubernetes/pkg/controlplane"
+	controlplaneapiserver "k8s.io/kubernetes/pkg/controlplane/apiserver"
+	generatedopenapi "k8s.io/kubernetes/pkg/generated/openapi"
+	"k8s.io/kubernetes/pkg/kubeapiserver"
+
+	"brink/server/inmemory"
+)
+
+// resync is how often informers replay their store to handlers. Upstream has
+// ten minutes in the API server and twelve hours in the controller manager;
+// the controllers set their own resync where they want one.
+const resync = 10 * time.Minute
+
+// genericConfig is the part of the API server's configuration that the core,
+// extension and aggregation servers share.
+type genericConfig struct {
+	*genericapiserver.Config
+	informers informers.SharedInformerFactory
+	storage   *serverstorage.DefaultStorageFactory
+}
+
+func (a *apiServer) genericConfig(opts options.CompletedOptions) (*genericConfig, error) {
+	config := genericapiserver.NewConfig(legacyscheme.Codecs)
+	config.MergedResourceConfig = controlplane.DefaultAPIResourceConfigSource()
+	config.LoopbackClientConfig = a.cp.ClientConfig(user.APIServerUser, user.SystemPrivilegedGroup)
+	client, err := kubernetes.NewForConfig(config.LoopbackClientConfig)
+	if err != nil {
+		return nil, fmt.Errorf("building the loopback client: %w", err)
+	}
+	g := &genericConfig{Config: config, informers: informers.NewSharedInformerFactoryWithOptions(client, resync, informers.WithTransform(dropManagedFields))}
+	config.BuildHandlerChainFunc = func(h http.Handler, c *genericapiserver.Config) http.Handler {
+		return genericapiserver.DefaultBuildHandlerChain(a.openAPI.wrap(h), c)
+	}
+	steps := []func() error{
+		func() error { return opts.GenericServerRunOptions.ApplyTo(config) },
+		// Not ApplyToConfig: that would replace the loopback client by one
+		// that speaks TLS to our own port.
+		func() error { return opts.SecureServing.SecureServingOptions.ApplyTo(&config.SecureServing) },
+		func() error { return opts.Features.ApplyTo(config, client, g.informers) },
+		func() error {
+			return opts.APIEnablement.ApplyTo(config, config.MergedResourceConfig, legacyscheme.Scheme)
+		},
+		func() error { return opts.EgressSelector.ApplyTo(config) },
+		func() error { return opts.Traces.ApplyTo(config.EgressSelector, config) },
+		func() error { return g.applyStorage(opts) },
+		func() error { g.applyAPIDescription(); return nil },
+		func() error { return g.applyAuth(opts, client) },
+		func() error { return opts.Audit.ApplyTo(config) },
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	return g, nil
+}
+
+// applyStorage connects resources to their etcd endpoints.
+func (g *genericConfig) applyStorage(opts options.CompletedOptions) error {
+	etcd := opts.Etcd
+	etcd.StorageConfig.Transport.TracerProvider = g.TracerProvider
+	if g.EgressSelector != nil {
+		etcd.StorageConfig.Transport.EgressLookup = g.EgressSelector.Lookup
+	}
+	factoryConfig := kubeapiserver.NewStorageFactoryConfigEffectiveVersion(g.EffectiveVersion)
+	factoryConfig.APIResourceConfig = g.MergedResourceConfig
+	factoryConfig.DefaultResourceEncoding.SetEffectiveVersion(g.EffectiveVersion)
+	var err error
+	if g.storage, err = factoryConfig.Complete(etcd).New(); err != nil {
+		return err
+	}
+	g.storage.StorageConfig.StorageObjectCountTracker = g.StorageObjectCountTracker
+	return etcd.ApplyWithStorageFactoryTo(g.storage, g.Config)
+}
+
+// applyAPIDescription sets up OpenAPI, aggregated discovery and which requests
+// are long.
+func (g *genericConfig) applyAPIDescription() {
+	definitions := openapi.GetOpenAPIDefinitionsWithoutDisabledFeatures(generatedopenapi.GetOpenAPIDefinitions)
+	namer := openapinamer.NewDefinitionNamer([]*runtime.Scheme{legacyscheme.Scheme, apiextensions.Scheme, aggregatorscheme.Scheme}...)
+	g.OpenAPIConfig = genericapiserver.DefaultOpenAPIConfig(definitions, namer)
+	g.OpenAPIConfig.Info.Title = "Kubernetes"
+	g.OpenAPIV3Config = genericapiserver.DefaultOpenAPIV3Config(definitions, namer)
+	g.OpenAPIV3Config.Info.Title = "Kubernetes"
+	// The documents are made when asked for, see openAPI.
+	g.SkipOpenAPIInstallation = true
+	g.AggregatedDiscoveryGroupManager = aggregated.NewResourceManager("apis")
+	g.LongRunningFunc = filters.BasicLongRunningRequestCheck(
+		sets.NewString("watch", "proxy"),
+		sets.NewString("attach", "exec", "proxy", "log", "portforward"),
+	)
+}
+
+// applyAuth sets up who may come in and what they may do. Identities asserted
+// by the in-memory transport are recognised before credentials are looked for.
+func (g *genericConfig) applyAuth(opts options.CompletedOptions, client kubernetes.Interface) error {
+	ctx := wait.ContextForChannel(g.DrainedNotify())
+	err := opts.Authentication.ApplyTo(ctx, &g.Authentication, g.SecureServing, g.EgressSelector, g.OpenAPIConfig, g.OpenAPIV3Config, client, g.informers, g.APIServerID)
+	if err != nil {
+		return err
+	}
+	g.Authentication.Authenticator = inmemory.Authenticator(g.Authentication.Authenticator)
+	var hasRBAC bool
+	g.Authorization.Authorizer, g.RuleResolver, hasRBAC, err = controlplaneapiserver.BuildAuthorizer(ctx, opts.CompletedOptions, g.EgressSelector, g.APIServerID, g.informers)
+	if err != nil {
+		return fmt.Errorf("setting up authorization: %w", err)
+	}
+	if !hasRBAC {
+		g.DisabledPostStartHooks.Insert("rbac/bootstrap-roles")
+	}
+	return nil
+}
+
+// dropManagedFields keeps field ownership out of informer caches: nothing that
+// reads them needs it, and it is often half of an object.
+func dropManagedFields(obj any) (any, error) {
+	if accessor, err := meta.Accessor(obj); err == nil && accessor.GetManagedFields() != nil {
+		accessor.SetManagedFields(nil)
+	}
+	return obj, nil
+}

@@ -1,0 +1,148 @@
+// Package inmemory carries requests from clients inside the process to the API
+// server's handler without TCP, TLS, HTTP framing or a socket.
+//
+// A client still builds a request and decodes a response, and the request runs
+// through the API server's whole handler chain: authorization, admission,
+// priority and fairness, audit. What is skipped is what only exists because
+// client and server usually are two processes. An identity is asserted by the
+// code that builds the transport, not by a credential: it travels in the
+// request's context, where nothing that arrives by network can put it.
+//
+// Given up: an http.Server on a net.Pipe. It works, but every watch event is
+// then framed, copied and flow-controlled by HTTP/2 twice.
+package inmemory
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"sync/atomic"
+	"syscall"
+
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/client-go/rest"
+)
+
+// ErrNotServing is returned for requests before the API server's handler is
+// there. It wraps what a network client would get then, so that client-go
+// treats it alike: it retries.
+var ErrNotServing = fmt.Errorf("the API server is not serving yet: %w", syscall.ECONNREFUSED)
+
+// host is never dialed; it only makes URLs well-formed.
+const host = "https://kubernetes.default.svc"
+
+// Server is the process's API server as clients inside the process see it.
+// The zero value refuses requests with ErrNotServing until Handle is called.
+type Server struct {
+	handler atomic.Pointer[http.Handler]
+}
+
+// Handle makes h answer all requests from now on.
+func (s *Server) Handle(h http.Handler) { s.handler.Store(&h) }
+
+// Config returns a client configuration with which the client acts as u. It
+// speaks protobuf where the API has it and is not rate limited on the client's
+// side: the server's priority and fairness is the limit inside one process.
+func (s *Server) Config(u user.Info) *rest.Config {
+	return &rest.Config{
+		Host:          host,
+		Transport:     roundTripper{server: s, user: u},
+		QPS:           -1,
+		ContentConfig: rest.ContentConfig{ContentType: "application/vnd.kubernetes.protobuf", AcceptContentTypes: "application/vnd.kubernetes.protobuf,application/json"},
+	}
+}
+
+type identityKey struct{}
+
+// Authenticator recognises requests that came through a Server and leaves all
+// others to next.
+func Authenticator(next authenticator.Request) authenticator.Request {
+	return authenticator.RequestFunc(func(req *http.Request) (*authenticator.Response, bool, error) {
+		if u, ok := Identity(req.Context()); ok {
+			return &authenticator.Response{User: u}, true, nil
+		}
+		return next.AuthenticateRequest(req)
+	})
+}
+
+type roundTripper struct {
+	server *Server
+	user   user.Info
+}
+
+// RoundTrip runs the handler in a goroutine of its own and returns as soon as
+// it has sent headers, as a network transport would. The handler's context
+// ends when the request's does or when the response body is closed.
+func (t roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
+	handler := t.server.handler.Load()
+	if handler == nil {
+		return nil, refuse(req, ErrNotServing)
+	}
+	if req.Context().Err() != nil {
+		return nil, refuse(req, context.Cause(req.Context()))
+	}
+	ctx, cancel := handlerContext(req.Context(), t.user)
+	w := newResponseWriter(ctx, cancel)
+	go serve(*handler, w, serverRequest(ctx, req))
+	select {
+	case <-w.started:
+		return w.response(req), nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// refuse closes the request's body, which a RoundTripper owes on errors too.
+func refuse(req *http.Request, reason error) error {
+	if req.Body != nil {
+		req.Body.Close()
+	}
+	return reason
+}
+
+// handlerContext acts as u and ends when the client's context does, but has
+// none of the client's values: a handler that itself calls the API with its
+// own context would hand on its request's audit event and logger, on which
+// upstream's handler chain panics.
+func handlerContext(client context.Context, u user.Info) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(context.WithValue(context.Background(), identityKey{}, u))
+	detach := context.AfterFunc(client, func() { cancel(context.Cause(client)) })
+	return ctx, func() { detach(); cancel(nil) }
+}
+
+// serverRequest is req as an HTTP/2 server would have parsed it.
+func serverRequest(ctx context.Context, req *http.Request) *http.Request {
+	r := req.Clone(ctx)
+	r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/2.0", 2, 0
+	r.RequestURI = r.URL.RequestURI()
+	r.RemoteAddr = "127.0.0.1:0"
+	r.Host = r.URL.Host
+	if r.Body == nil {
+		r.Body = http.NoBody
+	}
+	return r
+}
+
+func serve(handler http.Handler, w *responseWriter, r *http.Request) {
+	defer r.Body.Close()
+	defer func() {
+		// net/http recovers a handler's panic and cuts the connection; the
+		// API server relies on it (http.ErrAbortHandler).
+		p := recover()
+		if p != nil && p != http.ErrAbortHandler {
+			slog.Error("request handler panicked", "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+		}
+		w.finish(p != nil)
+	}()
+	handler.ServeHTTP(w, r)
+}
+
+// Identity returns who a request that came through a Server acts as; ok is
+// false for requests from outside the process.
+func Identity(ctx context.Context) (u user.Info, ok bool) {
+	u, ok = ctx.Value(identityKey{}).(user.Info)
+	return u, ok
+}

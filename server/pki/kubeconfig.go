@@ -1,0 +1,86 @@
+package pki
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"sigs.k8s.io/yaml"
+
+	"brink/internal/atomicfile"
+)
+
+// contextName is the cluster, user and context in a kubeconfig of ours. Not
+// "default", which is what everybody's is called when several are merged.
+const contextName = "brink"
+
+// Kubeconfig returns a kubeconfig that carries its credentials in itself.
+// server is the API server's URL; ca, cert and key are PEM.
+func Kubeconfig(server string, ca, cert, key []byte) ([]byte, error) {
+	type object = map[string]any
+	named := func(what string, value object) []object {
+		return []object{{"name": contextName, what: value}}
+	}
+	return yaml.Marshal(object{
+		"apiVersion":      "v1",
+		"kind":            "Config",
+		"current-context": contextName,
+		"clusters":        named("cluster", object{"server": server, "certificate-authority-data": ca}),
+		"users":           named("user", object{"client-certificate-data": cert, "client-key-data": key}),
+		"contexts":        named("context", object{"cluster": contextName, "user": contextName}),
+	})
+}
+
+// WriteKubeconfig writes a kubeconfig to path with mode perm, and makes the
+// directory. It leaves a file alone that is already as wanted.
+func WriteKubeconfig(path, server string, ca, cert, key []byte, perm os.FileMode) error {
+	data, err := Kubeconfig(server, ca, cert, key)
+	if err != nil {
+		return fmt.Errorf("making kubeconfig %s: %w", path, err)
+	}
+	if isAsWanted(path, data, perm) {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("writing kubeconfig: %w", err)
+	}
+	return atomicfile.Write(path, data, perm)
+}
+
+func isAsWanted(path string, data []byte, perm os.FileMode) bool {
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != perm {
+		return false
+	}
+	has, err := os.ReadFile(path)
+	return err == nil && bytes.Equal(has, data)
+}
+
+// AdminKubeconfig returns the kubeconfig of the cluster's administrator.
+func (t *Tree) AdminKubeconfig(server string) ([]byte, error) {
+	ca, cert, key, err := t.adminCredentials()
+	if err != nil {
+		return nil, err
+	}
+	return Kubeconfig(server, ca, cert, key)
+}
+
+// WriteAdminKubeconfig writes AdminKubeconfig to path; see WriteKubeconfig.
+func (t *Tree) WriteAdminKubeconfig(path, server string, perm os.FileMode) error {
+	ca, cert, key, err := t.adminCredentials()
+	if err != nil {
+		return err
+	}
+	return WriteKubeconfig(path, server, ca, cert, key, perm)
+}
+
+func (t *Tree) adminCredentials() (ca, cert, key []byte, err error) {
+	if ca, err = os.ReadFile(t.ServerCA()); err != nil {
+		return nil, nil, nil, fmt.Errorf("making the admin kubeconfig: %w", err)
+	}
+	if cert, key, err = t.Pair(ClientAdmin); err != nil {
+		return nil, nil, nil, fmt.Errorf("making the admin kubeconfig: %w", err)
+	}
+	return ca, cert, key, nil
+}

@@ -1,0 +1,194 @@
+package pki
+
+import (
+	"crypto"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// issued is a leaf as it lies on disk.
+type issued struct {
+	cert *x509.Certificate
+	key  crypto.Signer
+}
+
+// reissueDue issues every leaf that does not fit and returns their names, also
+// when it fails at a later one. After the first call it works from memory: the
+// files are this process's own.
+func (t *Tree) reissueDue() (names []string, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.cfg.Now()
+	for _, spec := range leaves {
+		reason, err := t.whyReissueLocked(spec, now)
+		if err == nil && reason != "" {
+			err = t.issueLocked(spec, now, reason)
+			names = append(names, spec.name)
+		}
+		if err != nil {
+			return names, fmt.Errorf("issuing certificate %s: %w", spec.name, err)
+		}
+	}
+	return names, nil
+}
+
+// whyReissueLocked returns "" for a leaf that is as it should be.
+func (t *Tree) whyReissueLocked(spec leafSpec, now time.Time) (string, error) {
+	leaf := t.leaves[spec.name]
+	if leaf == nil {
+		var reason string
+		if leaf, reason = t.loadLeaf(spec); leaf == nil || reason != "" {
+			return reason, nil
+		}
+		t.leaves[spec.name] = leaf
+	}
+	if reason := misfit(leaf.cert, spec, t.cfg, t.authorities[spec.ca].cert); reason != "" {
+		return reason, nil
+	}
+	if now.Before(leaf.cert.NotBefore) {
+		return "valid only from " + stamp(leaf.cert.NotBefore), nil
+	}
+	if !now.Before(t.renewAt(spec, leaf.cert)) {
+		return "valid until " + stamp(leaf.cert.NotAfter), nil
+	}
+	return "", nil
+}
+
+// loadLeaf reads a pair; anything that keeps it from being used is a reason to
+// issue it again, not an error.
+func (t *Tree) loadLeaf(spec leafSpec) (*issued, string) {
+	certs, err := readCertificates(t.Cert(spec.name))
+	if isMissing(err) {
+		return nil, "missing"
+	}
+	if err != nil {
+		return nil, err.Error()
+	}
+	key, err := readKey(t.Key(spec.name))
+	if err != nil {
+		return nil, err.Error()
+	}
+	if !belongsTo(certs[0], key) {
+		return nil, "certificate and key do not belong together"
+	}
+	return &issued{cert: certs[0], key: key}, ""
+}
+
+// misfit says in what cert differs from what the table wants.
+func misfit(cert *x509.Certificate, spec leafSpec, cfg Config, ca *x509.Certificate) string {
+	if cert.CheckSignatureFrom(ca) != nil || string(cert.RawIssuer) != string(ca.RawSubject) {
+		return "signed by another authority"
+	}
+	if want := spec.subject(cfg).String(); cert.Subject.String() != want {
+		return fmt.Sprintf("subject was %s", cert.Subject)
+	}
+	if !slices.Contains(cert.ExtKeyUsage, spec.usage) {
+		return "usage differs"
+	}
+	if has, want := sansOf(cert), wantedSANs(spec, cfg); !slices.Equal(has, want) {
+		return "names were " + strings.Join(has, ",")
+	}
+	return ""
+}
+
+func wantedSANs(spec leafSpec, cfg Config) []string {
+	if spec.sans == nil {
+		return nil
+	}
+	return normalized(spec.sans(cfg))
+}
+
+func sansOf(cert *x509.Certificate) []string {
+	sans := slices.Clone(cert.DNSNames)
+	for _, ip := range cert.IPAddresses {
+		sans = append(sans, ip.String())
+	}
+	return normalized(sans)
+}
+
+// normalized sorts, drops repetitions and writes names and addresses in one way.
+func normalized(sans []string) []string {
+	var out []string
+	for _, s := range sans {
+		if ip, err := netip.ParseAddr(s); err == nil {
+			s = ip.Unmap().String()
+		}
+		out = append(out, strings.ToLower(s))
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// renewAt is when a leaf is due. One that ends with its authority cannot be
+// made to last longer and is left alone.
+func (t *Tree) renewAt(spec leafSpec, cert *x509.Certificate) time.Time {
+	if !cert.NotAfter.Before(t.authorities[spec.ca].cert.NotAfter) {
+		return cert.NotAfter.Add(time.Second)
+	}
+	return cert.NotAfter.Add(-t.cfg.Lifetimes.RenewBefore)
+}
+
+func (t *Tree) issueLocked(spec leafSpec, now time.Time, reason string) error {
+	key, err := t.leafKey(spec.name)
+	if err != nil {
+		return err
+	}
+	ca := t.authorities[spec.ca]
+	cert, err := sign(t.template(spec, ca, now), ca.cert, key, ca.key)
+	if err != nil {
+		return err
+	}
+	if err := writeCertificates(t.Cert(spec.name), append([]*x509.Certificate{cert}, ca.chain...)...); err != nil {
+		return err
+	}
+	t.leaves[spec.name] = &issued{cert: cert, key: key}
+	slog.Info("certificate issued", "component", componentName, "name", spec.name, "expires", stamp(cert.NotAfter), "reason", reason)
+	return nil
+}
+
+// leafKey returns the key on disk, or a new one if there is none of use.
+func (t *Tree) leafKey(name string) (crypto.Signer, error) {
+	if key, err := readKey(t.Key(name)); err == nil {
+		return key, nil
+	}
+	return makeKey(t.Key(name))
+}
+
+func (t *Tree) template(spec leafSpec, ca *authority, now time.Time) *x509.Certificate {
+	template := &x509.Certificate{
+		Subject:               spec.subject(t.cfg),
+		NotBefore:             latest(now.Add(-backdate), ca.cert.NotBefore),
+		NotAfter:              earliest(now.Add(t.cfg.Lifetimes.Leaf), ca.cert.NotAfter),
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           []x509.ExtKeyUsage{spec.usage},
+		BasicConstraintsValid: true,
+	}
+	for _, san := range wantedSANs(spec, t.cfg) {
+		if ip, err := netip.ParseAddr(san); err == nil {
+			template.IPAddresses = append(template.IPAddresses, net.IP(ip.AsSlice()))
+		} else {
+			template.DNSNames = append(template.DNSNames, san)
+		}
+	}
+	return template
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func earliest(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}

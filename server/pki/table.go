@@ -1,0 +1,121 @@
+package pki
+
+import (
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"net/netip"
+	"path/filepath"
+)
+
+// The authorities.
+const (
+	ServerCA        = "server-ca"
+	ClientCA        = "client-ca"
+	RequestHeaderCA = "request-header-ca"
+)
+
+// The leaves.
+const (
+	ServingAPIServer = "serving-kube-apiserver"
+	ServingKubelet   = "serving-kubelet"
+	ClientAdmin      = "client-admin"
+	ClientAPIServer  = "client-kube-apiserver"
+	ClientAuthProxy  = "client-auth-proxy"
+	ClientKubelet    = "client-kubelet"
+)
+
+// User names that certificates assert and others must know.
+const (
+	// KubeletClientUser is the API server towards kubelets. It needs a
+	// ClusterRoleBinding to system:kubelet-api-admin.
+	KubeletClientUser = "kube-apiserver-kubelet-client"
+	// AuthProxyUser is the API server towards aggregated ones; it belongs in
+	// --requestheader-allowed-names.
+	AuthProxyUser = "system:auth-proxy"
+)
+
+type leafSpec struct {
+	name    string
+	ca      string
+	subject func(Config) pkix.Name
+	usage   x509.ExtKeyUsage
+	sans    func(Config) []string // names and addresses; nil is none
+}
+
+var authorityNames = []string{ServerCA, ClientCA, RequestHeaderCA}
+
+var leaves = []leafSpec{
+	{ServingAPIServer, ServerCA, user("kube-apiserver"), x509.ExtKeyUsageServerAuth, apiServerSANs},
+	{ServingKubelet, ServerCA, node, x509.ExtKeyUsageServerAuth, nodeSANs},
+	{ClientAdmin, ClientCA, user("system:admin", "system:masters"), x509.ExtKeyUsageClientAuth, nil},
+	{ClientAPIServer, ClientCA, user(KubeletClientUser), x509.ExtKeyUsageClientAuth, nil},
+	{ClientAuthProxy, RequestHeaderCA, user(AuthProxyUser), x509.ExtKeyUsageClientAuth, nil},
+	{ClientKubelet, ClientCA, node, x509.ExtKeyUsageClientAuth, nil},
+}
+
+func user(name string, groups ...string) func(Config) pkix.Name {
+	return func(Config) pkix.Name { return pkix.Name{CommonName: name, Organization: groups} }
+}
+
+// node is the identity that the Node authorizer and NodeRestriction know.
+func node(c Config) pkix.Name {
+	return pkix.Name{CommonName: "system:node:" + c.NodeName, Organization: []string{"system:nodes"}}
+}
+
+func apiServerSANs(c Config) []string {
+	sans := []string{
+		"kubernetes",
+		"kubernetes.default",
+		"kubernetes.default.svc",
+		"kubernetes.default.svc." + c.ClusterDomain,
+		"localhost", "127.0.0.1", "::1",
+	}
+	sans = append(sans, texts(c.ServiceIPs)...)
+	sans = append(sans, nodeSANs(c)...)
+	return append(sans, c.ExtraSANs...)
+}
+
+func nodeSANs(c Config) []string {
+	return append([]string{c.NodeName}, texts(c.NodeIPs)...)
+}
+
+func texts(ips []netip.Addr) []string {
+	out := make([]string, len(ips))
+	for i, ip := range ips {
+		out[i] = ip.Unmap().WithZone("").String()
+	}
+	return out
+}
+
+// Dir is a certificate directory; its methods name the files in it.
+type Dir string
+
+// Cert is the certificate file of an authority or a leaf.
+func (d Dir) Cert(name string) string { return filepath.Join(string(d), name+".crt") }
+
+// Key is the private key file of an authority or a leaf.
+func (d Dir) Key(name string) string { return filepath.Join(string(d), name+".key") }
+
+// ServerCA is what clients verify the API server and kubelets with.
+func (d Dir) ServerCA() string { return d.Cert(ServerCA) }
+
+// ClientCA is what the API server and kubelets verify clients with.
+func (d Dir) ClientCA() string { return d.Cert(ClientCA) }
+
+// RequestHeaderCA is what aggregated API servers verify the API server with.
+func (d Dir) RequestHeaderCA() string { return d.Cert(RequestHeaderCA) }
+
+// ServiceKey signs service account tokens and, as a key pair, verifies them.
+func (d Dir) ServiceKey() string { return d.Key("service") }
+
+// files is every file of the table.
+func (d Dir) files() []string {
+	out := []string{d.ServiceKey()}
+	for _, a := range authorityNames {
+		out = append(out, d.Key(a), d.Cert(a))
+	}
+	for _, l := range leaves {
+		out = append(out, d.Key(l.name), d.Cert(l.name))
+	}
+	return out
+}

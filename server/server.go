@@ -1,0 +1,233 @@
+// Package server is the control plane of a brink node: where state lives, who
+// is trusted, the API server, the controllers and the scheduler. The list in
+// Components reads as its architecture.
+//
+// A server knows nothing of the agent. It hands out client configurations that
+// reach its API server in memory, and main gives those to the agent beside it.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"strconv"
+
+	"k8s.io/client-go/rest"
+
+	"brink/datastore"
+	"brink/internal/layout"
+	"brink/internal/lifecycle"
+	"brink/server/controlplane"
+	"brink/server/pki"
+)
+
+// Config is what the server is told by its user.
+type Config struct {
+	Layout   layout.Layout
+	NodeName string
+	NodeIPs  []netip.Addr // at least one; the first is advertised
+
+	BindAddress netip.Addr // of the HTTPS port
+	Port        int        // HTTPS port
+	TLSSANs     []string   // further names and addresses of the API server
+
+	ClusterCIDRs  []netip.Prefix // one, or one a family
+	ServiceCIDRs  []netip.Prefix // one, or one a family
+	ClusterDomain string
+
+	DatastoreEndpoint        string // empty is SQLite in the data directory
+	DatastoreCAFile          string
+	DatastoreCertFile        string
+	DatastoreKeyFile         string
+	DatastoreSetAsideDamaged bool
+
+	Kubeconfig     string      // where the admin kubeconfig is written
+	KubeconfigMode fs.FileMode // its permission
+
+	APIServerArgs, ControllerArgs, SchedulerArgs []string
+	Debug                                        bool
+}
+
+// Validate returns everything that is wrong with c, joined. Errors name the
+// flags from which the values come.
+func (c Config) Validate() error {
+	var errs []error
+	if len(c.NodeIPs) == 0 {
+		errs = append(errs, errors.New("no address: give --node-ip"))
+	}
+	if c.Port < 1 || c.Port > 65535 {
+		errs = append(errs, fmt.Errorf("--https-listen-port=%d: must be from 1 to 65535", c.Port))
+	}
+	errs = append(errs, checkCIDRs("--cluster-cidr", c.ClusterCIDRs), checkCIDRs("--service-cidr", c.ServiceCIDRs))
+	for _, pods := range c.ClusterCIDRs {
+		for _, services := range c.ServiceCIDRs {
+			if pods.Overlaps(services) {
+				errs = append(errs, fmt.Errorf("--service-cidr=%s: overlaps --cluster-cidr=%s", services, pods))
+			}
+		}
+	}
+	if serviceIPs, err := firstAddresses(c.ServiceCIDRs); err != nil {
+		errs = append(errs, err)
+	} else {
+		errs = append(errs, c.pki(serviceIPs).Validate())
+	}
+	if len(c.NodeIPs) > 0 && len(c.ServiceCIDRs) > 0 && c.NodeIPs[0].Is4() != c.ServiceCIDRs[0].Addr().Is4() {
+		errs = append(errs, fmt.Errorf("--node-ip=%s: must be of the same family as the first --service-cidr, %s", c.NodeIPs[0], c.ServiceCIDRs[0]))
+	}
+	return errors.Join(errs...)
+}
+
+// pki is the part of c that certificates are made for.
+func (c Config) pki(serviceIPs []netip.Addr) pki.Config {
+	return pki.Config{
+		Dir:           c.Layout.TLS(),
+		ClusterDomain: c.ClusterDomain,
+		NodeName:      c.NodeName,
+		NodeIPs:       c.NodeIPs,
+		ServiceIPs:    serviceIPs,
+		ExtraSANs:     c.TLSSANs,
+	}
+}
+
+// checkCIDRs wants one prefix, or one of each family.
+func checkCIDRs(flag string, prefixes []netip.Prefix) error {
+	switch {
+	case len(prefixes) == 0:
+		return fmt.Errorf("%s: must not be empty", flag)
+	case len(prefixes) > 2:
+		return fmt.Errorf("%s: %d ranges given, at most one IPv4 and one IPv6 are possible", flag, len(prefixes))
+	case len(prefixes) == 2 && prefixes[0].Addr().Is4() == prefixes[1].Addr().Is4():
+		return fmt.Errorf("%s: two ranges must be one IPv4 and one IPv6", flag)
+	}
+	for _, p := range prefixes {
+		if p != p.Masked() {
+			return fmt.Errorf("%s=%s: has host bits set, did you mean %s?", flag, p, p.Masked())
+		}
+	}
+	return nil
+}
+
+// Server is a configured server that has not been started.
+type Server struct {
+	cfg   Config
+	store *datastore.Store
+	plane *controlplane.ControlPlane
+}
+
+// New checks all settings and the state on disk; nothing runs yet. The caller
+// holds the data directory's lock.
+func New(cfg Config) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	store, err := datastore.New(datastore.Config{
+		Dir:             cfg.Layout.DB(),
+		SocketDir:       cfg.Layout.DatastoreDir(),
+		Endpoint:        cfg.DatastoreEndpoint,
+		CAFile:          cfg.DatastoreCAFile,
+		CertFile:        cfg.DatastoreCertFile,
+		KeyFile:         cfg.DatastoreKeyFile,
+		SetAsideDamaged: cfg.DatastoreSetAsideDamaged,
+	})
+	if err != nil {
+		return nil, err
+	}
+	plane, err := controlplane.New(controlplane.Config{
+		BindAddress:      cfg.BindAddress,
+		Port:             cfg.Port,
+		AdvertiseAddress: cfg.NodeIPs[0],
+		ClusterCIDRs:     cfg.ClusterCIDRs,
+		ServiceCIDRs:     cfg.ServiceCIDRs,
+		ClusterDomain:    cfg.ClusterDomain,
+		DurableEndpoint:  store.DurableEndpoint(),
+		VolatileEndpoint: store.VolatileEndpoint(),
+		Files:            files(pki.Dir(cfg.Layout.TLS())),
+		APIServerArgs:    cfg.APIServerArgs,
+		ControllerArgs:   cfg.ControllerArgs,
+		SchedulerArgs:    cfg.SchedulerArgs,
+		Debug:            cfg.Debug,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Server{cfg: cfg, store: store, plane: plane}, nil
+}
+
+func files(dir pki.Dir) controlplane.Files {
+	return controlplane.Files{
+		ServerCA: dir.ServerCA(), ServerCAKey: dir.Key(pki.ServerCA),
+		ClientCA: dir.ClientCA(), ClientCAKey: dir.Key(pki.ClientCA),
+		RequestHeaderCA: dir.RequestHeaderCA(),
+		ServingCert:     dir.Cert(pki.ServingAPIServer), ServingKey: dir.Key(pki.ServingAPIServer),
+		KubeletClientCert: dir.Cert(pki.ClientAPIServer), KubeletClientKey: dir.Key(pki.ClientAPIServer),
+		ProxyClientCert: dir.Cert(pki.ClientAuthProxy), ProxyClientKey: dir.Key(pki.ClientAuthProxy),
+		ServiceAccountKey: dir.ServiceKey(),
+	}
+}
+
+// Components returns the server's parts in start order.
+func (s *Server) Components() []lifecycle.Component {
+	list := []lifecycle.Component{
+		{Name: "certificates", Needs: lifecycle.Nothing, Run: s.runCertificates}, // everything below reads them
+		s.store.Durable(),  // state that matters, on disk
+		s.store.Volatile(), // leases and events, in memory
+	}
+	list = append(list, lifecycle.Component{Name: "first-node", Run: s.runFirstNode}) // beside the API server
+	list = append(list, s.plane.Components()...)
+	return append(list,
+		lifecycle.Component{Name: "cluster-setup", Run: s.runClusterSetup}, // objects every cluster has
+	)
+}
+
+// ClientConfig reaches the API server in memory, acting as the given identity.
+func (s *Server) ClientConfig(user string, groups ...string) *rest.Config {
+	return s.plane.ClientConfig(user, groups...)
+}
+
+// StoreHealth is nil while the datastore takes writes, else the reason.
+func (s *Server) StoreHealth() error { return s.store.Health() }
+
+// runCertificates makes the certificates and the admin kubeconfig, and renews
+// them for as long as the server runs.
+func (s *Server) runCertificates(ctx context.Context, ready func()) error {
+	serviceIPs, err := firstAddresses(s.cfg.ServiceCIDRs)
+	if err != nil {
+		return err
+	}
+	tree, err := pki.Ensure(s.cfg.pki(serviceIPs))
+	if err != nil {
+		return err
+	}
+	writeKubeconfig := func([]string) error {
+		return tree.WriteAdminKubeconfig(s.cfg.Kubeconfig, s.localURL(), s.cfg.KubeconfigMode)
+	}
+	if err := writeKubeconfig(nil); err != nil {
+		return err
+	}
+	return tree.Renewer(0, writeKubeconfig).Run(ctx, ready)
+}
+
+// localURL is how a kubectl on this machine reaches the API server.
+func (s *Server) localURL() string {
+	host := "127.0.0.1"
+	if b := s.cfg.BindAddress; b.IsValid() && !b.IsUnspecified() {
+		host = b.String()
+	}
+	return "https://" + net.JoinHostPort(host, strconv.Itoa(s.cfg.Port))
+}
+
+// firstAddresses returns the address of the Service kubernetes in each range.
+func firstAddresses(ranges []netip.Prefix) ([]netip.Addr, error) {
+	var out []netip.Addr
+	for _, p := range ranges {
+		first := p.Masked().Addr().Next()
+		if !p.Contains(first) {
+			return nil, fmt.Errorf("--service-cidr=%s: too small", p)
+		}
+		out = append(out, first)
+	}
+	return out, nil
+}
