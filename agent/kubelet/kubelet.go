@@ -1,0 +1,257 @@
+// Package kubelet embeds the kubelet. It imports k8s.io/kubernetes, which costs
+// minutes to compile and carries process globals; nothing else of the agent
+// but the service proxy does.
+//
+// The upstream command is not used: it installs signal handlers and applies
+// logging. Its options are, so every kubelet flag is there under its own name.
+// How to reach the API server is a parameter: in memory beside a server, TLS
+// from an agent.
+package kubelet
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	corev1 "k8s.io/api/core/v1"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	"k8s.io/client-go/kubernetes"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/kubernetes/cmd/kubelet/app"
+	"k8s.io/kubernetes/cmd/kubelet/app/options"
+	"k8s.io/kubernetes/pkg/kubelet"
+	kubeletconfig "k8s.io/kubernetes/pkg/kubelet/apis/config"
+	"k8s.io/kubernetes/pkg/kubelet/apis/config/validation"
+
+	"brink/internal/componentargs"
+	"brink/internal/lifecycle"
+)
+
+// stopTimeout is short: the kubelet leaves its pods running and only has to
+// end its loops.
+const stopTimeout = 5 * time.Second
+
+// Config says what kind of node this is.
+type Config struct {
+	NodeName string
+	NodeIPs  []netip.Addr
+	// Labels and Taints are given to the node when it registers, in the form
+	// of the kubelet's flags: key=value and key=value:Effect.
+	Labels, Taints []string
+
+	ClusterDNS    []netip.Addr
+	ClusterDomain string
+
+	// API reaches the API server as this node.
+	API *rest.Config
+	// CRISocket is containerd's socket, an absolute path.
+	CRISocket string
+
+	// RootDir, PodLogsDir, ManifestDir and CertDir are created by the kubelet.
+	RootDir, PodLogsDir, ManifestDir, CertDir string
+	// ServingCert and ServingKey are used, and read again when they change;
+	// ClientCA verifies who calls.
+	ServingCert, ServingKey, ClientCA string
+
+	// SystemdCgroups selects the systemd cgroup driver instead of cgroupfs.
+	SystemdCgroups bool
+	// ResolvConf is what pods with dnsPolicy Default get.
+	ResolvConf string
+
+	Args []string // --kubelet-arg
+}
+
+// New parses and validates all flags; nothing is started.
+func New(cfg Config) (lifecycle.Component, error) {
+	server, err := serverOptions(cfg)
+	if err != nil {
+		return lifecycle.Component{}, err
+	}
+	run := func(ctx context.Context, ready func()) error { return run(ctx, cfg, server, ready) }
+	return lifecycle.Component{Name: "kubelet", Run: run, StopTimeout: stopTimeout}, nil
+}
+
+// CgroupRoot is where all pods' cgroups lie, after flags; "" is the root.
+func CgroupRoot(args []string) string {
+	root := ""
+	for _, arg := range args {
+		if _, value, ok := strings.Cut(arg, "="); ok && componentargs.Name(arg) == "cgroup-root" {
+			root = value
+		}
+	}
+	return root
+}
+
+func serverOptions(cfg Config) (*options.KubeletServer, error) {
+	flags := options.NewKubeletFlags()
+	config, err := options.NewKubeletConfiguration()
+	if err != nil {
+		return nil, err
+	}
+	apply(cfg, flags, config)
+	fs := pflag.NewFlagSet("kubelet", pflag.ContinueOnError)
+	flags.AddFlags(fs)
+	options.AddKubeletConfigFlags(fs, config)
+	if err := componentargs.Parse(fs, "kubelet-arg", defaults(cfg), cfg.Args); err != nil {
+		return nil, err
+	}
+	if flags.KubeletConfigFile != "" || flags.KubeletDropinConfigDirectory != "" {
+		return nil, fmt.Errorf("--kubelet-arg: config and config-dir are not taken: brink composes the kubelet's configuration; pass single settings as --kubelet-arg=NAME=VALUE")
+	}
+	if err := utilfeature.DefaultMutableFeatureGate.SetFromMap(config.FeatureGates); err != nil {
+		return nil, fmt.Errorf("--kubelet-arg=feature-gates: %w", err)
+	}
+	if err := options.ValidateKubeletFlags(flags); err != nil {
+		// Upstream explains labels in two lines.
+		return nil, fmt.Errorf("checking --kubelet-arg and --node-label: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+	if err := validation.ValidateKubeletConfiguration(config, utilfeature.DefaultFeatureGate); err != nil {
+		return nil, fmt.Errorf("checking --kubelet-arg: %w", err)
+	}
+	return &options.KubeletServer{KubeletFlags: *flags, KubeletConfiguration: *config}, nil
+}
+
+// defaults are settings that exist as flags, so that the user's replace them.
+func defaults(cfg Config) []string {
+	args := []string{
+		"hostname-override=" + cfg.NodeName,
+		"root-dir=" + cfg.RootDir,
+		"cert-dir=" + cfg.CertDir,
+		"pod-manifest-path=" + cfg.ManifestDir,
+		"container-runtime-endpoint=unix://" + cfg.CRISocket,
+		"cluster-domain=" + cfg.ClusterDomain,
+		"cluster-dns=" + joinAddrs(cfg.ClusterDNS),
+		"node-ip=" + joinAddrs(cfg.NodeIPs),
+		"resolv-conf=" + cfg.ResolvConf,
+		"fail-swap-on=false",
+		"healthz-port=0",
+		"read-only-port=0",
+		// The defaults of 10 and 15 percent are gigabytes of a large card.
+		"eviction-hard=imagefs.available<5%,nodefs.available<5%,memory.available<100Mi,nodefs.inodesFree<5%",
+		"eviction-minimum-reclaim=imagefs.available=10%,nodefs.available=10%",
+	}
+	if cfg.SystemdCgroups {
+		args = append(args, "cgroup-driver=systemd")
+	} else {
+		args = append(args, "cgroup-driver=cgroupfs")
+	}
+	if len(cfg.Labels) > 0 {
+		args = append(args, "node-labels="+strings.Join(cfg.Labels, ","))
+	}
+	if len(cfg.Taints) > 0 {
+		args = append(args, "register-with-taints="+strings.Join(cfg.Taints, ","))
+	}
+	return args
+}
+
+// apply sets what has no flag, or must not be unset by one.
+func apply(cfg Config, flags *options.KubeletFlags, config *kubeletconfig.KubeletConfiguration) {
+	// Not a path: it only tells upstream that there is an API server. Clients
+	// are handed over ready-made.
+	flags.KubeConfig = "in-memory"
+	config.Authentication.Anonymous.Enabled = false
+	config.Authentication.Webhook.Enabled = true
+	config.Authentication.X509.ClientCAFile = cfg.ClientCA
+	config.Authorization.Mode = kubeletconfig.KubeletAuthorizationModeWebhook
+	config.TLSCertFile, config.TLSPrivateKeyFile = cfg.ServingCert, cfg.ServingKey
+	config.PodLogsDir = cfg.PodLogsDir
+	config.VolumePluginDir = filepath.Join(cfg.RootDir, "volumeplugins")
+	// Boards with cgroup v1 still exist; upstream refuses them by default.
+	config.FailCgroupV1 = false
+	config.MemorySwap.SwapBehavior = "NoSwap"
+	config.EnableServer = true
+}
+
+func joinAddrs(addrs []netip.Addr) string {
+	var out []string
+	for _, a := range addrs {
+		out = append(out, a.String())
+	}
+	return strings.Join(out, ",")
+}
+
+// run starts the kubelet. It is ready when its node is registered.
+func run(ctx context.Context, cfg Config, server *options.KubeletServer, ready func()) error {
+	for _, dir := range []string{cfg.RootDir, cfg.PodLogsDir, cfg.ManifestDir, cfg.CertDir} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	deps, err := dependencies(ctx, cfg, server)
+	if err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	go func() { done <- app.Run(ctx, server, deps, utilfeature.DefaultFeatureGate) }()
+	registered := make(chan struct{})
+	go func() {
+		if waitRegistered(ctx, deps.KubeClient, cfg.NodeName) == nil {
+			close(registered)
+		}
+	}()
+	select {
+	case err := <-done:
+		return ended(ctx, err)
+	case <-registered:
+		ready()
+		return ended(ctx, <-done)
+	}
+}
+
+// ended adds what upstream leaves out: returning before being told to is an
+// error also when Run says nil.
+func ended(ctx context.Context, err error) error {
+	if err == nil && ctx.Err() == nil {
+		return fmt.Errorf("the kubelet returned without an error")
+	}
+	return err
+}
+
+// dependencies are upstream's, with the API clients that upstream would build
+// from a kubeconfig.
+func dependencies(ctx context.Context, cfg Config, server *options.KubeletServer) (*kubelet.Dependencies, error) {
+	deps, err := app.UnsecuredDependencies(ctx, server, utilfeature.DefaultFeatureGate)
+	if err != nil {
+		return nil, err
+	}
+	if deps.KubeClient, err = kubernetes.NewForConfig(cfg.API); err != nil {
+		return nil, err
+	}
+	eventConfig := rest.CopyConfig(cfg.API)
+	eventConfig.QPS, eventConfig.Burst = float32(server.EventRecordQPS), int(server.EventBurst)
+	if deps.EventClient, err = typedcorev1.NewForConfig(eventConfig); err != nil {
+		return nil, err
+	}
+	// A heartbeat that hangs must not outlive the period of heartbeats.
+	heartbeat := rest.CopyConfig(cfg.API)
+	heartbeat.Timeout = min(server.NodeStatusUpdateFrequency.Duration, time.Duration(server.NodeLeaseDurationSeconds)*time.Second)
+	heartbeat.QPS = -1
+	if deps.HeartbeatClient, err = kubernetes.NewForConfig(heartbeat); err != nil {
+		return nil, err
+	}
+	transport, err := rest.TransportFor(cfg.API)
+	if err != nil {
+		return nil, err
+	}
+	deps.OnHeartbeatFailure = func() { closeIdle(transport) }
+	return deps, nil
+}
+
+// closeIdle drops connections that may have died with a lost link.
+func closeIdle(t http.RoundTripper) {
+	if c, ok := t.(interface{ CloseIdleConnections() }); ok {
+		c.CloseIdleConnections()
+	}
+}
+
+// waitRegistered waits for the node object.
+func waitRegistered(ctx context.Context, client kubernetes.Interface, name string) error {
+	return poll(ctx, client, name, func(*corev1.Node) bool { return true })
+}

@@ -1,0 +1,250 @@
+package kubelet
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/rest"
+)
+
+func plausible(args ...string) Config {
+	return Config{
+		NodeName:      "node-1",
+		NodeIPs:       []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")},
+		Labels:        []string{"room=kitchen", "floor=2"},
+		Taints:        []string{"edge=yes:NoSchedule"},
+		ClusterDNS:    []netip.Addr{netip.MustParseAddr("10.43.0.10")},
+		ClusterDomain: "cluster.local",
+		CRISocket:     "/run/brink/containerd/containerd.sock",
+		RootDir:       "/nowhere/kubelet", PodLogsDir: "/nowhere/pod-logs", ManifestDir: "/nowhere/manifests", CertDir: "/nowhere/pki",
+		ServingCert: "/nowhere/kubelet.crt", ServingKey: "/nowhere/kubelet.key", ClientCA: "/nowhere/ca.crt",
+		ResolvConf: "/etc/resolv.conf",
+		Args:       args,
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	server, err := serverOptions(plausible())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if server.HostnameOverride != "node-1" || server.NodeIP != "192.0.2.1,2001:db8::1" || server.NodeLabels["room"] != "kitchen" || server.NodeLabels["floor"] != "2" {
+		t.Errorf("the node is %q at %q with labels %v", server.HostnameOverride, server.NodeIP, server.NodeLabels)
+	}
+	if taint := (corev1.Taint{Key: "edge", Value: "yes", Effect: corev1.TaintEffectNoSchedule}); !slices.Equal(server.RegisterWithTaints, []corev1.Taint{taint}) {
+		t.Errorf("taints are %v", server.RegisterWithTaints)
+	}
+	if server.ContainerRuntimeEndpoint != "unix:///run/brink/containerd/containerd.sock" || server.CgroupDriver != "cgroupfs" {
+		t.Errorf("runtime %q, cgroup driver %q", server.ContainerRuntimeEndpoint, server.CgroupDriver)
+	}
+	if server.FailCgroupV1 || server.FailSwapOn {
+		t.Error("cgroup v1 or swap would end the kubelet")
+	}
+	// Who may talk to the kubelet.
+	if server.Authentication.Anonymous.Enabled || !server.Authentication.Webhook.Enabled || server.Authorization.Mode != "Webhook" ||
+		server.Authentication.X509.ClientCAFile != "/nowhere/ca.crt" || server.ReadOnlyPort != 0 || server.HealthzPort != 0 {
+		t.Errorf("the kubelet's port is open: %+v %+v", server.Authentication, server.Authorization)
+	}
+}
+
+func TestSystemdCgroups(t *testing.T) {
+	cfg := plausible()
+	cfg.SystemdCgroups = true
+	server, err := serverOptions(cfg)
+	if err != nil || server.CgroupDriver != "systemd" {
+		t.Errorf("cgroup driver %q (%v)", server.CgroupDriver, err)
+	}
+}
+
+func TestUserWins(t *testing.T) {
+	server, err := serverOptions(plausible("max-pods=7", "--fail-swap-on", "eviction_hard=memory.available<1Mi", "node-labels=room=bath"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if server.MaxPods != 7 || !server.FailSwapOn {
+		t.Errorf("max pods %d, fail on swap %t", server.MaxPods, server.FailSwapOn)
+	}
+	if got := server.EvictionHard; len(got) != 1 || got["memory.available"] != "1Mi" {
+		t.Errorf("eviction is %v, want the user's alone", got)
+	}
+	if got := server.NodeLabels; len(got) != 1 || got["room"] != "bath" {
+		t.Errorf("labels are %v, want the user's alone", got)
+	}
+}
+
+func TestBadArgs(t *testing.T) {
+	tests := []struct{ arg, want string }{
+		{"nonsense=1", `--kubelet-arg=nonsense=1: there is no flag "nonsense"`},
+		{"max-pods=many", "--kubelet-arg=max-pods=many: "},
+		{"max-pods=-1", "checking --kubelet-arg: "},
+		{"node-labels=kubernetes.io/mine=1", "checking --kubelet-arg and --node-label: "},
+		{"config=/etc/kubelet.yaml", "--kubelet-arg: config and config-dir are not taken"},
+		{"config-dir=/etc/kubelet.d", "--kubelet-arg: config and config-dir are not taken"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.arg, func(t *testing.T) {
+			_, err := New(plausible(tt.arg))
+			if err == nil || !strings.HasPrefix(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("got %v, want one line that begins with %q", err, tt.want)
+			}
+		})
+	}
+}
+
+// badGate makes the test binary do nothing but meet a bad feature gate: gates
+// are process globals, and a bad one stays.
+const badGate = "BRINK_TEST_BAD_GATE"
+
+func TestBadFeatureGate(t *testing.T) {
+	if os.Getenv(badGate) != "" {
+		_, err := New(plausible("feature-gates=NoSuchGate=true"))
+		if want := "--kubelet-arg=feature-gates: unrecognized feature gate: NoSuchGate"; err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+		return
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestBadFeatureGate$")
+	cmd.Env = append(os.Environ(), badGate+"=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func TestCgroupRoot(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		args []string
+		want string
+	}{
+		{nil, ""},
+		{[]string{"max-pods=3"}, ""},
+		{[]string{"cgroup-root=/edge"}, "/edge"},
+		{[]string{"--cgroup-root=/edge"}, "/edge"},
+		{[]string{"cgroup_root=/edge"}, "/edge"}, // as the kubelet reads it
+		{[]string{"cgroup-root=/a", "max-pods=3", "cgroup-root=/b"}, "/b"},
+		{[]string{"cgroup-roots=/edge"}, ""},
+	}
+	for _, tt := range tests {
+		if got := CgroupRoot(tt.args); got != tt.want {
+			t.Errorf("%q: got %q, want %q", tt.args, got, tt.want)
+		}
+	}
+}
+
+func TestIsReady(t *testing.T) {
+	t.Parallel()
+	started := time.Date(2026, 1, 2, 3, 4, 5, 600_000_000, time.UTC)
+	condition := func(kind corev1.NodeConditionType, status corev1.ConditionStatus, after time.Duration) corev1.NodeCondition {
+		// The API keeps whole seconds.
+		return corev1.NodeCondition{Type: kind, Status: status, LastHeartbeatTime: metav1.NewTime(started.Add(after).Truncate(time.Second))}
+	}
+	tests := []struct {
+		name       string
+		conditions []corev1.NodeCondition
+		want       bool
+	}{
+		{"no conditions", nil, false},
+		{"ready", []corev1.NodeCondition{condition("Ready", "True", time.Minute)}, true},
+		{"reported within the second of the start", []corev1.NodeCondition{condition("Ready", "True", 100*time.Millisecond)}, true},
+		{"reported by the process before", []corev1.NodeCondition{condition("Ready", "True", -time.Minute)}, false},
+		{"not ready", []corev1.NodeCondition{condition("Ready", "False", time.Minute)}, false},
+		{"unknown", []corev1.NodeCondition{condition("Ready", "Unknown", time.Minute)}, false},
+		{"another condition", []corev1.NodeCondition{condition("DiskPressure", "True", time.Minute)}, false},
+		{"among others", []corev1.NodeCondition{condition("DiskPressure", "False", time.Minute), condition("Ready", "True", time.Minute)}, true},
+	}
+	for _, tt := range tests {
+		node := &corev1.Node{Status: corev1.NodeStatus{Conditions: tt.conditions}}
+		if got := IsReady(node, started); got != tt.want {
+			t.Errorf("%s: got %t", tt.name, got)
+		}
+	}
+}
+
+func TestWaitNode(t *testing.T) {
+	t.Parallel()
+	client := fake.NewClientset()
+	hasRange := func(n *corev1.Node) bool { return n.Spec.PodCIDR != "" }
+	found := make(chan *corev1.Node, 1)
+	go func() {
+		node, err := WaitNode(t.Context(), client, "node-1", hasRange)
+		if err != nil {
+			t.Error(err)
+		}
+		found <- node
+	}()
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-1"}}
+	time.Sleep(2 * retry) // the fake's watches show no past
+	if err := client.Tracker().Add(node); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-found:
+		t.Fatal("found a node without an address range")
+	case <-time.After(2 * retry):
+	}
+	node = node.DeepCopy()
+	node.Spec.PodCIDR = "10.42.0.0/24"
+	if _, err := client.CoreV1().Nodes().Update(t.Context(), node, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case got := <-found:
+		if got.Spec.PodCIDR != "10.42.0.0/24" {
+			t.Errorf("got a node with %q", got.Spec.PodCIDR)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("the node with an address range was not noticed")
+	}
+}
+
+// TestWaitNodeEndsWithItsContext has an API server that never sends an event.
+func TestWaitNodeEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	}))
+	t.Cleanup(server.Close)
+	client, err := kubernetes.NewForConfig(&rest.Config{Host: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	node, err := WaitNode(ctx, client, "node-1", func(*corev1.Node) bool { return true })
+	if node != nil || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, %v", node, err)
+	}
+}
+
+func TestEnded(t *testing.T) {
+	t.Parallel()
+	running, stopped := context.Background(), func() context.Context {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		return ctx
+	}()
+	if err := ended(running, nil); err == nil {
+		t.Error("a kubelet that returns by itself without an error has not failed")
+	}
+	if err := ended(stopped, nil); err != nil {
+		t.Errorf("a kubelet that was told to stop: %v", err)
+	}
+	broken := errors.New("broken")
+	if err := ended(running, broken); !errors.Is(err, broken) {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,263 @@
+// Package proxy embeds kube-proxy in nftables mode: ClusterIPs, NodePorts and
+// all else that a Service means on a node. It imports k8s.io/kubernetes.
+//
+// Upstream's constructor builds its own API client from a kubeconfig, so the
+// ProxyServer is put together here from its exported parts, and run by
+// upstream's Run.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os/exec"
+	"reflect"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/pflag"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/kubernetes/cmd/kube-proxy/app"
+	"k8s.io/kubernetes/pkg/proxy"
+	proxyconfig "k8s.io/kubernetes/pkg/proxy/apis/config"
+	proxyscheme "k8s.io/kubernetes/pkg/proxy/apis/config/scheme"
+	"k8s.io/kubernetes/pkg/proxy/conntrack"
+	"k8s.io/kubernetes/pkg/proxy/healthcheck"
+	"k8s.io/kubernetes/pkg/proxy/nftables"
+	proxyutil "k8s.io/kubernetes/pkg/proxy/util"
+	netutils "k8s.io/utils/net"
+
+	"brink/internal/componentargs"
+	"brink/internal/lifecycle"
+)
+
+// Config says which node's traffic to serve.
+type Config struct {
+	NodeName     string
+	NodeIPs      []netip.Addr
+	ClusterCIDRs []netip.Prefix
+	API          *rest.Config // as system:kube-proxy
+	Args         []string     // --kube-proxy-arg
+}
+
+// New parses and validates all flags; nothing is started.
+func New(cfg Config) (lifecycle.Component, error) {
+	config, err := parse(cfg)
+	if err != nil {
+		return lifecycle.Component{}, err
+	}
+	run := func(ctx context.Context, ready func()) error { return run(ctx, cfg, config, ready) }
+	return lifecycle.Component{Name: "service-proxy", Run: run, StopTimeout: 5 * time.Second}, nil
+}
+
+func parse(cfg Config) (*proxyconfig.KubeProxyConfiguration, error) {
+	opts := app.NewOptions()
+	fs := pflag.NewFlagSet("kube-proxy", pflag.ContinueOnError)
+	opts.AddFlags(fs)
+	defaults := []string{
+		"proxy-mode=nftables",
+		"hostname-override=" + cfg.NodeName,
+		"cluster-cidr=" + joinPrefixes(cfg.ClusterCIDRs),
+		"healthz-bind-address=0.0.0.0:10256",
+	}
+	if err := componentargs.Parse(fs, "kube-proxy-arg", defaults, cfg.Args); err != nil {
+		return nil, err
+	}
+	if opts.ConfigFile != "" {
+		return nil, fmt.Errorf("--kube-proxy-arg: config is not taken; pass single settings as --kube-proxy-arg=NAME=VALUE")
+	}
+	if err := opts.Complete(fs); err != nil {
+		return nil, fmt.Errorf("checking --kube-proxy-arg: %w", err)
+	}
+	if err := opts.Validate(); err != nil {
+		return nil, fmt.Errorf("checking --kube-proxy-arg: %w", err)
+	}
+	config := configOf(opts)
+	if config.Mode != proxyconfig.ProxyModeNFTables {
+		return nil, fmt.Errorf("--kube-proxy-arg=proxy-mode=%s: brink serves Services by nftables only", config.Mode)
+	}
+	if !asksForMetrics(cfg.Args) {
+		// Its metrics are in the process's registry, which the kubelet and
+		// the API server serve with authentication. Upstream's flags cannot
+		// say "off": an empty address is not valid, and port 0 becomes one.
+		config.MetricsBindAddress = ""
+	}
+	return config, nil
+}
+
+// asksForMetrics says whether the user wants a port for metrics, which no port
+// number of ours must switch off.
+func asksForMetrics(args []string) bool {
+	return slices.ContainsFunc(args, func(arg string) bool { return componentargs.Name(arg) == "metrics-bind-address" })
+}
+
+// configOf reads the configuration that the flags were parsed into. Upstream
+// keeps it in an unexported field and exports no accessor; a test notices when
+// the field moves.
+func configOf(opts *app.Options) *proxyconfig.KubeProxyConfiguration {
+	field := reflect.ValueOf(opts).Elem().FieldByName("config")
+	return (*proxyconfig.KubeProxyConfiguration)(field.UnsafePointer())
+}
+
+func joinPrefixes(prefixes []netip.Prefix) string {
+	var out []string
+	for _, p := range prefixes {
+		out = append(out, p.String())
+	}
+	return strings.Join(out, ",")
+}
+
+// run serves until ctx is done. It is ready when the first rules are written.
+func run(ctx context.Context, cfg Config, config *proxyconfig.KubeProxyConfiguration, ready func()) error {
+	server, err := newServer(ctx, cfg, config)
+	if err != nil {
+		return err
+	}
+	// Upstream's Run watches no context; it ends with the process.
+	done := make(chan error, 1)
+	go func() { done <- server.Run(ctx) }()
+	go func() {
+		if waitSynced(ctx, server.HealthzServer) {
+			ready()
+		}
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+func newServer(ctx context.Context, cfg Config, config *proxyconfig.KubeProxyConfiguration) (*app.ProxyServer, error) {
+	client, err := kubernetes.NewForConfig(cfg.API)
+	if err != nil {
+		return nil, err
+	}
+	node, err := proxy.NewNodeManager(ctx, client, config.ConfigSyncPeriod.Duration, cfg.NodeName, false)
+	if err != nil {
+		return nil, err
+	}
+	if err := conntrack.SetSysctls(ctx, &config.Linux.Conntrack); errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+		// The limit is the machine's; in a container or a network namespace
+		// it can be read only, and whoever owns the machine has chosen it.
+		slog.Info("connection tracking limits are left as they are", "component", "service-proxy", "reason", err)
+	} else if err != nil {
+		return nil, fmt.Errorf("setting conntrack limits: %w", err)
+	}
+	s := &app.ProxyServer{
+		Config:        config,
+		Client:        client,
+		NodeName:      cfg.NodeName,
+		NodeRef:       &corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: cfg.NodeName},
+		NodeManager:   node,
+		Broadcaster:   events.NewBroadcaster(&events.EventSinkImpl{Interface: client.EventsV1()}),
+		HealthzServer: healthcheck.NewProxyHealthServer(config.HealthzBindAddress, 2*config.SyncPeriod.Duration, node),
+	}
+	s.Recorder = s.Broadcaster.NewRecorder(proxyscheme.Scheme, "kube-proxy")
+	s.PrimaryIPFamily, s.NodeIPs = families(cfg.NodeIPs)
+	resolvePrimary(config, cfg.NodeIPs)
+	s.Proxier, err = newProxier(ctx, cfg, s)
+	return s, err
+}
+
+// newProxier serves both families where the kernel has both, as upstream does.
+func newProxier(ctx context.Context, cfg Config, s *app.ProxyServer) (proxy.Provider, error) {
+	c := s.Config
+	local := localDetectors(cfg.ClusterCIDRs)
+	if hasIPv6() {
+		return nftables.NewDualStackProxier(ctx, c.SyncPeriod.Duration, c.MinSyncPeriod.Duration, c.Linux.MasqueradeAll, int(*c.NFTables.MasqueradeBit),
+			local, s.NodeName, s.NodeIPs, s.Recorder, s.HealthzServer, c.NodePortAddresses, false)
+	}
+	family := s.PrimaryIPFamily
+	return nftables.NewProxier(ctx, family, c.SyncPeriod.Duration, c.MinSyncPeriod.Duration, c.Linux.MasqueradeAll, int(*c.NFTables.MasqueradeBit),
+		local[family], s.NodeName, s.NodeIPs[family], s.Recorder, s.HealthzServer, c.NodePortAddresses, false)
+}
+
+// localDetectors tell pods' traffic by its source address.
+func localDetectors(clusterCIDRs []netip.Prefix) map[corev1.IPFamily]proxyutil.LocalTrafficDetector {
+	local := map[corev1.IPFamily]proxyutil.LocalTrafficDetector{
+		corev1.IPv4Protocol: proxyutil.NewNoOpLocalDetector(),
+		corev1.IPv6Protocol: proxyutil.NewNoOpLocalDetector(),
+	}
+	for _, p := range clusterCIDRs {
+		local[familyOf(p.Addr())] = proxyutil.NewDetectLocalByCIDR(p.String())
+	}
+	return local
+}
+
+// families returns the primary family, that of the first address, and one
+// address a family, loopback where the node has none.
+func families(nodeIPs []netip.Addr) (corev1.IPFamily, map[corev1.IPFamily]net.IP) {
+	ips := map[corev1.IPFamily]net.IP{
+		corev1.IPv4Protocol: netutils.ParseIPSloppy("127.0.0.1"),
+		corev1.IPv6Protocol: netutils.ParseIPSloppy("::1"),
+	}
+	primary := corev1.IPv4Protocol
+	for i, a := range nodeIPs {
+		if i == 0 {
+			primary = familyOf(a)
+		}
+		ips[familyOf(a)] = net.IP(a.AsSlice())
+	}
+	return primary, ips
+}
+
+// resolvePrimary puts the node's addresses in place of the word "primary",
+// upstream's default for the addresses on which NodePorts are served.
+func resolvePrimary(config *proxyconfig.KubeProxyConfiguration, nodeIPs []netip.Addr) {
+	if !slices.Equal(config.NodePortAddresses, []string{proxyconfig.NodePortAddressesPrimary}) {
+		return
+	}
+	config.NodePortAddresses = nil
+	for _, a := range nodeIPs {
+		config.NodePortAddresses = append(config.NodePortAddresses, netip.PrefixFrom(a, a.BitLen()).String())
+	}
+}
+
+func familyOf(a netip.Addr) corev1.IPFamily {
+	if a.Is4() {
+		return corev1.IPv4Protocol
+	}
+	return corev1.IPv6Protocol
+}
+
+// waitSynced returns true once the proxier has written its first rules.
+func waitSynced(ctx context.Context, health *healthcheck.ProxyHealthServer) bool {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+			if health.Health().Healthy {
+				return true
+			}
+		}
+	}
+}
+
+// Remove deletes the rules that kube-proxy in nftables mode made. They are
+// tables of its own, so nothing of anyone else's is touched.
+func Remove(ctx context.Context) error {
+	for _, family := range []string{"ip", "ip6"} {
+		// "add" makes the delete succeed where there is no table.
+		script := fmt.Sprintf("add table %s kube-proxy\ndelete table %s kube-proxy\n", family, family)
+		cmd := exec.CommandContext(ctx, "nft", "-f", "-")
+		cmd.Stdin = strings.NewReader(script)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("deleting nft table %s kube-proxy: %w: %s", family, err, strings.TrimSpace(string(out)))
+		}
+	}
+	return nil
+}

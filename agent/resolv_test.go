@@ -1,0 +1,31 @@
+package agent
+
+import "testing"
+
+func TestHasReachableServer(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name string
+		text string
+		want bool
+	}{
+		{"empty", "", false},
+		{"one server", "nameserver 192.0.2.53\n", true},
+		{"no newline at the end", "search example.org\nnameserver 192.0.2.53", true},
+		{"IPv6", "nameserver 2001:db8::53\n", true},
+		{"link-local with a zone", "nameserver fe80::1%eth0\n", true},
+		{"systemd-resolved's stub", "# by resolved\nnameserver 127.0.0.53\noptions edns0 trust-ad\n", false},
+		{"dnsmasq on this host", "nameserver 127.0.0.1\nnameserver ::1\n", false},
+		{"stub and a real one", "nameserver 127.0.0.53\nnameserver 192.0.2.53\n", true},
+		{"commented out", "#nameserver 192.0.2.53\n; nameserver 192.0.2.53\n", false},
+		{"tabs and spaces", "  nameserver\t 192.0.2.53 \n", true},
+		{"a name is no address", "nameserver dns.example.org\n", false},
+		{"no address", "nameserver\n", false},
+		{"another word", "nameservers 192.0.2.53\n", false},
+	}
+	for _, tt := range tests {
+		if got := hasReachableServer(tt.text); got != tt.want {
+			t.Errorf("%s: got %t", tt.name, got)
+		}
+	}
+}
