@@ -1,0 +1,161 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"brink/internal/componentargs"
+	"brink/internal/host"
+	"brink/runtime"
+	"brink/server/pki"
+)
+
+// buildTime is set by the linker, in seconds since 1970: a clock that shows
+// less is wrong.
+var buildTime = "0"
+
+// Ports that every node opens, beside the API server's own.
+const (
+	kubeletPort     = 10250
+	proxyHealthPort = 10256
+)
+
+func checkCommand() *cli.Command {
+	flags := serverFlags()
+	return &cli.Command{
+		Name:     "check",
+		Usage:    "look whether this machine can be a node, before and after",
+		Category: "Look",
+		Description: "Takes the flags and the configuration file of `brink server`. Exits with 1 when something\n" +
+			"fails that keeps a node from working; warnings do not.",
+		Flags: append(flags, outputFlag()),
+		Action: func(c *cli.Context) error {
+			asJSON, err := wantsJSON(c)
+			if err != nil {
+				return err
+			}
+			if err := applyConfigFile(c, flags); err != nil {
+				return err
+			}
+			s, err := readSettings(c)
+			if err != nil {
+				return err
+			}
+			if err := s.server.Validate(); err != nil {
+				return err
+			}
+			if _, err := runtime.ReadRegistries(s.agent.RegistriesFile); err != nil {
+				return err
+			}
+			status, _ := askStatus(c.Context, s.layout) // no brink running is fine
+			return printChecks(hostChecks(s, status.PID), asJSON)
+		},
+	}
+}
+
+func printChecks(checks []host.Check, asJSON bool) error {
+	failed := 0
+	for _, check := range checks {
+		if check.Result == host.Fail {
+			failed++
+		}
+	}
+	if asJSON {
+		if err := printJSON(checks); err != nil {
+			return err
+		}
+	} else {
+		w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+		for _, check := range checks {
+			fmt.Fprintf(w, "%s\t%s\t%s\n", check.Result, check.Name, withFix(check))
+		}
+		if err := w.Flush(); err != nil {
+			return err
+		}
+	}
+	if failed > 0 {
+		return fmt.Errorf("%d of %d checks failed", failed, len(checks))
+	}
+	return nil
+}
+
+func withFix(check host.Check) string {
+	if check.Fix == "" {
+		return check.Message
+	}
+	return check.Message + ": " + check.Fix
+}
+
+// hostChecks are those of `brink check` and of every start. pid is that of a
+// brink that runs on the data directory, 0 when none does.
+func hostChecks(s settings, pid int) []host.Check {
+	opts := host.CheckOptions{
+		DataDir:   s.layout.Data(),
+		NodeName:  s.server.NodeName,
+		NotBefore: builtAt(),
+		PID:       pid,
+		Ports:     []host.Port{{Number: uint16(s.server.Port), Address: listenAddress(s), For: "API server", Flag: "--https-listen-port"}},
+	}
+	if !s.disableAgent {
+		opts.Ports = append(opts.Ports,
+			host.Port{Number: portOf(s.agent.KubeletArgs, "port", kubeletPort), For: "kubelet", Flag: "--kubelet-arg=port=PORT"},
+			host.Port{Number: portOf(s.agent.ProxyArgs, "healthz-bind-address", proxyHealthPort), For: "service proxy's health", Flag: "--kube-proxy-arg=healthz-bind-address=ADDRESS:PORT"})
+	}
+	checks := host.Checks(opts)
+	if err := pki.CheckClock(s.layout.TLS(), time.Now()); err != nil {
+		checks = append(checks, host.Check{Name: "certificates", Result: host.Fail, Message: err.Error()})
+	}
+	return checks
+}
+
+// portOf is the port that a pass-through flag moves a listener to: a number, or
+// what follows the last colon of an address.
+func portOf(args []string, flag string, standard uint16) uint16 {
+	port := standard
+	for _, arg := range args {
+		if componentargs.Name(arg) != flag {
+			continue
+		}
+		_, value, _ := strings.Cut(arg, "=")
+		if n, err := strconv.ParseUint(value[strings.LastIndex(value, ":")+1:], 10, 16); err == nil {
+			port = uint16(n)
+		}
+	}
+	return port
+}
+
+func listenAddress(s settings) netip.Addr {
+	if s.server.BindAddress.IsUnspecified() {
+		return netip.Addr{}
+	}
+	return s.server.BindAddress
+}
+
+func builtAt() time.Time {
+	seconds, err := strconv.ParseInt(buildTime, 10, 64)
+	if err != nil || seconds == 0 {
+		return time.Time{}
+	}
+	return time.Unix(seconds, 0)
+}
+
+// notRoot is the error of a start without root. Other checks fail then too, for
+// no reason of their own.
+func notRoot(s settings) error {
+	isOther := func(c host.Check) bool { return c.Name != "root" }
+	return host.Failed(slices.DeleteFunc(hostChecks(s, os.Getpid()), isOther))
+}
+
+// checkHost refuses to start on a machine that cannot work, before anything
+// has been written or started.
+func checkHost(s settings) error {
+	return host.Failed(hostChecks(s, os.Getpid()))
+}

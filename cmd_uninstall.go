@@ -1,0 +1,223 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
+
+	"brink/agent"
+	"brink/internal/configfile"
+	"brink/internal/layout"
+)
+
+// stopLimit is more than all components' deadlines together.
+const stopLimit = 90 * time.Second
+
+func uninstallCommand() *cli.Command {
+	return &cli.Command{
+		Name:     "uninstall",
+		Usage:    "remove the node from this machine: pods, mounts, network, cgroups and files",
+		Category: "Run",
+		Description: "Stops brink if it runs. Removes what brink made, and only that; what stays is told, with the\n" +
+			"reason, and the command can be given again. Kernel settings (ip_forward) and the configuration\n" +
+			"in " + layout.ConfigDir + " stay. The data directory is that of the configuration file unless given.",
+		Flags: []cli.Flag{
+			dataDirFlag(),
+			configFlag(),
+			&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask"},
+			&cli.BoolFlag{Name: "keep-data", Usage: "take down pods, mounts, network and cgroups, keep all files: the next start brings the node back"},
+		},
+		Action: func(c *cli.Context) error {
+			if c.NArg() > 0 {
+				return fmt.Errorf("brink uninstall takes no arguments, got %q", c.Args().First())
+			}
+			l, err := installedLayout(c)
+			if err != nil {
+				return err
+			}
+			return runUninstall(c.Context, l, c.Bool("keep-data"), c.Bool("yes"))
+		},
+	}
+}
+
+// installedLayout is that of the configuration file's data-dir, unless one is
+// given.
+func installedLayout(c *cli.Context) (layout.Layout, error) {
+	if !c.IsSet("data-dir") {
+		values, err := readConfigFile(c, serverFlags())
+		if err != nil {
+			return layout.Layout{}, fmt.Errorf("%w\nto uninstall without the configuration file give --data-dir", err)
+		}
+		isOther := func(v configfile.Value) bool { return v.Key != "data-dir" }
+		if err := configfile.Apply(slices.DeleteFunc(values, isOther), c.IsSet, c.Set); err != nil {
+			return layout.Layout{}, err
+		}
+	}
+	dir, err := dataDir(c)
+	return layout.New(dir), err
+}
+
+func runUninstall(ctx context.Context, l layout.Layout, keepData, yes bool) error {
+	if os.Geteuid() != 0 {
+		return errors.New("only root may uninstall: use sudo")
+	}
+	if err := agent.CheckDataDir(l); err != nil {
+		return err
+	}
+	if !agent.Installed(l) {
+		fmt.Println("nothing of brink is here: no data in", l.Data())
+		return nil
+	}
+	if !yes {
+		if err := confirm(l, keepData); err != nil {
+			return err
+		}
+	}
+	unlock, err := takeOver(ctx, l)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	err = agent.Uninstall(ctx, agent.UninstallConfig{
+		Layout: l, KeepData: keepData,
+		Removed: func(what string) { fmt.Println("removed", what) },
+		Kept:    func(what string) { fmt.Println("kept", what) },
+	})
+	tellKept(l, keepData)
+	return err
+}
+
+// confirm asks at a terminal. Where nobody can answer, nothing is done.
+func confirm(l layout.Layout, keepData bool) error {
+	if !term.IsTerminal(int(os.Stdin.Fd())) {
+		return errors.New("there is no terminal to ask at: give --yes")
+	}
+	what := "the cluster's state, images, volumes and all else that brink keeps in " + l.Data()
+	if keepData {
+		what = "but keeps the files in " + l.Data()
+	}
+	fmt.Printf("This stops brink, ends all of its pods and removes %s.\nType yes to go on: ", what)
+	answer, _ := bufio.NewReader(os.Stdin).ReadString('\n')
+	if strings.TrimSpace(answer) != "yes" {
+		return errors.New("nothing was removed")
+	}
+	return nil
+}
+
+// takeOver stops a brink that runs and takes its lock, so that none starts
+// meanwhile. A data directory that is gone needs no lock.
+func takeOver(ctx context.Context, l layout.Layout) (unlock func(), err error) {
+	if _, err := os.Stat(l.Data()); errors.Is(err, fs.ErrNotExist) {
+		return func() {}, nil
+	}
+	pid, err := runningPID(l)
+	if err != nil {
+		return nil, err
+	}
+	if pid != 0 {
+		if err := stopBrink(ctx, pid); err != nil {
+			return nil, err
+		}
+	}
+	return lockDataDir(l)
+}
+
+// runningPID is the process that holds the lock, 0 when none does. What the
+// lock says is only believed of a process that has the file open.
+func runningPID(l layout.Layout) (int, error) {
+	f, err := os.Open(l.Lock())
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); err == nil {
+		return 0, nil
+	}
+	pid, err := strconv.Atoi(lockHolder(l))
+	if err != nil || pid <= 1 || !hasOpen(pid, f) {
+		return 0, fmt.Errorf("%s is in use by a process that cannot be found from here (pid %s): stop brink first", l.Data(), lockHolder(l))
+	}
+	return pid, nil
+}
+
+func hasOpen(pid int, f *os.File) bool {
+	want, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	for _, path := range files {
+		if has, err := os.Stat(path); err == nil && os.SameFile(has, want) {
+			return true
+		}
+	}
+	return false
+}
+
+// stopBrink ends a process as a user would: politely first.
+func stopBrink(ctx context.Context, pid int) error {
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = p.Release() }()
+	fmt.Printf("stopping brink, pid %d\n", pid)
+	if endsBy(ctx, p, syscall.SIGTERM, stopLimit) {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	fmt.Printf("brink does not stop within %s, killing it\n", stopLimit)
+	if !endsBy(ctx, p, syscall.SIGKILL, stopLimit) {
+		return fmt.Errorf("brink, pid %d, does not end: stop it and try again", pid)
+	}
+	return nil
+}
+
+// endsBy sends the signal and waits. A process that is dead and not reaped by
+// its parent counts as ended: it has let go of everything.
+func endsBy(ctx context.Context, p *os.Process, sig syscall.Signal, limit time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	if errors.Is(p.Signal(sig), os.ErrProcessDone) {
+		return true
+	}
+	for ctx.Err() == nil {
+		exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", p.Pid))
+		if p.Signal(syscall.Signal(0)) != nil || err != nil || exe == "" {
+			return true
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return false
+}
+
+// tellKept names the user's own files, which are no node's.
+func tellKept(l layout.Layout, keepData bool) {
+	if keepData {
+		fmt.Println("kept all files in", l.Data())
+		return
+	}
+	for _, name := range []string{"config.yaml", "config.yaml.d", "registries.yaml"} {
+		path := filepath.Join(layout.ConfigDir, name)
+		if _, err := os.Stat(path); err == nil {
+			fmt.Println("kept", path)
+		}
+	}
+}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/go-logr/logr"
+	"github.com/sirupsen/logrus"
+	"k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+)
+
+// notifySocket is where systemd waits to hear that the node is ready. It is
+// taken out of the environment: the embedded kubelet would report readiness as
+// soon as it has started, and children have no business with it.
+var notifySocket = takeEnv("NOTIFY_SOCKET")
+
+func takeEnv(name string) string {
+	value := os.Getenv(name)
+	os.Unsetenv(name)
+	return value
+}
+
+// setGlobals sets what upstream keeps in process globals, all in one place:
+//
+//   - klog, through which every Kubernetes package logs. Its information lines
+//     are shown with --debug only: a healthy node writes a line a minute to its
+//     journal, and the journal is on the flash card too.
+//   - client-go's handler of API warnings, which are meant for people at a
+//     terminal.
+//   - apimachinery's crash handler: a panic in a goroutine of upstream ends the
+//     process either way, but not before it is in the log.
+//   - logrus' standard logger, which kine uses.
+//
+// verbosity is klog's, as given by a pass-through flag v=N; above 0 it shows
+// Kubernetes' information lines too. The returned log holds back what components say while they start.
+func setGlobals(debug bool, verbosity int) *startLog {
+	level := slog.LevelInfo
+	if debug {
+		level = slog.LevelDebug
+	}
+	handler := slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})
+	slog.SetDefault(slog.New(handler))
+
+	// WATCHDOG_USEC would make the kubelet feed systemd's watchdog for itself
+	// alone.
+	takeEnv("WATCHDOG_USEC")
+	rest.SetDefaultWarningHandler(rest.NoWarnings{})
+	runtime.ReallyCrash = true
+
+	start := newStartLog()
+	// A klog line of verbosity n arrives as level -n.
+	klogLevel := min(level, slog.Level(-verbosity))
+	kubernetes := slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: klogLevel}).WithAttrs([]slog.Attr{slog.String("component", "kubernetes")})
+	logrus.SetLevel(logrus.WarnLevel)
+	switch {
+	case debug:
+		logrus.SetLevel(logrus.DebugLevel)
+		start.drop()
+	case verbosity > 0:
+		start.drop()
+	default:
+		kubernetes = start.wrap(atLeast{slog.LevelWarn, kubernetes})
+	}
+	setVerbosity(verbosity)
+	klog.SetLoggerWithOptions(logr.FromSlogHandler(kubernetes), klog.ContextualLogger(true))
+	logrus.SetOutput(io.Discard)
+	logrus.AddHook(kineHook{handler.WithAttrs([]slog.Attr{slog.String("component", "datastore")})})
+	return start
+}
+
+// setVerbosity sets what klog lets through, process wide.
+func setVerbosity(level int) {
+	var v klog.Level
+	_ = v.Set(strconv.Itoa(level))
+}
+
+// kineHook passes logrus' records to slog.
+type kineHook struct{ handler slog.Handler }
+
+func (kineHook) Levels() []logrus.Level { return logrus.AllLevels }
+
+func (h kineHook) Fire(e *logrus.Entry) error {
+	level := slog.LevelDebug
+	switch e.Level {
+	case logrus.PanicLevel, logrus.FatalLevel, logrus.ErrorLevel:
+		level = slog.LevelError
+	case logrus.WarnLevel:
+		level = slog.LevelWarn
+	case logrus.InfoLevel:
+		level = slog.LevelInfo
+	}
+	ctx := context.Background()
+	if !h.handler.Enabled(ctx, level) {
+		return nil
+	}
+	record := slog.NewRecord(e.Time, level, strings.TrimSpace(e.Message), 0)
+	for key, value := range e.Data {
+		record.Add(key, value)
+	}
+	return h.handler.Handle(ctx, record)
+}
+
+// atLeast drops records below a level.
+type atLeast struct {
+	level slog.Level
+	slog.Handler
+}
+
+func (h atLeast) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= h.level && h.Handler.Enabled(ctx, level)
+}
+
+func (h atLeast) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return atLeast{h.level, h.Handler.WithAttrs(attrs)}
+}
+
+func (h atLeast) WithGroup(name string) slog.Handler {
+	return atLeast{h.level, h.Handler.WithGroup(name)}
+}

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+const (
+	// heldRecords bounds the memory of a start log.
+	heldRecords = 500
+	// startPatience is how long a start may take before its log is shown.
+	startPatience = 30 * time.Second
+)
+
+// startLog holds back what Kubernetes' components log while they start: they
+// begin before each other's work is done and say so, a dozen errors that mean
+// nothing. A start that succeeds drops them; one that fails or takes long shows
+// them all, since then one of them is the reason.
+type startLog struct {
+	mu   sync.Mutex
+	open bool
+	held []func()
+	late *time.Timer
+}
+
+func newStartLog() *startLog {
+	l := &startLog{}
+	l.late = time.AfterFunc(startPatience, l.show)
+	return l
+}
+
+// show prints what was held back and everything from now on.
+func (l *startLog) show() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.late.Stop()
+	for _, print := range l.held {
+		print()
+	}
+	l.held, l.open = nil, true
+}
+
+// drop forgets what was held back and shows everything from now on.
+func (l *startLog) drop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.late.Stop()
+	l.held, l.open = nil, true
+}
+
+// hold keeps print for later, or says that it is not to be kept.
+func (l *startLog) hold(print func()) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open {
+		return false
+	}
+	if len(l.held) == heldRecords {
+		l.held = l.held[1:]
+	}
+	l.held = append(l.held, print)
+	return true
+}
+
+// wrap returns a handler that passes records on through the start log.
+func (l *startLog) wrap(h slog.Handler) slog.Handler { return startHandler{l, h} }
+
+type startHandler struct {
+	log *startLog
+	slog.Handler
+}
+
+func (h startHandler) Handle(ctx context.Context, r slog.Record) error {
+	kept := r.Clone()
+	if h.log.hold(func() { _ = h.Handler.Handle(context.WithoutCancel(ctx), kept) }) {
+		return nil
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+func (h startHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return startHandler{h.log, h.Handler.WithAttrs(attrs)}
+}
+
+func (h startHandler) WithGroup(name string) slog.Handler {
+	return startHandler{h.log, h.Handler.WithGroup(name)}
+}
