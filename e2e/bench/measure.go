@@ -1,0 +1,273 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+// sample is what one run of one side gave, by the keys of metrics.
+type sample map[string]float64
+
+// runOf is one run of one side.
+type runOf struct {
+	ctx      context.Context
+	log      *slog.Logger
+	settings settings
+	machine  *machine
+	node     node
+	profile  bool
+	begun    time.Time // when the node was last started
+	sample   sample
+}
+
+// measure starts a node on a new machine, measures it and removes everything.
+func measure(ctx context.Context, log *slog.Logger, s settings, newNode func(settings, *machine) (node, error), profile bool) (_ sample, err error) {
+	m, err := newMachine()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, m.destroy()) }()
+	n, err := newNode(s, m)
+	if err != nil {
+		return nil, err
+	}
+	r := &runOf{ctx: ctx, log: log.With("machine", m.id), settings: s, machine: m, node: n, profile: profile, sample: sample{}}
+	err = r.measure()
+	if err != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%w\n%s", err, n.logs())
+	}
+	return r.sample, errors.Join(err, n.stop())
+}
+
+func (r *runOf) measure() error {
+	for _, step := range []func() error{
+		r.first, r.startPod, r.settle, r.idle, r.profiles, r.pods, r.api, r.second, r.size,
+	} {
+		if err := step(); err != nil {
+			return err
+		}
+		if err := r.ctx.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// note keeps a figure and tells of it.
+func (r *runOf) note(key string, value float64) {
+	r.sample[key] = value
+	r.log.Info("measured", "what", key, "value", fmt.Sprintf("%.4g", value))
+}
+
+// ready starts the node and returns the time until it is Ready, as a client sees
+// it that asks from before the start.
+func (r *runOf) ready() (float64, error) {
+	r.begun = time.Now()
+	if err := r.node.start(); err != nil {
+		return 0, err
+	}
+	client, err := connect(r.ctx, r.machine, r.node.kubeconfig())
+	if err != nil {
+		return 0, err
+	}
+	err = await(r.ctx, client.CoreV1().Nodes().Watch, r.machine.id, readySince(r.begun))
+	took := time.Since(r.begun)
+	for _, p := range r.node.running() {
+		if n := p.restarted(); n > 0 {
+			r.log.Info("ended by itself and was started again", "program", p.name, "times", n)
+		}
+	}
+	return took.Seconds(), err
+}
+
+func (r *runOf) first() error {
+	took, err := r.ready()
+	r.note("ready", took)
+	return err
+}
+
+// startPod brings the image and one pod, of which every figure from here on is
+// in the presence.
+func (r *runOf) startPod() error {
+	archive := filepath.Join(r.machine.dir, "image.tar")
+	if err := writeImage(archive); err != nil {
+		return err
+	}
+	if err := r.node.importImage(r.ctx, archive); err != nil {
+		return err
+	}
+	client, err := connect(r.ctx, r.machine, r.node.kubeconfig())
+	if err != nil {
+		return err
+	}
+	_, err = deploy(r.ctx, client, "one", 1)
+	r.note("firstpod", time.Since(r.begun).Seconds())
+	return err
+}
+
+func (r *runOf) settle() error {
+	if err := r.sleep(r.settings.settle); err != nil {
+		return err
+	}
+	own, err := memoryOf(pidsOf(r.node.running()))
+	if err != nil {
+		return err
+	}
+	shims, err := memoryOf(r.machine.shims())
+	r.note("pss", float64(own.pss))
+	r.note("anon", float64(own.anon))
+	r.note("shims", float64(shims.pss))
+	return err
+}
+
+func (r *runOf) sleep(d time.Duration) error {
+	r.log.Info("idle", "for", d)
+	select {
+	case <-r.ctx.Done():
+		return r.ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// idle counts what a node without work consumes, and what the rest of the host
+// does at the same time.
+func (r *runOf) idle() error {
+	pids := pidsOf(r.node.running())
+	begun := time.Now()
+	before, hostBefore, err := consumed(pids)
+	if err != nil {
+		return err
+	}
+	if err := r.sleep(r.settings.idle); err != nil {
+		return err
+	}
+	after, hostAfter, err := consumed(pids)
+	if err != nil {
+		return err
+	}
+	if now := pidsOf(r.node.running()); !slices.Equal(pids, now) {
+		return fmt.Errorf("a program ended by itself while idle: processes were %v, now %v", pids, now)
+	}
+	took := time.Since(begun)
+	own := after.cpu - before.cpu
+	r.note("cpu", own.Seconds()/took.Seconds())
+	r.note("disk", float64(after.written-before.written)/took.Hours())
+	// Ticks are rounded here and there: a silent host can come out below zero.
+	r.note("others", max(0, (hostAfter-hostBefore-own).Seconds()/took.Seconds()))
+	return nil
+}
+
+func consumed(pids []int) (own usage, all time.Duration, err error) {
+	own, err = usageOf(pids)
+	if err != nil {
+		return own, 0, err
+	}
+	all, err = hostCPU()
+	return own, all, err
+}
+
+// profiles asks the idle brink where its memory and its time are.
+func (r *runOf) profiles() error {
+	b, isBrink := r.node.(*brinkNode)
+	if !r.profile || !isBrink || r.settings.profiles == "" {
+		return nil
+	}
+	if err := os.MkdirAll(r.settings.profiles, 0o755); err != nil {
+		return err
+	}
+	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", b.statusSocket())
+	}}}
+	for file, query := range map[string]string{
+		"brink-heap.pb.gz": "heap", "brink-memstats.txt": "heap?debug=1", "brink-goroutines.txt": "goroutine?debug=1",
+		"brink-cpu.pb.gz": "profile?seconds=60",
+	} {
+		if err := fetch(r.ctx, client, "http://brink/debug/pprof/"+query, filepath.Join(r.settings.profiles, file)); err != nil {
+			return fmt.Errorf("getting profile %s: %w", query, err)
+		}
+	}
+	return nil
+}
+
+func fetch(ctx context.Context, client *http.Client, url, path string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return errors.New(resp.Status)
+	}
+	out, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, resp.Body)
+	return errors.Join(err, out.Close())
+}
+
+const manyPods = 20
+
+func (r *runOf) pods() error {
+	client, err := connect(r.ctx, r.machine, r.node.kubeconfig())
+	if err != nil {
+		return err
+	}
+	took, err := deploy(r.ctx, client, "many", manyPods)
+	if err != nil {
+		return err
+	}
+	r.note("pods", took.Seconds())
+	// They go again: the rest is measured beside one pod.
+	return undeploy(r.ctx, client, "many")
+}
+
+func (r *runOf) api() error {
+	client, err := connect(r.ctx, r.machine, r.node.kubeconfig())
+	if err != nil {
+		return err
+	}
+	create, list, err := exercise(r.ctx, client)
+	if err != nil {
+		return err
+	}
+	r.note("create50", create.percentile(50).Seconds())
+	r.note("create99", create.percentile(99).Seconds())
+	r.note("list50", list.percentile(50).Seconds())
+	r.note("list99", list.percentile(99).Seconds())
+	return nil
+}
+
+// second is a start with what the first left: one pod and the ConfigMaps.
+func (r *runOf) second() error {
+	if err := r.node.stop(); err != nil {
+		return err
+	}
+	// Heartbeats are in whole seconds: none from before may look like new.
+	if err := r.sleep(2 * time.Second); err != nil {
+		return err
+	}
+	took, err := r.ready()
+	r.note("restart", took)
+	return err
+}
+
+func (r *runOf) size() error {
+	size, err := r.node.size()
+	r.note("size", float64(size))
+	return err
+}

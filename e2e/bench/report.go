@@ -1,0 +1,179 @@
+package main
+
+import (
+	"debug/buildinfo"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"text/template"
+	"time"
+
+	"brink/internal/host"
+)
+
+// metric is a row of the table.
+type metric struct {
+	key, title string
+	format     func(float64) string
+}
+
+var metrics = []metric{
+	{"ready", "Start to Ready, new data directory", seconds},
+	{"firstpod", "Start to first pod Ready, its image imported on the way", seconds},
+	{"restart", "Start to Ready, existing data", seconds},
+	{"pss", "Memory, PSS", megabytes},
+	{"anon", "Memory, anonymous", megabytes},
+	{"shims", "Memory of the shim of the one pod, PSS", megabytes},
+	{"cpu", "CPU when idle, of a core", percent},
+	{"disk", "Written to disk when idle, an hour", megabytes},
+	{"pods", fmt.Sprintf("%d pods of a Deployment Ready", manyPods), seconds},
+	{"create50", "Create a ConfigMap, p50", milliseconds},
+	{"create99", "Create a ConfigMap, p99", milliseconds},
+	{"list50", "List 1,000 ConfigMaps, p50", milliseconds},
+	{"list99", "List 1,000 ConfigMaps, p99", milliseconds},
+	{"size", "Size of the programs", megabytes},
+	{"others", "(CPU of everything else meanwhile, of a core)", percent},
+}
+
+func seconds(v float64) string      { return fmt.Sprintf("%.2f s", v) }
+func milliseconds(v float64) string { return fmt.Sprintf("%.2f ms", v*1e3) }
+func percent(v float64) string      { return fmt.Sprintf("%.2f %%", v*100) }
+func megabytes(v float64) string    { return fmt.Sprintf("%.1f MB", v/1e6) }
+
+// report is everything that was measured.
+type report struct {
+	settings settings
+	begun    time.Time
+	versions string
+	samples  map[string][]sample
+}
+
+// values are those of one side for one metric, in the order of the runs.
+func (r report) values(side, key string) []float64 {
+	var out []float64
+	for _, s := range r.samples[side] {
+		if v, ok := s[key]; ok {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+func median(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	n := len(sorted)
+	if n%2 == 1 {
+		return sorted[n/2]
+	}
+	return (sorted[n/2-1] + sorted[n/2]) / 2
+}
+
+// row is a metric with the median of each side and all runs in short.
+type row struct{ Title, Brink, Separate, Ratio, Runs string }
+
+func (r report) rows() []row {
+	var out []row
+	for _, m := range metrics {
+		b, s := r.values(brinkName, m.key), r.values(separateName, m.key)
+		out = append(out, row{
+			Title: m.title, Brink: cell(m, b), Separate: cell(m, s), Ratio: ratio(m, b, s),
+			Runs: spread(m, b) + " / " + spread(m, s),
+		})
+	}
+	return out
+}
+
+func cell(m metric, values []float64) string {
+	if len(values) == 0 {
+		return "-"
+	}
+	return m.format(median(values))
+}
+
+// ratio is brink's share of the other's figure: below 1 is better.
+func ratio(m metric, brink, separate []float64) string {
+	if m.key == "others" || len(brink) == 0 || len(separate) == 0 || median(separate) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.2f", median(brink)/median(separate))
+}
+
+// spread is the least and the most of all runs.
+func spread(m metric, values []float64) string {
+	if len(values) == 0 {
+		return "-"
+	}
+	least, most := m.format(slices.Min(values)), m.format(slices.Max(values))
+	if least == most {
+		return most
+	}
+	return strings.Fields(least)[0] + "–" + most
+}
+
+var page = template.Must(template.New("").Parse(`| | brink | separate processes | ratio | least–most of {{.Runs}} run{{if gt .Runs 1}}s{{end}}, brink / separate |
+|---|---:|---:|---:|---|
+{{range .Rows}}| {{.Title}} | {{.Brink}} | {{.Separate}} | {{.Ratio}} | {{.Runs}} |
+{{end}}
+- Command: ` + "`{{.Command}}`" + `, {{.Date}}
+- Host: {{.Host}}
+- Versions: {{.Versions}}
+`))
+
+func (r report) markdown() (string, error) {
+	facts, err := host.Look()
+	if err != nil {
+		return "", err
+	}
+	var out strings.Builder
+	err = page.Execute(&out, map[string]any{
+		"Rows":    r.rows(),
+		"Runs":    r.settings.runs,
+		"Command": strings.Join(append([]string{"scripts/bench"}, os.Args[1:]...), " "),
+		"Date":    r.begun.UTC().Format("2006-01-02 15:04 MST"),
+		"Host": fmt.Sprintf("%d cores, %.1f GB memory, Linux %s, %s, cgroup v%d",
+			runtime.NumCPU(), float64(facts.Memory)/1e9, facts.Kernel, facts.Arch, facts.Cgroup.Version),
+		"Versions": r.versions,
+	})
+	return out.String(), err
+}
+
+// versions are those built into the measured programs. They must be the same on
+// both sides, or the table compares releases.
+func versions(s settings) (string, error) {
+	ours, err := modulesOf(s.brink)
+	if err != nil {
+		return "", err
+	}
+	var out []string
+	for path, program := range map[string]string{
+		"k8s.io/kubernetes": "kubelet", "github.com/containerd/containerd/v2": "containerd", "github.com/k3s-io/kine": "kine",
+	} {
+		theirs, err := modulesOf(filepath.Join(s.rival, program))
+		if err != nil {
+			return "", err
+		}
+		if ours[path] != theirs[path] {
+			return "", fmt.Errorf("brink has %s %s but %s is built from %s: run scripts/bench, which builds both", path, ours[path], program, theirs[path])
+		}
+		out = append(out, filepath.Base(strings.TrimSuffix(path, "/v2"))+" "+ours[path])
+	}
+	slices.Sort(out)
+	return strings.Join(append(out, ours[""]), ", "), nil
+}
+
+// modulesOf are the versions of the modules in a program, its own included;
+// under "" is Go's.
+func modulesOf(path string) (map[string]string, error) {
+	info, err := buildinfo.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]string{"": info.GoVersion, info.Main.Path: info.Main.Version}
+	for _, m := range info.Deps {
+		out[m.Path] = m.Version
+	}
+	return out, nil
+}

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+func TestMedian(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		values []float64
+		want   float64
+	}{
+		{[]float64{3}, 3},
+		{[]float64{9, 1, 5}, 5},
+		{[]float64{4, 1, 9, 2}, 3},
+	} {
+		before := slices.Clone(c.values)
+		if got := median(c.values); got != c.want {
+			t.Errorf("median of %v is %v, want %v", before, got, c.want)
+		}
+		if !slices.Equal(before, c.values) {
+			t.Errorf("the order of runs %v became %v", before, c.values)
+		}
+	}
+}
+
+func TestRows(t *testing.T) {
+	t.Parallel()
+	r := report{samples: map[string][]sample{
+		brinkName:    {{"ready": 3, "pss": 100e6}, {"ready": 1, "pss": 100e6}, {"ready": 2, "pss": 100e6}},
+		separateName: {{"ready": 8, "disk": 0}, {"ready": 4, "disk": 0}, {"ready": 5, "disk": 0}},
+	}}
+	got := map[string]row{}
+	for i, row := range r.rows() {
+		got[metrics[i].key] = row
+	}
+	for key, want := range map[string]row{
+		"ready": {Brink: "2.00 s", Separate: "5.00 s", Ratio: "0.40", Runs: "1.00–3.00 s / 4.00–8.00 s"},
+		"pss":   {Brink: "100.0 MB", Separate: "-", Ratio: "", Runs: "100.0 MB / -"},
+		"disk":  {Brink: "-", Separate: "0.0 MB", Ratio: "", Runs: "- / 0.0 MB"},
+	} {
+		want.Title = got[key].Title
+		if got[key] != want {
+			t.Errorf("%s: %+v, want %+v", key, got[key], want)
+		}
+	}
+}
+
+func TestPercentile(t *testing.T) {
+	t.Parallel()
+	var hundred latencies
+	for i := range 100 {
+		hundred = append(hundred, time.Duration(i))
+	}
+	for _, c := range []struct {
+		l    latencies
+		p    int
+		want time.Duration
+	}{
+		{hundred, 50, 50}, {hundred, 99, 99}, {latencies{7}, 99, 7}, {latencies{1, 2}, 50, 2},
+	} {
+		if got := c.l.percentile(c.p); got != c.want {
+			t.Errorf("p%d of %d is %d, want %d", c.p, len(c.l), got, c.want)
+		}
+	}
+}
+
+func TestCPUIn(t *testing.T) {
+	t.Parallel()
+	// A name may hold what looks like the end of the name.
+	got, err := cpuIn("42 (a) R b) S 1 42 42 0 -1 4194560 9 8 7 6 100 20 3 1 20 0 11 0 5 1000 10")
+	if want := 1240 * time.Millisecond; err != nil || got != want {
+		t.Errorf("%v, %v; want %v", got, err, want)
+	}
+	if _, err := cpuIn("42 (short) S 1"); err == nil {
+		t.Error("a line without times was taken")
+	}
+}
+
+func TestParseFields(t *testing.T) {
+	t.Parallel()
+	got := parseFields("55d0-7ffd ---p 00000000 00:00 0    [rollup]\nPss:      2048 kB\nPss_Anon:      12 kB\nwrite_bytes: 4096\n")
+	for name, want := range map[string]int64{"Pss": 2048, "Pss_Anon": 12, "write_bytes": 4096} {
+		if got[name] != want {
+			t.Errorf("%s is %d, want %d", name, got[name], want)
+		}
+	}
+}

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"brink/internal/host"
+	"brink/runtime/payload"
+	"brink/server/pki"
+)
+
+// separateNode is the rival: every component a process of its own, started at
+// one instant by one parent. Its settings are upstream's defaults, save those
+// that brink has too because the cluster or the host needs them, and leader
+// election, which is off as anybody with one server would have it.
+type separateNode struct {
+	*machine
+	tls      pki.Dir
+	tools    payload.Dir // runc, shim, CNI plugins, pause image
+	brink    string      // for its ctr
+	facts    host.Facts
+	endpoint string // of kine; empty is its default
+	programs []*program
+}
+
+const (
+	criSocket  = "/run/containerd/containerd.sock"
+	kineSocket = "/run/kine.sock"
+	apiURL     = "https://127.0.0.1:6443"
+	serviceIP  = "10.43.0.1"
+)
+
+// rivalPrograms are in the order in which they are stopped, reversed.
+var rivalPrograms = []string{
+	"kine", "containerd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy",
+}
+
+func newSeparate(s settings, m *machine) (node, error) {
+	n := &separateNode{machine: m, tls: pki.Dir(filepath.Join(m.dir, "tls")), endpoint: s.kineEndpoint}
+	var err error
+	if n.facts, err = host.Look(); err != nil {
+		return nil, err
+	}
+	if n.tools, err = payload.Unpack(filepath.Join(m.dir, "tools")); err != nil {
+		return nil, err
+	}
+	if n.brink, err = copyProgram(m, s.brink, "brink"); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(n.certify(), n.writeFiles(), m.makeCgroupRoot(n.facts.Cgroup.Version)); err != nil {
+		return nil, err
+	}
+	for _, name := range rivalPrograms {
+		path, err := copyProgram(m, filepath.Join(s.rival, name), name)
+		if err != nil {
+			return nil, err
+		}
+		n.programs = append(n.programs, &program{
+			machine: m, name: name, argv: append([]string{path}, n.args(name)...),
+			env: []string{"PATH=" + n.tools.Bin() + ":/usr/sbin:/usr/bin:/sbin:/bin"},
+		})
+	}
+	return n, nil
+}
+
+// certify makes the authorities and certificates that brink has too, and client
+// certificates for those components that brink reaches in memory.
+func (n *separateNode) certify() error {
+	_, err := pki.Ensure(pki.Config{
+		Dir: string(n.tls), ClusterDomain: "cluster.local", NodeName: n.id,
+		NodeIPs: []netip.Addr{netip.MustParseAddr(nodeIP)}, ServiceIPs: []netip.Addr{netip.MustParseAddr(serviceIP)},
+	})
+	if err != nil {
+		return err
+	}
+	for _, user := range []string{"kube-controller-manager", "kube-scheduler", "kube-proxy"} {
+		cert, key, err := clientCertificate(n.tls, "system:"+user)
+		if err != nil {
+			return fmt.Errorf("making the certificate of %s: %w", user, err)
+		}
+		if err := n.writeKubeconfig(user, cert, key); err != nil {
+			return err
+		}
+	}
+	for file, leaf := range map[string]string{"kubelet": pki.ClientKubelet, "admin": pki.ClientAdmin} {
+		cert, certErr := os.ReadFile(n.tls.Cert(leaf))
+		key, keyErr := os.ReadFile(n.tls.Key(leaf))
+		if err := errors.Join(certErr, keyErr, n.writeKubeconfig(file, cert, key)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (n *separateNode) file(name string) string { return filepath.Join(n.dir, name) }
+
+func (n *separateNode) kubeconfigOf(user string) string { return n.file(user + ".kubeconfig") }
+
+func (n *separateNode) kubeconfig() string { return n.kubeconfigOf("admin") }
+
+func (n *separateNode) writeKubeconfig(user string, cert, key []byte) error {
+	ca, err := os.ReadFile(n.tls.ServerCA())
+	if err != nil {
+		return err
+	}
+	return pki.WriteKubeconfig(n.kubeconfigOf(user), apiURL, ca, cert, key, 0o600)
+}
+
+func (n *separateNode) start() error {
+	for _, p := range n.programs {
+		if err := p.start(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stop ends those first that need the others to end well.
+func (n *separateNode) stop() error {
+	var errs []error
+	for _, p := range slices.Backward(n.programs) {
+		errs = append(errs, p.stop())
+	}
+	return errors.Join(errs...)
+}
+
+func (n *separateNode) running() []*program { return n.programs }
+
+func (n *separateNode) size() (int64, error) {
+	paths := []string{n.tools.Bin(), n.tools.PauseArchive()}
+	for _, p := range n.programs {
+		paths = append(paths, p.argv[0])
+	}
+	return sizeOf(paths...)
+}
+
+func (n *separateNode) logs() string {
+	var out strings.Builder
+	for _, p := range n.programs {
+		out.WriteString(n.logTail(p.name))
+	}
+	return out.String()
+}
+
+// importImage also brings the pause image, which brink has by then.
+func (n *separateNode) importImage(ctx context.Context, archive string) error {
+	for _, file := range []string{n.tools.PauseArchive(), archive} {
+		cmd := n.command(ctx, n.brink, "ctr", "images", "import", file)
+		cmd.Env = append(cmd.Env, "CONTAINERD_ADDRESS="+criSocket, "CONTAINERD_NAMESPACE=k8s.io")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("importing %s: %w: %s", file, err, bytes.TrimSpace(out))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,277 @@
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"brink/internal/layout"
+)
+
+// lan is the switch: a network namespace with a bridge, where the clients that
+// are not on a node stand too.
+type lan struct {
+	holder *holder
+	last   atomic.Uint32
+}
+
+const (
+	lanPrefix = "172.31.250."
+	// lanHost is the bridge's own address: the machines' router, and the
+	// address that requests from outside a node come from.
+	lanHost = lanPrefix + "1"
+)
+
+var sharedLAN = sync.OnceValues(newLAN)
+
+func newLAN() (*lan, error) {
+	h, err := newHolder("unshare --net -- sh -ec", `
+ip link set lo up
+ip link add br0 type bridge
+ip address add `+lanHost+`/24 dev br0
+ip link set br0 up
+echo ready
+exec cat`, nil)
+	if err != nil {
+		return nil, fmt.Errorf("making the switch: %w", err)
+	}
+	return &lan{holder: h}, nil
+}
+
+func (l *lan) netns() netns { return l.holder.netns() }
+
+// attach plugs the namespace of process pid into the switch.
+func (l *lan) attach(pid int) (netip.Addr, error) {
+	number := l.last.Add(1)
+	addr := netip.MustParseAddr(lanPrefix + strconv.Itoa(int(number)+1))
+	port := fmt.Sprintf("port%d", number)
+	err := l.holder.run("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", strconv.Itoa(pid))
+	if err != nil {
+		return addr, err
+	}
+	return addr, l.holder.run("ip", "link", "set", port, "master", "br0", "up")
+}
+
+// holder is a process that keeps namespaces alive. It ends when its standard
+// input does, and so never outlives the tests.
+type holder struct {
+	cmd   *exec.Cmd
+	stdin io.Closer
+}
+
+// newHolder starts a script that prints "ready" and then execs cat.
+func newHolder(unshare, script string, env []string) (*holder, error) {
+	argv := append(strings.Fields(unshare), script)
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Env = append(os.Environ(), env...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	h := &holder{cmd: cmd, stdin: stdin}
+	if line, _ := bufio.NewReader(stdout).ReadString('\n'); line != "ready\n" {
+		h.close()
+		return nil, fmt.Errorf("%s: %v: %s%s", unshare, cmd.ProcessState, line, stderr.String())
+	}
+	return h, nil
+}
+
+func (h *holder) pid() int { return h.cmd.Process.Pid }
+
+func (h *holder) netns() netns { return netns(h.proc("ns/net")) }
+
+func (h *holder) proc(rest string) string { return fmt.Sprintf("/proc/%d/%s", h.pid(), rest) }
+
+// enter is the command in the holder's namespaces. nsenter becomes the command,
+// so signals and the process id are the command's own.
+func (h *holder) enter(ctx context.Context, argv ...string) *exec.Cmd {
+	args := append([]string{"--target", strconv.Itoa(h.pid()), "--net", "--mount", "--uts", "--"}, argv...)
+	return exec.CommandContext(ctx, "nsenter", args...)
+}
+
+func (h *holder) run(argv ...string) error {
+	out, err := h.enter(context.Background(), argv...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+func (h *holder) close() {
+	_ = h.stdin.Close()
+	_ = h.cmd.Wait()
+}
+
+// machine is a host as brink sees it: namespaces, an address, private system
+// directories, and a name that is also its cgroup root.
+type machine struct {
+	holder *holder
+	id     string
+	// dir is below /tmp: unix sockets allow paths of 107 bytes only.
+	dir string
+	// data is brink's data directory, below dir.
+	data string
+	addr netip.Addr
+	// mounts are the mount points there were before brink ran.
+	mounts map[string]bool
+}
+
+// overlaid are the system directories of which a machine has its own version.
+var overlaid = []string{"etc", "var", "usr", "opt"}
+
+// machineScript makes the mounts private and then shared again among
+// themselves, as systemd leaves them: pods may ask for mount propagation.
+const machineScript = `
+mount --make-rprivate /
+mount --make-rshared /
+for d in etc var usr opt; do
+	[ -d /$d ] || continue
+	mkdir -p $DIR/upper/$d $DIR/work/$d
+	mount -t overlay overlay -o lowerdir=/$d,upperdir=$DIR/upper/$d,workdir=$DIR/work/$d /$d
+done
+mkdir -p $DIR/log
+mount --bind $DIR/log /var/log
+mount -t tmpfs -o mode=755 tmpfs /run
+rm -f /etc/resolv.conf
+echo nameserver $ROUTER > /etc/resolv.conf
+echo 127.0.0.1 localhost $NAME > /etc/hosts
+echo $NAME > /etc/hostname
+echo $NAME > /proc/sys/kernel/hostname
+ip link set lo up
+echo ready
+exec cat`
+
+func newMachine() (_ *machine, err error) {
+	sw, err := sharedLAN()
+	if err != nil {
+		return nil, err
+	}
+	m := &machine{id: "brink-e2e-" + randomID()}
+	m.dir = filepath.Join("/tmp", m.id)
+	m.data = filepath.Join(m.dir, "data")
+	if err := os.Mkdir(m.dir, 0o755); err != nil {
+		return nil, err
+	}
+	if err := theJanitor.add(m); err != nil {
+		return nil, err
+	}
+	env := []string{"DIR=" + m.dir, "NAME=" + m.id, "ROUTER=" + lanHost}
+	m.holder, err = newHolder("unshare --net --mount --uts -- sh -ec", machineScript, env)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("making machine %s: %w", m.id, err), m.destroy())
+	}
+	// Again, now with its mount namespace.
+	if err := errors.Join(theJanitor.add(m), m.connect(sw)); err != nil {
+		return nil, errors.Join(fmt.Errorf("connecting machine %s: %w", m.id, err), m.destroy())
+	}
+	m.mounts, err = m.mountPoints()
+	return m, err
+}
+
+// connect gives the machine its address and the default route from which a
+// kubelet learns which address is the node's.
+func (m *machine) connect(sw *lan) (err error) {
+	if m.addr, err = sw.attach(m.holder.pid()); err != nil {
+		return err
+	}
+	for _, args := range [][]string{
+		{"address", "add", m.addr.String() + "/24", "dev", "eth0"},
+		{"link", "set", "eth0", "up"},
+		{"route", "add", "default", "via", lanHost},
+	} {
+		if err := m.holder.run(append([]string{"ip"}, args...)...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func randomID() string {
+	b := make([]byte, 3)
+	_, _ = rand.Read(b) // never fails
+	return hex.EncodeToString(b)
+}
+
+func (m *machine) netns() netns { return m.holder.netns() }
+
+func (m *machine) layout() layout.Layout { return layout.New(m.data) }
+
+// inside is where the tests find a file of the machine.
+func (m *machine) inside(path string) string { return m.holder.proc("root" + path) }
+
+// command is a command as root types it on the machine.
+func (m *machine) command(ctx context.Context, argv ...string) *exec.Cmd {
+	cmd := m.holder.enter(ctx, argv...)
+	cmd.Env = []string{
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"HOME=" + m.dir, "TERM=xterm", "KUBECONFIG=" + m.kubeconfig(),
+	}
+	// Asked politely first: brink kubectl has terminals and connections to give back.
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 10 * time.Second
+	return cmd
+}
+
+func (m *machine) kubeconfig() string { return filepath.Join(m.dir, "kubeconfig") }
+
+// result is what a finished command left.
+type result struct {
+	stdout, stderr string
+	code           int
+}
+
+func (r result) String() string {
+	return fmt.Sprintf("exit code %d\nstdout:\n%s\nstderr:\n%s", r.code, r.stdout, r.stderr)
+}
+
+// patience bounds every wait. It is long because two cores may be shared with
+// anything; a wait that runs into it is a failure, never a measurement.
+const patience = 3 * time.Minute
+
+// run runs a command on the machine to its end. The error is about not being
+// able to; how the command ended is in the result.
+func (m *machine) run(stdin string, argv ...string) (result, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cmd := m.command(ctx, argv...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
+	err := cmd.Run()
+	r := result{stdout: stdout.String(), stderr: stderr.String(), code: cmd.ProcessState.ExitCode()}
+	if ctx.Err() != nil {
+		return r, fmt.Errorf("%s: did not end within %v\n%v", strings.Join(argv, " "), patience, r)
+	}
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		return r, err
+	}
+	return r, nil
+}
+
+// brink runs a brink command to its end.
+func (m *machine) brink(args ...string) (result, error) {
+	return m.run("", append([]string{brinkBinary}, args...)...)
+}

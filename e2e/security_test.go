@@ -1,0 +1,214 @@
+package e2e
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+)
+
+// status is the HTTP status of a request from a network, with a token or none.
+// Whose certificate the server has is not the question here.
+func (ns *namespace) status(from netns, url, token string) int {
+	ns.Helper()
+	client := from.client()
+	client.Transport.(*http.Transport).TLSClientConfig = &tls.Config{InsecureSkipVerify: true}
+	req, err := http.NewRequestWithContext(ns.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		ns.Fatal(err)
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		ns.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode
+}
+
+func TestAnonymous(t *testing.T) {
+	ns := sharedNamespace(t)
+	sw, err := sharedLAN()
+	if err != nil {
+		t.Fatal(err)
+	}
+	api := "https://" + ns.node.addr.String() + ":6443"
+	for _, path := range []string{"/api/v1/namespaces", "/api/v1/namespaces/kube-system/secrets", "/apis", "/metrics", "/debug/pprof/"} {
+		code := ns.status(sw.netns(), api+path, "")
+		if code != http.StatusUnauthorized && code != http.StatusForbidden {
+			t.Errorf("anonymous GET %s: %d, want 401 or 403", path, code)
+		}
+	}
+	ns.mustEqual("the answer to a made-up token", ns.status(sw.netns(), api+"/api/v1/namespaces", "made.up.token"), http.StatusUnauthorized)
+}
+
+const reach = `
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: robot}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: pods}
+rules: [{apiGroups: [""], resources: [pods], verbs: [get, list]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: robot}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: pods}
+subjects: [{kind: ServiceAccount, name: robot, namespace: $NS}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: robot}
+spec:
+  serviceAccountName: robot
+  terminationGracePeriodSeconds: 1
+  containers: [{name: main, image: "e2e.local/server:1"}]
+`
+
+// TestServiceAccount asks from inside a pod, with what the kubelet mounted there,
+// through the kubernetes Service.
+func TestServiceAccount(t *testing.T) {
+	ns := sharedNamespace(t)
+	ns.apply(reach)
+	ns.readyPod("robot")
+	for _, tc := range []struct{ path, want string }{
+		{"/api/v1/namespaces/" + ns.name + "/pods", "200"},
+		{"/api/v1/namespaces/" + ns.name + "/secrets", "403"},
+		{"/api/v1/namespaces/default/pods", "403"},
+		{"/api/v1/nodes", "403"},
+	} {
+		out := lines(ns.exec("robot", "/server", "api", tc.path))
+		ns.mustEqual("the status of "+tc.path, out[0], tc.want)
+	}
+	ns.kubectl("delete", "rolebinding", "robot")
+	ns.eventually("the right to be gone", func() error {
+		out := lines(ns.exec("robot", "/server", "api", "/api/v1/namespaces/"+ns.name+"/pods"))
+		if out[0] != "403" {
+			return fmt.Errorf("the status is %s", out[0])
+		}
+		return nil
+	})
+}
+
+// asKubelet is a client with the identity of a node's kubelet.
+func (ns *namespace) asKubelet(node string) kubernetes.Interface {
+	ns.Helper()
+	config, err := ns.node.restConfig()
+	if err != nil {
+		ns.Fatal(err)
+	}
+	config.Impersonate = rest.ImpersonationConfig{
+		UserName: "system:node:" + node, Groups: []string{"system:nodes", "system:authenticated"}}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		ns.Fatal(err)
+	}
+	return client
+}
+
+const secrets = `
+apiVersion: v1
+kind: Secret
+metadata: {name: mounted}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: other}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: holder}
+spec:
+  terminationGracePeriodSeconds: 1
+  volumes: [{name: secret, secret: {secretName: mounted}}]
+  containers:
+  - name: main
+    image: e2e.local/busybox:1
+    command: [sleep, "100000"]
+    volumeMounts: [{name: secret, mountPath: /secret}]
+`
+
+func TestKubeletIdentity(t *testing.T) {
+	ns := sharedNamespace(t)
+	ns.apply(secrets)
+	ns.readyPod("holder")
+	own, stranger := ns.asKubelet(ns.node.id), ns.asKubelet("stranger")
+	secret := func(client kubernetes.Interface, name string) error {
+		_, err := client.CoreV1().Secrets(ns.name).Get(t.Context(), name, metav1.GetOptions{})
+		return err
+	}
+	if err := secret(own, "mounted"); err != nil {
+		t.Errorf("a kubelet cannot read a secret of its own pod: %v", err)
+	}
+	label := []byte(`{"metadata":{"labels":{"e2e":"x"}}}`)
+	_, patchErr := stranger.CoreV1().Nodes().Patch(t.Context(), ns.node.id, types.StrategicMergePatchType, label, metav1.PatchOptions{})
+	zero := int64(0)
+	for what, err := range map[string]error{
+		"a kubelet reads a secret that no pod of it has": secret(own, "other"),
+		"a kubelet reads another node's secret":          secret(stranger, "mounted"),
+		"a kubelet labels another node":                  patchErr,
+		"a kubelet deletes another node's pod": stranger.CoreV1().Pods(ns.name).Delete(t.Context(), "holder",
+			metav1.DeleteOptions{GracePeriodSeconds: &zero}),
+	} {
+		if !apierrors.IsForbidden(err) {
+			t.Errorf("%s: %v, want it forbidden", what, err)
+		}
+	}
+	ns.mirrorPodRefused(own)
+}
+
+// mirrorPodRefused: NodeRestriction lets a kubelet make mirror pods only.
+func (ns *namespace) mirrorPodRefused(own kubernetes.Interface) {
+	ns.Helper()
+	_, err := own.CoreV1().Pods(ns.name).Create(ns.Context(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "smuggled"},
+		Spec: corev1.PodSpec{NodeName: ns.node.id,
+			Containers: []corev1.Container{{Name: "main", Image: busybox1}}},
+	}, metav1.CreateOptions{})
+	if !apierrors.IsForbidden(err) {
+		ns.Errorf("a kubelet creates an ordinary pod: %v, want it forbidden", err)
+	}
+}
+
+// TestKubeletPort asks the kubelet from another machine.
+func TestKubeletPort(t *testing.T) {
+	ns := sharedNamespace(t)
+	sw, err := sharedLAN()
+	if err != nil {
+		t.Fatal(err)
+	}
+	from, addr := sw.netns(), ns.node.addr.String()
+	token := strings.TrimSpace(ns.kubectl("create", "token", "default"))
+	for _, path := range []string{"/pods", "/metrics", "/logs/", "/exec/x/y/z", "/configz"} {
+		url := "https://" + addr + ":10250" + path
+		ns.mustEqual("a stranger's GET "+path, ns.status(from, url, ""), http.StatusUnauthorized)
+		ns.mustEqual("a service account's GET "+path, ns.status(from, url, token), http.StatusForbidden)
+	}
+	ns.kubectl("create", "clusterrolebinding", ns.name, "--clusterrole=system:kubelet-api-admin", "--serviceaccount="+ns.name+":default")
+	t.Cleanup(func() { _, _ = ns.tryKubectl("delete", "clusterrolebinding", ns.name) })
+	ns.eventually("GET /pods of an account with the right", func() error {
+		if code := ns.status(from, "https://"+addr+":10250/pods", token); code != http.StatusOK {
+			return fmt.Errorf("it is %d", code)
+		}
+		return nil
+	})
+	// The kubelet's read-only port and ports that serve without asking who it is.
+	for _, port := range []string{"10255", "10248", "10249", "8080", "2379"} {
+		if conn, err := from.dial(t.Context(), "tcp", addr+":"+port); err == nil {
+			_ = conn.Close()
+			t.Errorf("port %s is open to other machines", port)
+		}
+	}
+}
