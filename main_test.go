@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"brink/internal/layout"
+	"brink/internal/testdisk"
 )
 
 // withFlags runs f with what `brink server` makes of args.
@@ -97,18 +98,7 @@ func TestLockForgetsLongerPID(t *testing.T) {
 // TestLockOnFullDisk: being full is said by the host's check, with what to do.
 func TestLockOnFullDisk(t *testing.T) {
 	t.Parallel()
-	if os.Getuid() != 0 {
-		t.Skip("mounting needs root")
-	}
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=16k"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, 0); err != nil {
-			t.Error(err)
-		}
-	})
+	dir := testdisk.Mount(t, "tmpfs", 0, "size=16k")
 	if err := os.WriteFile(filepath.Join(dir, "fill"), make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
 		t.Fatalf("filling the disk: %v", err)
 	}

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"brink/internal/testdisk"
 )
 
 // filled makes a database with some content and returns its path.
@@ -170,13 +172,13 @@ func TestUnusableDirectory(t *testing.T) {
 		prepare func(t *testing.T, dir string)
 		want    string
 	}{
-		"read-only file system": {func(t *testing.T, dir string) { mountTmpfs(t, dir, "ro,size=8m") }, "read-only"},
+		"read-only file system": {func(t *testing.T, dir string) { testdisk.MountAt(t, dir, "tmpfs", syscall.MS_RDONLY, "size=8m") }, "read-only"},
 		"file in the way": {func(t *testing.T, dir string) {
 			if err := os.WriteFile(dir, nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}, "in the way"},
-		"full disk": {func(t *testing.T, dir string) { mountTmpfs(t, dir, "size=1m") }, "disk is full"},
+		"full disk": {func(t *testing.T, dir string) { testdisk.MountAt(t, dir, "tmpfs", 0, "size=1m") }, "disk is full"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -191,7 +193,7 @@ func TestUnusableDirectory(t *testing.T) {
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
-	mountTmpfs(t, cfg.Dir, "size=12m")
+	testdisk.MountAt(t, cfg.Dir, "tmpfs", 0, "size=12m")
 	r := start(t, cfg)
 	rev := mustCreate(t, r.durable, "/kept", "before")
 	ballast := filepath.Join(cfg.Dir, "ballast")
@@ -243,7 +245,7 @@ func TestFullDisk(t *testing.T) {
 func TestDeleteOnFullDisk(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
-	mountTmpfs(t, cfg.Dir, "size=12m")
+	testdisk.MountAt(t, cfg.Dir, "tmpfs", 0, "size=12m")
 	r := start(t, cfg)
 	ctx := testContext(t)
 	revs := map[string]int64{}
@@ -328,27 +330,6 @@ func contents(t *testing.T, dir string) map[string]string {
 		out[e.Name()] = fmt.Sprintf("%x", sha256.Sum256(data))
 	}
 	return out
-}
-
-func mountTmpfs(t *testing.T, dir, options string) {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("mounting needs root")
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	var flags uintptr
-	if rest, ok := strings.CutPrefix(options, "ro,"); ok {
-		flags, options = syscall.MS_RDONLY, rest
-	}
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", flags, options); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		// A parallel test that forks holds our files until its child's exec.
-		eventually(t, "unmounting "+dir, func() bool { return syscall.Unmount(dir, 0) == nil })
-	})
 }
 
 // fillDisk leaves no block free.

@@ -15,6 +15,8 @@ import (
 
 	"github.com/k3s-io/kine/pkg/server"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"brink/internal/testdisk"
 )
 
 func prefixRange(prefix string) clientv3.OpOption {
@@ -375,7 +377,7 @@ func TestSaveEvery(t *testing.T) {
 func TestFullDiskOnlyWarnsVolatile(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
-	mountTmpfs(t, cfg.Dir, "size=12m")
+	testdisk.MountAt(t, cfg.Dir, "tmpfs", 0, "size=12m")
 	r := start(t, cfg)
 	mustCreate(t, r.volatile, "/lease/a", "1")
 	fillDisk(t, filepath.Join(cfg.Dir, "ballast"))

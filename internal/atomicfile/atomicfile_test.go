@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"brink/internal/testdisk"
 )
 
 // onlyFiles fails unless dir holds exactly the named files: a temporary one
@@ -125,18 +127,7 @@ func TestNoDirectory(t *testing.T) {
 // for two: what is there must survive a write that does not fit.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
-	if os.Getuid() != 0 {
-		t.Skip("mounting needs root")
-	}
-	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, 0); err != nil {
-			t.Error(err)
-		}
-	})
+	dir := testdisk.Mount(t, "tmpfs", 0, "size=64k")
 	path := filepath.Join(dir, "file")
 	old := strings.Repeat("old ", 10<<10)
 	if err := Write(path, []byte(old), 0o600); err != nil {

@@ -7,8 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"brink/internal/testdisk"
 )
 
 // wanted is a check that is not ok: its name, result and line.
@@ -348,7 +351,7 @@ func TestDataDirectory(t *testing.T) {
 	})
 	t.Run("mounted read-only", func(t *testing.T) {
 		t.Parallel()
-		mounted := mount(t, "tmpfs", "ro", "")
+		mounted := testdisk.Mount(t, "tmpfs", syscall.MS_RDONLY, "")
 		err := Failed(m.checkDataDir(filepath.Join(mounted, "brink")))
 		if err == nil || !strings.Contains(err.Error(), "read-only file system") {
 			t.Errorf("error is %v", err)

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -29,7 +30,13 @@ func OverlayUsable(dir string) (err error) {
 		return fmt.Errorf("mounting an overlay on %s: %w", dir, err)
 	}
 	defer func() {
-		if unmountErr := syscall.Unmount(merged, 0); err == nil && unmountErr != nil {
+		// Detached where it is busy: a program that another goroutine starts has
+		// the probe open until its exec.
+		unmountErr := syscall.Unmount(merged, 0)
+		if errors.Is(unmountErr, syscall.EBUSY) {
+			unmountErr = syscall.Unmount(merged, syscall.MNT_DETACH)
+		}
+		if err == nil && unmountErr != nil {
 			err = fmt.Errorf("unmounting an overlay from %s: %w", dir, unmountErr)
 		}
 	}()

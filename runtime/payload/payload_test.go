@@ -9,8 +9,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
+
+	"brink/internal/testdisk"
 )
 
 func embedded(t *testing.T) manifest {
@@ -254,19 +255,7 @@ func copyFile(t *testing.T, from, to string) {
 // smallDisk mounts a file system of so many bytes.
 func smallDisk(t *testing.T, size int) string {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root to mount a tmpfs")
-	}
-	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size)); err != nil {
-		t.Skipf("needs to mount a tmpfs: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, 0); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
+	return testdisk.Mount(t, "tmpfs", 0, fmt.Sprintf("size=%d", size))
 }
 
 func requireFull(t *testing.T, err error) {
