@@ -6,6 +6,8 @@ import (
 	"crypto/x509/pkix"
 	"fmt"
 	"log/slog"
+	"os"
+	"slices"
 	"time"
 )
 
@@ -25,6 +27,8 @@ type authority struct {
 
 // loadAuthority returns nil when the authority has yet to be made: both files
 // are missing, or only the certificate is, as after an interrupted first start.
+// One that has signed was there before: a new one in its place would void what
+// everybody else holds of the old.
 func (t *Tree) loadAuthority(name string, now time.Time) (*authority, error) {
 	crt, keyFile := t.Cert(name), t.Key(name)
 	key, keyErr := readKey(keyFile)
@@ -33,6 +37,8 @@ func (t *Tree) loadAuthority(name string, now time.Time) (*authority, error) {
 	}
 	certs, err := readCertificates(crt)
 	switch {
+	case isMissing(err) && t.hasSigned(name):
+		return nil, t.lost(crt)
 	case isMissing(err):
 		return nil, nil
 	case err != nil:
@@ -46,6 +52,22 @@ func (t *Tree) loadAuthority(name string, now time.Time) (*authority, error) {
 		return nil, err
 	}
 	return &authority{cert: certs[0], chain: intermediates(certs), key: key}, nil
+}
+
+// hasSigned tells whether a leaf of the authority lies on disk. Leaves are made
+// after all authorities.
+func (t *Tree) hasSigned(ca string) bool {
+	return slices.ContainsFunc(leaves, func(l leafSpec) bool { return l.ca == ca && t.exists(l) })
+}
+
+func (t *Tree) exists(l leafSpec) bool {
+	_, err := os.Lstat(t.Cert(l.name))
+	return err == nil
+}
+
+// lost refuses to go on without a file that everything else was made from.
+func (t *Tree) lost(path string) error {
+	return fmt.Errorf("%s is missing and what it signed is in use: restore it from a backup, or remove all of %s to begin with new authorities, which no kubeconfig, node or pod of before will trust", path, t.Dir)
 }
 
 func damaged(err error) error {
@@ -126,9 +148,13 @@ func (t *Tree) ensureKey(name string) (crypto.Signer, error) {
 	return key, err
 }
 
-// ensureServiceKey makes the key of service account tokens. A damaged one is
-// not replaced: that would void the token of every running pod.
+// ensureServiceKey makes the key of service account tokens at the first start.
+// A damaged or lost one is not replaced: that would void the token of every
+// running pod.
 func (t *Tree) ensureServiceKey() error {
+	if _, err := os.Lstat(t.ServiceKey()); isMissing(err) && slices.ContainsFunc(leaves, t.exists) {
+		return t.lost(t.ServiceKey())
+	}
 	if _, err := t.ensureKey("service"); err != nil {
 		return fmt.Errorf("reading the service account key: %w: restore the file from a backup", err)
 	}

@@ -246,9 +246,9 @@ func TestEnsureAgain(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, want: []string{"client-admin.crt"}},
-		{name: "authority never used, certificate missing", damage: remove("request-header-ca.crt"),
+		{name: "authority never used, certificate missing", damage: remove("request-header-ca.crt", "client-auth-proxy.crt"),
 			want: []string{"client-auth-proxy.crt", "request-header-ca.crt"}},
-		{name: "another authority", damage: remove("request-header-ca.crt", "request-header-ca.key"),
+		{name: "authority never used, missing", damage: remove("request-header-ca.crt", "request-header-ca.key", "client-auth-proxy.crt"),
 			want: []string{"client-auth-proxy.crt", "request-header-ca.crt", "request-header-ca.key"}},
 		{name: "interrupted write", damage: put(".client-admin.key.123", "half a key"),
 			want: []string{".client-admin.key.123 removed"}},
@@ -327,6 +327,12 @@ func TestRefusals(t *testing.T) {
 			os.Remove(d.Cert(ServerCA))
 			os.Mkdir(d.Cert(ServerCA), 0o700)
 		}, want: []string{"server-ca.crt", "is a directory"}},
+		{name: "authority lost", damage: func(t *testing.T, d Dir) { os.Remove(d.Cert(ServerCA)); os.Remove(d.Key(ServerCA)) },
+			want: []string{"server-ca.crt is missing", "restore", "remove all of"}},
+		{name: "certificate of an authority lost", damage: func(t *testing.T, d Dir) { os.Remove(d.Cert(RequestHeaderCA)) },
+			want: []string{"request-header-ca.crt is missing", "restore"}},
+		{name: "service key lost", damage: func(t *testing.T, d Dir) { os.Remove(d.ServiceKey()) },
+			want: []string{"service.key is missing", "restore"}},
 		{name: "service key garbage", damage: write("service.key", "garbage"), want: []string{"service.key", "restore"}},
 		{name: "not an authority", damage: func(t *testing.T, d Dir) {
 			os.Rename(d.Cert(ClientAdmin), d.Cert(ClientCA))
