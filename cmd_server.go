@@ -140,7 +140,7 @@ func readSettings(c *cli.Context) (settings, error) {
 		disableAgent: c.Bool("disable-agent"),
 		pprof:        c.Bool("enable-pprof"),
 		server: server.Config{
-			Layout: l, NodeName: name, NodeIPs: ips,
+			Layout: l, NodeName: name, NodeIPs: ips, HasAgent: !c.Bool("disable-agent"),
 			BindAddress: bind, Port: c.Int("https-listen-port"), TLSSANs: values(c, "tls-san"),
 			ClusterCIDRs: pods, ServiceCIDRs: services, ClusterDomain: c.String("cluster-domain"),
 			DatastoreEndpoint: c.String("datastore-endpoint"), DatastoreCAFile: c.String("datastore-cafile"),

@@ -29,6 +29,7 @@ type Config struct {
 	Layout   layout.Layout
 	NodeName string
 	NodeIPs  []netip.Addr // at least one; the first is advertised
+	HasAgent bool         // an agent runs beside this server
 
 	BindAddress netip.Addr // of the HTTPS port
 	Port        int        // HTTPS port

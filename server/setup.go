@@ -3,7 +3,9 @@ package server
 import (
 	"context"
 	"encoding/json"
-	"fmt"
+	"errors"
+	"log/slog"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -24,34 +26,94 @@ import (
 // runClusterSetup makes sure that the objects exist without which brink's own
 // parts have no rights. They are made once and then belong to the user: one
 // who changes them is not overruled.
+//
+// It holds nobody up for long and never ends the server: an admission webhook
+// that is out of order refuses these writes too, and it can only be repaired
+// while the API server runs.
 func (s *Server) runClusterSetup(ctx context.Context, ready func()) error {
 	client, err := kubernetes.NewForConfig(s.ClientConfig("system:apiserver", "system:masters"))
 	if err != nil {
 		return err
 	}
-	err = wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
-		_, err = client.RbacV1().ClusterRoleBindings().Create(ctx, kubeletAPIBinding(), metav1.CreateOptions{})
-		return err == nil || apierrors.IsAlreadyExists(err), nil
+	impatient := time.AfterFunc(setupPatience, ready)
+	ensure(ctx, "ClusterRoleBinding "+kubeletAPIBinding().Name, func(ctx context.Context) error {
+		return ensureBinding(ctx, client, kubeletAPIBinding())
 	})
-	if err != nil {
-		return fmt.Errorf("creating ClusterRoleBinding %s: %w", kubeletAPIBinding().Name, err)
+	if impatient.Stop() && ctx.Err() == nil {
+		ready()
 	}
-	ready()
-	s.labelOwnNode(ctx, client)
+	if s.cfg.HasAgent {
+		ensure(ctx, "the role of node "+s.cfg.NodeName, func(ctx context.Context) error {
+			return s.labelOwnNode(ctx, client)
+		})
+	}
 	<-ctx.Done()
 	return nil
 }
 
-// labelOwnNode gives the server's own node its role once the node exists. A
-// kubelet may not do that for itself: NodeRestriction keeps such labels from
-// it. Without an agent on this machine there is no such node, and nothing is
-// found for as long as the server runs.
-func (s *Server) labelOwnNode(ctx context.Context, client kubernetes.Interface) {
-	patch := []byte(`{"metadata":{"labels":{"node-role.kubernetes.io/control-plane":"true"}}}`)
-	_ = wait.PollUntilContextTimeout(ctx, 500*time.Millisecond, 5*time.Minute, true, func(ctx context.Context) (bool, error) {
-		_, err := client.CoreV1().Nodes().Patch(ctx, s.cfg.NodeName, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
-		return err == nil, nil
-	})
+// setupPatience is how long an object may be missing before that is told and
+// nobody waits for it any more.
+const setupPatience = 20 * time.Second
+
+// ensure calls make until it succeeds or ctx ends, ever more slowly. What keeps
+// it from succeeding is told once, and so is success after that.
+func ensure(ctx context.Context, what string, make func(context.Context) error) {
+	begun, told := time.Now(), false
+	pause := wait.Backoff{Duration: 50 * time.Millisecond, Factor: 1.5, Cap: 15 * time.Second, Steps: math.MaxInt32}
+	for {
+		err := make(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil && told:
+			slog.Info("made at last", "component", "cluster-setup", "what", what)
+			return
+		case err == nil:
+			return
+		case !told && time.Since(begun) > setupPatience:
+			slog.Warn("not made yet, trying on", "component", "cluster-setup", "what", what, "error", err)
+			told = true
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause.Step()):
+		}
+	}
+}
+
+// ensureBinding looks before it writes: admission has a say in every create,
+// also of what exists.
+func ensureBinding(ctx context.Context, client kubernetes.Interface, binding *rbacv1.ClusterRoleBinding) error {
+	_, err := client.RbacV1().ClusterRoleBindings().Get(ctx, binding.Name, metav1.GetOptions{})
+	if !apierrors.IsNotFound(err) {
+		return err
+	}
+	_, err = client.RbacV1().ClusterRoleBindings().Create(ctx, binding, metav1.CreateOptions{})
+	if apierrors.IsAlreadyExists(err) {
+		return nil
+	}
+	return err
+}
+
+const controlPlaneLabel = "node-role.kubernetes.io/control-plane"
+
+// errNoNode is told only when the node stays away for long.
+var errNoNode = errors.New("the node has not registered")
+
+// labelOwnNode gives the server's own node its role. A kubelet may not do that
+// for itself: NodeRestriction keeps such labels from it.
+func (s *Server) labelOwnNode(ctx context.Context, client kubernetes.Interface) error {
+	node, err := client.CoreV1().Nodes().Get(ctx, s.cfg.NodeName, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return errNoNode
+	}
+	if err != nil || node.Labels[controlPlaneLabel] != "" {
+		return err
+	}
+	patch := []byte(`{"metadata":{"labels":{"` + controlPlaneLabel + `":"true"}}}`)
+	_, err = client.CoreV1().Nodes().Patch(ctx, s.cfg.NodeName, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
+	return err
 }
 
 // runFirstNode gives the server's own node its pod range when it is the first
