@@ -145,6 +145,7 @@ func New(cfg Config) (*Server, error) {
 		ClusterDomain:    cfg.ClusterDomain,
 		DurableEndpoint:  store.DurableEndpoint(),
 		VolatileEndpoint: store.VolatileEndpoint(),
+		Etcd:             cfg.etcd(store),
 		Files:            files(pki.Dir(cfg.Layout.TLS())),
 		APIServerArgs:    cfg.APIServerArgs,
 		ControllerArgs:   cfg.ControllerArgs,
@@ -155,6 +156,14 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	return &Server{cfg: cfg, store: store, plane: plane}, nil
+}
+
+// etcd is nil unless the datastore endpoint is somebody else's etcd.
+func (c Config) etcd(store *datastore.Store) *controlplane.Etcd {
+	if store.Served() {
+		return nil
+	}
+	return &controlplane.Etcd{CAFile: c.DatastoreCAFile, CertFile: c.DatastoreCertFile, KeyFile: c.DatastoreKeyFile}
 }
 
 func files(dir pki.Dir) controlplane.Files {

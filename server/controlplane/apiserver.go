@@ -50,42 +50,56 @@ func newAPIServer(cp *ControlPlane, cfg Config) (*apiServer, error) {
 // apiServerDefaults are brink's settings, in kube-apiserver's own flags.
 func apiServerDefaults(cfg Config) []string {
 	issuer := "https://kubernetes.default.svc." + cfg.ClusterDomain
-	return []string{
-		"advertise-address=" + cfg.AdvertiseAddress.String(),
-		"bind-address=" + cfg.BindAddress.String(),
+	return append(storageDefaults(cfg),
+		"advertise-address="+cfg.AdvertiseAddress.String(),
+		"bind-address="+cfg.BindAddress.String(),
 		// Watches never end by themselves; without this a stop waits for them.
 		"shutdown-watch-termination-grace-period=1s",
-		// The datastore compacts itself.
-		"etcd-compaction-interval=0",
-		"secure-port=" + strconv.Itoa(cfg.Port),
+		"secure-port="+strconv.Itoa(cfg.Port),
 		"allow-privileged=true",
 		"anonymous-auth=false",
 		"authorization-mode=Node,RBAC",
-		"client-ca-file=" + cfg.Files.ClientCA,
+		"client-ca-file="+cfg.Files.ClientCA,
 		"enable-admission-plugins=NodeRestriction",
 		"enable-aggregator-routing=true",
 		"enable-bootstrap-token-auth=true",
-		"etcd-servers=" + cfg.DurableEndpoint,
-		"etcd-servers-overrides=" + volatileResources(cfg.VolatileEndpoint),
-		"kubelet-certificate-authority=" + cfg.Files.ServerCA,
-		"kubelet-client-certificate=" + cfg.Files.KubeletClientCert,
-		"kubelet-client-key=" + cfg.Files.KubeletClientKey,
+		"kubelet-certificate-authority="+cfg.Files.ServerCA,
+		"kubelet-client-certificate="+cfg.Files.KubeletClientCert,
+		"kubelet-client-key="+cfg.Files.KubeletClientKey,
 		"kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname",
 		"profiling=false",
-		"proxy-client-cert-file=" + cfg.Files.ProxyClientCert,
-		"proxy-client-key-file=" + cfg.Files.ProxyClientKey,
+		"proxy-client-cert-file="+cfg.Files.ProxyClientCert,
+		"proxy-client-key-file="+cfg.Files.ProxyClientKey,
 		"requestheader-allowed-names=system:auth-proxy",
-		"requestheader-client-ca-file=" + cfg.Files.RequestHeaderCA,
+		"requestheader-client-ca-file="+cfg.Files.RequestHeaderCA,
 		"requestheader-extra-headers-prefix=X-Remote-Extra-",
 		"requestheader-group-headers=X-Remote-Group",
 		"requestheader-username-headers=X-Remote-User",
-		"service-account-issuer=" + issuer,
-		"service-account-key-file=" + cfg.Files.ServiceAccountKey,
-		"service-account-signing-key-file=" + cfg.Files.ServiceAccountKey,
-		"service-cluster-ip-range=" + joinPrefixes(cfg.ServiceCIDRs),
-		"tls-cert-file=" + cfg.Files.ServingCert,
-		"tls-private-key-file=" + cfg.Files.ServingKey,
+		"service-account-issuer="+issuer,
+		"service-account-key-file="+cfg.Files.ServiceAccountKey,
+		"service-account-signing-key-file="+cfg.Files.ServiceAccountKey,
+		"service-cluster-ip-range="+joinPrefixes(cfg.ServiceCIDRs),
+		"tls-cert-file="+cfg.Files.ServingCert,
+		"tls-private-key-file="+cfg.Files.ServingKey,
+	)
+}
+
+// storageDefaults say where state is.
+func storageDefaults(cfg Config) []string {
+	args := []string{"etcd-servers=" + cfg.DurableEndpoint}
+	if cfg.VolatileEndpoint != cfg.DurableEndpoint {
+		args = append(args, "etcd-servers-overrides="+volatileResources(cfg.VolatileEndpoint))
 	}
+	etcd := cfg.Etcd
+	if etcd == nil {
+		return append(args, "etcd-compaction-interval=0") // the datastore compacts itself
+	}
+	for flag, file := range map[string]string{"etcd-cafile": etcd.CAFile, "etcd-certfile": etcd.CertFile, "etcd-keyfile": etcd.KeyFile} {
+		if file != "" {
+			args = append(args, flag+"="+file)
+		}
+	}
+	return args
 }
 
 // volatileResources lists what changes all the time and means nothing after a

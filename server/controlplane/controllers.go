@@ -45,7 +45,6 @@ const (
 type controllerManager struct {
 	cp      *ControlPlane
 	options *options.KubeControllerManagerOptions
-	files   Files
 }
 
 func newControllerManager(cp *ControlPlane, cfg Config) (*controllerManager, error) {
@@ -62,7 +61,7 @@ func newControllerManager(cp *ControlPlane, cfg Config) (*controllerManager, err
 	opts.SecureServing.BindPort = 0
 	opts.Generic.LeaderElection.LeaderElect = false
 	opts.Master = inMemoryMaster
-	return &controllerManager{cp: cp, options: opts, files: cfg.Files}, nil
+	return &controllerManager{cp: cp, options: opts}, nil
 }
 
 func controllerDefaults(cfg Config) []string {
@@ -198,7 +197,8 @@ func (m *controllerManager) context(ctx context.Context, c *config.CompletedConf
 		ResyncPeriod:                    app.ResyncPeriod(c),
 		ControllerManagerMetrics:        controllersmetrics.NewControllerManagerMetrics("kube-controller-manager"),
 	}
-	if gc := cc.ComponentConfig.GarbageCollectorController; gc.EnableGarbageCollector {
+	collects := cc.IsControllerEnabled(app.NewControllerDescriptors()[names.GarbageCollectorController])
+	if gc := cc.ComponentConfig.GarbageCollectorController; gc.EnableGarbageCollector && collects {
 		ignored := map[schema.GroupResource]struct{}{}
 		for _, r := range gc.GCIgnoredResources {
 			ignored[schema.GroupResource{Group: r.Group, Resource: r.Resource}] = struct{}{}
@@ -223,21 +223,27 @@ func (m *controllerManager) restMapper(ctx context.Context) (*restmapper.Deferre
 // token Secrets apart, with a constructor it does not export.
 func (m *controllerManager) build(ctx context.Context, cc app.ControllerContext) ([]app.Controller, error) {
 	descriptors := app.NewControllerDescriptors()
+	tokens := descriptors[names.ServiceAccountTokenController]
 	delete(descriptors, names.ServiceAccountTokenController)
-	tokens, err := m.tokenController(ctx, cc)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", names.ServiceAccountTokenController, err)
+	var built []app.Controller
+	if cc.IsControllerEnabled(tokens) {
+		controller, err := m.tokenController(ctx, cc)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", names.ServiceAccountTokenController, err)
+		}
+		built = append(built, controller)
 	}
 	controllers, err := app.BuildControllers(ctx, cc, descriptors, nil, noHealthz{})
-	return append([]app.Controller{tokens}, controllers...), err
+	return append(built, controllers...), err
 }
 
 func (m *controllerManager) tokenController(ctx context.Context, cc app.ControllerContext) (app.Controller, error) {
-	key, err := keyutil.PrivateKeyFromFile(m.files.ServiceAccountKey)
+	sa := cc.ComponentConfig.SAController
+	key, err := keyutil.PrivateKeyFromFile(sa.ServiceAccountKeyFile)
 	if err != nil {
 		return nil, err
 	}
-	rootCA, err := os.ReadFile(m.files.ServerCA)
+	rootCA, err := os.ReadFile(sa.RootCAFile)
 	if err != nil {
 		return nil, err
 	}
@@ -255,7 +261,7 @@ func (m *controllerManager) tokenController(ctx context.Context, cc app.Controll
 	if err != nil {
 		return nil, err
 	}
-	workers := int(cc.ComponentConfig.SAController.ConcurrentSATokenSyncs)
+	workers := int(sa.ConcurrentSATokenSyncs)
 	return loop{name: names.ServiceAccountTokenController, run: func(ctx context.Context) { tokens.Run(ctx, workers) }}, nil
 }
 

@@ -40,6 +40,11 @@ type Files struct {
 	ServiceAccountKey                   string // ECDSA, PEM
 }
 
+// Etcd is about an etcd that somebody else runs.
+type Etcd struct {
+	CAFile, CertFile, KeyFile string // TLS to it; each may be empty
+}
+
 // Config says what to run.
 type Config struct {
 	BindAddress      netip.Addr // what the HTTPS port listens on
@@ -49,7 +54,8 @@ type Config struct {
 	ServiceCIDRs     []netip.Prefix
 	ClusterDomain    string
 	DurableEndpoint  string // etcd endpoints of everything that matters
-	VolatileEndpoint string // etcd endpoints of leases and events
+	VolatileEndpoint string // etcd endpoints of leases and events; may be the same
+	Etcd             *Etcd  // nil when brink serves the endpoints itself
 	Files            Files
 
 	// Flags passed through to the components, each "name=value".

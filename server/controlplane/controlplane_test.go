@@ -1,18 +1,23 @@
 package controlplane
 
 import (
-	"context"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"brink/internal/componentargs"
+	"brink/server/inmemory"
 	"brink/server/pki"
 
 	"k8s.io/apiserver/pkg/authentication/user"
+	genericoptions "k8s.io/apiserver/pkg/server/options"
+	"k8s.io/client-go/rest"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 )
 
@@ -145,6 +150,57 @@ func TestVolatileResources(t *testing.T) {
 	slices.Sort(volatile)
 	if want := []string{"/apiServerIPInfo", "/apiServerPeerIPInfo", "/events", "coordination.k8s.io/leases", "events.k8s.io/events"}; !slices.Equal(volatile, want) {
 		t.Errorf("volatile are %q, want %q", volatile, want)
+	}
+}
+
+// storageOptions is what the API server makes of its defaults about state.
+func storageOptions(t *testing.T, cfg Config) *genericoptions.EtcdOptions {
+	t.Helper()
+	server, err := newAPIServer(&ControlPlane{}, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range server.options.Etcd.Validate() {
+		t.Error(err)
+	}
+	return server.options.Etcd
+}
+
+func TestStorageOptions(t *testing.T) {
+	const one, several = "http://192.0.2.7:2379", "https://a.test:2379,https://b.test:2379"
+	tests := []struct {
+		name              string
+		durable, volatile string
+		etcd              *Etcd
+		servers           []string
+		overridden        bool
+		compacts          bool
+	}{
+		{name: "of brink", durable: "unix:///run/a.sock", volatile: "unix:///run/b.sock", servers: []string{"unix:///run/a.sock"}, overridden: true},
+		{name: "a database through brink", durable: "unix:///run/a.sock", volatile: "unix:///run/a.sock", servers: []string{"unix:///run/a.sock"}},
+		{name: "an etcd", durable: one, volatile: one, etcd: &Etcd{}, servers: []string{one}, compacts: true},
+		{name: "three of them with TLS", durable: several, volatile: several, etcd: &Etcd{CAFile: "/ca", CertFile: "/crt", KeyFile: "/key"},
+			servers: []string{"https://a.test:2379", "https://b.test:2379"}, compacts: true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg := plausible()
+			cfg.DurableEndpoint, cfg.VolatileEndpoint, cfg.Etcd = tt.durable, tt.volatile, tt.etcd
+			etcd := storageOptions(t, cfg)
+			transport := etcd.StorageConfig.Transport
+			if !slices.Equal(transport.ServerList, tt.servers) {
+				t.Errorf("servers are %q, want %q", transport.ServerList, tt.servers)
+			}
+			if got := len(etcd.EtcdServersOverrides) > 0; got != tt.overridden {
+				t.Errorf("overrides are %q", etcd.EtcdServersOverrides)
+			}
+			if got := etcd.StorageConfig.CompactionInterval > 0; got != tt.compacts {
+				t.Errorf("compacts every %s", etcd.StorageConfig.CompactionInterval)
+			}
+			if tt.etcd != nil && (Etcd{transport.TrustedCAFile, transport.CertFile, transport.KeyFile}) != *tt.etcd {
+				t.Errorf("TLS is by %q, %q, %q", transport.TrustedCAFile, transport.CertFile, transport.KeyFile)
+			}
+		})
 	}
 }
 
@@ -286,21 +342,71 @@ func TestIdentities(t *testing.T) {
 	if node.GetName() != "system:node:one" || !slices.Equal(node.GetGroups(), []string{"system:nodes", user.AllAuthenticated}) {
 		t.Errorf("a node is %s in %q", node.GetName(), node.GetGroups())
 	}
-	config, err := controllerClients{}.Config("job-controller")
-	if err != nil || !strings.Contains(config.UserAgent, "job-controller") {
-		t.Errorf("a controller's requests come from %q (%v)", config.UserAgent, err)
+	got, agent := asked(t, controllerClients{&inmemory.Server{}}, "job-controller")
+	if got.GetName() != "system:serviceaccount:kube-system:job-controller" || !strings.Contains(agent, "job-controller") {
+		t.Errorf("a controller is %s and its agent %q", got.GetName(), agent)
+	}
+	groups := slices.Sorted(slices.Values(got.GetGroups()))
+	if want := []string{"system:authenticated", "system:serviceaccounts", "system:serviceaccounts:kube-system"}; !slices.Equal(groups, want) {
+		t.Errorf("a controller is in %q, want %q", groups, want)
 	}
 }
 
-// TestReadyWaitsForAPIServer: nobody serves, so it never is.
-func TestReadyWaitsForAPIServer(t *testing.T) {
-	cp, err := New(plausible())
+// asked sends a controller's request to an API server and returns as whom and
+// by which agent it arrives.
+func asked(t *testing.T, clients controllerClients, name string) (who user.Info, agent string) {
+	t.Helper()
+	clients.api.Handle(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		who, _ = inmemory.Identity(r.Context())
+		agent = r.UserAgent()
+	}))
+	config, err := clients.Config(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := waitReady(ctx, cp.ClientConfig("system:apiserver")); err == nil {
-		t.Error("an API server that does not serve is ready")
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := client.Get(config.Host + "/api/v1/pods")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	return who, agent
+}
+
+// TestReadyWaitsForAPIServer: neither nobody nor a server that is not ready will do.
+func TestReadyWaitsForAPIServer(t *testing.T) {
+	t.Parallel()
+	api := &inmemory.Server{}
+	done := make(chan error, 1)
+	go func() {
+		done <- waitReady(t.Context(), api.Config(identity("system:apiserver")))
+	}()
+	var asked atomic.Int32
+	answer := func(status int) {
+		asked.Store(0)
+		api.Handle(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(status)
+			asked.Add(1)
+		}))
+	}
+	answer(http.StatusInternalServerError)
+	for asked.Load() < 3 {
+		select {
+		case err := <-done:
+			t.Fatalf("an API server that is not ready passes for one that is: %v", err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	answer(http.StatusOK)
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Error("a ready API server is not noticed")
 	}
 }

@@ -30,10 +30,12 @@ import (
 	"brink/server/inmemory"
 )
 
-// resync is how often informers replay their store to handlers. Upstream has
-// ten minutes in the API server and twelve hours in the controller manager;
-// the controllers set their own resync where they want one.
-const resync = 10 * time.Minute
+// resync is how often informers replay their store to handlers, a safety net
+// that queues every object in every controller. Upstream has ten minutes in the
+// API server, which handles nothing there that it would not hear of otherwise,
+// twelve hours in the controller manager and never in the scheduler; controllers
+// that need one oftener set their own.
+const resync = 12 * time.Hour
 
 // genericConfig is the part of the API server's configuration that the core,
 // extension and aggregation servers share.
