@@ -44,7 +44,7 @@ func newAPIServer(cp *ControlPlane, cfg Config) (*apiServer, error) {
 	if err := componentargs.Parse(fs, "kube-apiserver-arg", apiServerDefaults(cfg), cfg.APIServerArgs); err != nil {
 		return nil, err
 	}
-	return &apiServer{cp: cp, options: opts, openAPI: &openAPI{}}, nil
+	return &apiServer{cp: cp, options: opts, openAPI: newOpenAPI()}, nil
 }
 
 // apiServerDefaults are brink's settings, in kube-apiserver's own flags.
@@ -149,6 +149,7 @@ func (a *apiServer) run(ctx context.Context, ready func()) error {
 	if err != nil {
 		return fmt.Errorf("preparing: %w", err)
 	}
+	a.openAPI.prepared()
 	a.cp.api.Handle(chain.GenericAPIServer.Handler)
 	waitCtx, stopWaiting := context.WithCancel(ctx)
 	defer stopWaiting()
@@ -182,6 +183,7 @@ func (a *apiServer) build(opts options.CompletedOptions) (*aggregator.APIAggrega
 	if err != nil {
 		return nil, err
 	}
+	describeAggregator(&aggregated.GenericConfig.Config)
 	config := &app.Config{Options: opts, KubeAPIs: kube, ApiExtensions: extensions, Aggregator: aggregated}
 	completed, err := config.Complete()
 	if err != nil {

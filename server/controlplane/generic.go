@@ -20,6 +20,9 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
+	aggregatoropenapi "k8s.io/kube-aggregator/pkg/generated/openapi"
+	"k8s.io/kube-openapi/pkg/common"
+	"k8s.io/kube-openapi/pkg/validation/spec"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	"k8s.io/kubernetes/pkg/controlplane"
@@ -115,6 +118,26 @@ func (g *genericConfig) applyAPIDescription() {
 		sets.NewString("watch", "proxy"),
 		sets.NewString("attach", "exec", "proxy", "log", "portforward"),
 	)
+}
+
+// describeAggregator gives the aggregation server the definitions of its own two
+// kinds. Upstream gives it those of all of Kubernetes; it makes its part of the
+// OpenAPI documents at start, and keeps them.
+func describeAggregator(config *genericapiserver.Config) {
+	v2, v3 := *config.OpenAPIConfig, *config.OpenAPIV3Config
+	v2.GetDefinitions = aggregatoropenapi.GetOpenAPIDefinitions
+	v3.GetDefinitions = aggregatoropenapi.GetOpenAPIDefinitions
+	v3.Definitions = definitionsV3(&v3)
+	config.OpenAPIConfig, config.OpenAPIV3Config = &v2, &v3
+}
+
+// definitionsV3 makes the definitions as genericapiserver.DefaultOpenAPIV3Config
+// does.
+func definitionsV3(config *common.OpenAPIV3Config) map[string]common.OpenAPIDefinition {
+	return config.GetDefinitions(func(name string) spec.Ref {
+		name, _ = config.GetDefinitionName(name)
+		return spec.MustCreateRef("#/components/schemas/" + common.EscapeJsonPointer(name))
+	})
 }
 
 // applyAuth sets up who may come in and what they may do. Identities asserted

@@ -1,12 +1,14 @@
 package controlplane
 
 import (
+	"context"
+	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,16 +32,21 @@ import (
 	"k8s.io/kube-openapi/pkg/handler3"
 	"k8s.io/kube-openapi/pkg/validation/spec"
 
+	"brink/internal/footprint"
 	"brink/server/inmemory"
 )
 
-// openAPI serves the descriptions of all APIs (kubectl explain, apply) and makes
-// them when somebody first asks. Upstream makes them at every start: a second
-// or two of a PC's processor, many of a board's, and a third of the heap, on
-// machines that most of the time nobody looks at.
+// openAPIIdle is how long the documents stay when nobody asks for them.
+const openAPIIdle = 10 * time.Minute
+
+// openAPI serves the descriptions of all APIs (kubectl explain, apply). It makes
+// them when somebody asks and lets go of them ten minutes after the last one did.
+// Upstream makes them at every start: a second or two of a PC's processor, many
+// of a board's, and half of the heap, on machines that most of the time nobody
+// looks at.
 //
-// The aggregator asks the servers below it once a second; until the documents
-// are made they answer with an empty list.
+// The aggregator asks the servers below it once a second; while there are no
+// documents they answer with empty ones.
 type openAPI struct {
 	v2 *common.Config
 	v3 *common.OpenAPIV3Config
@@ -51,11 +58,14 @@ type openAPI struct {
 	kube       *openAPIPlace
 	extensions *openAPIPlace
 
-	awaited []string // paths in the list of documents, quoted
+	documents onDemand
+	stop      <-chan struct{}
+}
 
-	once sync.Once
-	made atomic.Bool
-	stop <-chan struct{}
+func newOpenAPI() *openAPI {
+	o := &openAPI{}
+	o.documents = onDemand{idle: openAPIIdle, make: o.make}
+	return o
 }
 
 // openAPIPlace is where one server answers for its documents.
@@ -75,17 +85,26 @@ func newOpenAPIPlace(server *genericapiserver.GenericAPIServer) *openAPIPlace {
 	return place
 }
 
+// emptyDocuments are not errors: the aggregator would go on with the last
+// document that it got.
+var emptyDocuments = map[string]string{
+	"/openapi/v2": `{"swagger":"2.0","info":{"title":"Kubernetes","version":"empty"},"paths":{},"definitions":{}}`,
+	"/openapi/v3": `{"paths":{}}`,
+}
+
 func (p *openAPIPlace) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if made := p.current.Load(); made != nil {
 		made.ServeHTTP(w, r)
 		return
 	}
-	if r.URL.Path != "/openapi/v3" {
+	document, ok := emptyDocuments[r.URL.Path]
+	if !ok {
 		http.NotFound(w, r)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write([]byte(`{"paths":{}}`))
+	w.Header().Set("Etag", `"empty"`)
+	_, _ = io.WriteString(w, document)
 }
 
 // make builds the server's documents and serves them from now on.
@@ -98,11 +117,27 @@ func (p *openAPIPlace) make(v2 *common.Config, v3 *common.OpenAPIV3Config) (*han
 	return service2, static, service3
 }
 
+// prepared is told that PrepareRun is done.
+func (o *openAPI) prepared() {
+	o.forgetDefinitions()
+	// What the aggregator gets first it keeps for good, for when it gets
+	// nothing better; that shall be the empty documents.
+	o.ask("/openapi/v2", "application/json")
+}
+
+// forgetDefinitions lets go of the definitions of all kinds, from which the
+// documents are made and, at start, the rules for merging fields.
+func (o *openAPI) forgetDefinitions() { o.v3.Definitions = nil }
+
 // wrap makes the documents before a request for them is answered.
 func (o *openAPI) wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, "/openapi/") && !o.made.Load() && o.wanted(r) {
-			o.ensure()
+		if strings.HasPrefix(r.URL.Path, "/openapi/") && o.wanted(r) {
+			if err := o.documents.want(); err != nil {
+				w.Header().Set("Retry-After", "1")
+				http.Error(w, "making the OpenAPI documents: "+err.Error(), http.StatusServiceUnavailable)
+				return
+			}
 		}
 		next.ServeHTTP(w, r)
 	})
@@ -119,63 +154,97 @@ func (o *openAPI) wanted(r *http.Request) bool {
 	return err != nil || len(policies) > 0
 }
 
-// ensure makes the documents, once, and returns when the aggregator has them.
-func (o *openAPI) ensure() {
-	o.once.Do(func() {
-		begun := time.Now()
-		o.kube.make(o.v2, o.v3)
-		o.awaited = []string{`"api/v1"`}
-		if err := o.followCRDs(o.extensions.make(o.v2, o.v3)); err != nil {
-			slog.Error("custom resources are missing from OpenAPI", "component", "apiserver", "error", err)
+// make builds the documents and returns when the aggregator has them.
+func (o *openAPI) make() (release func(), err error) {
+	begun := time.Now()
+	ctx, cancel := context.WithCancel(wait.ContextForChannel(o.stop))
+	release = func() {
+		cancel()
+		o.release()
+	}
+	done := false
+	defer func() {
+		if !done { // failed, or panicked
+			release()
 		}
-		o.waitAggregated()
-		o.made.Store(true)
-		slog.Debug("OpenAPI documents made", "component", "apiserver", "took", time.Since(begun))
-	})
+	}()
+	o.v3.Definitions = definitionsV3(o.v3)
+	defer o.forgetDefinitions()
+	o.kube.make(o.v2, o.v3)
+	custom, err := o.followCRDs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	o.waitAggregated(ctx, append(custom, `"api/v1"`))
+	slog.Debug("OpenAPI documents made", "component", "apiserver", "took", time.Since(begun))
+	done = true
+	return release, nil
+}
+
+// release lets go of the documents. The aggregator's copies go when it finds
+// that there are others: it only looks when it is asked, for each format.
+func (o *openAPI) release() {
+	o.kube.current.Store(nil)
+	o.extensions.current.Store(nil)
+	for _, format := range []string{"application/json", "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"} {
+		o.ask("/openapi/v2", format)
+	}
+	slog.Debug("OpenAPI documents let go", "component", "apiserver")
+	go footprint.Trim()
 }
 
 // followCRDs adds the documents of custom resources and keeps them up to date,
-// as upstream's post-start hook would.
-func (o *openAPI) followCRDs(service2 *handler.OpenAPIService, static *spec.Swagger, service3 *handler3.OpenAPIService) error {
+// as upstream's post-start hook would, until ctx is done. It returns the paths
+// of those there are, quoted as in the list of documents.
+func (o *openAPI) followCRDs(ctx context.Context) ([]string, error) {
 	client, err := crdclient.NewForConfig(o.loopback)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	existing, err := client.ApiextensionsV1().CustomResourceDefinitions().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("listing custom resources: %w", err)
+	}
+	service2, static, service3 := o.extensions.make(o.v2, o.v3)
 	factory := crdinformers.NewSharedInformerFactory(client, resync)
 	crds := factory.Apiextensions().V1().CustomResourceDefinitions()
 	v2, v3 := crdopenapi.NewController(crds), crdopenapiv3.NewController(crds)
-	existing, err := client.ApiextensionsV1().CustomResourceDefinitions().List(wait.ContextForChannel(o.stop), metav1.ListOptions{})
-	if err != nil {
-		return err
-	}
-	for _, crd := range existing.Items {
+	factory.Start(ctx.Done())
+	go v2.Run(static, service2, ctx.Done())
+	go v3.Run(service3, ctx.Done())
+	return documentPaths(existing.Items), nil
+}
+
+// documentPaths are those of the versions that are served.
+func documentPaths(crds []crdv1.CustomResourceDefinition) []string {
+	var out []string
+	for _, crd := range crds {
 		for _, version := range crd.Spec.Versions {
 			if version.Served && crdhelpers.IsCRDConditionTrue(&crd, crdv1.Established) {
-				o.awaited = append(o.awaited, `"apis/`+crd.Spec.Group+"/"+version.Name+`"`)
+				out = append(out, `"apis/`+crd.Spec.Group+"/"+version.Name+`"`)
 			}
 		}
 	}
-	factory.Start(o.stop)
-	go v2.Run(static, service2, o.stop)
-	go v3.Run(service3, o.stop)
-	return nil
+	return out
 }
 
 // aggregationPatience bounds the wait for the aggregator's next look.
 const aggregationPatience = 10 * time.Second
 
-// waitAggregated returns when the aggregator lists the core API and the custom
-// resources that there are.
-func (o *openAPI) waitAggregated() {
-	deadline := time.Now().Add(aggregationPatience)
-	for time.Now().Before(deadline) {
-		answer := httptest.NewRecorder()
-		req := httptest.NewRequest(http.MethodGet, "/openapi/v3", nil)
-		o.aggregated.UnprotectedHandler().ServeHTTP(answer, req)
-		isMissing := func(path string) bool { return !strings.Contains(answer.Body.String(), path) }
-		if !slices.ContainsFunc(o.awaited, isMissing) {
-			return
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+// waitAggregated returns when the aggregator lists the awaited documents.
+func (o *openAPI) waitAggregated(ctx context.Context, awaited []string) {
+	_ = wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, aggregationPatience, true, func(context.Context) (bool, error) {
+		list := o.ask("/openapi/v3", "application/json")
+		isMissing := func(path string) bool { return !strings.Contains(list, path) }
+		return !slices.ContainsFunc(awaited, isMissing), nil
+	})
+}
+
+// ask returns the aggregator's answer, past authentication and wrap.
+func (o *openAPI) ask(path, format string) string {
+	answer := httptest.NewRecorder()
+	req := httptest.NewRequest(http.MethodGet, path, nil)
+	req.Header.Set("Accept", format)
+	o.aggregated.UnprotectedHandler().ServeHTTP(answer, req)
+	return answer.Body.String()
 }

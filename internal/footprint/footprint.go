@@ -1,4 +1,6 @@
-package main
+// Package footprint gives memory back to the kernel that this process needed for
+// a while only: for its start, for a big answer.
+package footprint
 
 import (
 	"bufio"
@@ -9,37 +11,20 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// gcPercent makes garbage wait for half of the live heap instead of all of
-	// it. Most of the heap of an idle node never changes; a collection costs it
-	// some 50 ms of a core and then happens every other minute.
-	gcPercent = 50
-	// settleTime after becoming ready, what the start needed is given back.
-	settleTime = 10 * time.Second
-)
-
-// limitGarbage sets how much garbage may wait, unless GOGC says it.
-func limitGarbage() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
-}
-
-// settle gives back memory that only a start needs: the heap's, and the pages
-// of the program's own file. A start runs through most of 140 MB of code and
-// tables; an idle node uses a part of them. The kernel would keep all of them
+// Trim gives back what the heap does not use, and the pages of the program's own
+// file. A start runs through most of 140 MB of code and tables; an idle node uses
+// a part of them. The kernel would keep all of them
 // mapped and, being executable, spare them longer than other files' pages. Here
 // they are only unmapped: they stay in the page cache while there is room, and
 // one that is used again costs a minor fault.
-func settle() {
+func Trim() {
 	debug.FreeOSMemory()
 	if err := unmapProgram(); err != nil {
-		slog.Debug("pages of the program stay mapped", "component", "brink", "error", err)
+		slog.Debug("pages of the program stay mapped", "component", "footprint", "error", err)
 	}
 }
 
