@@ -37,7 +37,11 @@ func lockDataDir(l layout.Layout) (unlock func(), err error) {
 	if n, err := f.WriteAt([]byte(pid), 0); err == nil {
 		_ = f.Truncate(int64(n))
 	}
-	return func() { f.Close() }, nil
+	return func() {
+		// Not by closing alone: a child between fork and exec has the file too.
+		_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
+		f.Close()
+	}, nil
 }
 
 // lockHolder returns what the holder wrote into the lock, its process id.

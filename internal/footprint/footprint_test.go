@@ -37,7 +37,7 @@ func TestCleanRegions(t *testing.T) {
 }
 
 // TestUnmapProgram goes on running after its own code was unmapped, and finds
-// that much of it was.
+// that some of it was: what it runs through has come back.
 func TestUnmapProgram(t *testing.T) {
 	f, err := os.Open("/proc/self/smaps")
 	if err != nil {
@@ -56,7 +56,7 @@ func TestUnmapProgram(t *testing.T) {
 	if err := unmapProgram(); err != nil {
 		t.Fatal(err)
 	}
-	if after := fileResident(t); after > before/2 {
+	if after := fileResident(t); after >= before {
 		t.Errorf("%d kB of files are mapped, before it were %d", after, before)
 	}
 }
