@@ -12,14 +12,15 @@
 //     never run backwards, whatever happens.
 //
 // What kine gives is the translation of etcd's transactions to a log in SQL
-// (pkg/server, pkg/logstructured, pkg/drivers/generic). Four parts of it are
+// (pkg/server, pkg/logstructured, pkg/drivers/generic). Five parts of it are
 // replaced here, each for a reason found by reading and measuring it:
 //
 //   - its SQLite driver: every update touches six indexes (three are ever
-//     used), the file is rewritten by VACUUM at each start, a scan that breaks
-//     off at a damaged page passes for a complete list, and an update that met
+//     used), the file is rewritten by VACUUM at each start, and an update that met
 //     a full disk passes for a conflict, which the API server retries in a hot
 //     loop. See sqlite.go and backend.go.
+//   - its log: rows that broke off pass for a complete list, and after writes that
+//     overlapped the current revision stays behind. See log.go.
 //   - its memory driver: each compaction leaves one entry more in its log than
 //     it should and every watcher sees that entry again. See memory.go.
 //   - its watch server: two timers a client, ten times a second, and a consistent
@@ -27,7 +28,7 @@
 //   - its compaction: a failed commit ends the process, and an idle node would
 //     write to flash every five minutes. See compact.go.
 //
-// PostgreSQL and MySQL are kine's drivers unchanged; an etcd endpoint is passed
+// PostgreSQL and MySQL are kine's drivers under the log of log.go; an etcd endpoint is passed
 // on to the API server. With any of these several servers share the state, so
 // leases and events go there too: a volatile store of one's own would hide one
 // server's leases from the others.
