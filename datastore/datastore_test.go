@@ -452,7 +452,7 @@ func TestWatchJoiningHoldsProgressBack(t *testing.T) {
 				t.Fatal(err)
 			}
 			log.meanwhile = func() { h.publish(published) }
-			st := &stream{wake: make(chan struct{}, 1), watches: map[int64]*watch{}}
+			st := newStream()
 			h.streams[st] = struct{}{}
 
 			h.requestProgress(ctx, st) // of revision 2, which was not handed out yet
