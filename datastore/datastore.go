@@ -159,6 +159,7 @@ func New(cfg Config) (*Store, error) {
 	s.engine, _ = cfg.engine()
 	s.disk = newCondition(log, s.database())
 	s.snapshot = newCondition(log, s.path(volatileFile))
+	s.snapshot.describe = fault.describeSnapshot
 	if err := prepareDir(cfg.SocketDir); err != nil {
 		return nil, err
 	}
@@ -194,9 +195,11 @@ func (s *Store) VolatileEndpoint() string {
 
 // Health is nil while every write is accepted; otherwise it says since when
 // and why not.
-func (s *Store) Health() error {
-	return errors.Join(s.disk.health(), s.snapshot.health())
-}
+func (s *Store) Health() error { return s.disk.health() }
+
+// Warning is nil or says since when and why something does not work that a
+// user should see to, although all writes are accepted.
+func (s *Store) Warning() error { return s.snapshot.health() }
 
 // Durable serves DurableEndpoint.
 func (s *Store) Durable() lifecycle.Component {

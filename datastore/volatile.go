@@ -244,7 +244,8 @@ func (s *Store) save(store *memoryStore) (size int, revision int64, err error) {
 	return len(data), revision, err
 }
 
-// saveNowAndThen saves what changed, the more rarely the bigger it is.
+// saveNowAndThen saves what changed, the more rarely the bigger it is. A save
+// that went wrong is soon tried again.
 func (s *Store) saveNowAndThen(ctx context.Context, store *memoryStore) {
 	var last int64
 	wait := saveInterval
@@ -258,10 +259,11 @@ func (s *Store) saveNowAndThen(ctx context.Context, store *memoryStore) {
 			continue
 		}
 		size, revision, err := s.save(store)
-		if err == nil {
-			last = revision
+		if err != nil {
+			wait = probeInterval
+			continue
 		}
-		wait = saveEvery(size)
+		last, wait = revision, saveEvery(size)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -202,6 +203,54 @@ func TestVolatileFinalSaveIsLast(t *testing.T) {
 			t.Errorf("the snapshot is of %s before the end", ended.Sub(saved.Saved))
 		}
 	})
+}
+
+// Leases and events are accepted without a snapshot: that it cannot be written
+// is a warning, and is over soon after it can be.
+func TestSnapshotThatFailsIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.Logger = new(logBuffer).logger()
+	s, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inTheWay := filepath.Join(s.path(volatileFile), "directory")
+	if err := os.MkdirAll(inTheWay, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		store := newMemoryStore(0, reserveAlways)
+		if err := store.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		defer s.keep(t.Context(), store)()
+		time.Sleep(saveInterval + time.Second)
+		synctest.Wait()
+		expectOneLine(t, s.Warning(), s.path(volatileFile), "cannot write", "leases and events live on in memory")
+		if err := s.Health(); err != nil {
+			t.Errorf("health is %v, but all writes are accepted", err)
+		}
+		if err := os.RemoveAll(s.path(volatileFile)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(probeInterval + time.Second)
+		synctest.Wait()
+		if err := s.Warning(); err != nil {
+			t.Errorf("%s later: %v", probeInterval, err)
+		}
+		if _, found := s.loadSnapshot(); !found {
+			t.Error("there is no snapshot")
+		}
+	})
+}
+
+func TestSnapshotOnFullDisk(t *testing.T) {
+	t.Parallel()
+	c := newCondition(slog.New(slog.DiscardHandler), "/db/volatile.snapshot")
+	c.describe = fault.describeSnapshot
+	c.failed(fmt.Errorf("writing: %w", syscall.ENOSPC))
+	expectOneLine(t, c.health(), "disk full at /db/volatile.snapshot", "not saved until space is freed")
 }
 
 func TestVolatileTTL(t *testing.T) {
