@@ -116,6 +116,7 @@ func (s *Store) prepareDatabase() error {
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		err = createDatabase(s.cfg.Dir)
+		s.created = err == nil
 	}
 	if err != nil {
 		return err

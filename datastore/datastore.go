@@ -9,7 +9,11 @@
 //   - Volatile: leases and events. They change every few seconds and mean
 //     nothing after a power cut, so they live in memory and cost no flash.
 //     They are saved on a clean stop and now and then, and their revisions
-//     never run backwards, whatever happens.
+//     never run backwards, whatever happens. Leases do mean something when
+//     brink alone was killed, as those who hold them live on: each second in
+//     which one changes they are copied to a file beside the sockets, which
+//     are in memory too. Elsewhere than on a tmpfs there is no such copy. See
+//     leases.go.
 //
 // What kine gives is the translation of etcd's transactions to a log in SQL
 // (pkg/server, pkg/logstructured, pkg/drivers/generic). Five parts of it are
@@ -67,8 +71,9 @@ type Config struct {
 	// Dir holds the durable files: the SQLite database and the last saved
 	// leases and events. Made with 0700 when missing.
 	Dir string
-	// SocketDir holds the unix sockets. Made with 0700 when missing: who
-	// reaches a socket reads every secret of the cluster.
+	// SocketDir holds the unix sockets and, if it is on a tmpfs, a copy of the
+	// leases. Made with 0700 when missing: who reaches a socket reads every
+	// secret of the cluster.
 	SocketDir string
 	// Endpoint is empty for SQLite in Dir; otherwise a data source that kine
 	// knows (postgres://..., mysql://...) or a comma-separated list of etcd
@@ -140,8 +145,10 @@ type Store struct {
 	cfg      Config
 	engine   engine
 	log      *slog.Logger
+	created  bool       // New made the database
 	disk     *condition // writes to the database
 	snapshot *condition // writes of the volatile snapshot
+	leases   leaseCopy
 }
 
 // New prepares the directories and checks the files. Nothing listens yet and
@@ -169,6 +176,7 @@ func New(cfg Config) (*Store, error) {
 	if err := prepareDir(cfg.Dir); err != nil {
 		return nil, err
 	}
+	s.leases = newLeaseCopy(s.socket(leasesFile), cfg.SocketDir)
 	return s, s.prepareDatabase()
 }
 

@@ -113,6 +113,7 @@ func TestVolatileRevisionLost(t *testing.T) {
 			unreadable(t, dir)
 			lose(volatileFile)(t, dir)
 		},
+		"missing with the snapshot": lose(revisionFile, volatileFile),
 		"missing beside an unreadable snapshot": func(t *testing.T, dir string) {
 			lose(revisionFile)(t, dir)
 			truncate(t, filepath.Join(dir, volatileFile), 60)
@@ -163,7 +164,7 @@ func TestVolatileRevisionLostWithClockSetBack(t *testing.T) {
 	store.revision = store.ceiling // handed out after the snapshot
 	overwrite(t, s.path(revisionFile), 0, "x")
 	saved, found := s.loadSnapshot()
-	if got := s.firstRevision(saved, found); got <= store.revision {
+	if got := s.firstRevision(found, saved); got <= store.revision {
 		t.Errorf("begins at %d, but %d was handed out", got, store.revision)
 	}
 }
@@ -197,7 +198,9 @@ func TestVolatileFinalSaveIsLast(t *testing.T) {
 		}
 		stop()
 		ended := time.Now()
-		s.saveFinally(store)
+		if err := s.saveFinally(store); err != nil {
+			t.Error(err)
+		}
 		time.Sleep(time.Hour)
 		if saved, _ := s.loadSnapshot(); saved.Saved.Before(ended) {
 			t.Errorf("the snapshot is of %s before the end", ended.Sub(saved.Saved))
@@ -291,10 +294,10 @@ func TestTTLCountsAcrossRestarts(t *testing.T) {
 			}
 		}
 		time.Sleep(30 * time.Second)
-		saved, rev := first.state()
+		saved := first.state("", "")
 		time.Sleep(20 * time.Minute) // off
 
-		second := newMemoryStore(rev, reserveAlways)
+		second := newMemoryStore(saved.Revision, reserveAlways)
 		saved.restore(second)
 		if _, n, _ := second.Count(ctx, "", "", 0); n != 2 {
 			t.Errorf("%d keys after 20 minutes off, want 2", n)
