@@ -144,6 +144,33 @@ func TestMissingDatabaseInFreshDirectory(t *testing.T) {
 	mustCreate(t, start(t, cfg).durable, "/new", "x")
 }
 
+// What writes that broke off have left goes at the next start, and nothing else.
+func TestLeftoversGo(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	start(t, cfg).stop()
+	want := contents(t, cfg.Dir)
+	for dir, names := range map[string][]string{
+		cfg.Dir:       {".volatile.snapshot.123", ".volatile.revision.4", ".state.db.in-use.56"},
+		cfg.SocketDir: {".leases.copy.7"},
+	} {
+		for _, name := range names {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte("half"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if _, err := New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	if got := contents(t, cfg.Dir); !maps.Equal(got, want) {
+		t.Errorf("in the directory: %v, want %v", got, want)
+	}
+	if left := contents(t, cfg.SocketDir); left[".leases.copy.7"] != "" {
+		t.Errorf("in the socket directory: %v", left)
+	}
+}
+
 func TestDamageFoundWhileRunning(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
