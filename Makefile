@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := build
 .PHONY: build up down test unit e2e lint bench clean
 
-build: ## bin/brink, for GOARCH
+build: ## bin/brink; with GOARCH=arm64 or arm for that board, bin/brink-$GOARCH
 	scripts/deps build
 	scripts/build
 
