@@ -52,6 +52,7 @@ type node struct {
 	alone bool
 
 	process *exec.Cmd
+	exited  chan error // the process's end, once
 	stderr  *lines
 	conn    *grpc.ClientConn
 }
@@ -154,8 +155,14 @@ func newNode(t *testing.T) *node {
 func (n *node) start() {
 	n.t.Helper()
 	n.launch()
-	for deadline := time.Now().Add(patience); !strings.Contains(n.stderr.String(), readyLine); time.Sleep(5 * time.Millisecond) {
-		if n.process.ProcessState != nil || time.Now().After(deadline) {
+	for deadline := time.Now().Add(patience); !strings.Contains(n.stderr.String(), readyLine); {
+		select {
+		case err := <-n.exited:
+			n.t.Fatalf("containerd ended: %v\n%s", err, n.stderr)
+		case <-time.After(5 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			n.process.Process.Kill()
 			n.t.Fatalf("containerd is not ready:\n%s", n.stderr)
 		}
 	}
@@ -185,6 +192,8 @@ func (n *node) launch() {
 	if err := n.process.Start(); err != nil {
 		n.t.Fatal(err)
 	}
+	n.exited = make(chan error, 1)
+	go func(process *exec.Cmd, exited chan<- error) { exited <- process.Wait() }(n.process, n.exited)
 }
 
 // stop ends the node in an orderly way and checks that it was one.
@@ -201,13 +210,18 @@ func (n *node) end(signal os.Signal) error {
 	if err := n.process.Process.Signal(signal); err != nil {
 		n.t.Fatal(err)
 	}
-	kill := time.AfterFunc(patience, func() { n.process.Process.Kill() })
-	defer kill.Stop()
-	err := n.process.Wait()
+	err := n.wait()
 	if errors.Is(err, exec.ErrWaitDelay) {
 		return nil
 	}
 	return err
+}
+
+// wait returns how the process ended, by force if it must.
+func (n *node) wait() error {
+	kill := time.AfterFunc(patience, func() { n.process.Process.Kill() })
+	defer kill.Stop()
+	return <-n.exited
 }
 
 func (n *node) runtime() cri.RuntimeServiceClient { return cri.NewRuntimeServiceClient(n.conn) }
@@ -319,6 +333,18 @@ func (n *node) pid(container string) int {
 // importImage puts an image into the node under ref.
 func (n *node) importImage(ref string, image v1.Image) {
 	n.t.Helper()
+	n.importArchive(ref, image)
+	n.waitImage(ref, true)
+}
+
+// importLabelled imports the image of an archive with these labels only.
+func (n *node) importLabelled(ref string, labels map[string]string) {
+	n.t.Helper()
+	n.importArchive(ref, busybox(n.t, ref), containerd.WithImageLabels(labels))
+}
+
+func (n *node) importArchive(ref string, image v1.Image, options ...containerd.ImportOpt) {
+	n.t.Helper()
 	tag, err := name.NewTag(ref)
 	if err != nil {
 		n.t.Fatal(err)
@@ -333,25 +359,14 @@ func (n *node) importImage(ref string, image v1.Image) {
 	}
 	defer client.Close()
 	ctx := namespaces.WithNamespace(n.context(), criNamespace)
-	if _, err := client.Import(ctx, &archive); err != nil {
+	if _, err := client.Import(ctx, &archive, options...); err != nil {
 		n.t.Fatal(err)
-	}
-	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
-		status, err := n.images().ImageStatus(n.context(), &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: ref}})
-		if err != nil {
-			n.t.Fatal(err)
-		}
-		if status.Image != nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			n.t.Fatalf("image %s was imported and is not listed", ref)
-		}
 	}
 }
 
-// busybox is an image of the host's static busybox and a shell link.
-func busybox(t *testing.T) v1.Image {
+// busybox is an image of the host's static busybox and a shell link, the same
+// for the same labels.
+func busybox(t *testing.T, labels ...string) v1.Image {
 	t.Helper()
 	content, err := os.ReadFile("/bin/busybox")
 	if err != nil {
@@ -387,6 +402,10 @@ func busybox(t *testing.T) v1.Image {
 	config = config.DeepCopy()
 	config.OS, config.Architecture = "linux", goruntime.GOARCH
 	config.Config.Env = []string{"PATH=/bin"}
+	config.Config.Labels = map[string]string{}
+	for _, label := range labels {
+		config.Config.Labels[label] = ""
+	}
 	image, err = mutate.ConfigFile(image, config)
 	if err != nil {
 		t.Fatal(err)
@@ -677,9 +696,7 @@ func TestStartErrorsSayWhatToDo(t *testing.T) {
 			n := newNode(t)
 			c.spoil(t, &n.cfg)
 			n.launch()
-			kill := time.AfterFunc(patience, func() { n.process.Process.Kill() })
-			defer kill.Stop()
-			if err := n.process.Wait(); err == nil || strings.Contains(n.stderr.String(), readyLine) {
+			if err := n.wait(); err == nil || strings.Contains(n.stderr.String(), readyLine) {
 				t.Fatalf("it started: %s", n.stderr)
 			}
 			lines := strings.Split(strings.TrimSpace(n.stderr.String()), "\n")
