@@ -39,6 +39,7 @@ func dualStack(t *testing.T) Config {
 		NodeCIDRs:    prefixes("10.42.3.0/24", "fd42:0:0:3::/64"),
 		CNIConfDir:   filepath.Join(dir, "net.d"),
 		CNIStateDir:  filepath.Join(dir, "state"),
+		CNICacheDir:  filepath.Join(dir, "cache"),
 		CheckEvery:   20 * time.Millisecond,
 	}
 }
@@ -131,6 +132,12 @@ func TestRulesOfOneFamily(t *testing.T) {
 // TestRepair does to a running node what careless administrators do.
 func TestRepair(t *testing.T) {
 	t.Parallel()
+	bridge := func(t *testing.T) netlink.Link {
+		t.Helper()
+		link, err := netlink.LinkByName("brink0")
+		must(t, err)
+		return link
+	}
 	for name, damage := range map[string]func(*testing.T){
 		"table deleted":   func(t *testing.T) { nft(t, "delete", "table", "inet", "brink") },
 		"ruleset flushed": func(t *testing.T) { nft(t, "flush", "ruleset") },
@@ -140,22 +147,153 @@ func TestRepair(t *testing.T) {
 			writeSetting(t, "net/ipv4/ip_forward", "0")
 			writeSetting(t, "net/ipv6/conf/all/forwarding", "0")
 		},
+		"bridge deleted":  func(t *testing.T) { must(t, netlink.LinkDel(bridge(t))) },
+		"bridge set down": func(t *testing.T) { must(t, netlink.LinkSetDown(bridge(t))) },
+		"bridge flushed": func(t *testing.T) {
+			addrs, err := netlink.AddrList(bridge(t), netlink.FAMILY_ALL)
+			must(t, err)
+			for _, addr := range addrs {
+				must(t, netlink.AddrDel(bridge(t), &addr))
+			}
+		},
+		"pod taken off the bridge": func(t *testing.T) {
+			link, err := netlink.LinkByName("vethpod")
+			must(t, err)
+			must(t, netlink.LinkSetNoMaster(link))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			ns := privateNetns(t)
 			cfg := dualStack(t)
+			pod := attachPod(t, cfg)
+			connect(t, "stranger", otherNetns(t), nil, nil)
+			listen(t, ns, netip.MustParseAddrPort("[::]:8080"))
 			runIn(t, ns, cfg)
+			want := state(t)
 			for range 2 { // what is repaired must be watched on
 				damage(t)
-				eventually(t, "repaired", func() bool {
-					out, err := exec.Command("nft", "list", "table", "inet", "brink").Output()
-					v4, _ := os.ReadFile("/proc/sys/net/ipv4/ip_forward")
-					v6, _ := os.ReadFile("/proc/sys/net/ipv6/conf/all/forwarding")
-					return err == nil && string(out) == dualStackTable && string(v4) == "1\n" && string(v6) == "1\n"
-				})
+				eventually(t, "repaired", func() bool { return state(t) == want })
 			}
+			reach(t, pod, "10.42.3.1")
+			reach(t, pod, "fd42:0:0:3::1")
 		})
+	}
+}
+
+// attachPod does what the CNI plugins do for a pod.
+func attachPod(t *testing.T, cfg Config) netns.NsHandle {
+	t.Helper()
+	pod := otherNetns(t)
+	bridge := addBridge(t, "brink0", "10.42.3.1/24", "fd42:0:0:3::1/64")
+	link := connect(t, "vethpod", pod, []string{"10.42.3.10/24", "fd42:0:0:3::10/64"}, []string{"10.42.3.1", "fd42:0:0:3::1"})
+	must(t, netlink.LinkSetMaster(link, bridge))
+	must(t, netlink.LinkSetHairpin(link, true))
+	results := filepath.Join(cfg.CNICacheDir, "results")
+	for _, dir := range []string{cfg.leases(), results} {
+		must(t, os.MkdirAll(dir, 0o755))
+	}
+	must(t, os.WriteFile(filepath.Join(cfg.leases(), "10.42.3.10"), []byte("id\r\neth0"), 0o644))
+	for id, veth := range map[string]string{"id": "vethpod", "gone": "stranger"} {
+		text := fmt.Sprintf(`{"kind": "cniCacheV1", "containerId": %q, "ifName": "eth0", "networkName": "brink",
+			"result": {"cniVersion": "1.1.0", "interfaces": [{"name": "brink0"}, {"name": %q}, {"name": "eth0", "sandbox": "/run/netns/x"}]}}`, id, veth)
+		must(t, os.WriteFile(filepath.Join(results, "brink-"+id+"-eth0"), []byte(text), 0o600))
+	}
+	return pod
+}
+
+// state is what the component keeps, as text.
+func state(t *testing.T) string {
+	t.Helper()
+	var b strings.Builder
+	out, _ := exec.Command("nft", "list", "table", "inet", "brink").CombinedOutput()
+	b.Write(out)
+	for _, key := range []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"} {
+		value, err := get(key)
+		fmt.Fprintln(&b, key, value, err)
+	}
+	bridge, err := netlink.LinkByName("brink0")
+	if err != nil {
+		fmt.Fprintln(&b, err)
+		return b.String()
+	}
+	fmt.Fprintln(&b, "brink0", bridge.Attrs().HardwareAddr, bridge.Attrs().Flags&net.FlagUp)
+	addrs, err := complete(func() ([]netlink.Addr, error) { return netlink.AddrList(bridge, netlink.FAMILY_ALL) })
+	must(t, err)
+	for _, addr := range addrs {
+		if !addr.IP.IsLinkLocalUnicast() {
+			fmt.Fprintln(&b, addr.IPNet)
+		}
+	}
+	for _, name := range []string{"vethpod", "stranger"} {
+		link, err := netlink.LinkByName(name)
+		must(t, err)
+		fmt.Fprintln(&b, name, link.Attrs().MasterIndex == bridge.Attrs().Index)
+		if port, err := netlink.LinkGetProtinfo(link); err == nil {
+			fmt.Fprintln(&b, "hairpin", port.Hairpin)
+		}
+	}
+	return b.String()
+}
+
+// reach waits until a server on port 8080 answers in ns.
+func reach(t *testing.T, ns netns.NsHandle, addr string) {
+	t.Helper()
+	inside(t, ns, func() error {
+		conn, err := net.DialTimeout("tcp", netip.AddrPortFrom(netip.MustParseAddr(addr), 8080).String(), patience)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	})
+}
+
+// TestEventsWakeTheLoop: it must not take a tick, which is a day away here.
+func TestEventsWakeTheLoop(t *testing.T) {
+	t.Parallel()
+	ns := privateNetns(t)
+	cfg := dualStack(t)
+	cfg.CheckEvery = 24 * time.Hour
+	attachPod(t, cfg)
+	connect(t, "stranger", otherNetns(t), nil, nil)
+	runIn(t, ns, cfg)
+	want := state(t)
+	link, err := netlink.LinkByName("brink0")
+	must(t, err)
+	must(t, netlink.LinkDel(link))
+	eventually(t, "repaired", func() bool { return state(t) == want })
+}
+
+// TestNoBridgeWithoutPods: until the first pod there is nothing to repair.
+func TestNoBridgeWithoutPods(t *testing.T) {
+	t.Parallel()
+	privateNetns(t)
+	cfg := dualStack(t)
+	n, err := open(cfg.withDefaults())
+	must(t, err)
+	must(t, n.reconcile(t.Context()))
+	must(t, os.MkdirAll(cfg.leases(), 0o755))
+	must(t, os.WriteFile(filepath.Join(cfg.leases(), "lock"), nil, 0o644))
+	must(t, os.WriteFile(filepath.Join(cfg.leases(), "last_reserved_ip.0"), []byte("10.42.3.10"), 0o644))
+	must(t, n.reconcile(t.Context()))
+	if got := linkNames(t); got != "lo" {
+		t.Errorf("links are %s", got)
+	}
+}
+
+func TestForeignLinkOfTheBridgesName(t *testing.T) {
+	t.Parallel()
+	privateNetns(t)
+	cfg := dualStack(t)
+	must(t, os.MkdirAll(cfg.leases(), 0o755))
+	must(t, os.WriteFile(filepath.Join(cfg.leases(), "10.42.3.10"), []byte("id\r\neth0"), 0o644))
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "brink0"
+	must(t, netlink.LinkAdd(&netlink.Vxlan{LinkAttrs: attrs, VxlanId: 1, Port: 4789}))
+	n, err := open(cfg.withDefaults())
+	must(t, err)
+	if err := n.reconcile(t.Context()); err == nil || !strings.Contains(err.Error(), "there is a vxlan of this name: remove or rename it") {
+		t.Errorf("got %v", err)
 	}
 }
 
@@ -279,35 +417,63 @@ func TestSettings(t *testing.T) {
 	for _, key := range keys {
 		writeSetting(t, key, "0")
 	}
-	must(t, applySettings(dualStack(t)))
+	must(t, applySettings(dualStack(t).withDefaults()))
 	for _, key := range keys {
 		wantSetting(t, key, "1")
 	}
 }
 
-// TestRouterAdvertisements has three links: one with a default route learnt from
-// an advertisement, one whose owner handles them in user space, and a bridge of
-// pods, which must never be believed.
+// TestRouterAdvertisements has links with a default route learnt from an
+// advertisement, without one yet, whose owner handles them in user space, and two
+// that lead to pods, which must never be believed.
 func TestRouterAdvertisements(t *testing.T) {
 	t.Parallel()
-	privateNetns(t)
+	ns := privateNetns(t)
 	writeSetting(t, "net/ipv6/conf/all/forwarding", "0")
-	for i, tt := range []struct{ name, acceptRA, want string }{{"uplink", "1", "2"}, {"networkd", "0", "0"}, {"brink0", "1", "1"}} {
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name = tt.name
-		must(t, netlink.LinkAdd(&netlink.Vxlan{LinkAttrs: attrs, VxlanId: 1, Port: 4789 + i}))
-		link := up(t, tt.name)
-		must(t, addAddr(link, fmt.Sprintf("2001:db8:%d::2/64", i+1)))
-		writeSetting(t, "net/ipv6/conf/"+tt.name+"/accept_ra", tt.acceptRA)
-		if tt.name != "brink0" {
-			must(t, netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Protocol: unix.RTPROT_RA,
-				Gw: net.ParseIP(fmt.Sprintf("2001:db8:%d::1", i+1)), Priority: 100 + i}))
-		}
+	learn := func(name, gateway string) {
+		t.Helper()
+		link := up(t, name)
+		must(t, addAddr(link, gateway+"2/64"))
+		must(t, netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Protocol: unix.RTPROT_RA,
+			Gw: net.ParseIP(gateway + "1"), Priority: 100 + link.Attrs().Index}))
 	}
-	must(t, applySettings(dualStack(t)))
-	wantSetting(t, "net/ipv6/conf/uplink/accept_ra", "2")
-	wantSetting(t, "net/ipv6/conf/networkd/accept_ra", "0")
-	wantSetting(t, "net/ipv6/conf/brink0/accept_ra", "1")
+	acceptRA := func(name, value string) { writeSetting(t, "net/ipv6/conf/"+name+"/accept_ra", value) }
+	addVxlan(t, "uplink", 1)
+	learn("uplink", "2001:db8:1::")
+	addVxlan(t, "networkd", 2)
+	learn("networkd", "2001:db8:2::")
+	acceptRA("networkd", "0")
+	addVxlan(t, "quiet", 3)
+	// A home server's uplink is often a bridge, a container's a veth.
+	addBridge(t, "br0")
+	learn("br0", "2001:db8:4::")
+	connect(t, "veth0", otherNetns(t), nil, nil)
+	learn("veth0", "2001:db8:5::")
+	addBridge(t, "brink0")
+	learn("brink0", "2001:db8:6::")
+	connect(t, "vethpod", otherNetns(t), nil, nil)
+	for _, name := range []string{"uplink", "quiet", "br0", "veth0", "brink0", "vethpod"} {
+		acceptRA(name, "1")
+	}
+	runIn(t, ns, dualStack(t))
+	for name, want := range map[string]string{
+		"uplink": "2", "networkd": "0", "quiet": "2", "br0": "2", "veth0": "2", "brink0": "1", "vethpod": "1", "lo": "1",
+	} {
+		wantSetting(t, "net/ipv6/conf/"+name+"/accept_ra", want)
+	}
+	addVxlan(t, "modem", 7) // plugged in later
+	eventually(t, "advertisements accepted", func() bool {
+		value, err := get("net/ipv6/conf/modem/accept_ra")
+		return err == nil && value == "2"
+	})
+}
+
+func addVxlan(t *testing.T, name string, id int) {
+	t.Helper()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = name
+	must(t, netlink.LinkAdd(&netlink.Vxlan{LinkAttrs: attrs, VxlanId: id, Port: 4788 + id}))
+	up(t, name)
 }
 
 func TestReadOnlySettings(t *testing.T) {
@@ -319,7 +485,7 @@ func TestReadOnlySettings(t *testing.T) {
 	must(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
 	must(t, unix.Mount("/proc/sys", "/proc/sys", "", unix.MS_BIND, ""))
 	must(t, unix.Mount("/proc/sys", "/proc/sys", "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
-	err := applySettings(dualStack(t))
+	err := applySettings(dualStack(t).withDefaults())
 	want := "kernel setting net.ipv4.ip_forward is 0, must be 1, and cannot be written here (read-only file system): " +
 		"set it outside this container, sysctl -w net.ipv4.ip_forward=1"
 	if err == nil || err.Error() != want {
@@ -330,12 +496,12 @@ func TestReadOnlySettings(t *testing.T) {
 func TestReadOnlySettingsThatAreRight(t *testing.T) {
 	t.Parallel()
 	privateNetns(t)
-	must(t, applySettings(dualStack(t)))
+	must(t, applySettings(dualStack(t).withDefaults()))
 	must(t, unix.Unshare(unix.CLONE_NEWNS))
 	must(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
 	must(t, unix.Mount("/proc/sys", "/proc/sys", "", unix.MS_BIND, ""))
 	must(t, unix.Mount("/proc/sys", "/proc/sys", "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
-	must(t, applySettings(dualStack(t)))
+	must(t, applySettings(dualStack(t).withDefaults()))
 }
 
 func TestWithoutNft(t *testing.T) {
@@ -576,6 +742,30 @@ table ip cni_hostport {
 			must(t, Remove(cfg))
 			if got := nft(t, "list", "ruleset"); got != tt.want {
 				t.Errorf("got\n%s\nwant\n%s", got, tt.want)
+			}
+		})
+	}
+}
+
+// TestRemoveEmptyHostPorts: when the pods are gone the plugin has left an empty
+// table, which goes unless it was there before the node.
+func TestRemoveEmptyHostPorts(t *testing.T) {
+	t.Parallel()
+	for _, before := range []bool{false, true} {
+		t.Run(fmt.Sprintf("there before: %t", before), func(t *testing.T) {
+			t.Parallel()
+			ns := privateNetns(t)
+			cfg := dualStack(t)
+			add := func() { nft(t, "add table ip cni_hostport; add chain ip cni_hostport hostports") }
+			if before {
+				add()
+			}
+			runBriefly(t, ns, cfg)
+			add()
+			runBriefly(t, ns, cfg) // a restart knows no more than the first start
+			must(t, Remove(cfg))
+			if got := nft(t, "list", "tables"); (got != "") != before {
+				t.Errorf("tables are %q", got)
 			}
 		})
 	}
