@@ -511,6 +511,14 @@ func TestNodeRunsContainersAndFindsThemAgain(t *testing.T) {
 		}
 	})
 
+	t.Run("writes down the shim, so that its version is kept", func(t *testing.T) {
+		// Package payload reads it.
+		shim, err := os.ReadFile(filepath.Join(n.cfg.State, "io.containerd.runtime.v2.task", criNamespace, sandbox, "shim-binary-path"))
+		if want := filepath.Join(n.cfg.BinDir, "containerd-shim-runc-v2"); err != nil || string(shim) != want {
+			t.Errorf("shim is %q (%v), want %s", shim, err, want)
+		}
+	})
+
 	t.Run("reports a container killed for its memory", func(t *testing.T) {
 		c := n.container(sandbox, pod, "test.local/busybox:1", "sh", "-c", "busybox tail /dev/zero")
 		if status := n.waitState(c, cri.ContainerState_CONTAINER_EXITED); status.Reason != "OOMKilled" {
