@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := build
 .PHONY: build up down test unit e2e lint bench clean
 
-build: ## bin/brink, for GOARCH
+build: ## bin/brink; with GOARCH=arm64 or arm for that board, bin/brink-$GOARCH
 	scripts/deps build
 	scripts/build
 
@@ -33,6 +33,8 @@ e2e: ## tests of the real binary; RUN=regexp picks some
 	scripts/e2e
 
 lint: ## formatting, vet, law of imports
+	scripts/deps build
+	scripts/build-payload
 	scripts/lint
 
 bench: ## compare with the same components as separate processes
@@ -40,5 +42,6 @@ bench: ## compare with the same components as separate processes
 	scripts/build
 	scripts/bench
 
-clean:
+clean: ## remove what was built, but not under a running node
+	@if [ -e .build/up/ours ]; then echo "make clean: the node of make up needs these files: run make down first" >&2; exit 1; fi
 	rm -rf bin dist .build

@@ -148,7 +148,7 @@ func (a *Agent) nodeAPI() *rest.Config {
 // runContainerd unpacks the programs and runs containerd with them.
 func (a *Agent) runContainerd(ctx context.Context, ready func()) error {
 	l := a.cfg.Layout
-	programs, err := payload.Unpack(l.Payload())
+	programs, err := payload.Unpack(l.Payload(), l.ContainerdState())
 	if err != nil {
 		return err
 	}

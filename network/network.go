@@ -4,8 +4,8 @@
 // Kubernetes objects; the agent translates.
 //
 // It owns the file 10-brink.conflist, the address leases below CNIStateDir, the
-// bridge (made by the CNI bridge plugin at the first pod) and the nftables table
-// "inet brink". It reads and writes nobody else's table.
+// bridge (made by the CNI bridge plugin at the first pod, repaired here) and the
+// nftables table "inet brink". It reads and writes nobody else's table.
 //
 // Everything is desired state: New's component compares it with what is there,
 // changes what differs, and keeps comparing, so that what someone else deletes
@@ -28,6 +28,8 @@
 //     round trip of microseconds, so it is asked often, and nft (milliseconds of
 //     CPU) is started only when the number moved. Given up: the nftables
 //     notification group, which sends every element of every service change.
+//   - Links and addresses have notification groups with little in them, and wake
+//     the loop: a bridge that somebody removed cuts off every pod until it is back.
 //   - rp_filter is left as it is: pods answer on the link they are routed by, so
 //     even strict mode drops nothing.
 //
@@ -42,6 +44,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"time"
@@ -52,12 +55,17 @@ import (
 const componentName = "network"
 
 // DefaultCheckEvery is how often the component compares the kernel with what it
-// wants. A look that finds nothing changed reads five small files and asks the
-// kernel twice, 0.2 ms of CPU in all, without starting a process.
+// wants, apart from the events that wake it. A look that finds nothing changed
+// reads a few small files and asks the kernel a few times, without starting a
+// process.
 const DefaultCheckEvery = 10 * time.Second
 
 // DefaultBridge is the bridge to which pods attach.
 const DefaultBridge = "brink0"
+
+// DefaultCNICacheDir is where the CNI library of the container runtime keeps its
+// results, for which it has no option.
+const DefaultCNICacheDir = "/var/lib/cni"
 
 // Config is a node's part of the pod network.
 type Config struct {
@@ -70,6 +78,9 @@ type Config struct {
 	// CNIConfDir is where the CNI configuration is written, CNIStateDir where
 	// the host-local plugin keeps its leases. Both are made.
 	CNIConfDir, CNIStateDir string
+	// CNICacheDir is where the CNI library keeps results, below "results"; empty
+	// is DefaultCNICacheDir. It is only read.
+	CNICacheDir string
 	// MTU is that of pod interfaces in bytes; zero is the kernel's, 1500.
 	MTU int
 	// Bridge is the bridge's name; empty is DefaultBridge.
@@ -82,6 +93,9 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	if c.Bridge == "" {
 		c.Bridge = DefaultBridge
+	}
+	if c.CNICacheDir == "" {
+		c.CNICacheDir = DefaultCNICacheDir
 	}
 	if c.CheckEvery == 0 {
 		c.CheckEvery = DefaultCheckEvery
@@ -155,11 +169,18 @@ func New(cfg Config) lifecycle.Component {
 		if err != nil {
 			return err
 		}
+		if err := noteHostPorts(ctx, cfg); err != nil {
+			return err
+		}
+		changed, err := watchLinks(ctx)
+		if err != nil {
+			return err
+		}
 		if err := n.reconcile(ctx); err != nil {
 			return err
 		}
 		ready()
-		n.keep(ctx)
+		n.keep(ctx, changed)
 		return nil
 	}}
 }
@@ -167,6 +188,7 @@ func New(cfg Config) lifecycle.Component {
 type node struct {
 	cfg        Config
 	rules      *ruleset
+	bridgeMAC  net.HardwareAddr // of the bridge at the last look
 	complained time.Time
 }
 
@@ -188,10 +210,14 @@ func (n *node) reconcile(ctx context.Context) error {
 	if err := n.rules.reconcile(ctx); err != nil {
 		return err
 	}
+	if err := n.keepBridge(); err != nil {
+		return err
+	}
 	return writeConflist(n.cfg)
 }
 
-func (n *node) keep(ctx context.Context) {
+// keep looks at each tick and soon after each event.
+func (n *node) keep(ctx context.Context, changed <-chan struct{}) {
 	tick := time.NewTicker(n.cfg.CheckEvery)
 	defer tick.Stop()
 	for {
@@ -199,6 +225,12 @@ func (n *node) keep(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-changed:
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(settle):
+			}
 		}
 		if err := n.reconcile(ctx); err != nil && ctx.Err() == nil {
 			n.complain(err)

@@ -1,15 +1,12 @@
 package network
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -18,7 +15,6 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
-	"golang.org/x/sys/unix"
 )
 
 const patience = 30 * time.Second
@@ -39,6 +35,7 @@ func dualStack(t *testing.T) Config {
 		NodeCIDRs:    prefixes("10.42.3.0/24", "fd42:0:0:3::/64"),
 		CNIConfDir:   filepath.Join(dir, "net.d"),
 		CNIStateDir:  filepath.Join(dir, "state"),
+		CNICacheDir:  filepath.Join(dir, "cache"),
 		CheckEvery:   20 * time.Millisecond,
 	}
 }
@@ -131,6 +128,12 @@ func TestRulesOfOneFamily(t *testing.T) {
 // TestRepair does to a running node what careless administrators do.
 func TestRepair(t *testing.T) {
 	t.Parallel()
+	bridge := func(t *testing.T) netlink.Link {
+		t.Helper()
+		link, err := netlink.LinkByName("brink0")
+		must(t, err)
+		return link
+	}
 	for name, damage := range map[string]func(*testing.T){
 		"table deleted":   func(t *testing.T) { nft(t, "delete", "table", "inet", "brink") },
 		"ruleset flushed": func(t *testing.T) { nft(t, "flush", "ruleset") },
@@ -140,23 +143,84 @@ func TestRepair(t *testing.T) {
 			writeSetting(t, "net/ipv4/ip_forward", "0")
 			writeSetting(t, "net/ipv6/conf/all/forwarding", "0")
 		},
+		"bridge deleted":  func(t *testing.T) { must(t, netlink.LinkDel(bridge(t))) },
+		"bridge set down": func(t *testing.T) { must(t, netlink.LinkSetDown(bridge(t))) },
+		"bridge flushed": func(t *testing.T) {
+			addrs, err := netlink.AddrList(bridge(t), netlink.FAMILY_ALL)
+			must(t, err)
+			for _, addr := range addrs {
+				must(t, netlink.AddrDel(bridge(t), &addr))
+			}
+		},
+		"pod taken off the bridge": func(t *testing.T) {
+			link, err := netlink.LinkByName("vethpod")
+			must(t, err)
+			must(t, netlink.LinkSetNoMaster(link))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			ns := privateNetns(t)
 			cfg := dualStack(t)
+			pod := attachPod(t, cfg)
+			connect(t, "stranger", otherNetns(t), nil, nil)
+			listen(t, ns, netip.MustParseAddrPort("[::]:8080"))
 			runIn(t, ns, cfg)
+			want := state(t)
 			for range 2 { // what is repaired must be watched on
 				damage(t)
-				eventually(t, "repaired", func() bool {
-					out, err := exec.Command("nft", "list", "table", "inet", "brink").Output()
-					v4, _ := os.ReadFile("/proc/sys/net/ipv4/ip_forward")
-					v6, _ := os.ReadFile("/proc/sys/net/ipv6/conf/all/forwarding")
-					return err == nil && string(out) == dualStackTable && string(v4) == "1\n" && string(v6) == "1\n"
-				})
+				eventually(t, "repaired", func() bool { return state(t) == want })
 			}
+			reach(t, pod, "10.42.3.1")
+			reach(t, pod, "fd42:0:0:3::1")
 		})
 	}
+}
+
+// state is what the component keeps, as text.
+func state(t *testing.T) string {
+	t.Helper()
+	var b strings.Builder
+	out, _ := exec.Command("nft", "list", "table", "inet", "brink").CombinedOutput()
+	b.Write(out)
+	for _, key := range []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"} {
+		value, err := get(key)
+		fmt.Fprintln(&b, key, value, err)
+	}
+	bridge, err := netlink.LinkByName("brink0")
+	if err != nil {
+		fmt.Fprintln(&b, err)
+		return b.String()
+	}
+	fmt.Fprintln(&b, "brink0", bridge.Attrs().HardwareAddr, bridge.Attrs().Flags&net.FlagUp)
+	addrs, err := complete(func() ([]netlink.Addr, error) { return netlink.AddrList(bridge, netlink.FAMILY_ALL) })
+	must(t, err)
+	for _, addr := range addrs {
+		if !addr.IP.IsLinkLocalUnicast() {
+			fmt.Fprintln(&b, addr.IPNet)
+		}
+	}
+	for _, name := range []string{"vethpod", "stranger"} {
+		link, err := netlink.LinkByName(name)
+		must(t, err)
+		fmt.Fprintln(&b, name, link.Attrs().MasterIndex == bridge.Attrs().Index)
+		if port, err := netlink.LinkGetProtinfo(link); err == nil {
+			fmt.Fprintln(&b, "hairpin", port.Hairpin)
+		}
+	}
+	return b.String()
+}
+
+// reach waits until a server on port 8080 answers in ns.
+func reach(t *testing.T, ns netns.NsHandle, addr string) {
+	t.Helper()
+	inside(t, ns, func() error {
+		conn, err := net.DialTimeout("tcp", netip.AddrPortFrom(netip.MustParseAddr(addr), 8080).String(), patience)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	})
 }
 
 // TestOthersRulesCauseNoRewrite checks that a generation raised by someone else
@@ -182,160 +246,6 @@ func TestOthersRulesCauseNoRewrite(t *testing.T) {
 	if after := nft(t, "--handle", "list", "table", "inet", "brink"); after != before {
 		t.Errorf("rewritten:\n%s\n%s", before, after)
 	}
-}
-
-func TestConflist(t *testing.T) {
-	t.Parallel()
-	cfg := dualStack(t)
-	cfg.CNIStateDir = "/var/lib/brink/agent/cni/state"
-	cfg.MTU = 1450
-	got, err := wantedConflist(cfg.withDefaults())
-	must(t, err)
-	want := `{
-  "cniVersion": "1.1.0",
-  "name": "brink",
-  "plugins": [
-    {
-      "type": "bridge",
-      "bridge": "brink0",
-      "isGateway": true,
-      "forceAddress": true,
-      "hairpinMode": true,
-      "mtu": 1450,
-      "ipam": {
-        "type": "host-local",
-        "dataDir": "/var/lib/brink/agent/cni/state",
-        "ranges": [
-          [
-            {
-              "subnet": "10.42.3.0/24"
-            }
-          ],
-          [
-            {
-              "subnet": "fd42:0:0:3::/64"
-            }
-          ]
-        ],
-        "routes": [
-          {
-            "dst": "0.0.0.0/0"
-          },
-          {
-            "dst": "::/0"
-          }
-        ]
-      }
-    },
-    {
-      "type": "portmap",
-      "capabilities": {
-        "portMappings": true
-      },
-      "backend": "nftables",
-      "snat": true
-    }
-  ]
-}
-`
-	if string(got) != want {
-		t.Errorf("got\n%s\nwant\n%s", got, want)
-	}
-}
-
-func TestConflistIsWrittenOnlyWhenItDiffers(t *testing.T) {
-	t.Parallel()
-	cfg := dualStack(t).withDefaults()
-	path := filepath.Join(cfg.CNIConfDir, conflistName)
-	write := func(cfg Config) os.FileInfo {
-		t.Helper()
-		must(t, writeConflist(cfg))
-		data, err := os.ReadFile(path)
-		must(t, err)
-		if want, err := wantedConflist(cfg); err != nil || !bytes.Equal(data, want) || !json.Valid(data) {
-			t.Errorf("got %s (%v)", data, err)
-		}
-		info, err := os.Stat(path)
-		must(t, err)
-		return info
-	}
-	first := write(cfg)
-	if !os.SameFile(first, write(cfg)) {
-		t.Error("written again without a change")
-	}
-	cfg.MTU = 1400
-	if os.SameFile(first, write(cfg)) {
-		t.Error("not written with another MTU")
-	}
-	must(t, os.Remove(path))
-	write(cfg)
-}
-
-func TestSettings(t *testing.T) {
-	t.Parallel()
-	privateNetns(t)
-	keys := []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding",
-		"net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"}
-	for _, key := range keys {
-		writeSetting(t, key, "0")
-	}
-	must(t, applySettings(dualStack(t)))
-	for _, key := range keys {
-		wantSetting(t, key, "1")
-	}
-}
-
-// TestRouterAdvertisements has three links: one with a default route learnt from
-// an advertisement, one whose owner handles them in user space, and a bridge of
-// pods, which must never be believed.
-func TestRouterAdvertisements(t *testing.T) {
-	t.Parallel()
-	privateNetns(t)
-	writeSetting(t, "net/ipv6/conf/all/forwarding", "0")
-	for i, tt := range []struct{ name, acceptRA, want string }{{"uplink", "1", "2"}, {"networkd", "0", "0"}, {"brink0", "1", "1"}} {
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name = tt.name
-		must(t, netlink.LinkAdd(&netlink.Vxlan{LinkAttrs: attrs, VxlanId: 1, Port: 4789 + i}))
-		link := up(t, tt.name)
-		must(t, addAddr(link, fmt.Sprintf("2001:db8:%d::2/64", i+1)))
-		writeSetting(t, "net/ipv6/conf/"+tt.name+"/accept_ra", tt.acceptRA)
-		if tt.name != "brink0" {
-			must(t, netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Protocol: unix.RTPROT_RA,
-				Gw: net.ParseIP(fmt.Sprintf("2001:db8:%d::1", i+1)), Priority: 100 + i}))
-		}
-	}
-	must(t, applySettings(dualStack(t)))
-	wantSetting(t, "net/ipv6/conf/uplink/accept_ra", "2")
-	wantSetting(t, "net/ipv6/conf/networkd/accept_ra", "0")
-	wantSetting(t, "net/ipv6/conf/brink0/accept_ra", "1")
-}
-
-func TestReadOnlySettings(t *testing.T) {
-	t.Parallel()
-	privateNetns(t)
-	writeSetting(t, "net/ipv4/ip_forward", "0")
-	// The thread dies with the test and takes its mounts along.
-	must(t, unix.Unshare(unix.CLONE_NEWNS))
-	must(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
-	must(t, unix.Mount("/proc/sys", "/proc/sys", "", unix.MS_BIND, ""))
-	must(t, unix.Mount("/proc/sys", "/proc/sys", "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
-	err := applySettings(dualStack(t))
-	want := "kernel setting net.ipv4.ip_forward is 0, must be 1, and cannot be written here (read-only file system): " +
-		"set it outside this container, sysctl -w net.ipv4.ip_forward=1"
-	if err == nil || err.Error() != want {
-		t.Errorf("got %v\nwant %s", err, want)
-	}
-}
-
-func TestReadOnlySettingsThatAreRight(t *testing.T) {
-	t.Parallel()
-	privateNetns(t)
-	must(t, applySettings(dualStack(t)))
-	must(t, unix.Unshare(unix.CLONE_NEWNS))
-	must(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
-	must(t, unix.Mount("/proc/sys", "/proc/sys", "", unix.MS_BIND, ""))
-	must(t, unix.Mount("/proc/sys", "/proc/sys", "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
-	must(t, applySettings(dualStack(t)))
 }
 
 func TestWithoutNft(t *testing.T) {
@@ -443,139 +353,6 @@ func TestTraffic(t *testing.T) {
 			})
 			if string(got) != tt.want {
 				t.Errorf("arrives from %s, want %s", got, tt.want)
-			}
-		})
-	}
-}
-
-func linkNames(t *testing.T) string {
-	t.Helper()
-	links, err := allLinks()
-	must(t, err)
-	var names []string
-	for _, l := range links {
-		names = append(names, l.Attrs().Name)
-	}
-	return strings.Join(names, " ")
-}
-
-func TestRemove(t *testing.T) {
-	t.Parallel()
-	ns := privateNetns(t)
-	cfg := dualStack(t)
-	runBriefly(t, ns, cfg)
-	bridge := addBridge(t, "brink0")
-	pod, stranger := otherNetns(t), otherNetns(t)
-	must(t, netlink.LinkSetMaster(connect(t, "pod", pod, nil, nil), bridge))
-	connect(t, "stranger", stranger, nil, nil)
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = "nic" // somebody put a real port on our bridge
-	must(t, netlink.LinkAdd(&netlink.Vxlan{LinkAttrs: attrs, VxlanId: 1, Port: 4789}))
-	must(t, netlink.LinkSetMaster(up(t, "nic"), bridge))
-	addBridge(t, "docker0")
-	nft(t, "add", "table", "inet", "somebody")
-	nft(t, "add", "table", "ip", "kube-proxy")
-	must(t, os.WriteFile(filepath.Join(cfg.CNIConfDir, "99-other.conf"), nil, 0o644))
-
-	for range 2 { // the second time finds nothing, which is no error
-		must(t, Remove(cfg))
-		if got := linkNames(t); got != "lo stranger nic docker0" {
-			t.Errorf("links left: %s", got)
-		}
-		if got := nft(t, "list", "tables"); got != "table inet somebody\ntable ip kube-proxy\n" {
-			t.Errorf("tables left:\n%s", got)
-		}
-		if entries, err := os.ReadDir(cfg.CNIConfDir); err != nil || len(entries) != 1 || entries[0].Name() != "99-other.conf" {
-			t.Errorf("configuration left: %v %v", entries, err)
-		}
-		if _, err := os.Stat(cfg.CNIStateDir); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("state left: %v", err)
-		}
-	}
-}
-
-// runBriefly starts the component and stops it again.
-func runBriefly(t *testing.T, ns netns.NsHandle, cfg Config) {
-	t.Helper()
-	inside(t, ns, func() error {
-		ctx, cancel := context.WithCancel(t.Context())
-		return New(cfg).Run(ctx, cancel)
-	})
-}
-
-func TestStopLeavesEverything(t *testing.T) {
-	t.Parallel()
-	ns := privateNetns(t)
-	cfg := dualStack(t)
-	runBriefly(t, ns, cfg)
-	if got := nft(t, "list", "table", "inet", "brink"); got != dualStackTable {
-		t.Errorf("rules after the stop:\n%s", got)
-	}
-	if _, err := os.Stat(filepath.Join(cfg.CNIConfDir, conflistName)); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestRemoveLeavesAForeignLinkOfTheName(t *testing.T) {
-	t.Parallel()
-	privateNetns(t)
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = "brink0"
-	must(t, netlink.LinkAdd(&netlink.Vxlan{LinkAttrs: attrs, VxlanId: 1, Port: 4789}))
-	if err := Remove(dualStack(t)); err == nil || !strings.Contains(err.Error(), "link brink0 is a vxlan") {
-		t.Errorf("got %v", err)
-	}
-	if got := linkNames(t); got != "lo brink0" {
-		t.Errorf("links left: %s", got)
-	}
-}
-
-// TestRemoveHostPorts leaves the ports of other CNI networks on the host.
-func TestRemoveHostPorts(t *testing.T) {
-	t.Parallel()
-	const table = `
-table ip cni_hostport {
-	chain hostports {
-		tcp dport 80 dnat to 10.42.3.10:80 comment "ours"
-		%s
-	}
-	chain hostip_hostports {
-	}
-	chain masquerading {
-		type nat hook postrouting priority 100
-		ip saddr 10.42.3.10 ip daddr 10.42.3.10 masquerade comment "ours"
-	}
-}`
-	for _, tt := range []struct{ name, rule, want string }{
-		{"alone", "", ""},
-		{"with others", `tcp dport 81 dnat to 10.88.0.2:80 comment "theirs"`, `table ip cni_hostport {
-	chain hostports {
-		tcp dport 81 dnat to 10.88.0.2:80 comment "theirs"
-	}
-
-	chain hostip_hostports {
-	}
-
-	chain masquerading {
-		type nat hook postrouting priority srcnat; policy accept;
-	}
-}
-`},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			privateNetns(t)
-			cfg := dualStack(t)
-			leases := filepath.Join(cfg.CNIStateDir, networkName)
-			must(t, os.MkdirAll(leases, 0o755))
-			must(t, os.WriteFile(filepath.Join(leases, "10.42.3.10"), []byte("ours\r\neth0"), 0o644))
-			must(t, os.WriteFile(filepath.Join(leases, "lock"), nil, 0o644))
-			rules := filepath.Join(t.TempDir(), "rules")
-			must(t, os.WriteFile(rules, []byte(fmt.Sprintf(table, tt.rule)), 0o644))
-			nft(t, "-f", rules)
-			must(t, Remove(cfg))
-			if got := nft(t, "list", "ruleset"); got != tt.want {
-				t.Errorf("got\n%s\nwant\n%s", got, tt.want)
 			}
 		})
 	}

@@ -83,15 +83,7 @@ func isGone(err error) bool {
 	return errors.As(err, &notFound) || errors.Is(err, os.ErrNotExist)
 }
 
-// allLinks asks again when links came or went during the answer.
-func allLinks() (links []netlink.Link, err error) {
-	for range 10 {
-		if links, err = netlink.LinkList(); !errors.Is(err, netlink.ErrDumpInterrupted) {
-			break
-		}
-	}
-	return links, err
-}
+func allLinks() ([]netlink.Link, error) { return complete(netlink.LinkList) }
 
 func removeTable(ctx context.Context) error {
 	nft, err := openTable(knftables.InetFamily, tableName)
@@ -110,56 +102,6 @@ func deleteTable(ctx context.Context, nft knftables.Interface, name string) erro
 	return nil
 }
 
-// The portmap plugin's nftables backend (v1.9.1) keeps one table for each of ip
-// and ip6, shared by every CNI network on the host, with a rule for every port
-// in these chains and the container's id as the rule's comment.
-const hostPortTable = "cni_hostport"
-
-var hostPortChains = []string{"hostports", "hostip_hostports", "masquerading"}
-
-// removeHostPorts deletes the port rules of containers that have a lease from
-// us, and the table once nobody has a rule in it: the plugin makes it anew with
-// the next port.
-func removeHostPorts(ctx context.Context, cfg Config) error {
-	ours, err := leaseholders(filepath.Join(cfg.CNIStateDir, networkName))
-	if err != nil {
-		return fmt.Errorf("reading address leases: %w", err)
-	}
-	for _, family := range []knftables.Family{knftables.IPv4Family, knftables.IPv6Family} {
-		nft, openErr := openTable(family, hostPortTable)
-		if openErr != nil {
-			return fmt.Errorf("removing host ports: %w", openErr)
-		}
-		err = errors.Join(err, removeHostPortsOf(ctx, nft, family, ours))
-	}
-	return err
-}
-
-func removeHostPortsOf(ctx context.Context, nft knftables.Interface, family knftables.Family, ours map[string]bool) error {
-	tx := nft.NewTransaction()
-	others := 0
-	for _, chain := range hostPortChains {
-		rules, err := nft.ListRules(ctx, chain)
-		if err != nil && !knftables.IsNotFound(err) {
-			return fmt.Errorf("listing host ports: %w", err)
-		}
-		for _, rule := range rules {
-			if rule.Comment != nil && ours[*rule.Comment] {
-				tx.Delete(rule)
-			} else {
-				others++
-			}
-		}
-	}
-	if others == 0 {
-		return deleteTable(ctx, nft, string(family)+" "+hostPortTable)
-	}
-	if err := nft.Run(ctx, tx); err != nil {
-		return fmt.Errorf("removing host ports: %w", err)
-	}
-	return nil
-}
-
 // leaseholders returns the ids of the containers that hold an address. The
 // host-local plugin keeps a file for each address, its first line the id.
 func leaseholders(dir string) (map[string]bool, error) {
@@ -170,6 +112,9 @@ func leaseholders(dir string) (map[string]bool, error) {
 	ids := map[string]bool{}
 	for _, e := range entries {
 		data, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if errors.Is(err, os.ErrNotExist) {
+			continue // its pod went in the meantime
+		}
 		if err != nil {
 			return nil, err
 		}

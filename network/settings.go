@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,7 +30,7 @@ func applySettings(cfg Config) error {
 			return err
 		}
 		if f.is6() {
-			if err := keepRouterAdvertisements(); err != nil {
+			if err := keepRouterAdvertisements(cfg.Bridge); err != nil {
 				return err
 			}
 		}
@@ -94,26 +95,53 @@ func set(key, want string) error {
 
 // keepRouterAdvertisements keeps a node's IPv6 default route alive. Once the
 // kernel forwards it is a router, and ignores the advertisements its own route
-// came from unless accept_ra is 2. Only links that have such a route are
-// changed: on the pods' bridge a pod could advertise itself as the node's router.
-func keepRouterAdvertisements() error {
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V6,
-		&netlink.Route{Protocol: unix.RTPROT_RA}, netlink.RT_FILTER_PROTOCOL)
+// comes from unless accept_ra is 2. Links that have such a route are changed, and
+// those that may still learn one: a modem that is plugged in later, a network
+// whose router was off when the node started. Not those on which a pod could
+// advertise itself as the node's router: the bridge and the ends of pods' links.
+func keepRouterAdvertisements(bridge string) error {
+	learnt, err := linksWithLearntRoutes()
 	if err != nil {
-		return fmt.Errorf("listing IPv6 routes: %w", err)
+		return err
 	}
-	for _, r := range routes {
-		link, err := netlink.LinkByIndex(r.LinkIndex)
-		if err != nil {
-			continue // gone since, and its route with it
+	links, err := allLinks()
+	if err != nil {
+		return fmt.Errorf("listing links: %w", err)
+	}
+	for _, link := range links {
+		name, isLearnt := link.Attrs().Name, learnt[link.Attrs().Index]
+		if name == bridge || !isLearnt && !mayMeetRouters(link) {
+			continue
 		}
-		key := filepath.Join("net/ipv6/conf", link.Attrs().Name, "accept_ra")
+		key := filepath.Join("net/ipv6/conf", name, "accept_ra")
 		if has, err := get(key); err != nil || has != "1" {
 			continue // 0: a daemon such as systemd-networkd handles them itself
 		}
-		if err := set(key, "2"); err != nil {
+		// What may never be needed keeps no node from starting.
+		if err := set(key, "2"); err != nil && isLearnt {
 			return err
 		}
 	}
 	return nil
+}
+
+// linksWithLearntRoutes are the indices of links with a route from an
+// advertisement.
+func linksWithLearntRoutes() (map[int]bool, error) {
+	routes, err := complete(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{Protocol: unix.RTPROT_RA}, netlink.RT_FILTER_PROTOCOL)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing IPv6 routes: %w", err)
+	}
+	out := map[int]bool{}
+	for _, r := range routes {
+		out[r.LinkIndex] = true
+	}
+	return out, nil
+}
+
+// mayMeetRouters excludes what leads to pods and containers, anyone's.
+func mayMeetRouters(link netlink.Link) bool {
+	return link.Attrs().Flags&net.FlagLoopback == 0 && link.Type() != "veth" && link.Type() != "bridge"
 }

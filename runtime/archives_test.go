@@ -4,12 +4,13 @@ import (
 	"archive/tar"
 	"compress/gzip"
 	"context"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -71,75 +72,6 @@ func TestImportDirWithoutArchives(t *testing.T) {
 	}
 }
 
-func stamps(names ...string) map[string]stamp {
-	out := map[string]stamp{}
-	for i, name := range names {
-		out[name] = stamp{
-			Size: int64(i + 1), Modified: time.Date(2026, 1, 2, 3, 4, 5, 678_901_234, time.UTC),
-			Images: []Image{{Name: "docker.io/library/" + name + ":1", Digest: "sha256:0123"}},
-		}
-	}
-	return out
-}
-
-func TestStampsSurviveARestart(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "record.json")
-	if known := readStamps(path); len(known) != 0 {
-		t.Errorf("before the first import %v is known", known)
-	}
-	want := stamps("a.tar", "b.tar")
-	if err := writeStamps(path, nil, want); err != nil {
-		t.Fatal(err)
-	}
-	if got := readStamps(path); !reflect.DeepEqual(got, want) {
-		t.Errorf("got %v\nwant %v", got, want)
-	}
-}
-
-// TestStampsAreWrittenOnlyWhenChanged: a start without news costs no write to
-// the flash card.
-func TestStampsAreWrittenOnlyWhenChanged(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "record.json")
-	tests := []struct {
-		name           string
-		known, current map[string]stamp
-		written        bool
-	}{
-		{"new", nil, stamps("a.tar"), true},
-		{"same", stamps("a.tar"), stamps("a.tar"), false},
-		{"none", map[string]stamp{}, map[string]stamp{}, false},
-		{"one more", stamps("a.tar"), stamps("a.tar", "b.tar"), true},
-		{"one gone", stamps("a.tar", "b.tar"), stamps("a.tar"), true},
-		{"another size", map[string]stamp{"a.tar": {Size: 1}}, map[string]stamp{"a.tar": {Size: 2}}, true},
-	}
-	for _, tt := range tests {
-		os.Remove(path)
-		if err := writeStamps(path, tt.known, tt.current); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := os.Stat(path); (err == nil) != tt.written {
-			t.Errorf("%s: written is %t, want %t", tt.name, err == nil, tt.written)
-		}
-	}
-}
-
-// TestDamagedRecord: everything is imported again, nothing fails.
-func TestDamagedRecord(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "record.json")
-	for _, text := range []string{"", "{", "null", "[1]", `{"a.tar": 3}`, `{"a.tar": {"size": "big"}}`} {
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		known := readStamps(path)
-		if s := known["a.tar"]; s.Size != 0 || len(s.Images) > 0 {
-			t.Errorf("%q: knows %v", text, known)
-		}
-	}
-}
-
 // archive writes an image archive, compressed when the name says so.
 func archive(t *testing.T, path, ref string) {
 	t.Helper()
@@ -147,6 +79,7 @@ func archive(t *testing.T, path, ref string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	image := busybox(t, ref)
 	f, err := os.Create(path)
 	if err != nil {
 		t.Fatal(err)
@@ -166,14 +99,20 @@ func archive(t *testing.T, path, ref string) {
 		defer z.Close()
 		w = z
 	}
-	if err := tarball.Write(tag, busybox(t), w); err != nil {
+	if err := tarball.Write(tag, image, w); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// TestImportDir is the whole way against a real containerd: import, no second
-// import, a changed archive, an image that was removed, damaged archives.
-func TestImportDir(t *testing.T) {
+// imports is a running node with a directory of archives.
+type imports struct {
+	*node
+	Archives
+	dir string
+}
+
+func newImports(t *testing.T) imports {
+	t.Helper()
 	n := newNode(t)
 	n.start()
 	t.Cleanup(func() { n.stop() })
@@ -181,48 +120,167 @@ func TestImportDir(t *testing.T) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	one := filepath.Join(dir, "1.tar")
-	archive(t, one, "test.local/one:1")
-	archive(t, filepath.Join(dir, "2.tar.gz"), "test.local/two:1")
-	archive(t, filepath.Join(dir, "4.tar.zst"), "test.local/four:1")
-	for name, text := range map[string]string{"0-damaged.tar": "not an archive", "3-empty.tar": ""} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	a := Archives{Socket: n.cfg.Socket, Root: n.cfg.Root}
-	importDir := func() {
-		t.Helper()
-		if err := a.ImportDir(n.context(), dir); err != nil {
-			t.Fatal(err)
-		}
-	}
-	importDir()
-	n.waitImage("test.local/one:1", true)
-	n.waitImage("test.local/two:1", true)
-	n.waitImage("test.local/four:1", true)
+	return imports{node: n, Archives: Archives{Socket: n.cfg.Socket, Root: n.cfg.Root}, dir: dir}
+}
 
-	record := filepath.Join(filepath.Dir(n.cfg.Root), "imported-images.json")
-	if known := readStamps(record); len(known) != 3 || known[one].Images[0].Name != "test.local/one:1" {
+// put writes an archive of one image into the directory and returns its path.
+func (i imports) put(file, ref string) string {
+	i.t.Helper()
+	path := filepath.Join(i.dir, file)
+	archive(i.t, path, ref)
+	return path
+}
+
+func (i imports) run() {
+	i.t.Helper()
+	if err := i.ImportDir(i.context(), i.dir); err != nil {
+		i.t.Fatal(err)
+	}
+}
+
+// TestImportDir is the whole way against a real containerd: import, no second
+// import, a changed archive, an image that was removed, damaged archives.
+func TestImportDir(t *testing.T) {
+	i := newImports(t)
+	one := i.put("1.tar", "test.local/one:1")
+	i.put("2.tar.gz", "test.local/two:1")
+	i.put("4.tar.zst", "test.local/four:1")
+	for name, text := range map[string]string{"0-damaged.tar": "not an archive", "3-empty.tar": ""} {
+		if err := os.WriteFile(filepath.Join(i.dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	i.run()
+	i.waitImage("test.local/one:1", true)
+	i.waitImage("test.local/two:1", true)
+	i.waitImage("test.local/four:1", true)
+
+	known := readRecord(i.recordFile()).stamps
+	if len(known) != 3 || known[one].Images[0].Name != "test.local/one:1" {
 		t.Errorf("the record knows %v, want the three good archives", known)
 	}
-	written, err := os.Stat(record)
+	written, err := os.Stat(i.recordFile())
 	if err != nil {
 		t.Fatal(err)
 	}
-	importDir() // nothing new
-	if again, err := os.Stat(record); err != nil || !again.ModTime().Equal(written.ModTime()) {
+	i.run() // nothing new
+	if again, err := os.Stat(i.recordFile()); err != nil || !os.SameFile(again, written) {
 		t.Errorf("a start without news has written the record: %v", err)
 	}
 
 	archive(t, one, "test.local/one:2") // a new version in place
-	if _, err := n.images().RemoveImage(n.context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: "test.local/two:1"}}); err != nil {
+	if _, err := i.images().RemoveImage(i.context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: "test.local/two:1"}}); err != nil {
 		t.Fatal(err)
 	}
-	n.waitImage("test.local/two:1", false)
-	importDir()
-	n.waitImage("test.local/one:2", true)
-	n.waitImage("test.local/two:1", true)
+	i.waitImage("test.local/two:1", false)
+	i.run()
+	i.waitImage("test.local/one:2", true)
+	i.waitImage("test.local/two:1", true)
+}
+
+// TestArchivesInDirectoryArePinned: on a node without a network the kubelet must
+// not collect what cannot be pulled, for as long as the archive lies there. Every
+// archive has an image of its own, because an image is pinned by any name.
+func TestArchivesInDirectoryArePinned(t *testing.T) {
+	i := newImports(t)
+	one := i.put("1.tar", "test.local/one:1")
+	i.run()
+	i.waitPinned("test.local/one:1", true)
+	i.run()
+	i.waitPinned("test.local/one:1", true)
+
+	// Imported by hand, the pinned image stays so and another one is not pinned.
+	for _, ref := range []string{"test.local/one:1", "test.local/hand:1"} {
+		path := filepath.Join(t.TempDir(), "hand.tar")
+		archive(t, path, ref)
+		if _, err := i.Import(i.context(), path); err != nil {
+			t.Fatal(err)
+		}
+		i.waitPinned(ref, ref == "test.local/one:1")
+	}
+
+	// Somebody else imports it, which takes the label away.
+	i.importLabelled("test.local/one:1", managed)
+	i.waitPinned("test.local/one:1", false)
+	i.run()
+	i.waitPinned("test.local/one:1", true)
+
+	archive(t, one, "test.local/one:2") // which no longer holds one:1
+	i.run()
+	i.waitPinned("test.local/one:2", true)
+	i.waitPinned("test.local/one:1", false)
+
+	if err := os.Remove(one); err != nil {
+		t.Fatal(err)
+	}
+	i.run()
+	i.waitPinned("test.local/one:2", false)
+	if known := readRecord(i.recordFile()).stamps; len(known) > 0 {
+		t.Errorf("the record still knows %v", known)
+	}
+}
+
+// TestInterruptedImportKeepsTheRecord: neither a stop nor a power cut in the
+// middle of the second archive costs the first one.
+func TestInterruptedImportKeepsTheRecord(t *testing.T) {
+	i := newImports(t)
+	one := i.put("1.tar", "test.local/one:1")
+	pipe := filepath.Join(i.dir, "2.tar")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(i.context())
+	done := make(chan error, 1)
+	go func() { done <- i.ImportDir(ctx, i.dir) }()
+	w, err := os.OpenFile(pipe, os.O_WRONLY, 0) // waits for the import to open it
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(when string) {
+		t.Helper()
+		if known := readRecord(i.recordFile()).stamps; len(known) != 1 || len(known[one].Images) != 1 {
+			t.Errorf("%s the record knows %v, want the first archive", when, known)
+		}
+	}
+	check("during the second archive")
+	cancel()
+	w.Close()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("stopped with %v", err)
+	}
+	check("after the stop")
+	if err := i.ImportDir(ctx, i.dir); !errors.Is(err, context.Canceled) {
+		t.Errorf("stopped before it began: %v", err)
+	}
+	check("after a stop before the first archive")
+}
+
+// TestUnwritableRecord: the node is worth more than the next start's time.
+func TestUnwritableRecord(t *testing.T) {
+	i := newImports(t)
+	i.put("1.tar", "test.local/one:1")
+	if err := os.Mkdir(i.recordFile(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	i.run()
+	i.waitPinned("test.local/one:1", true)
+}
+
+// waitPinned waits until the CRI has an image and says whether it is pinned.
+func (n *node) waitPinned(ref string, want bool) {
+	n.t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		status, err := n.images().ImageStatus(n.context(), &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: ref}})
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		if status.Image != nil && status.Image.Pinned == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			n.t.Fatalf("image %s is %v, want pinned %t", ref, status.Image, want)
+		}
+	}
 }
 
 // waitImage waits until the CRI lists an image, or no longer does.
@@ -242,13 +300,16 @@ func (n *node) waitImage(ref string, there bool) {
 	}
 }
 
-func TestImportErrors(t *testing.T) {
+func TestImportWithoutContainerd(t *testing.T) {
 	t.Parallel()
 	a := Archives{Socket: filepath.Join(t.TempDir(), "nobody.sock")}
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	path := filepath.Join(t.TempDir(), "x.tar")
+	archive(t, path, "test.local/x:1")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if _, err := a.Import(ctx, "x.tar"); err == nil {
-		t.Error("imported without a containerd")
+	want := "connecting to containerd: dial unix " + a.Socket
+	if _, err := a.Import(ctx, path); err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("got %v, want %s", err, want)
 	}
 }
 

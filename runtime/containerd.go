@@ -122,7 +122,7 @@ func (s *service) run(ctx context.Context, ready func()) error {
 	if err := s.registries.writeHosts(s.cfg.hostsDir()); err != nil {
 		return err
 	}
-	settings := s.cfg.settings(snapshotter, s.registries.auths())
+	settings := s.cfg.withLabels(selinuxContext).settings(snapshotter, s.registries.auths())
 	if err := prepare(settings); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package runtime
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -20,21 +21,27 @@ const (
 // auths is containerd's table of credentials by the host that asks for them.
 func (r Registries) auths() section {
 	out := section{}
-	for host, c := range r.configs {
+	for host := range r.configs {
+		c := r.configOf(host)
 		if c.auth == nil {
 			continue
 		}
-		out[host] = section{"auth": section{
+		out[apiHost(host)] = section{"auth": section{
 			"username":      c.auth.username,
 			"password":      c.auth.password,
 			"auth":          c.auth.auth,
 			"identitytoken": c.auth.identityToken,
 		}}
 	}
-	if hub, ok := out[dockerHub]; ok && out[dockerHubHost] == nil {
-		out[dockerHubHost] = hub
-	}
 	return out
+}
+
+// apiHost is where a registry's API is served.
+func apiHost(host string) string {
+	if host == dockerHub {
+		return dockerHubHost
+	}
+	return host
 }
 
 // writeHosts replaces dir by the directories in which containerd looks for the
@@ -56,14 +63,20 @@ func (r Registries) writeHosts(dir string) error {
 	return nil
 }
 
+// hosts are those that the file says something about. All others share the
+// directory for any registry.
 func (r Registries) hosts() map[string]bool {
 	out := map[string]bool{}
-	for host := range r.mirrors {
-		out[host] = true
+	for host, endpoints := range r.mirrors {
+		out[host] = len(endpoints) > 0
 	}
-	for host := range r.configs {
-		out[host] = true
+	for host, c := range r.configs {
+		if host == dockerHubHost {
+			host = dockerHub // as images name it
+		}
+		out[host] = out[host] || c.auth != nil || c.tls != nil
 	}
+	maps.DeleteFunc(out, func(_ string, said bool) bool { return !said })
 	return out
 }
 
@@ -85,50 +98,45 @@ func (r Registries) hostsFile(host string) string {
 	if server := r.server(host); server != "" {
 		fmt.Fprintf(&b, "server = %s\n", quote(server))
 	}
-	writeTLS(&b, r.tlsOf(host))
-	for _, e := range r.endpointsOf(host) {
+	writeTLS(&b, r.configOf(host).tls)
+	for _, e := range r.mirrors[host] {
 		fmt.Fprintf(&b, "\n[host.%s]\n", quote(e.String()))
 		fmt.Fprintf(&b, "capabilities = [\"pull\", \"resolve\"]\n")
 		if hasOwnPath(e) {
 			fmt.Fprintf(&b, "override_path = true\n")
 		}
-		writeTLS(&b, r.tlsOf(e.Host))
+		writeTLS(&b, r.configOf(e.Host).tls)
 	}
 	return b.String()
-}
-
-// endpointsOf is what k3s promises: the general mirrors are for registries that
-// have no mirrors of their own, whether or not they have a config.
-func (r Registries) endpointsOf(host string) []*url.URL {
-	if own, ok := r.mirrors[host]; ok {
-		return own
-	}
-	return r.mirrors[anyRegistry]
 }
 
 // server is the registry itself, which is tried last. Empty lets containerd
 // choose, which for addresses of this machine means plain HTTP and no
 // verification: not where TLS was configured.
 func (r Registries) server(host string) string {
-	for _, e := range r.endpointsOf(host) {
-		if e.Host == host && !hasOwnPath(e) {
+	for _, e := range r.mirrors[host] {
+		if e.Host == apiHost(host) && !hasOwnPath(e) {
 			return e.String()
 		}
 	}
-	switch {
-	case host == anyRegistry || r.tlsOf(host) == nil:
+	if host == anyRegistry || r.configOf(host).tls == nil {
 		return ""
-	case host == dockerHub:
-		return "https://" + dockerHubHost
 	}
-	return "https://" + host
+	return "https://" + apiHost(host)
 }
 
-func (r Registries) tlsOf(host string) *registryTLS {
-	if c, ok := r.configs[host]; ok {
-		return c.tls
+// configOf is what was said about this very host, as in k3s. The entry for any
+// registry is for those that are named nowhere, never for a mirror: a mirror
+// whose certificate nobody verifies could hand out anything as anyone's image.
+// Docker's registry goes by both of its names.
+func (r Registries) configOf(host string) registryConfig {
+	if host == dockerHub || host == dockerHubHost {
+		if c, ok := r.configs[dockerHubHost]; ok {
+			return c
+		}
+		host = dockerHub
 	}
-	return r.configs[anyRegistry].tls
+	return r.configs[host]
 }
 
 // hasOwnPath tells whether an endpoint says where its API lies. Otherwise it is

@@ -23,12 +23,17 @@ import (
 // criNamespace is where containerd's CRI keeps its images.
 const criNamespace = "k8s.io"
 
-// pinned are the labels by which the CRI knows an image as its own and as one
-// that the kubelet's image garbage collection must leave alone.
-var pinned = map[string]string{
-	"io.cri-containerd.image":  "managed",
-	"io.cri-containerd.pinned": "pinned",
-}
+const (
+	managedLabel = "io.cri-containerd.image"
+	pinnedLabel  = "io.cri-containerd.pinned"
+)
+
+// managed are the labels by which the CRI knows an image as its own, pinned
+// those of one that the kubelet's image garbage collection must leave alone too.
+var (
+	managed = map[string]string{managedLabel: "managed"}
+	pinned  = map[string]string{managedLabel: "managed", pinnedLabel: "pinned"}
+)
 
 // ensurePause makes the sandbox image available and waits until the CRI, which
 // learns of images by events, knows it as pinned.
@@ -133,8 +138,14 @@ func unpackSynced(ctx context.Context, image containerd.Image, snapshotter strin
 	return image.Unpack(ctx, snapshotter, synced)
 }
 
-// pausePoll is short because a start waits for it; events take a millisecond.
-const pausePoll = 5 * time.Millisecond
+// A start waits for the CRI to learn of the sandbox image. Its event takes a
+// millisecond; when it does not come the CRI has a trouble that asking will not
+// cure.
+const (
+	pausePoll    = 5 * time.Millisecond
+	pausePollMax = 500 * time.Millisecond
+	pauseTimeout = 30 * time.Second
+)
 
 func (c Config) waitPause(ctx context.Context) error {
 	conn, err := grpc.NewClient("unix:"+c.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -142,19 +153,35 @@ func (c Config) waitPause(ctx context.Context) error {
 		return fmt.Errorf("connecting to the CRI: %w", err)
 	}
 	defer conn.Close()
-	images := cri.NewImageServiceClient(conn)
-	for {
-		status, err := images.ImageStatus(ctx, &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: c.PauseImage}})
+	return waitPinned(ctx, cri.NewImageServiceClient(conn), c.PauseImage, pauseTimeout)
+}
+
+// waitPinned waits until the CRI has an image and knows that it is pinned.
+func waitPinned(ctx context.Context, images cri.ImageServiceClient, name string, timeout time.Duration) error {
+	deadline := time.Now().Add(timeout)
+	for poll := pausePoll; ; poll = min(2*poll, pausePollMax) {
+		status, err := images.ImageStatus(ctx, &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: name}})
 		if err != nil {
 			return fmt.Errorf("asking for the sandbox image: %w", err)
 		}
 		if status.GetImage().GetPinned() {
 			return nil
 		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("waiting for the sandbox image %s: %s after %s: restart brink, or with --debug to see why",
+				name, missingPause(status.GetImage()), timeout)
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(pausePoll):
+		case <-time.After(poll):
 		}
 	}
+}
+
+func missingPause(image *cri.Image) string {
+	if image == nil {
+		return "it is imported, but the CRI does not list it"
+	}
+	return "the CRI lists it, but not as protected from garbage collection"
 }

@@ -20,6 +20,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -182,15 +183,23 @@ func basicAuth(user, password string) func(http.Handler) http.Handler {
 	}
 }
 
-// deadAddress is one on loopback where nobody listens.
+// deadAddress is one on loopback that refuses connections. The socket holds the
+// port, so that nobody else listens there while the test runs.
 func deadAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Cleanup(func() { syscall.Close(fd) })
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	name, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", name.(*syscall.SockaddrInet4).Port)
 }
 
 func TestPullsAsRegistriesFileSays(t *testing.T) {
@@ -220,13 +229,16 @@ func TestPullsAsRegistriesFileSays(t *testing.T) {
 		})
 	})
 
+	// When its mirror refuses, containerd asks the registry itself, by a name
+	// that must not leave this machine.
+	untrustedHost, lockedHost := deadAddress(t), deadAddress(t)
 	text := fmt.Sprintf(`mirrors:
   fallback.test: {endpoint: ["http://%[1]s", "http://%[2]s"]}
   private.test: {endpoint: ["https://%[3]s"]}
   mutual.test: {endpoint: ["https://%[4]s"]}
-  untrusted.test: {endpoint: ["https://%[5]s"]}
+  "%[12]s": {endpoint: ["https://%[5]s"]}
   unverified.test: {endpoint: ["https://%[6]s"]}
-  locked.test: {endpoint: ["https://%[7]s"]}
+  "%[13]s": {endpoint: ["https://%[7]s"]}
   proxy.test: {endpoint: ["http://%[8]s/proxy/hub"]}
   "*": {endpoint: ["http://%[2]s"]}
 configs:
@@ -241,7 +253,7 @@ configs:
     auth: {username: shop, password: s3cret}
     tls: {ca_file: "%[9]s"}
 `, deadAddress(t), plain, private, mutual, untrusted, unverified, locked, proxy,
-		ca.path("ca.pem"), ca.path("client.pem"), ca.path("client.key"))
+		ca.path("ca.pem"), ca.path("client.pem"), ca.path("client.key"), untrustedHost, lockedHost)
 	if err := os.WriteFile(n.cfg.RegistriesFile, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -257,8 +269,8 @@ configs:
 		{"unverified.test/team/app:1", ""},
 		{"proxy.test/team/app:1", ""},
 		{"not-named.test/team/app:1", ""},
-		{"untrusted.test/team/app:1", "certificate"},
-		{"locked.test/team/app:1", "401 Unauthorized"},
+		{untrustedHost + "/team/app:1", "certificate"},
+		{lockedHost + "/team/app:1", "401 Unauthorized"},
 	} {
 		t.Run(c.image, func(t *testing.T) {
 			_, err := n.images().PullImage(n.context(), &cri.PullImageRequest{Image: &cri.ImageSpec{Image: c.image}})
@@ -266,8 +278,8 @@ configs:
 				if err == nil {
 					t.Fatal("pulled what it must not trust or may not have")
 				}
-				// The last endpoint tried is the registry itself, which does not
-				// exist; what the mirror said is in the log.
+				// The last endpoint tried is the registry itself, which is not
+				// there; what the mirror said is in the log.
 				if !strings.Contains(err.Error()+n.stderr.String(), c.wantError) {
 					t.Errorf("error is %v, want %q in it or the log", err, c.wantError)
 				}

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -20,7 +21,7 @@ import (
 // common:
 //
 //	mirrors:                       # where images of a registry come from
-//	  docker.io:                   # or "*" for all that are not named
+//	  docker.io:                   # or "*" for all that are named nowhere here
 //	    endpoint:                  # tried in order, then the registry itself
 //	      - https://mirror.example:5000
 //	configs:                       # how to talk to a registry or mirror
@@ -96,6 +97,7 @@ func (p *parser) document(text []byte) Registries {
 	if len(doc.Content) == 0 { // nothing but comments
 		return r
 	}
+	resolveAliases(&doc)
 	p.mapping(doc.Content[0], "registries", keys{
 		"mirrors": func(n *yaml.Node) {
 			p.eachHost(n, "mirrors", func(host string, n *yaml.Node) { r.mirrors[host] = p.mirror(n) })
@@ -105,6 +107,19 @@ func (p *parser) document(text []byte) Registries {
 		},
 	})
 	return r
+}
+
+// resolveAliases puts what *name stands for in its place. Errors name the line
+// of the anchor, where the text is. One that contains itself ends the walk where
+// the format wants a text.
+func resolveAliases(n *yaml.Node) {
+	for i, child := range n.Content {
+		if child.Kind == yaml.AliasNode {
+			n.Content[i] = child.Alias
+		} else {
+			resolveAliases(child)
+		}
+	}
 }
 
 // syntax turns "yaml: line 3: problem" into "path:3: problem".
@@ -134,9 +149,6 @@ func (p *parser) mapping(n *yaml.Node, what string, known keys) {
 
 // pairs calls do for each key of a mapping. An empty value is an empty mapping.
 func (p *parser) pairs(n *yaml.Node, what string, do func(key, value *yaml.Node)) {
-	if n.Kind == yaml.AliasNode {
-		n = n.Alias
-	}
 	if n.Tag == "!!null" {
 		return
 	}
@@ -213,7 +225,7 @@ func (p *parser) endpoint(n *yaml.Node) *url.URL {
 		return nil
 	}
 	if !strings.Contains(text, "://") {
-		text = "https://" + text
+		text = defaultScheme(text) + "://" + text
 	}
 	u, err := url.Parse(text)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || !isHost(u.Host) {
@@ -225,7 +237,19 @@ func (p *parser) endpoint(n *yaml.Node) *url.URL {
 		p.fail(n, "an endpoint has more than scheme, host, port and path: credentials belong in configs")
 		return nil
 	}
+	u.Host = apiHost(u.Host)
 	return u
+}
+
+// defaultScheme is k3s's and containerd's rule: a registry that somebody runs on
+// this machine for a try has no certificate, unless its port says so.
+func defaultScheme(endpoint string) string {
+	host, _, _ := strings.Cut(endpoint, "/")
+	u, err := url.Parse("//" + host)
+	if err == nil && u.Port() != "" && u.Port() != "443" && docker.IsLocalhost(host) {
+		return "http"
+	}
+	return "https"
 }
 
 func (p *parser) config(host string, n *yaml.Node) registryConfig {
@@ -332,9 +356,6 @@ func checkCA(pem []byte) error {
 }
 
 func (p *parser) str(n *yaml.Node) string {
-	if n.Kind == yaml.AliasNode {
-		n = n.Alias
-	}
 	if n.Kind != yaml.ScalarNode {
 		p.fail(n, "expected a text")
 		return ""

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,6 +40,8 @@ func TestRegistriesErrorsSayWhere(t *testing.T) {
 		{"endpoint with a wrong scheme", "mirrors:\n  a.test:\n    endpoint:\n      - https://b.test\n      - ftp://c.test\n", []string{`5: "ftp://c.test" is not a URL of a registry`}},
 		{"endpoint with a wrong port", "mirrors:\n  a.test:\n    endpoint: ['https://b.test:70000']\n", []string{`3: "https://b.test:70000" is not a URL`}},
 		{"endpoint with a space", "mirrors:\n  a.test:\n    endpoint: ['b test']\n", []string{`3: "b test" is not a URL`}},
+		{"an alias of another kind", "mirrors:\n  a.test: &a\n    endpoint: [b.test]\n  c.test:\n    endpoint: *a\n", []string{"2: endpoint must be a list"}},
+		{"a list that contains itself", "mirrors:\n  a.test:\n    endpoint: &a [*a]\n", []string{"3: expected a text", "3: an endpoint is empty"}},
 		{"rewrite", "mirrors:\n  a.test:\n    rewrite:\n      ^x: y\n", []string{"rewrite is not supported"}},
 		{"password without user", "configs:\n  a.test:\n    auth: {password: x}\n", []string{"3: auth of a.test needs both username and password"}},
 		{"two credentials", "configs:\n  a.test:\n    auth: {username: u, password: p, identity_token: t}\n", []string{"3: auth of a.test has several credentials"}},
@@ -100,6 +103,12 @@ func TestNoRegistriesFile(t *testing.T) {
 	}
 }
 
+const viaM = `
+[host."https://m.test"]
+capabilities = ["pull", "resolve"]
+skip_verify = true
+`
+
 // Each case is a registries.yaml and the files that containerd shall read.
 func TestHostsFiles(t *testing.T) {
 	t.Parallel()
@@ -151,7 +160,9 @@ skip_verify = true
 			},
 		},
 		{
-			"everything through one mirror",
+			// As in k3s: no verification for registries named nowhere, which must
+			// not reach mirrors or registries that have an entry.
+			"the config of any registry is for those without an entry",
 			"mirrors:\n  '*':\n    endpoint: ['https://m.test']\n  own.test:\n    endpoint: ['https://o.test']\nconfigs:\n  m.test:\n    auth: {username: u, password: p}\n  '*':\n    tls: {insecure_skip_verify: true}\n",
 			map[string]string{
 				"_default": `skip_verify = true
@@ -159,18 +170,88 @@ skip_verify = true
 [host."https://m.test"]
 capabilities = ["pull", "resolve"]
 `,
-				"own.test": `server = "https://own.test"
-skip_verify = true
-
+				"own.test": `
 [host."https://o.test"]
 capabilities = ["pull", "resolve"]
-skip_verify = true
 `,
-				"m.test": `server = "https://m.test"
-
+				"m.test": "",
+			},
+		},
+		{
+			"the mirrors of any registry are for those named nowhere",
+			"mirrors:\n  '*':\n    endpoint: ['https://m.test']\n  nothing.test: {}\nconfigs:\n  nothing.test: {}\n  tls.test:\n    tls: {insecure_skip_verify: false}\n",
+			map[string]string{
+				"_default": `
 [host."https://m.test"]
 capabilities = ["pull", "resolve"]
 `,
+				"tls.test": `server = "https://tls.test"
+skip_verify = false
+`,
+			},
+		},
+		{
+			"endpoints of this machine without a scheme",
+			"mirrors:\n  a.test:\n    endpoint: ['localhost:5000', '127.0.0.1:5000/hub', '[::1]:5000', 'localhost:443', 'localhost', 'https://localhost:5000', 'm.test:5000']\n",
+			map[string]string{"a.test": `
+[host."http://localhost:5000"]
+capabilities = ["pull", "resolve"]
+
+[host."http://127.0.0.1:5000/hub"]
+capabilities = ["pull", "resolve"]
+override_path = true
+
+[host."http://[::1]:5000"]
+capabilities = ["pull", "resolve"]
+
+[host."https://localhost:443"]
+capabilities = ["pull", "resolve"]
+
+[host."https://localhost"]
+capabilities = ["pull", "resolve"]
+
+[host."https://localhost:5000"]
+capabilities = ["pull", "resolve"]
+
+[host."https://m.test:5000"]
+capabilities = ["pull", "resolve"]
+`},
+		},
+		{
+			"Docker's registry by the name in images",
+			"mirrors:\n  docker.io:\n    endpoint: ['https://m.test', docker.io]\nconfigs:\n  docker.io:\n    tls: {insecure_skip_verify: true}\n",
+			map[string]string{"docker.io": `server = "https://registry-1.docker.io"
+skip_verify = true
+
+[host."https://m.test"]
+capabilities = ["pull", "resolve"]
+
+[host."https://registry-1.docker.io"]
+capabilities = ["pull", "resolve"]
+skip_verify = true
+`},
+		},
+		{
+			"Docker's registry by the name of its host",
+			"mirrors:\n  a.test:\n    endpoint: ['https://registry-1.docker.io']\nconfigs:\n  registry-1.docker.io:\n    tls: {insecure_skip_verify: true}\n",
+			map[string]string{
+				"docker.io": `server = "https://registry-1.docker.io"
+skip_verify = true
+`,
+				"a.test": `
+[host."https://registry-1.docker.io"]
+capabilities = ["pull", "resolve"]
+skip_verify = true
+`,
+			},
+		},
+		{
+			"aliases",
+			"mirrors:\n  a.test: &all\n    endpoint: &list [&one 'https://m.test']\n  b.test: *all\n  c.test: {endpoint: *list}\n  d.test: {endpoint: [*one]}\nconfigs:\n  m.test:\n    tls: {insecure_skip_verify: &yes true}\n  d.test:\n    tls: {insecure_skip_verify: *yes}\n",
+			map[string]string{
+				"a.test": viaM, "b.test": viaM, "c.test": viaM,
+				"d.test": "server = \"https://d.test\"\nskip_verify = true\n" + viaM,
+				"m.test": "server = \"https://m.test\"\nskip_verify = true\n",
 			},
 		},
 	} {
@@ -209,6 +290,32 @@ func requireHosts(t *testing.T, dir string, want map[string]string) {
 		}
 		if string(got) != text {
 			t.Errorf("%s is\n%s\nwant\n%s", host, got, text)
+		}
+	}
+}
+
+// TestCredentials: Docker's registry asks for them under the name of its host.
+func TestCredentials(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		text string
+		want map[string]string // user by host
+	}{
+		{"configs:\n  a.test:5000:\n    auth: {username: a, password: p}\n  b.test: {}\n", map[string]string{"a.test:5000": "a"}},
+		{"configs:\n  docker.io:\n    auth: {username: a, password: p}\n", map[string]string{dockerHubHost: "a"}},
+		{"configs:\n  registry-1.docker.io:\n    auth: {username: a, password: p}\n", map[string]string{dockerHubHost: "a"}},
+		{"configs:\n  docker.io:\n    auth: {username: a, password: p}\n  registry-1.docker.io:\n    auth: {username: b, password: p}\n", map[string]string{dockerHubHost: "b"}},
+	} {
+		r, err := ReadRegistries(writeRegistries(t, c.text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]string{}
+		for host, entry := range r.auths() {
+			got[host] = entry.(section)["auth"].(section)["username"].(string)
+		}
+		if !maps.Equal(got, c.want) {
+			t.Errorf("%s: credentials for %v, want %v", c.text, got, c.want)
 		}
 	}
 }

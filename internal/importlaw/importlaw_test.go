@@ -34,6 +34,19 @@ var only = []struct {
 	{"github.com/urfave/cli", []string{""}, "flags and commands are main's; packages take a Config"},
 	{"github.com/spf13/cobra", nil, "upstream's commands install signal handlers; use their options"},
 	{"os/signal", []string{""}, "signals belong to the process"},
+	{"testing", []string{"internal/testdisk"}, "it belongs to tests and brings their flags"},
+	{"brink/internal/testdisk", nil, "only tests mount file systems of their own"},
+}
+
+// internalMay lists what packages below internal import from outside. They are
+// below everything: what they need all of brink needs.
+var internalMay = []struct {
+	outside string
+	inside  []string
+}{
+	{"golang.org/x/sys", []string{"internal/..."}},
+	{"github.com/spf13/pflag", []string{"internal/componentargs"}},
+	{"go.yaml.in/yaml/v3", []string{"internal/configfile"}},
 }
 
 // calls that end the process belong to main; build tools are mains of their own.
@@ -42,6 +55,9 @@ var endings = []string{"os.Exit(", "log.Fatal"}
 func TestImports(t *testing.T) {
 	t.Parallel()
 	eachFile(t, func(dir, path string, imports []string) {
+		if layer[top(dir)] == 0 {
+			t.Errorf("%s: %q is no layer of the law: give it a height in this test", path, top(dir))
+		}
 		for _, imported := range imports {
 			for _, problem := range broken(dir, imported) {
 				t.Errorf("%s: %s", path, problem)
@@ -70,6 +86,8 @@ func broken(dir, imported string) []string {
 	if ours, ok := strings.CutPrefix(imported, "brink/"); ok {
 		from, to := top(dir), top(ours)
 		switch {
+		case layer[from] == 0 || layer[to] == 0:
+			out = append(out, fmt.Sprintf("imports %s: %q or %q is no layer of the law: give it a height in this test", imported, from, to))
 		case from != to && layer[to] > layer[from]:
 			out = append(out, fmt.Sprintf("imports %s: %s is above %s", imported, to, from))
 		case from != to && layer[to] == layer[from]:
@@ -81,7 +99,22 @@ func broken(dir, imported string) []string {
 			out = append(out, fmt.Sprintf("imports %s: %s", imported, rule.why))
 		}
 	}
+	if within(dir, "internal") && isThirdParty(imported) && !internalMayImport(dir, imported) {
+		out = append(out, fmt.Sprintf("imports %s: packages below internal have no dependencies but those listed in this test", imported))
+	}
 	return out
+}
+
+// isThirdParty tells modules by the dot in their host from the standard library.
+func isThirdParty(imported string) bool { return strings.Contains(top(imported), ".") }
+
+func internalMayImport(dir, imported string) bool {
+	for _, may := range internalMay {
+		if within(imported, may.outside) && slices.ContainsFunc(may.inside, func(p string) bool { return allowed(dir, p) }) {
+			return true
+		}
+	}
+	return false
 }
 
 func contains(t *testing.T, path, text string) bool {
@@ -126,6 +159,17 @@ func TestBrokenSeesEachKind(t *testing.T) {
 		{"agent", "github.com/vishvananda/netlink", true},
 		{"server", "os/signal", true},
 		{"server", "k8s.io/client-go/rest", false},
+		{"internal/host", "golang.org/x/sys/unix", false},
+		{"internal/host", "github.com/spf13/pflag", true},
+		{"internal/componentargs", "github.com/spf13/pflag", false},
+		{"internal/componentargs", "go.yaml.in/yaml/v3", true},
+		{"internal/host", "encoding/json", false},
+		{"internal/host", "testing", true},
+		{"internal/testdisk", "testing", false},
+		{"runtime", "testing/iotest", true},
+		{"runtime", "brink/internal/testdisk", true},
+		{"gadgets", "brink/internal/layout", true},
+		{"", "brink/gadgets", true},
 	}
 	for _, c := range cases {
 		if got := len(broken(c.dir, c.imported)) > 0; got != c.broken {

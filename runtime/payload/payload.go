@@ -14,8 +14,9 @@
 //     in memory anyway. The sum is against accidents: who can write here is root.
 //   - A damaged file is replaced by rename within the directory, so that running
 //     shims always find a runc and never a gap.
-//   - A version stays for as long as a process runs from it: a shim calls the
-//     runc it was started with.
+//   - A version stays for as long as a process runs from it, because a shim calls
+//     the runc it was started with, and for as long as containerd has a pod that
+//     was started with it, whose remains its shim must clear away after a crash.
 //   - One archive per architecture, chosen by build constraint: the wrong one
 //     cannot be embedded.
 package payload
@@ -62,10 +63,11 @@ type file struct {
 }
 
 // Unpack makes sure that this binary's payload lies complete and undamaged in
-// root/<hash>, removes other versions from which nothing runs, and returns it.
-// root is created. Only one process may use root at a time. After a crash or
+// root/<hash>, removes other versions that nothing needs, and returns it. states
+// are the state directories of the containerds whose pods run from root. root is
+// created. Only one process may use root at a time. After a crash or
 // an error there is either no root/<hash> or one that the next call repairs.
-func Unpack(root string) (Dir, error) {
+func Unpack(root string, states ...string) (Dir, error) {
 	var m manifest
 	if err := json.Unmarshal(manifestJSON, &m); err != nil {
 		return Dir{}, fmt.Errorf("reading the embedded payload's manifest: %w", err)
@@ -78,7 +80,7 @@ func Unpack(root string) (Dir, error) {
 	if err := install(d.path, m.Files); err != nil {
 		return Dir{}, explain(root, m.Files, err)
 	}
-	prune(root, m.SHA256)
+	prune(root, m.SHA256, states)
 	return d, nil
 }
 

@@ -2,6 +2,7 @@ package payload
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"brink/internal/testdisk"
@@ -73,7 +75,7 @@ func TestUnpackedProgramsRun(t *testing.T) {
 		{"portmap", "--help", "portmap"},
 	} {
 		// The plugins answer --help with their name and a non-zero status.
-		out, _ := exec.Command(filepath.Join(d.Bin(), c.name), c.arg).CombinedOutput()
+		out := output(filepath.Join(d.Bin(), c.name), c.arg)
 		if !strings.Contains(string(out), c.want) {
 			t.Errorf("%s %s says %q, want it to contain %q", c.name, c.arg, out, c.want)
 		}
@@ -83,6 +85,17 @@ func TestUnpackedProgramsRun(t *testing.T) {
 	}
 	if d.PauseImage() == "" {
 		t.Error("the pause image has no name")
+	}
+}
+
+// output runs a program that was just written. While a parallel test is between
+// fork and exec its child has our open file, and the kernel refuses.
+func output(program, arg string) []byte {
+	for {
+		out, err := exec.Command(program, arg).CombinedOutput()
+		if !errors.Is(err, syscall.ETXTBSY) {
+			return out
+		}
 	}
 }
 
@@ -203,9 +216,16 @@ func TestOldVersionGoesWhenNothingRunsFromIt(t *testing.T) {
 	for _, version := range []string{running, idle} {
 		copyFile(t, "/bin/sleep", filepath.Join(root, version, "bin", "sleep"))
 	}
-	sleep := exec.Command(filepath.Join(root, running, "bin", "sleep"), "300")
-	if err := sleep.Start(); err != nil {
-		t.Fatal(err)
+	var sleep *exec.Cmd
+	for {
+		sleep = exec.Command(filepath.Join(root, running, "bin", "sleep"), "300")
+		err := sleep.Start()
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, syscall.ETXTBSY) { // see output
+			t.Fatal(err)
+		}
 	}
 	stopped := false
 	stop := func() {
@@ -227,6 +247,38 @@ func TestOldVersionGoesWhenNothingRunsFromIt(t *testing.T) {
 	requireOnly(t, root, running)
 	stop()
 	unpack(t, root)
+	requireOnly(t, root)
+}
+
+// TestOldVersionStaysForItsPods: their shim may be dead and still be needed, to
+// clear away what it left.
+func TestOldVersionStaysForItsPods(t *testing.T) {
+	t.Parallel()
+	root, state := t.TempDir(), t.TempDir()
+	needed, idle := strings.Repeat("ab", 32), strings.Repeat("cd", 32)
+	for _, version := range []string{needed, idle} {
+		copyFile(t, "/bin/sleep", filepath.Join(root, version, "bin", "sleep"))
+	}
+	bundle := filepath.Join(state, "io.containerd.runtime.v2.task", "k8s.io", "pod")
+	if err := os.MkdirAll(bundle, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	shim := filepath.Join(root, needed, "bin", "containerd-shim-runc-v2")
+	if err := os.WriteFile(filepath.Join(bundle, "shim-binary-path"), []byte(shim), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	unpackFor := func() {
+		t.Helper()
+		if _, err := Unpack(root, filepath.Join(state, "none"), state); err != nil {
+			t.Fatal(err)
+		}
+	}
+	unpackFor()
+	requireOnly(t, root, needed)
+	if err := os.RemoveAll(bundle); err != nil {
+		t.Fatal(err)
+	}
+	unpackFor()
 	requireOnly(t, root)
 }
 

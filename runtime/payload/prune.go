@@ -24,9 +24,10 @@ func removeLeftovers(root string) {
 	}
 }
 
-// prune deletes versions other than current from which no process runs. What
-// cannot be deleted costs space and nothing else, so it is only logged.
-func prune(root, current string) {
+// prune deletes versions other than current from which no process runs and that
+// no pod was started with. What cannot be deleted costs space and nothing else,
+// so it is only logged.
+func prune(root, current string, states []string) {
 	entries, err := os.ReadDir(root)
 	if err != nil {
 		return
@@ -37,7 +38,7 @@ func prune(root, current string) {
 			continue
 		}
 		if used == nil {
-			used = versionsInUse(root)
+			used = versionsInUse(root, states)
 		}
 		if !used[e.Name()] {
 			remove(filepath.Join(root, e.Name()))
@@ -52,30 +53,57 @@ func isVersion(e os.DirEntry) bool {
 	return err == nil && len(sum) == 32 && e.IsDir()
 }
 
-// versionsInUse returns the names of root's subdirectories that hold a running
-// program. A program that was replaced or deleted while running is found too:
-// the kernel only appends " (deleted)" to its path.
-func versionsInUse(root string) map[string]bool {
-	used := map[string]bool{}
+// versionsInUse returns the names of root's subdirectories that are needed.
+func versionsInUse(root string, states []string) map[string]bool {
 	// The kernel's links have every symbolic link in root resolved.
+	roots := []string{root}
 	if real, err := filepath.EvalSymlinks(root); err == nil {
-		root = real
+		roots = append(roots, real)
 	}
-	links, err := filepath.Glob("/proc/[0-9]*/exe")
-	if err != nil {
-		return used
-	}
-	for _, link := range links {
-		exe, err := os.Readlink(link)
-		if err != nil {
-			continue
-		}
-		if rest, ok := strings.CutPrefix(exe, root+"/"); ok {
-			version, _, _ := strings.Cut(rest, "/")
-			used[version] = true
+	used := map[string]bool{}
+	for _, program := range append(running(), shims(states)...) {
+		for _, root := range roots {
+			if rest, ok := strings.CutPrefix(program, root+"/"); ok {
+				version, _, _ := strings.Cut(rest, "/")
+				used[version] = true
+			}
 		}
 	}
 	return used
+}
+
+// running lists the programs of all processes. One that was replaced or deleted
+// since has " (deleted)" at the end of its path.
+func running() []string {
+	links, err := filepath.Glob("/proc/[0-9]*/exe")
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, link := range links {
+		if exe, err := os.Readlink(link); err == nil {
+			out = append(out, exe)
+		}
+	}
+	return out
+}
+
+// shims lists the shims that pods were started with, which containerd (v2.3.7)
+// writes down in the bundle of every container.
+func shims(states []string) []string {
+	var out []string
+	for _, state := range states {
+		files, err := filepath.Glob(filepath.Join(state, "io.containerd.runtime.v2.task", "*", "*", "shim-binary-path"))
+		if err != nil {
+			continue
+		}
+		for _, file := range files {
+			if path, err := os.ReadFile(file); err == nil {
+				out = append(out, string(path))
+			}
+		}
+	}
+	return out
 }
 
 func remove(path string) {
