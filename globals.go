@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/sirupsen/logrus"
@@ -35,6 +36,7 @@ func takeEnv(name string) string {
 //     terminal.
 //   - apimachinery's crash handler: a panic in a goroutine of upstream ends the
 //     process either way, but not before it is in the log.
+//   - klog's way to end the process, for the same reason.
 //   - logrus' standard logger, which kine uses.
 //
 // verbosity is klog's, as given by a pass-through flag v=N; above 0 it shows
@@ -51,9 +53,13 @@ func setGlobals(debug bool, verbosity int) *startLog {
 	// alone.
 	takeEnv("WATCHDOG_USEC")
 	rest.SetDefaultWarningHandler(rest.NoWarnings{})
-	runtime.ReallyCrash = true
-
 	start := newStartLog()
+	runtime.ReallyCrash = true
+	runtime.PanicHandlers = append(runtime.PanicHandlers, func(context.Context, any) { start.show() })
+	klog.OsExit = func(code int) {
+		start.show()
+		os.Exit(code)
+	}
 	// A klog line of verbosity n arrives as level -n.
 	klogLevel := min(level, slog.Level(-verbosity))
 	kubernetes := slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: klogLevel}).WithAttrs([]slog.Attr{slog.String("component", "kubernetes")})
@@ -68,7 +74,7 @@ func setGlobals(debug bool, verbosity int) *startLog {
 		kubernetes = start.wrap(atLeast{slog.LevelWarn, kubernetes})
 	}
 	setVerbosity(verbosity)
-	klog.SetLoggerWithOptions(logr.FromSlogHandler(kubernetes), klog.ContextualLogger(true))
+	klog.SetLoggerWithOptions(logr.FromSlogHandler(kubernetes), klog.ContextualLogger(true), klog.WriteKlogBuffer(klogLines(start, kubernetes)))
 	logrus.SetOutput(io.Discard)
 	logrus.AddHook(kineHook{handler.WithAttrs([]slog.Attr{slog.String("component", "datastore")})})
 	return start
@@ -78,6 +84,30 @@ func setGlobals(debug bool, verbosity int) *startLog {
 func setVerbosity(level int) {
 	var v klog.Level
 	_ = v.Set(strconv.Itoa(level))
+}
+
+// klogLevels are the letters with which klog begins a line.
+var klogLevels = map[byte]slog.Level{'I': slog.LevelInfo, 'W': slog.LevelWarn, 'E': slog.LevelError, 'F': slog.LevelError}
+
+// klogLines takes the lines of klog's older calls, such as Warningf and Fatalf:
+// "W1124 21:42:00.203111    4711 file.go:9] text". Handed over as records all
+// but errors would have the level of information, and the reason of a Fatalf
+// would not be shown.
+func klogLines(start *startLog, h slog.Handler) func([]byte) {
+	return func(line []byte) {
+		header, text, ok := strings.Cut(string(line), "] ")
+		if !ok || header == "" {
+			return
+		}
+		level := klogLevels[header[0]]
+		if header[0] == 'F' {
+			start.show()
+		}
+		ctx := context.Background()
+		if h.Enabled(ctx, level) {
+			_ = h.Handle(ctx, slog.NewRecord(time.Now(), level, strings.TrimSpace(text), 0))
+		}
+	}
 }
 
 // kineHook passes logrus' records to slog.
