@@ -90,6 +90,7 @@ type settings struct {
 	layout       layout.Layout
 	server       server.Config
 	agent        agent.Config
+	found        []nodeaddr.Address // of the machine, none when the user gave them
 	disableAgent bool
 	pprof        bool
 	configFile   string
@@ -118,7 +119,7 @@ func readSettings(c *cli.Context) (settings, error) {
 	}
 	name, err := nodeName(c.String("node-name"))
 	keep(err)
-	ips, err := nodeIPs(c, pods)
+	ips, found, err := nodeIPs(c, l, pods, services)
 	keep(err)
 	mode, err := fileMode(c.String("write-kubeconfig-mode"))
 	keep(err)
@@ -137,6 +138,7 @@ func readSettings(c *cli.Context) (settings, error) {
 	tls := pki.Dir(l.TLS())
 	return settings{
 		layout:       l,
+		found:        found,
 		disableAgent: c.Bool("disable-agent"),
 		pprof:        c.Bool("enable-pprof"),
 		server: server.Config{
@@ -269,12 +271,31 @@ func verbosity(c *cli.Context) int {
 	return highest
 }
 
-func nodeIPs(c *cli.Context, pods []netip.Prefix) ([]netip.Addr, error) {
+// nodeIPs are those given or, for each family of pods, one that is found.
+func nodeIPs(c *cli.Context, l layout.Layout, pods, services []netip.Prefix) ([]netip.Addr, []nodeaddr.Address, error) {
 	given, err := addresses(c, "node-ip")
 	if err != nil || len(given) > 0 || len(pods) == 0 {
-		return given, err
+		return given, nil, err
 	}
-	return nodeaddr.Find(pods)
+	found, err := nodeaddr.Find(nodeaddr.Query{Families: pods, Inside: slices.Concat(pods, services), File: l.NodeAddresses()})
+	for _, a := range found {
+		given = append(given, a.IP)
+	}
+	return given, found, err
+}
+
+// rememberAddresses keeps what was found for a start without a network, and
+// tells when this is one.
+func rememberAddresses(s settings) error {
+	isGone := func(a nodeaddr.Address) bool { return a.Gone }
+	if slices.ContainsFunc(s.found, isGone) {
+		slog.Warn("no interface has the node's address now, using the last one: connect the network or give --node-ip",
+			"component", "brink", "address", nodeaddr.String(s.found))
+	}
+	if len(s.found) == 0 {
+		return nil
+	}
+	return nodeaddr.Remember(s.layout.NodeAddresses(), s.found)
 }
 
 func fileMode(text string) (fs.FileMode, error) {
@@ -313,6 +334,9 @@ func runServer(ctx context.Context, s settings, start *startLog) error {
 	}
 	defer unlock()
 	if err := checkHost(s); err != nil {
+		return err
+	}
+	if err := rememberAddresses(s); err != nil {
 		return err
 	}
 	if err := agent.RecordKubeconfig(s.layout, s.server.Kubeconfig); err != nil {
