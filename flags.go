@@ -52,6 +52,10 @@ func configFlag() cli.Flag {
 		Usage: "`FILE` whose keys are flag names; FILE.d/*.yaml is merged into it, flags and BRINK_* win", EnvVars: env("config")}
 }
 
+func writeKubeconfigFlag() cli.Flag {
+	return text(groupAPI, "write-kubeconfig", defaultKubeconfig(), "`FILE` for the administrator's kubeconfig")
+}
+
 func dataDir(c *cli.Context) (string, error) {
 	dir, err := filepath.Abs(c.String("data-dir"))
 	if err != nil || c.String("data-dir") == "" {
@@ -87,7 +91,7 @@ func serverFlags() []cli.Flag {
 		text(groupAPI, "bind-address", "0.0.0.0", "`IP` on which the API server listens"),
 		number(groupAPI, "https-listen-port", 6443, "`PORT` on which the API server listens"),
 		list(groupAPI, "tls-san", "`NAME` or IP by which the API server is also reached"),
-		text(groupAPI, "write-kubeconfig", defaultKubeconfig(), "`FILE` for the administrator's kubeconfig"),
+		writeKubeconfigFlag(),
 		text(groupAPI, "write-kubeconfig-mode", "600", "octal `MODE` of that file"),
 		toggle(groupNode, "disable-agent", "run the control plane only, no pods on this machine"),
 		text(groupData, "datastore-endpoint", "", "postgres://, mysql:// or etcd `URL` (default: SQLite in data-dir)"),

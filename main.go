@@ -27,7 +27,7 @@ func run(args []string) int {
 	case "kubectl":
 		return kubectl(args)
 	case "ctr":
-		return exitCode(runCtr(args, defaultSocket()))
+		return exitCode(runCtr(args))
 	}
 	// kubectl parses its own flags, and its exit codes mean something.
 	if len(args) > 1 && args[1] == "kubectl" {

@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -394,58 +393,6 @@ func TestUsageErrors(t *testing.T) {
 			}
 		})
 	}
-}
-
-func TestFindKubeconfig(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "brink.yaml")
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	tests := []struct {
-		name, chosen, args string
-		path               string
-		want               string
-	}{
-		{"the node's own", "", "get pods", path, path},
-		{"no node here", "", "get pods", path + ".missing", ""},
-		{"chosen by environment", "/home/me/config", "get pods", path, "/home/me/config"},
-		{"chosen by flag", "", "get pods --kubeconfig /home/me/config", path, ""},
-		{"chosen by flag with =", "", "--kubeconfig=/home/me/config get pods", path, ""},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Setenv("KUBECONFIG", tt.chosen)
-			if err := findKubeconfig(strings.Fields("kubectl "+tt.args), tt.path); err != nil {
-				t.Fatal(err)
-			}
-			if got := os.Getenv("KUBECONFIG"); got != tt.want {
-				t.Errorf("KUBECONFIG is %q, want %q", got, tt.want)
-			}
-		})
-	}
-}
-
-// TestFindKubeconfigOfRoot has someone else than root ask.
-func TestFindKubeconfigOfRoot(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("changing the user needs root")
-	}
-	t.Setenv("KUBECONFIG", "")
-	path := filepath.Join(t.TempDir(), "brink.yaml")
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	result := make(chan error)
-	go func() {
-		// Never unlocked: the thread ends with the goroutine, so nobody else
-		// gets one that may not read files.
-		runtime.LockOSThread()
-		if _, err := unix.SetfsuidRetUid(65534); err != nil {
-			t.Error(err)
-		}
-		result <- findKubeconfig([]string{"kubectl"}, path)
-	}()
-	isLine(t, <-result, path+" is readable by root only: use sudo")
 }
 
 // TestConfigFilePrecedence: flags win over the environment, both over the file.
