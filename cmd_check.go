@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"slices"
@@ -98,11 +99,12 @@ func withFix(check host.Check) string {
 // brink that runs on the data directory, 0 when none does.
 func hostChecks(s settings, pid int) []host.Check {
 	opts := host.CheckOptions{
-		DataDir:   s.layout.Data(),
-		NodeName:  s.server.NodeName,
-		NotBefore: builtAt(),
-		PID:       pid,
-		Ports:     []host.Port{{Number: uint16(s.server.Port), Address: listenAddress(s), For: "API server", Flag: "--https-listen-port"}},
+		DataDir:          s.layout.Data(),
+		NodeName:         s.server.NodeName,
+		NotBefore:        builtAt(),
+		PID:              pid,
+		ControlPlaneOnly: s.disableAgent,
+		Ports:            []host.Port{{Number: uint16(s.server.Port), Address: listenAddress(s), For: "API server", Flag: "--https-listen-port"}},
 	}
 	if !s.disableAgent {
 		opts.Ports = append(opts.Ports,
@@ -155,7 +157,14 @@ func notRoot(s settings) error {
 }
 
 // checkHost refuses to start on a machine that cannot work, before anything
-// has been written or started.
+// has been written or started. A unit that takes the pods down with brink is told
+// at every start: its owner finds out in the moment of the first update.
 func checkHost(s settings) error {
-	return host.Failed(hostChecks(s, os.Getpid()))
+	checks := hostChecks(s, os.Getpid())
+	for _, c := range checks {
+		if c.Name == host.UnitCheck && c.Result == host.Warn {
+			slog.Warn(c.String(), "component", "brink")
+		}
+	}
+	return host.Failed(checks)
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -422,6 +423,49 @@ func TestAtLeast(t *testing.T) {
 	}
 	if log.Enabled(context.Background(), slog.LevelInfo) {
 		t.Error("the work of making records that are dropped is done")
+	}
+}
+
+// TestCompletePath: Debian's su leaves root with a user's path.
+func TestCompletePath(t *testing.T) {
+	t.Setenv("PATH", "/opt/mine:/usr/bin:/bin")
+	for range 2 {
+		completePath()
+		if got, want := os.Getenv("PATH"), "/opt/mine:/usr/bin:/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin"; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	t.Setenv("PATH", "")
+	completePath()
+	if _, err := exec.LookPath("ls"); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestChecksWithoutPods: a machine that only keeps a control plane needs less.
+func TestChecksWithoutPods(t *testing.T) {
+	t.Parallel()
+	names := func(disableAgent bool) []string {
+		var out []string
+		withFlags(t, append(plausible, fmt.Sprintf("--disable-agent=%v", disableAgent)), func(c *cli.Context) {
+			s, err := readSettings(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, check := range hostChecks(s, 0) {
+				out = append(out, check.Name)
+			}
+		})
+		return out
+	}
+	all, few := names(false), names(true)
+	for _, name := range []string{"nft", "memory cgroup", "ip forwarding", "port 10250"} {
+		if !slices.Contains(all, name) || slices.Contains(few, name) {
+			t.Errorf("%s: with pods %v, without %v", name, slices.Contains(all, name), slices.Contains(few, name))
+		}
+	}
+	if !slices.Contains(few, "port 6443") {
+		t.Errorf("the API server's port is not looked at: %v", few)
 	}
 }
 
