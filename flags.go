@@ -76,8 +76,8 @@ func nodeFlags() []cli.Flag {
 		list(groupThrough, "kube-proxy-arg", "`NAME=VALUE` flag of kube-proxy"),
 		dataDirFlag(),
 		configFlag(),
-		toggle(groupDebugging, "debug", "log everything that the embedded components say"),
-		toggle(groupDebugging, "enable-pprof", "serve profiles on the status socket, for root"),
+		toggle(groupDebugging, "debug", "log what the embedded components do, as with v=4 of each; --kubelet-arg=v=N sets another level"),
+		toggle(groupDebugging, "enable-pprof", "serve profiles, for root: curl --unix-socket /run/brink/status.sock http://brink/debug/pprof/heap"),
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"log/slog"
@@ -27,6 +28,10 @@ func takeEnv(name string) string {
 	return value
 }
 
+// debugVerbosity is that of --debug: upstream's level for debugging. A slog level
+// of -4 is the same one.
+const debugVerbosity = 4
+
 // setGlobals sets what upstream keeps in process globals, all in one place:
 //
 //   - klog, through which every Kubernetes package logs. Its information lines
@@ -39,12 +44,14 @@ func takeEnv(name string) string {
 //   - klog's way to end the process, for the same reason.
 //   - logrus' standard logger, which kine uses.
 //
-// verbosity is klog's, as given by a pass-through flag v=N; above 0 it shows
-// Kubernetes' information lines too. The returned log holds back what components say while they start.
+// verbosity is klog's, as given by a pass-through flag v=N, 0 when none is given;
+// above 0 it shows Kubernetes' information lines too. The returned log holds back
+// what components say while they start.
 func setGlobals(debug bool, verbosity int) *startLog {
 	level := slog.LevelInfo
 	if debug {
 		level = slog.LevelDebug
+		verbosity = cmp.Or(verbosity, debugVerbosity)
 	}
 	handler := slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})
 	slog.SetDefault(slog.New(handler))

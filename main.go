@@ -35,6 +35,9 @@ func run(args []string) int {
 	if len(args) > 1 && args[1] == "kubectl" {
 		return kubectl(append([]string{"kubectl"}, args[2:]...))
 	}
+	if len(args) == 2 && (args[1] == "--version" || args[1] == "-v") {
+		args = []string{args[0], "version"}
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	// The first signal asks for an orderly stop; after it, signals have their
