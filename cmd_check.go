@@ -12,10 +12,11 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+	"k8s.io/client-go/rest"
 
+	"brink/agent"
 	"brink/internal/componentargs"
 	"brink/internal/host"
-	"brink/runtime"
 	"brink/server/pki"
 )
 
@@ -50,16 +51,29 @@ func checkCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			if err := s.server.Validate(); err != nil {
-				return err
-			}
-			if _, err := runtime.ReadRegistries(s.agent.RegistriesFile); err != nil {
+			if err := checkSettings(s); err != nil {
 				return err
 			}
 			status, _ := askStatus(c.Context, s.layout) // no brink running is fine
 			return printChecks(hostChecks(s, status.PID), asJSON)
 		},
 	}
+}
+
+// checkSettings tries all flags, those of the embedded components too, as a start
+// would. Nothing is started or written by that.
+func checkSettings(s settings) error {
+	if err := s.server.Check(); err != nil || s.disableAgent {
+		return err
+	}
+	facts, err := host.Look()
+	if err != nil {
+		return err
+	}
+	s.agent.Host = facts
+	s.agent.API = func(string, ...string) *rest.Config { return &rest.Config{} } // never asked
+	_, err = agent.New(s.agent)
+	return err
 }
 
 func printChecks(checks []host.Check, asJSON bool) error {
@@ -112,6 +126,9 @@ func hostChecks(s settings, pid int) []host.Check {
 			host.Port{Number: portOf(s.agent.ProxyArgs, "healthz-bind-address", proxyHealthPort), For: "service proxy's health", Flag: "--kube-proxy-arg=healthz-bind-address=ADDRESS:PORT"})
 	}
 	checks := host.Checks(opts)
+	for _, line := range s.ignored {
+		checks = append(checks, host.Check{Name: "flags", Result: host.Warn, Message: line, Fix: "remove it"})
+	}
 	if err := pki.CheckClock(s.layout.TLS(), time.Now()); err != nil {
 		checks = append(checks, host.Check{Name: "certificates", Result: host.Fail, Message: err.Error()})
 	}

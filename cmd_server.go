@@ -19,7 +19,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"brink/agent"
-	"brink/internal/componentargs"
 	"brink/internal/configfile"
 	"brink/internal/host"
 	"brink/internal/layout"
@@ -91,6 +90,7 @@ type settings struct {
 	server       server.Config
 	agent        agent.Config
 	found        []nodeaddr.Address // of the machine, none when the user gave them
+	ignored      []string           // what the user said in vain, a line each
 	disableAgent bool
 	pprof        bool
 	configFile   string
@@ -125,7 +125,8 @@ func readSettings(c *cli.Context) (settings, error) {
 	keep(err)
 	keep(checkLabels(values(c, "node-label")))
 	keep(checkTaints(values(c, "node-taint")))
-	keep(checkOwned(c))
+	ignored, err := checkOwned(c)
+	keep(err)
 	registries := c.String("private-registry")
 	if _, err := os.Stat(registries); err != nil && c.IsSet("private-registry") {
 		keep(fmt.Errorf("--private-registry=%s: %w", registries, err))
@@ -139,6 +140,7 @@ func readSettings(c *cli.Context) (settings, error) {
 	return settings{
 		layout:       l,
 		found:        found,
+		ignored:      ignored,
 		disableAgent: c.Bool("disable-agent"),
 		pprof:        c.Bool("enable-pprof"),
 		server: server.Config{
@@ -174,27 +176,6 @@ func kubeconfigPath(c *cli.Context, l layout.Layout) (string, error) {
 		return "", errors.New("--write-kubeconfig: must name a file")
 	}
 	return filepath.Abs(path)
-}
-
-// ownFlags are flags of components that brink has under another name: two
-// places for one setting would disagree.
-var ownFlags = map[string]string{
-	"secure-port":              "--https-listen-port",
-	"bind-address":             "--bind-address",
-	"service-cluster-ip-range": "--service-cidr",
-	"tls-cert-file":            "--tls-san",
-	"tls-private-key-file":     "--tls-san",
-	"etcd-servers":             "--datastore-endpoint",
-}
-
-func checkOwned(c *cli.Context) error {
-	var errs []error
-	for _, arg := range c.StringSlice("kube-apiserver-arg") {
-		if own := ownFlags[componentargs.Name(arg)]; own != "" {
-			errs = append(errs, fmt.Errorf("--kube-apiserver-arg=%s: use brink's own %s", arg, own))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // clusterDNS is the tenth address of the first service range unless given.
@@ -259,7 +240,7 @@ func checkTaints(taints []string) error {
 // one log, and one verbosity, in one process.
 func verbosity(c *cli.Context) int {
 	highest := 0
-	for _, name := range []string{"kube-apiserver-arg", "kube-controller-manager-arg", "kube-scheduler-arg", "kubelet-arg", "kube-proxy-arg"} {
+	for _, name := range passThrough {
 		for _, arg := range c.StringSlice(name) {
 			if v, ok := strings.CutPrefix(strings.TrimLeft(arg, "-"), "v="); ok {
 				if n, err := strconv.Atoi(v); err == nil {
@@ -336,6 +317,9 @@ func runServer(ctx context.Context, s settings, start *startLog) error {
 	if err := checkHost(s); err != nil {
 		return err
 	}
+	if err := pki.CheckKubeconfig(s.server.Kubeconfig, pki.Dir(s.layout.TLS()).ServerCA()); err != nil {
+		return fmt.Errorf("--write-kubeconfig: %w", err)
+	}
 	if err := rememberAddresses(s); err != nil {
 		return err
 	}
@@ -363,6 +347,9 @@ func runServer(ctx context.Context, s settings, start *startLog) error {
 	status.snapshot = snapshotter(s, health, group, begun, ready)
 	group.Add(status.component())
 	group.Add(parts...)
+	for _, line := range s.ignored {
+		slog.Warn(line, "component", "brink")
+	}
 	slog.Info("starting", "component", "brink", "version", version, "node", s.server.NodeName, "data", s.layout.Data())
 	err = group.Run(ctx, func() {
 		close(ready)

@@ -396,6 +396,47 @@ func TestUsageErrors(t *testing.T) {
 	}
 }
 
+func TestVersionFlag(t *testing.T) { // not parallel: standard error is the process's
+	for _, flag := range []string{"--version", "-v"} {
+		var code int
+		stderr := stderrOf(t, func() { code = run([]string{"brink", flag}) })
+		if code != 0 || stderr != "" {
+			t.Errorf("%s: exit code %d, %s", flag, code, stderr)
+		}
+	}
+}
+
+// TestCheckSettings: what a start would refuse, a check does, and leaves nothing.
+func TestCheckSettings(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	cases := map[string]string{ // not parallel: feature gates are the process's
+		"--tls-san=a.example.org":                          "",
+		"--kubelet-arg=max-pods=many":                      "--kubelet-arg=max-pods=many",
+		"--kube-proxy-arg=proxy-mode=ipvs":                 "nftables only",
+		"--kube-apiserver-arg=no-such-flag=1":              "--kube-apiserver-arg=no-such-flag=1",
+		"--kube-scheduler-arg=no-such-flag=1":              "--kube-scheduler-arg=no-such-flag=1",
+		"--kube-controller-manager-arg=controllers=nobody": "--kube-controller-manager-arg",
+		"--datastore-endpoint=gopher://db":                 "datastore endpoint",
+	}
+	for arg, want := range cases {
+		withFlags(t, []string{"--node-name=edge-1", "--node-ip=192.0.2.1", "--data-dir", dir, arg}, func(c *cli.Context) {
+			s, err := readSettings(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch err := checkSettings(s); {
+			case want == "" && err != nil:
+				t.Errorf("%s: %v", arg, err)
+			case want != "":
+				isLine(t, err, want)
+			}
+		})
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("a check has made the data directory")
+	}
+}
+
 // TestConfigFilePrecedence: flags win over the environment, both over the file.
 func TestConfigFilePrecedence(t *testing.T) {
 	t.Setenv("BRINK_CLUSTER_DOMAIN", "of.environment")
