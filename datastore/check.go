@@ -44,11 +44,16 @@ var sqliteMagic = []byte("SQLite format 3\x00")
 
 var errDamaged = errors.New("damaged")
 
+// writtenFiles are replaced as a whole, in whichever directory they are: a
+// write that broke off leaves a temporary file.
+var writtenFiles = []string{volatileFile, revisionFile, inUseFile, leasesFile}
+
 // sidecars are the suffixes of the files that make up a database. The mark is
 // last: setting aside that breaks off must not look like a fresh directory.
 var sidecars = []string{"", "-wal", "-shm", inUseSuffix}
 
-// prepareDir makes dir and tells whether it can hold files.
+// prepareDir makes dir, clears it of what writes that broke off have left, and
+// tells whether it can hold files.
 func prepareDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return unusable(dir, err)
@@ -56,12 +61,28 @@ func prepareDir(dir string) error {
 	if err := os.Chmod(dir, 0o700); err != nil {
 		return unusable(dir, err)
 	}
-	probe, err := os.CreateTemp(dir, ".probe-*")
+	if err := atomicfile.Clean(dir, writtenFiles...); err != nil {
+		return unusable(dir, err)
+	}
+	probe, err := openProbe(dir)
 	if err != nil {
 		return unusable(dir, err)
 	}
-	defer os.Remove(probe.Name())
 	return probe.Close()
+}
+
+// openProbe opens a new file that has no name already: a process that dies
+// leaves none behind.
+func openProbe(dir string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, ".probe-*")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // unusable names the cause that the user can do something about.
@@ -86,11 +107,10 @@ func unusable(path string, err error) error {
 
 // requireSpace reserves blocks without writing to them, then gives them back.
 func requireSpace(dir string) error {
-	f, err := os.CreateTemp(dir, ".probe-*")
+	f, err := openProbe(dir)
 	if err != nil {
 		return unusable(dir, err)
 	}
-	defer os.Remove(f.Name())
 	defer f.Close()
 	err = unix.Fallocate(int(f.Fd()), 0, 0, spaceNeeded)
 	if classify(err) == faultFull {
@@ -116,6 +136,7 @@ func (s *Store) prepareDatabase() error {
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		err = createDatabase(s.cfg.Dir)
+		s.created = err == nil
 	}
 	if err != nil {
 		return err

@@ -78,11 +78,23 @@ func (f fault) describe(path string, err error) string {
 	}
 }
 
+// describeSnapshot is the same for the volatile store, which goes on without
+// its snapshot.
+func (f fault) describeSnapshot(path string, err error) string {
+	const effect = "leases and events live on in memory but are not saved"
+	if f == faultFull {
+		return fmt.Sprintf("disk full at %s: %s until space is freed", path, effect)
+	}
+	return fmt.Sprintf("cannot write %s (%v): %s; check the disk and the kernel log", path, err, effect)
+}
+
 // condition is whether a file can be written. It logs changes, not events.
 type condition struct {
-	log  *slog.Logger
-	path string
-	bad  atomic.Bool // true when fault is not faultNone; spares the good path the lock
+	log      *slog.Logger
+	path     string
+	describe func(f fault, path string, err error) string
+
+	bad atomic.Bool // true when fault is not faultNone; spares the good path the lock
 
 	mu    sync.Mutex
 	fault fault
@@ -90,7 +102,7 @@ type condition struct {
 }
 
 func newCondition(log *slog.Logger, path string) *condition {
-	return &condition{log: log, path: path}
+	return &condition{log: log, path: path, describe: fault.describe}
 }
 
 // failed notes an error of a read or a write.
@@ -104,7 +116,7 @@ func (c *condition) failed(err error) {
 	if c.fault == f || c.fault == faultDamaged {
 		return
 	}
-	line := f.describe(c.path, err)
+	line := c.describe(f, c.path, err)
 	c.fault, c.err = f, fmt.Errorf("%s (since %s)", line, time.Now().UTC().Format(time.RFC3339))
 	c.bad.Store(true)
 	c.log.Error(line)

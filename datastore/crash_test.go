@@ -46,7 +46,14 @@ func beChild(spec []string) error {
 		}
 		select {}
 	}
-	return writeUntilKilled(spec)
+	store, err := serveChild(spec)
+	if err != nil {
+		return err
+	}
+	if spec[2] == "renew-lease" {
+		return renewUntilKilled(store)
+	}
+	return writeUntilKilled(store, spec[2])
 }
 
 // serveChild returns when the stores are ready.
@@ -70,18 +77,30 @@ func serveChild(spec []string) (*Store, error) {
 
 // writeUntilKilled prints a line for every acknowledged write: the store, the
 // key and the revision.
-func writeUntilKilled(spec []string) error {
-	store, err := serveChild(spec)
-	if err != nil {
-		return err
-	}
+func writeUntilKilled(store *Store, prefix string) error {
 	errs := make(chan error)
 	for name, endpoint := range map[string]string{"durable": store.DurableEndpoint(), "volatile": store.VolatileEndpoint()} {
 		for writer := range 3 {
-			go func() { errs <- keepWriting(name, endpoint, fmt.Sprintf("%s-%d", spec[2], writer)) }()
+			go func() { errs <- keepWriting(name, endpoint, fmt.Sprintf("%s-%d", prefix, writer)) }()
 		}
 	}
 	return <-errs
+}
+
+// renewUntilKilled prints the same lines for the renewals of a lease, whose
+// value counts them.
+func renewUntilKilled(store *Store) error {
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{store.VolatileEndpoint()}, Logger: zap.NewNop()})
+	if err != nil {
+		return err
+	}
+	rev, err := create(context.Background(), c, leaseKey, "0")
+	for n := 1; err == nil; n++ {
+		fmt.Printf("volatile %s %d\n", leaseKey, rev)
+		rev, err = update(context.Background(), c, leaseKey, strconv.Itoa(n), rev)
+		time.Sleep(10 * time.Millisecond)
+	}
+	return err
 }
 
 func keepWriting(store, endpoint, prefix string) error {
@@ -107,6 +126,13 @@ type ack struct {
 // killChild runs a child and kills it after some acknowledged writes.
 func killChild(t *testing.T, cfg Config, prefix string, writes int) []ack {
 	t.Helper()
+	return killChildWhen(t, cfg, prefix, func(acks []ack) bool { return len(acks) >= writes })
+}
+
+// killChildWhen asks after every acknowledged write whether it is time. It
+// returns those that were acknowledged before the child was dead.
+func killChildWhen(t *testing.T, cfg Config, prefix string, isTime func([]ack) bool) []ack {
+	t.Helper()
 	child := exec.Command(os.Args[0])
 	child.Env = append(os.Environ(), childEnv+"="+strings.Join([]string{cfg.Dir, cfg.SocketDir, prefix}, ";"))
 	child.Stderr = os.Stderr
@@ -120,6 +146,7 @@ func killChild(t *testing.T, cfg Config, prefix string, writes int) []ack {
 	hang := time.AfterFunc(patience, func() { child.Process.Kill() })
 	defer hang.Stop()
 	var acks []ack
+	killed := false
 	for lines := bufio.NewScanner(out); lines.Scan(); {
 		fields := strings.Fields(lines.Text())
 		if len(fields) != 3 {
@@ -130,12 +157,13 @@ func killChild(t *testing.T, cfg Config, prefix string, writes int) []ack {
 			t.Fatal(err)
 		}
 		acks = append(acks, ack{fields[0], fields[1], rev})
-		if len(acks) == writes {
+		if !killed && isTime(acks) {
+			killed = true
 			child.Process.Kill()
 		}
 	}
 	child.Wait()
-	if len(acks) < writes {
+	if !killed {
 		t.Fatalf("child ended after %d writes", len(acks))
 	}
 	return acks

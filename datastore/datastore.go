@@ -9,17 +9,22 @@
 //   - Volatile: leases and events. They change every few seconds and mean
 //     nothing after a power cut, so they live in memory and cost no flash.
 //     They are saved on a clean stop and now and then, and their revisions
-//     never run backwards, whatever happens.
+//     never run backwards, whatever happens. Leases do mean something when
+//     brink alone was killed, as those who hold them live on: each second in
+//     which one changes they are copied to a file beside the sockets, which
+//     are in memory too. Elsewhere than on a tmpfs there is no such copy. See
+//     leases.go.
 //
 // What kine gives is the translation of etcd's transactions to a log in SQL
-// (pkg/server, pkg/logstructured, pkg/drivers/generic). Four parts of it are
+// (pkg/server, pkg/logstructured, pkg/drivers/generic). Five parts of it are
 // replaced here, each for a reason found by reading and measuring it:
 //
 //   - its SQLite driver: every update touches six indexes (three are ever
-//     used), the file is rewritten by VACUUM at each start, a scan that breaks
-//     off at a damaged page passes for a complete list, and an update that met
+//     used), the file is rewritten by VACUUM at each start, and an update that met
 //     a full disk passes for a conflict, which the API server retries in a hot
 //     loop. See sqlite.go and backend.go.
+//   - its log: rows that broke off pass for a complete list, and after writes that
+//     overlapped the current revision stays behind. See log.go.
 //   - its memory driver: each compaction leaves one entry more in its log than
 //     it should and every watcher sees that entry again. See memory.go.
 //   - its watch server: two timers a client, ten times a second, and a consistent
@@ -27,7 +32,7 @@
 //   - its compaction: a failed commit ends the process, and an idle node would
 //     write to flash every five minutes. See compact.go.
 //
-// PostgreSQL and MySQL are kine's drivers unchanged; an etcd endpoint is passed
+// PostgreSQL and MySQL are kine's drivers under the log of log.go; an etcd endpoint is passed
 // on to the API server. With any of these several servers share the state, so
 // leases and events go there too: a volatile store of one's own would hide one
 // server's leases from the others.
@@ -40,6 +45,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
+	"time"
 
 	// The databases a user can choose with Endpoint. kine's endpoint package
 	// would link NATS and t4 as well.
@@ -66,8 +72,9 @@ type Config struct {
 	// Dir holds the durable files: the SQLite database and the last saved
 	// leases and events. Made with 0700 when missing.
 	Dir string
-	// SocketDir holds the unix sockets. Made with 0700 when missing: who
-	// reaches a socket reads every secret of the cluster.
+	// SocketDir holds the unix sockets and, if it is on a tmpfs, a copy of the
+	// leases. Made with 0700 when missing: who reaches a socket reads every
+	// secret of the cluster.
 	SocketDir string
 	// Endpoint is empty for SQLite in Dir; otherwise a data source that kine
 	// knows (postgres://..., mysql://...) or a comma-separated list of etcd
@@ -139,8 +146,12 @@ type Store struct {
 	cfg      Config
 	engine   engine
 	log      *slog.Logger
+	created  bool       // New made the database
 	disk     *condition // writes to the database
 	snapshot *condition // writes of the volatile snapshot
+	leases   leaseCopy
+
+	compactEvery time.Duration // compactInterval but in tests
 }
 
 // New prepares the directories and checks the files. Nothing listens yet and
@@ -154,10 +165,11 @@ func New(cfg Config) (*Store, error) {
 		log = slog.Default()
 	}
 	log = log.With("component", "datastore")
-	s := &Store{cfg: cfg, log: log}
+	s := &Store{cfg: cfg, log: log, compactEvery: compactInterval}
 	s.engine, _ = cfg.engine()
 	s.disk = newCondition(log, s.database())
 	s.snapshot = newCondition(log, s.path(volatileFile))
+	s.snapshot.describe = fault.describeSnapshot
 	if err := prepareDir(cfg.SocketDir); err != nil {
 		return nil, err
 	}
@@ -167,6 +179,7 @@ func New(cfg Config) (*Store, error) {
 	if err := prepareDir(cfg.Dir); err != nil {
 		return nil, err
 	}
+	s.leases = newLeaseCopy(s.socket(leasesFile), cfg.SocketDir)
 	return s, s.prepareDatabase()
 }
 
@@ -193,9 +206,11 @@ func (s *Store) VolatileEndpoint() string {
 
 // Health is nil while every write is accepted; otherwise it says since when
 // and why not.
-func (s *Store) Health() error {
-	return errors.Join(s.disk.health(), s.snapshot.health())
-}
+func (s *Store) Health() error { return s.disk.health() }
+
+// Warning is nil or says since when and why something does not work that a
+// user should see to, although all writes are accepted.
+func (s *Store) Warning() error { return s.snapshot.health() }
 
 // Durable serves DurableEndpoint.
 func (s *Store) Durable() lifecycle.Component {

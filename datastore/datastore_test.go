@@ -54,6 +54,8 @@ func (l *logBuffer) count(part string) int {
 	return strings.Count(l.buf.String(), part)
 }
 
+func (l *logBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+
 // testConfig has short socket paths: t.TempDir of a long test name is too long
 // for a unix socket.
 func testConfig(t testing.TB) Config {
@@ -69,7 +71,7 @@ func testConfig(t testing.TB) Config {
 func start(t testing.TB, cfg Config) *running {
 	t.Helper()
 	log := new(logBuffer)
-	cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
+	cfg.Logger = log.logger()
 	store, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -452,7 +454,7 @@ func TestWatchJoiningHoldsProgressBack(t *testing.T) {
 				t.Fatal(err)
 			}
 			log.meanwhile = func() { h.publish(published) }
-			st := &stream{wake: make(chan struct{}, 1), watches: map[int64]*watch{}}
+			st := newStream()
 			h.streams[st] = struct{}{}
 
 			h.requestProgress(ctx, st) // of revision 2, which was not handed out yet

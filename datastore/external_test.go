@@ -2,6 +2,7 @@ package datastore
 
 import (
 	"context"
+	"database/sql"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,6 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/k3s-io/kine/pkg/drivers"
+	"github.com/k3s-io/kine/pkg/drivers/generic"
+	"github.com/k3s-io/kine/pkg/logstructured"
+	"github.com/k3s-io/kine/pkg/logstructured/sqllog"
+	"github.com/k3s-io/kine/pkg/server"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"brink/internal/lifecycle"
@@ -57,10 +63,9 @@ func startPostgres(t *testing.T) string {
 	return "postgres://kine@/postgres?host=" + dir
 }
 
-func TestPostgres(t *testing.T) {
-	t.Parallel()
-	cfg := testConfig(t)
-	cfg.Endpoint = startPostgres(t)
+// startExternal runs a Store on cfg.Endpoint and returns a client.
+func startExternal(t *testing.T, cfg Config) *clientv3.Client {
+	t.Helper()
 	store, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -77,7 +82,20 @@ func TestPostgres(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatal("not ready in time")
 	}
-	c := dial(t, store.VolatileEndpoint()) // shared with the durable one
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return dial(t, store.VolatileEndpoint()) // shared with the durable one
+}
+
+func TestPostgres(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.Endpoint = startPostgres(t)
+	c := startExternal(t, cfg)
 	rev := mustCreate(t, c, "/registry/pods/a", "1")
 	w := c.Watch(testContext(t), "/registry/pods/", clientv3.WithPrefix(), clientv3.WithRev(rev+1))
 	mustUpdate(t, c, "/registry/pods/a", "2", rev)
@@ -87,9 +105,69 @@ func TestPostgres(t *testing.T) {
 	if got := values(t, c, "/registry/pods/"); got["/registry/pods/a"] != "2" {
 		t.Errorf("got %v", got)
 	}
-	c.Close()
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
+}
+
+// breakRow makes PostgreSQL fail when it comes to a row in the middle of a
+// result, as it does at a damaged page. Without sorting, the rows before it
+// have been sent by then; that setting is for new connections.
+const breakRow = `
+	ALTER TABLE kine RENAME TO sound;
+	CREATE FUNCTION broken(value bytea, name text) RETURNS bytea LANGUAGE plpgsql STABLE AS $$
+		BEGIN
+			IF name = '/registry/pods/c' THEN RAISE EXCEPTION 'invalid page'; END IF;
+			RETURN value;
+		END $$;
+	CREATE VIEW kine AS SELECT id, name, created, deleted, create_revision, prev_revision, lease,
+		broken(value, name) AS value, old_value FROM sound;
+	ALTER DATABASE postgres SET enable_sort = off;
+	ALTER DATABASE postgres SET enable_seqscan = off;
+	SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid != pg_backend_pid() AND datname = 'postgres'`
+
+// What the database could not read to its end must not pass for all there is.
+func TestPostgresBreaksOff(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.Endpoint = startPostgres(t)
+	c := startExternal(t, cfg)
+	first := mustCreate(t, c, "/registry/pods/a", "1")
+	for _, name := range []string{"b", "c", "d"} {
+		mustCreate(t, c, "/registry/pods/"+name, "1")
 	}
+	db, err := sql.Open("pgx", cfg.Endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec(breakRow); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := c.Get(testContext(t), "/registry/pods/", clientv3.WithPrefix()); err == nil {
+		t.Errorf("a list of %d of 4 passes for all", len(list.Kvs))
+	}
+	w := c.Watch(testContext(t), "/registry/pods/", clientv3.WithPrefix(), clientv3.WithRev(first))
+	if r, ok := <-w; ok && r.Err() == nil {
+		t.Errorf("watch over the broken row: %d events; want its end", len(r.Events))
+	}
+}
+
+// The way to the dialect leads through private fields of kine.
+func TestDialectOf(t *testing.T) {
+	t.Parallel()
+	want := new(generic.Generic)
+	if got, err := dialectOf(logstructured.New(newKineLog(want))); err != nil || got != want {
+		t.Errorf("got %p, %v; want %p", got, err, want)
+	}
+	for name, backend := range map[string]server.Backend{
+		"another backend": newMemoryStore(0, reserveAlways),
+		"another log":     logstructured.New(newCheckedLog(want, new(drivers.Config))),
+		"none":            nil,
+	} {
+		if got, err := dialectOf(backend); err == nil {
+			t.Errorf("%s: got %p, want an error", name, got)
+		}
+	}
+}
+
+func newKineLog(dialect server.Dialect) *sqllog.SQLLog {
+	return sqllog.New(dialect, 0, 0, 0, 0, 0, 0)
 }

@@ -295,17 +295,22 @@ func (m *memoryStore) atLocked(key, end string, revision int64) ([]string, func(
 	case revision > 0 && revision < m.compacted:
 		return nil, nil, server.ErrCompacted
 	}
-	from := sort.SearchStrings(m.keys, key)
-	to := from
-	for to < len(m.keys) && inRange(m.keys[to], key, end) {
-		to++
-	}
-	keys := m.keys[from:to]
+	keys := m.keysLocked(key, end)
 	if revision == 0 || revision == m.revision {
 		return keys, func(k string) *server.KeyValue { return &m.items[k].KeyValue }, nil
 	}
 	past := m.undoLocked(keys, key, end, revision)
 	return slices.Sorted(maps.Keys(past)), func(k string) *server.KeyValue { return past[k] }, nil
+}
+
+// keysLocked returns the sorted keys of a range as they are.
+func (m *memoryStore) keysLocked(key, end string) []string {
+	from := sort.SearchStrings(m.keys, key)
+	to := from
+	for to < len(m.keys) && inRange(m.keys[to], key, end) {
+		to++
+	}
+	return m.keys[from:to]
 }
 
 // undoLocked takes the present state of a range back to revision.
@@ -399,6 +404,26 @@ func (m *memoryStore) follow(ctx context.Context, key, end string, seen int64, e
 			return
 		}
 	}
+}
+
+// waitChange returns true when something in a range was written after revision
+// rev, false when ctx is done.
+func (m *memoryStore) waitChange(ctx context.Context, key, end string, rev int64) bool {
+	for ctx.Err() == nil {
+		m.mu.RLock()
+		changed := m.changed
+		found := rev < m.compacted || len(m.afterLocked(key, end, rev)) > 0
+		rev = m.revision
+		m.mu.RUnlock()
+		if found {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
+	return false
 }
 
 // expire deletes what has reached its end, until ctx is done. It looks at all

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/k3s-io/kine/pkg/drivers"
+	"github.com/k3s-io/kine/pkg/logstructured"
 	"github.com/k3s-io/kine/pkg/server"
 	"github.com/k3s-io/kine/pkg/tls"
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -126,7 +127,7 @@ func (s *Store) runSQLite(ctx context.Context, ready func()) error {
 		if err := store.Start(dbCtx); err != nil {
 			return nil, nil, fmt.Errorf("starting database %s: %w", s.database(), err)
 		}
-		go store.maintain(dbCtx, compactInterval)
+		go store.maintain(dbCtx, s.compactEvery)
 		return &guarded{Backend: store.Backend}, store, nil
 	}, ready)
 	if err != nil || s.disk.health() != nil {
@@ -140,7 +141,7 @@ func (s *Store) runSQLite(ctx context.Context, ready func()) error {
 func (s *Store) runExternal(ctx context.Context, ready func()) error {
 	s.log.Info("connecting to the external database")
 	return s.withDatabase(ctx, func(dbCtx context.Context, closed *sync.WaitGroup) (server.Backend, history, error) {
-		_, backend, err := drivers.New(dbCtx, closed, s.driverConfig())
+		backend, err := openExternal(dbCtx, closed, s.driverConfig())
 		if err != nil {
 			return nil, nil, fmt.Errorf("connecting to the datastore endpoint: %w", err)
 		}
@@ -149,6 +150,20 @@ func (s *Store) runExternal(ctx context.Context, ready func()) error {
 		}
 		return &guardedExternal{backend}, nil, nil
 	}, ready)
+}
+
+// openExternal has kine's driver connect and make its table, and puts a log
+// over it that does not lose read errors.
+func openExternal(ctx context.Context, closed *sync.WaitGroup, cfg *drivers.Config) (server.Backend, error) {
+	_, backend, err := drivers.New(ctx, closed, cfg)
+	if err != nil {
+		return nil, err
+	}
+	dialect, err := dialectOf(backend)
+	if err != nil {
+		return nil, err
+	}
+	return logstructured.New(newCheckedLog(dialect, cfg)), nil
 }
 
 // opener opens and starts a database that lives until dbCtx is done.
@@ -194,6 +209,25 @@ type guardedExternal struct{ server.Backend }
 // errLost stands for an error that kine took for a conflict: it says that the
 // revision is not the wanted one, and returns the wanted one.
 var errLost = status.Error(codes.Unavailable, "datastore: the database refused the write; see its log")
+
+func (g *guardedExternal) Get(ctx context.Context, key string, revision int64, keysOnly bool) (int64, *server.KeyValue, error) {
+	rev, kv, err := g.Backend.Get(ctx, key, revision, keysOnly)
+	return rev, kv, toStatus(err)
+}
+
+func (g *guardedExternal) List(ctx context.Context, key, end string, limit, revision int64, keysOnly bool) (int64, []*server.KeyValue, error) {
+	rev, kvs, err := g.Backend.List(ctx, key, end, limit, revision, keysOnly)
+	return rev, kvs, toStatus(err)
+}
+
+func (g *guardedExternal) Count(ctx context.Context, key, end string, revision int64) (int64, int64, error) {
+	rev, count, err := g.Backend.Count(ctx, key, end, revision)
+	return rev, count, toStatus(err)
+}
+
+func (g *guardedExternal) Watch(ctx context.Context, key, end string, revision int64) server.WatchResult {
+	return withoutGap(g.Backend.Watch(ctx, key, end, revision))
+}
 
 func (g *guardedExternal) Create(ctx context.Context, key string, value []byte, lease int64) (int64, error) {
 	rev, err := g.Backend.Create(ctx, key, value, lease)

@@ -8,8 +8,8 @@ import (
 	"net/url"
 	"strings"
 	"sync"
-	"time"
 
+	"github.com/k3s-io/kine/pkg/drivers"
 	"github.com/k3s-io/kine/pkg/drivers/generic"
 	"github.com/k3s-io/kine/pkg/logstructured"
 	"github.com/k3s-io/kine/pkg/logstructured/sqllog"
@@ -26,6 +26,9 @@ const (
 	pageCache = 1024
 	// pollBatch is kine's default number of rows in one read of the log.
 	pollBatch = 500
+	// historyPage is how many events a watch that joins reads at a time. Each
+	// may have two values of up to 1.5 MB.
+	historyPage = 100
 	// busyTimeout is how long a connection waits for another's lock, in ms.
 	// Writers take turns on a mutex, so only a checkpoint can make one wait.
 	busyTimeout = 10000
@@ -105,8 +108,8 @@ func openSQLite(ctx context.Context, wg *sync.WaitGroup, path string, disk *cond
 	dialect.CompactSQL = query.New(compactSQL, "?", false, "Compact")
 	dialect.TranslateErr = translateConflict
 	dialect.ErrCode = errorCode
-	const jitter, retain, batch = 0, 0, 1000 // unused without an interval, but checked
-	log := sqllog.New(dialect, 0, jitter, time.Minute, retain, batch, pollBatch)
+	// Without an interval kine compacts nothing, but it checks the batch.
+	log := newCheckedLog(dialect, &drivers.Config{CompactBatchSize: 1000, PollBatchSize: pollBatch})
 	return &sqliteStore{Backend: logstructured.New(log), dialect: dialect, disk: disk}, nil
 }
 
@@ -128,14 +131,16 @@ func errorCode(err error) string {
 	return "error"
 }
 
-// since implements history.
+// since implements history. It asks the database how far the log is and not
+// the variable of checkedLog, which a write raises only after it was committed:
+// the hub may have handed out an event by then.
 func (s *sqliteStore) since(ctx context.Context, key, end string, from int64) ([]*server.Event, int64, error) {
 	ctx, trouble := withTrouble(ctx)
-	head, err := s.CurrentRevision(ctx)
+	upTo, err := s.dialect.CurrentRevision(ctx)
 	if err != nil {
 		return nil, 0, trouble.result(err)
 	}
-	rows, err := s.dialect.After(ctx, key, end, from-1, 0)
+	rows, err := s.dialect.After(ctx, key, end, from-1, historyPage)
 	if err != nil {
 		return nil, 0, trouble.result(err)
 	}
@@ -144,7 +149,9 @@ func (s *sqliteStore) since(ctx context.Context, key, end string, from int64) ([
 		return nil, 0, err
 	}
 	if n := len(events); n > 0 {
-		head = max(head, events[n-1].KV.ModRevision)
+		if last := events[n-1].KV.ModRevision; n == historyPage || last > upTo {
+			upTo = last
+		}
 	}
 	// Asked last: a compaction before the read is seen, one after it is harmless.
 	compacted, err := s.dialect.GetCompactRevision(ctx)
@@ -154,7 +161,7 @@ func (s *sqliteStore) since(ctx context.Context, key, end string, from int64) ([
 	if from <= compacted {
 		return nil, compacted, server.ErrCompacted
 	}
-	return events, head, nil
+	return events, upTo, nil
 }
 
 // connector makes SQLite connections that tell condition and request about

@@ -46,6 +46,10 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // unknown ones out.
 type savedState struct {
 	Saved time.Time
+	// Revision is that of the store when it was saved.
+	Revision int64
+	// Boot is which boot a copy of the leases is of, empty in a snapshot.
+	Boot string
 	// Ceiling is the highest revision reserved then, zero when not known. It
 	// stands in for a lost revision file.
 	Ceiling int64
@@ -68,9 +72,16 @@ type savedItem struct {
 // history begins there too: a watch from an older revision is told "compacted"
 // and its client lists again.
 func (s *Store) runVolatile(ctx context.Context, ready func()) error {
-	saved, found := s.loadSnapshot()
-	store := newMemoryStore(s.firstRevision(saved, found), s.reserveRevisions)
-	saved.restore(store)
+	snapshot, found := s.loadSnapshot()
+	leases, newer := s.loadLeases(snapshot)
+	if newer {
+		snapshot = snapshot.withoutLeases()
+	}
+	store := newMemoryStore(s.firstRevision(found, snapshot, leases), s.reserveRevisions)
+	snapshot.restore(store)
+	if newer {
+		leases.restore(store)
+	}
 	if err := store.Start(ctx); err != nil {
 		return fmt.Errorf("starting the volatile store: %w", err)
 	}
@@ -80,7 +91,11 @@ func (s *Store) runVolatile(ctx context.Context, ready func()) error {
 		return err
 	}
 	stop()
-	s.saveFinally(store)
+	if err := s.saveFinally(store); err != nil {
+		s.log.Warn("leases and events were not saved", "error", err)
+		return nil
+	}
+	s.leases.remove()
 	return nil
 }
 
@@ -91,28 +106,33 @@ func (s *Store) keep(ctx context.Context, store *memoryStore) (stop func()) {
 	var running sync.WaitGroup
 	running.Go(func() { store.expire(background) })
 	running.Go(func() { s.saveNowAndThen(background, store) })
+	running.Go(func() { s.copyLeases(background, store) })
 	return func() {
 		cancel()
 		running.Wait()
 	}
 }
 
-// firstRevision returns one that nobody has seen more of. Without its file the
-// snapshot tells what had been reserved when it was written; without both only
-// the clock is left, in microseconds because no store writes as fast as that.
-// It may be wrong, so it counts only where it leads further.
-func (s *Store) firstRevision(saved savedState, found bool) int64 {
-	var newest int64
-	for _, it := range saved.Items {
-		newest = max(newest, it.ModRevision)
+// firstRevision returns one that nobody has seen more of. It is 0 only beside a
+// database that was made just now, without a snapshot found. Without its file
+// what was saved tells how much had been reserved then; without both only the
+// clock is left, in microseconds because no store writes as fast as that. It
+// may be wrong, so it counts only where it leads further.
+func (s *Store) firstRevision(found bool, states ...savedState) int64 {
+	var newest, reserved int64
+	for _, saved := range states {
+		reserved = max(reserved, saved.Ceiling)
+		for _, it := range saved.Items {
+			newest = max(newest, it.ModRevision)
+		}
 	}
 	start, err := readRevision(s.path(revisionFile))
-	if errors.Is(err, fs.ErrNotExist) && !found {
+	if errors.Is(err, fs.ErrNotExist) && s.created && !found {
 		return 0
 	}
 	if err != nil {
 		s.log.Warn("volatile revision file is lost, jumping ahead", "error", err)
-		return max(max(newest, saved.Ceiling)+revisionLost, time.Now().UnixMicro())
+		return max(max(newest, reserved)+revisionLost, time.Now().UnixMicro())
 	}
 	return max(start, newest)
 }
@@ -167,13 +187,9 @@ func (s *Store) loadSnapshot() (saved savedState, found bool) {
 }
 
 func decodeState(data []byte) (savedState, error) {
-	body, ok := bytes.CutPrefix(data, []byte(volatileMagic))
-	if !ok || len(body) < crc32.Size {
-		return savedState{}, errors.New("not a snapshot")
-	}
-	sum, body := binary.BigEndian.Uint32(body), body[crc32.Size:]
-	if crc32.Checksum(body, castagnoli) != sum {
-		return savedState{}, errors.New("checksum does not match")
+	body, err := unseal(volatileMagic, data)
+	if err != nil {
+		return savedState{}, err
 	}
 	unzipped, err := gzip.NewReader(bytes.NewReader(body))
 	if err != nil {
@@ -189,8 +205,25 @@ func encodeState(saved savedState) ([]byte, error) {
 	if err := errors.Join(gob.NewEncoder(zipped).Encode(saved), zipped.Close()); err != nil {
 		return nil, err
 	}
-	data := binary.BigEndian.AppendUint32([]byte(volatileMagic), crc32.Checksum(body.Bytes(), castagnoli))
-	return append(data, body.Bytes()...), nil
+	return seal(volatileMagic, body.Bytes()), nil
+}
+
+// seal puts a magic and the CRC-32C of body before it, big endian.
+func seal(magic string, body []byte) []byte {
+	data := binary.BigEndian.AppendUint32([]byte(magic), crc32.Checksum(body, castagnoli))
+	return append(data, body...)
+}
+
+func unseal(magic string, data []byte) ([]byte, error) {
+	body, ok := bytes.CutPrefix(data, []byte(magic))
+	if !ok || len(body) < crc32.Size {
+		return nil, errors.New("not a snapshot")
+	}
+	sum, body := binary.BigEndian.Uint32(body), body[crc32.Size:]
+	if crc32.Checksum(body, castagnoli) != sum {
+		return nil, errors.New("checksum does not match")
+	}
+	return body, nil
 }
 
 // restore puts saved items into store. The time spent off counts towards their
@@ -210,13 +243,14 @@ func (saved savedState) restore(store *memoryStore) {
 	}
 }
 
-// state copies the store's content for saving, with the revision it has.
-func (m *memoryStore) state() (savedState, int64) {
+// state copies the content of a range for saving.
+func (m *memoryStore) state(key, end string) savedState {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	now := m.now()
-	saved := savedState{Saved: now.Round(0), Ceiling: m.ceiling, Items: make([]savedItem, 0, len(m.keys))}
-	for _, key := range m.keys {
+	keys := m.keysLocked(key, end)
+	saved := savedState{Saved: now.Round(0), Revision: m.revision, Ceiling: m.ceiling, Items: make([]savedItem, 0, len(keys))}
+	for _, key := range keys {
 		it := m.items[key]
 		out := savedItem{
 			Key: []byte(key), Value: it.Value, Version: it.Version, TTL: it.Lease,
@@ -227,12 +261,12 @@ func (m *memoryStore) state() (savedState, int64) {
 		}
 		saved.Items = append(saved.Items, out)
 	}
-	return saved, m.revision
+	return saved
 }
 
 // save writes a snapshot and returns its size and revision.
 func (s *Store) save(store *memoryStore) (size int, revision int64, err error) {
-	saved, revision := store.state()
+	saved := store.state("", "")
 	data, err := encodeState(saved)
 	if err == nil {
 		err = atomicfile.WriteWith(s.path(volatileFile), 0o600, func(w io.Writer) error {
@@ -241,10 +275,11 @@ func (s *Store) save(store *memoryStore) (size int, revision int64, err error) {
 		})
 	}
 	s.noteSave(err)
-	return len(data), revision, err
+	return len(data), saved.Revision, err
 }
 
-// saveNowAndThen saves what changed, the more rarely the bigger it is.
+// saveNowAndThen saves what changed, the more rarely the bigger it is. A save
+// that went wrong is soon tried again.
 func (s *Store) saveNowAndThen(ctx context.Context, store *memoryStore) {
 	var last int64
 	wait := saveInterval
@@ -258,10 +293,11 @@ func (s *Store) saveNowAndThen(ctx context.Context, store *memoryStore) {
 			continue
 		}
 		size, revision, err := s.save(store)
-		if err == nil {
-			last = revision
+		if err != nil {
+			wait = probeInterval
+			continue
 		}
-		wait = saveEvery(size)
+		last, wait = revision, saveEvery(size)
 	}
 }
 
@@ -272,12 +308,10 @@ func saveEvery(size int) time.Duration {
 
 // saveFinally lowers the ceiling only when the snapshot is safe; else the next
 // start goes on as after a crash.
-func (s *Store) saveFinally(store *memoryStore) {
+func (s *Store) saveFinally(store *memoryStore) error {
 	_, revision, err := s.save(store)
-	if err == nil {
-		err = writeRevision(s.path(revisionFile), revision)
-	}
 	if err != nil {
-		s.log.Warn("leases and events were not saved", "error", err)
+		return err
 	}
+	return writeRevision(s.path(revisionFile), revision)
 }

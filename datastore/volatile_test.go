@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -112,6 +113,7 @@ func TestVolatileRevisionLost(t *testing.T) {
 			unreadable(t, dir)
 			lose(volatileFile)(t, dir)
 		},
+		"missing with the snapshot": lose(revisionFile, volatileFile),
 		"missing beside an unreadable snapshot": func(t *testing.T, dir string) {
 			lose(revisionFile)(t, dir)
 			truncate(t, filepath.Join(dir, volatileFile), 60)
@@ -162,7 +164,7 @@ func TestVolatileRevisionLostWithClockSetBack(t *testing.T) {
 	store.revision = store.ceiling // handed out after the snapshot
 	overwrite(t, s.path(revisionFile), 0, "x")
 	saved, found := s.loadSnapshot()
-	if got := s.firstRevision(saved, found); got <= store.revision {
+	if got := s.firstRevision(found, saved); got <= store.revision {
 		t.Errorf("begins at %d, but %d was handed out", got, store.revision)
 	}
 }
@@ -196,12 +198,62 @@ func TestVolatileFinalSaveIsLast(t *testing.T) {
 		}
 		stop()
 		ended := time.Now()
-		s.saveFinally(store)
+		if err := s.saveFinally(store); err != nil {
+			t.Error(err)
+		}
 		time.Sleep(time.Hour)
 		if saved, _ := s.loadSnapshot(); saved.Saved.Before(ended) {
 			t.Errorf("the snapshot is of %s before the end", ended.Sub(saved.Saved))
 		}
 	})
+}
+
+// Leases and events are accepted without a snapshot: that it cannot be written
+// is a warning, and is over soon after it can be.
+func TestSnapshotThatFailsIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.Logger = new(logBuffer).logger()
+	s, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inTheWay := filepath.Join(s.path(volatileFile), "directory")
+	if err := os.MkdirAll(inTheWay, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		store := newMemoryStore(0, reserveAlways)
+		if err := store.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		defer s.keep(t.Context(), store)()
+		time.Sleep(saveInterval + time.Second)
+		synctest.Wait()
+		expectOneLine(t, s.Warning(), s.path(volatileFile), "cannot write", "leases and events live on in memory")
+		if err := s.Health(); err != nil {
+			t.Errorf("health is %v, but all writes are accepted", err)
+		}
+		if err := os.RemoveAll(s.path(volatileFile)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(probeInterval + time.Second)
+		synctest.Wait()
+		if err := s.Warning(); err != nil {
+			t.Errorf("%s later: %v", probeInterval, err)
+		}
+		if _, found := s.loadSnapshot(); !found {
+			t.Error("there is no snapshot")
+		}
+	})
+}
+
+func TestSnapshotOnFullDisk(t *testing.T) {
+	t.Parallel()
+	c := newCondition(slog.New(slog.DiscardHandler), "/db/volatile.snapshot")
+	c.describe = fault.describeSnapshot
+	c.failed(fmt.Errorf("writing: %w", syscall.ENOSPC))
+	expectOneLine(t, c.health(), "disk full at /db/volatile.snapshot", "not saved until space is freed")
 }
 
 func TestVolatileTTL(t *testing.T) {
@@ -242,10 +294,10 @@ func TestTTLCountsAcrossRestarts(t *testing.T) {
 			}
 		}
 		time.Sleep(30 * time.Second)
-		saved, rev := first.state()
+		saved := first.state("", "")
 		time.Sleep(20 * time.Minute) // off
 
-		second := newMemoryStore(rev, reserveAlways)
+		second := newMemoryStore(saved.Revision, reserveAlways)
 		saved.restore(second)
 		if _, n, _ := second.Count(ctx, "", "", 0); n != 2 {
 			t.Errorf("%d keys after 20 minutes off, want 2", n)

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// maxQueued is how many bytes of events may wait for one client. Beyond it
-	// the client is cut off; etcd's comes back and resumes where it was.
+	// maxQueued is how many bytes of new events may wait for one client. Beyond
+	// it the client is cut off; etcd's comes back and resumes where it was.
 	maxQueued = 32 << 20
 	// noWatch is etcd's clientv3.InvalidWatchID: the response is for all
 	// watches of a stream, or for none.
@@ -27,9 +27,10 @@ const (
 // history is a store whose past can be read.
 type history interface {
 	server.Backend
-	// since returns the events of a range from revision from on, and the
-	// revision up to which the range is complete with them. With ErrCompacted
-	// the revision is the one below which nothing is left.
+	// since returns the events of a range from revision from on, all or the
+	// first of them, and the revision up to which the range is complete with
+	// them. With ErrCompacted the revision is the one below which nothing is
+	// left.
 	since(ctx context.Context, key, end string, from int64) ([]*server.Event, int64, error)
 }
 
@@ -54,12 +55,18 @@ type hub struct {
 // stream is one client's connection with its watches.
 type stream struct {
 	queue   []*etcdserverpb.WatchResponse
-	bytes   int
-	wake    chan struct{}
+	bytes   int           // of new events in queue
+	past    bool          // queue has a page for the watch that is joining
+	wake    chan struct{} // queue has something, or the stream was dropped
+	taken   chan struct{} // queue was taken, or the stream was dropped
 	watches map[int64]*watch
 	lastID  int64
 	want    int64 // progress is wanted when seen reaches it; 0: not wanted
 	joining int   // watches that were created and have not caught up
+}
+
+func newStream() *stream {
+	return &stream{wake: make(chan struct{}, 1), taken: make(chan struct{}, 1), watches: map[int64]*watch{}}
 }
 
 type watch struct {
@@ -88,7 +95,7 @@ func (h *hub) run(ctx context.Context) {
 	defer tick.Stop()
 	for ctx.Err() == nil {
 		followCtx, cancel := context.WithCancel(ctx)
-		result := h.log.Watch(followCtx, "", "", h.position()+1)
+		result := withoutGap(h.log.Watch(followCtx, "", "", h.position()+1))
 		if result.CompactRevision != 0 {
 			h.restart(result.CompactRevision)
 		} else {
@@ -149,8 +156,9 @@ func (h *hub) dropAll() {
 // dropLocked ends a stream; its handler notices by the missing entry.
 func (h *hub) dropLocked(st *stream) {
 	delete(h.streams, st)
-	st.queue, st.bytes = nil, 0
-	st.signal()
+	st.queue, st.bytes, st.past = nil, 0, false
+	signal(st.wake)
+	signal(st.taken)
 }
 
 // publish hands a batch of events to the watches.
@@ -175,8 +183,15 @@ func (h *hub) publish(events []*server.Event) {
 
 // sendLocked queues those of events that w asked for.
 func (h *hub) sendLocked(st *stream, w *watch, events []*server.Event, converted []*mvccpb.Event) {
+	if response, size := w.response(events, converted); response != nil {
+		w.active = true
+		h.queueLocked(st, size, response)
+	}
+}
+
+// response is nil when w asked for none of the events. size is in bytes.
+func (w *watch) response(events []*server.Event, converted []*mvccpb.Event) (response *etcdserverpb.WatchResponse, size int) {
 	var matching []*mvccpb.Event
-	size := 0
 	for i, e := range events {
 		if e.KV.ModRevision <= w.after || !inRange(e.KV.Key, w.key, w.end) || (e.Delete && w.noDelete) || (!e.Delete && w.noPut) {
 			continue
@@ -189,11 +204,10 @@ func (h *hub) sendLocked(st *stream, w *watch, events []*server.Event, converted
 		size += entryOverhead + len(e.KV.Value)
 	}
 	if len(matching) == 0 {
-		return
+		return nil, 0
 	}
-	w.active = true
 	last := matching[len(matching)-1].Kv.ModRevision
-	h.queueLocked(st, size, &etcdserverpb.WatchResponse{Header: header(last), WatchId: w.id, Events: matching})
+	return &etcdserverpb.WatchResponse{Header: header(last), WatchId: w.id, Events: matching}, size
 }
 
 func (h *hub) queueLocked(st *stream, size int, responses ...*etcdserverpb.WatchResponse) {
@@ -205,12 +219,13 @@ func (h *hub) queueLocked(st *stream, size int, responses ...*etcdserverpb.Watch
 		return
 	}
 	st.queue = append(st.queue, responses...)
-	st.signal()
+	signal(st.wake)
 }
 
-func (st *stream) signal() {
+// signal wakes who waits on c, or whoever comes next.
+func signal(c chan<- struct{}) {
 	select {
-	case st.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -242,7 +257,7 @@ func (h *hub) tick() {
 
 // Watch serves one client.
 func (h *hub) Watch(client etcdserverpb.Watch_WatchServer) error {
-	st := &stream{wake: make(chan struct{}, 1), watches: map[int64]*watch{}}
+	st := newStream()
 	h.mu.Lock()
 	h.streams[st] = struct{}{}
 	h.mu.Unlock()
@@ -279,7 +294,8 @@ func (h *hub) take(st *stream) ([]*etcdserverpb.WatchResponse, bool) {
 	defer h.mu.Unlock()
 	_, alive := h.streams[st]
 	queue := st.queue
-	st.queue, st.bytes = nil, 0
+	st.queue, st.bytes, st.past = nil, 0, false
+	signal(st.taken)
 	return queue, alive
 }
 
@@ -378,8 +394,12 @@ type errCompactedAt int64
 
 func (errCompactedAt) Error() string { return server.ErrCompacted.Error() }
 
+// errDropped ends what is done for a stream that was dropped.
+var errDropped = errors.New("datastore: watch stream dropped")
+
 // join sends w what happened from revision start on, and puts it among the
-// others when it has caught up with what was handed out to them.
+// others when it has caught up with what was handed out to them. It goes on
+// until then, the client leaves or the stream is dropped.
 func (h *hub) join(ctx context.Context, st *stream, w *watch, start int64) error {
 	for {
 		if h.joinAt(st, w, start-1) {
@@ -392,14 +412,52 @@ func (h *hub) join(ctx context.Context, st *stream, w *watch, start int64) error
 		if err != nil {
 			return err
 		}
-		converted := make([]*mvccpb.Event, len(events))
-		for i, e := range events {
-			converted[i] = toEvent(e)
+		if err := h.sendPast(ctx, st, w, events); err != nil {
+			return err
 		}
-		h.mu.Lock()
-		h.sendLocked(st, w, events, converted)
-		h.mu.Unlock()
 		start = max(start, upTo+1)
+	}
+}
+
+// sendPast queues a page of the past when the client has taken the one before.
+// The past is not lost by waiting, so it does not count towards maxQueued: a
+// client with more of it to read than that would be cut off each time it came.
+func (h *hub) sendPast(ctx context.Context, st *stream, w *watch, events []*server.Event) error {
+	if err := h.waitTaken(ctx, st); err != nil {
+		return err
+	}
+	converted := make([]*mvccpb.Event, len(events))
+	for i, e := range events {
+		converted[i] = toEvent(e)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if response, _ := w.response(events, converted); response != nil {
+		w.active = true
+		h.queueLocked(st, 0, response)
+		st.past = true
+	}
+	return nil
+}
+
+func (h *hub) waitTaken(ctx context.Context, st *stream) error {
+	for {
+		h.mu.Lock()
+		_, alive := h.streams[st]
+		past := st.past
+		h.mu.Unlock()
+		switch {
+		case !alive:
+			return errDropped
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case !past:
+			return nil
+		}
+		select {
+		case <-st.taken:
+		case <-ctx.Done():
+		}
 	}
 }
 

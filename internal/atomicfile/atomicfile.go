@@ -8,11 +8,16 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 )
 
 // Write replaces path by data with permission perm. The parent directory must
-// exist. On error the old content of path is untouched and no temporary file
-// stays behind.
+// exist. On error no temporary file stays behind and the old content of path is
+// untouched, with one exception: when only syncing the directory fails, which a
+// failing disk does, path has the new content already and a power cut may bring
+// the old one back. A process that dies while it writes leaves a temporary
+// file, for Clean.
 func Write(path string, data []byte, perm os.FileMode) error {
 	return WriteWith(path, perm, func(w io.Writer) error {
 		_, err := w.Write(data)
@@ -23,7 +28,7 @@ func Write(path string, data []byte, perm os.FileMode) error {
 // WriteWith is Write for content that is produced piece by piece.
 func WriteWith(path string, perm os.FileMode, produce func(io.Writer) error) (err error) {
 	dir := filepath.Dir(path)
-	tmp, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*")
+	tmp, err := os.CreateTemp(dir, temporary(filepath.Base(path))+"*")
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
@@ -50,6 +55,32 @@ func WriteWith(path string, perm os.FileMode, produce func(io.Writer) error) (er
 		return err
 	}
 	return SyncDir(dir)
+}
+
+// temporary is how the names of temporary files of name begin. Digits follow.
+func temporary(name string) string { return "." + name + "." }
+
+// Clean removes what writes of the named files in dir left behind when their
+// process died. Nobody may be writing them meanwhile. Other files stay.
+func Clean(dir string, names ...string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if !slices.ContainsFunc(names, func(name string) bool { return isTemporary(entry.Name(), name) }) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, entry.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func isTemporary(file, name string) bool {
+	digits, ok := strings.CutPrefix(file, temporary(name))
+	return ok && digits != "" && strings.Trim(digits, "0123456789") == ""
 }
 
 // SyncDir makes renames, creations and removals in dir durable.

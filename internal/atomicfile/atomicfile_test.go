@@ -188,6 +188,35 @@ func readUntil(t *testing.T, done <-chan struct{}, path string, versions []strin
 	}
 }
 
+// TestClean has a write break off as by a kill: half of it is on disk.
+func TestClean(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "state.db")
+	err := WriteWith(path, 0o600, func(io.Writer) error {
+		left, err := filepath.Glob(filepath.Join(dir, ".*"))
+		if err != nil || len(left) != 1 {
+			t.Fatalf("temporary files %q, %v", left, err)
+		}
+		return os.Link(left[0], left[0]+"1")
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{".other.12", ".state.db", ".state.db.", ".state.db.12x", ".state.db.new.12", "state.db.12"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Clean(dir, "state.db", "missing"); err != nil {
+		t.Fatal(err)
+	}
+	onlyFiles(t, dir, ".other.12", ".state.db", ".state.db.", ".state.db.12x", ".state.db.new.12", "state.db", "state.db.12")
+	if err := Clean(filepath.Join(dir, "none"), "a"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v, want a missing directory", err)
+	}
+}
+
 func TestSyncDirNeedsOne(t *testing.T) {
 	t.Parallel()
 	if err := SyncDir(t.TempDir()); err != nil {

@@ -43,6 +43,8 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"brink/internal/atomicfile"
 )
 
 // Lifetimes says how long certificates are valid. Zero fields take the default.
@@ -188,18 +190,11 @@ func (t *Tree) prepareDir() error {
 	if err := os.Chmod(t.cfg.Dir, 0o700); err != nil {
 		return err
 	}
+	var names []string
 	for _, file := range t.files() {
-		left, err := filepath.Glob(filepath.Join(t.cfg.Dir, "."+filepath.Base(file)+".*"))
-		if err != nil {
-			return err
-		}
-		for _, tmp := range left {
-			if err := os.Remove(tmp); err != nil {
-				return err
-			}
-		}
+		names = append(names, filepath.Base(file))
 	}
-	return nil
+	return atomicfile.Clean(t.cfg.Dir, names...)
 }
 
 // NotBefore is the moment from which all authorities are valid. A clock that
