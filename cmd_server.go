@@ -332,7 +332,7 @@ func runServer(ctx context.Context, s settings, start *startLog) error {
 	}
 	group := &lifecycle.Group{}
 	ready := make(chan struct{})
-	health := []func() error{srv.StoreHealth}
+	health, warnings := []func() error{srv.StoreHealth}, []func() error{srv.StoreWarning}
 	status := statusServer{layout: s.layout, pprof: s.pprof}
 	parts := srv.Components()
 	if !s.disableAgent {
@@ -344,7 +344,7 @@ func runServer(ctx context.Context, s settings, start *startLog) error {
 		parts = append(parts, node.Components()...)
 		health = append(health, node.Health)
 	}
-	status.snapshot = snapshotter(s, health, group, begun, ready)
+	status.snapshot = snapshotter(s, group, begun, ready, health, warnings)
 	group.Add(status.component())
 	group.Add(parts...)
 	for _, line := range s.ignored {
@@ -377,8 +377,9 @@ func announce(s settings, took time.Duration) {
 	}
 }
 
-// snapshotter returns what `brink status` asks for.
-func snapshotter(s settings, health []func() error, group *lifecycle.Group, begun time.Time, ready <-chan struct{}) func() nodeStatus {
+// snapshotter returns what `brink status` asks for. An error of health means that
+// the node is not ready, one of warnings does not.
+func snapshotter(s settings, group *lifecycle.Group, begun time.Time, ready <-chan struct{}, health, warnings []func() error) func() nodeStatus {
 	role := "server"
 	if s.disableAgent {
 		role = "server without agent"
@@ -393,12 +394,19 @@ func snapshotter(s settings, health []func() error, group *lifecycle.Group, begu
 			status.Ready = true
 		default:
 		}
-		for _, check := range health {
-			if err := check(); err != nil {
-				status.Ready = false
-				status.Problems = append(status.Problems, err.Error())
-			}
-		}
+		status.Problems, status.Warnings = said(health), said(warnings)
+		status.Ready = status.Ready && len(status.Problems) == 0
 		return status
 	}
+}
+
+// said returns the errors of those that have one.
+func said(checks []func() error) []string {
+	var out []string
+	for _, check := range checks {
+		if err := check(); err != nil {
+			out = append(out, err.Error())
+		}
+	}
+	return out
 }

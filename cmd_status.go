@@ -55,6 +55,9 @@ func printStatus(s nodeStatus, asJSON bool) error {
 	for _, p := range s.Problems {
 		fmt.Println("problem:", p)
 	}
+	for _, w := range s.Warnings {
+		fmt.Println("warning:", w)
+	}
 	fmt.Println()
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "COMPONENT\tSTATE\tSINCE\tERROR")

@@ -16,11 +16,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
 	"brink/internal/layout"
+	"brink/internal/lifecycle"
 	"brink/internal/testdisk"
 )
 
@@ -507,6 +509,31 @@ func TestChecksWithoutPods(t *testing.T) {
 	}
 	if !slices.Contains(few, "port 6443") {
 		t.Errorf("the API server's port is not looked at: %v", few)
+	}
+}
+
+func TestSnapshotter(t *testing.T) {
+	t.Parallel()
+	fine, broken := func() error { return nil }, func() error { return errors.New("disk full") }
+	up, starting := make(chan struct{}), make(chan struct{})
+	close(up)
+	cases := []struct {
+		name             string
+		ready            chan struct{}
+		health, warnings func() error
+		want             string
+	}{
+		{"ready", up, fine, fine, "true [] []"},
+		{"starting", starting, fine, fine, "false [] []"},
+		{"a problem", up, broken, fine, "false [disk full] []"},
+		{"a warning", up, fine, broken, "true [] [disk full]"},
+	}
+	for _, c := range cases {
+		take := snapshotter(settings{}, &lifecycle.Group{}, time.Now(), c.ready, []func() error{fine, c.health}, []func() error{c.warnings})
+		status := take()
+		if got := fmt.Sprint(status.Ready, status.Problems, status.Warnings); got != c.want {
+			t.Errorf("%s: got %s, want %s", c.name, got, c.want)
+		}
 	}
 }
 

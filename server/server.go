@@ -213,6 +213,10 @@ func (s *Server) ClientConfig(user string, groups ...string) *rest.Config {
 // StoreHealth is nil while the datastore takes writes, else the reason.
 func (s *Server) StoreHealth() error { return s.store.Health() }
 
+// StoreWarning is nil, or what of the datastore needs somebody's attention while
+// it takes writes.
+func (s *Server) StoreWarning() error { return s.store.Warning() }
+
 // runCertificates makes the certificates and the admin kubeconfig, and renews
 // them for as long as the server runs.
 func (s *Server) runCertificates(ctx context.Context, ready func()) error {
