@@ -117,16 +117,7 @@ func runServer(ctx context.Context, s settings, start *startLog) error {
 		return err
 	}
 	defer unlock()
-	if err := checkHost(s); err != nil {
-		return err
-	}
-	if err := pki.CheckKubeconfig(s.server.Kubeconfig, pki.Dir(s.layout.TLS()).ServerCA()); err != nil {
-		return fmt.Errorf("--write-kubeconfig: %w", err)
-	}
-	if err := rememberAddresses(s); err != nil {
-		return err
-	}
-	if err := agent.RecordKubeconfig(s.layout, s.server.Kubeconfig); err != nil {
+	if err := prepare(s); err != nil {
 		return err
 	}
 	srv, err := server.New(s.server)
@@ -166,6 +157,21 @@ func runServer(ctx context.Context, s settings, start *startLog) error {
 		slog.Info("stopped; pods keep running", "component", "brink")
 	}
 	return err
+}
+
+// prepare refuses what cannot work, and writes down what the next start and an
+// uninstall need to know. The caller holds the data directory's lock.
+func prepare(s settings) error {
+	if err := checkHost(s); err != nil {
+		return err
+	}
+	if err := pki.CheckKubeconfig(s.server.Kubeconfig, pki.Dir(s.layout.TLS()).ServerCA()); err != nil {
+		return fmt.Errorf("--write-kubeconfig: %w", err)
+	}
+	if err := rememberAddresses(s); err != nil {
+		return err
+	}
+	return agent.RecordKubeconfig(s.layout, s.server.Kubeconfig)
 }
 
 // announce tells people, scripts and systemd that the node is up.

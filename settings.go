@@ -72,32 +72,39 @@ func readSettings(c *cli.Context) (settings, error) {
 	if err := errors.Join(errs...); err != nil {
 		return settings{}, err
 	}
-	tls := pki.Dir(l.TLS())
+	srv := server.Config{
+		Layout: l, NodeName: name, NodeIPs: ips,
+		BindAddress: bind, Port: c.Int("https-listen-port"), TLSSANs: values(c, "tls-san"),
+		ClusterCIDRs: pods, ServiceCIDRs: services, ClusterDomain: c.String("cluster-domain"),
+		DatastoreEndpoint: c.String("datastore-endpoint"), DatastoreCAFile: c.String("datastore-cafile"),
+		DatastoreCertFile: c.String("datastore-certfile"), DatastoreKeyFile: c.String("datastore-keyfile"),
+		DatastoreSetAsideDamaged: c.Bool("datastore-set-aside-damaged"),
+		Kubeconfig:               kubeconfig, KubeconfigMode: mode,
+		APIServerArgs: c.StringSlice("kube-apiserver-arg"), ControllerArgs: c.StringSlice("kube-controller-manager-arg"),
+		SchedulerArgs: c.StringSlice("kube-scheduler-arg"), Debug: c.Bool("debug"),
+	}
 	return settings{
 		layout:       l,
+		server:       srv,
+		agent:        agentConfig(c, srv, dns),
 		found:        found,
 		ignored:      ignored,
 		disableAgent: c.Bool("disable-agent"),
 		pprof:        c.Bool("enable-pprof"),
-		server: server.Config{
-			Layout: l, NodeName: name, NodeIPs: ips,
-			BindAddress: bind, Port: c.Int("https-listen-port"), TLSSANs: values(c, "tls-san"),
-			ClusterCIDRs: pods, ServiceCIDRs: services, ClusterDomain: c.String("cluster-domain"),
-			DatastoreEndpoint: c.String("datastore-endpoint"), DatastoreCAFile: c.String("datastore-cafile"),
-			DatastoreCertFile: c.String("datastore-certfile"), DatastoreKeyFile: c.String("datastore-keyfile"),
-			DatastoreSetAsideDamaged: c.Bool("datastore-set-aside-damaged"),
-			Kubeconfig:               kubeconfig, KubeconfigMode: mode,
-			APIServerArgs: c.StringSlice("kube-apiserver-arg"), ControllerArgs: c.StringSlice("kube-controller-manager-arg"),
-			SchedulerArgs: c.StringSlice("kube-scheduler-arg"), Debug: c.Bool("debug"),
-		},
-		agent: agent.Config{
-			Layout: l, NodeName: name, NodeIPs: ips, Labels: values(c, "node-label"), Taints: values(c, "node-taint"),
-			ClusterCIDRs: pods, ClusterDNS: dns, ClusterDomain: c.String("cluster-domain"),
-			ServingCert: tls.Cert(pki.ServingKubelet), ServingKey: tls.Key(pki.ServingKubelet), ClientCA: tls.ClientCA(),
-			RegistriesFile: registries, KubeletArgs: c.StringSlice("kubelet-arg"),
-			ProxyArgs: c.StringSlice("kube-proxy-arg"), Debug: c.Bool("debug"),
-		},
 	}, nil
+}
+
+// agentConfig is that of the node beside a server.
+func agentConfig(c *cli.Context, srv server.Config, dns []netip.Addr) agent.Config {
+	tls := pki.Dir(srv.Layout.TLS())
+	return agent.Config{
+		Layout: srv.Layout, NodeName: srv.NodeName, NodeIPs: srv.NodeIPs,
+		Labels: values(c, "node-label"), Taints: values(c, "node-taint"),
+		ClusterCIDRs: srv.ClusterCIDRs, ClusterDNS: dns, ClusterDomain: srv.ClusterDomain,
+		ServingCert: tls.Cert(pki.ServingKubelet), ServingKey: tls.Key(pki.ServingKubelet), ClientCA: tls.ClientCA(),
+		RegistriesFile: c.String("private-registry"), KubeletArgs: c.StringSlice("kubelet-arg"),
+		ProxyArgs: c.StringSlice("kube-proxy-arg"), Debug: srv.Debug,
+	}
 }
 
 // kubeconfigPath is where the administrator's kubeconfig goes. Another node on
