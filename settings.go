@@ -63,10 +63,7 @@ func readSettings(c *cli.Context) (settings, error) {
 	keep(checkTaints(values(c, "node-taint")))
 	ignored, err := checkOwned(c)
 	keep(err)
-	registries := c.String("private-registry")
-	if _, err := os.Stat(registries); err != nil && c.IsSet("private-registry") {
-		keep(fmt.Errorf("--private-registry=%s: %w", registries, err))
-	}
+	keep(checkRegistries(c))
 	kubeconfig, err := kubeconfigPath(c, l)
 	keep(err)
 	if err := errors.Join(errs...); err != nil {
@@ -150,6 +147,15 @@ func nodeName(given string) (string, error) {
 		return "", fmt.Errorf("%s: not usable as a node name: lower-case letters, digits, '-' and '.' only; give --node-name", flag)
 	}
 	return name, nil
+}
+
+// checkRegistries wants the file only when it was asked for.
+func checkRegistries(c *cli.Context) error {
+	path := c.String("private-registry")
+	if _, err := os.Stat(path); err != nil && c.IsSet("private-registry") {
+		return fmt.Errorf("--private-registry=%s: %w", path, err)
+	}
+	return nil
 }
 
 // checkLabels wants KEY=VALUE as Kubernetes takes them.
