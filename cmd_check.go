@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"slices"
@@ -11,10 +12,11 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+	"k8s.io/client-go/rest"
 
+	"brink/agent"
 	"brink/internal/componentargs"
 	"brink/internal/host"
-	"brink/runtime"
 	"brink/server/pki"
 )
 
@@ -49,16 +51,29 @@ func checkCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			if err := s.server.Validate(); err != nil {
-				return err
-			}
-			if _, err := runtime.ReadRegistries(s.agent.RegistriesFile); err != nil {
+			if err := checkSettings(s); err != nil {
 				return err
 			}
 			status, _ := askStatus(c.Context, s.layout) // no brink running is fine
 			return printChecks(hostChecks(s, status.PID), asJSON)
 		},
 	}
+}
+
+// checkSettings tries all flags, those of the embedded components too, as a start
+// would. Nothing is started or written by that.
+func checkSettings(s settings) error {
+	if err := s.server.Check(); err != nil || s.disableAgent {
+		return err
+	}
+	facts, err := host.Look()
+	if err != nil {
+		return err
+	}
+	s.agent.Host = facts
+	s.agent.API = func(string, ...string) *rest.Config { return &rest.Config{} } // never asked
+	_, err = agent.New(s.agent)
+	return err
 }
 
 func printChecks(checks []host.Check, asJSON bool) error {
@@ -98,11 +113,12 @@ func withFix(check host.Check) string {
 // brink that runs on the data directory, 0 when none does.
 func hostChecks(s settings, pid int) []host.Check {
 	opts := host.CheckOptions{
-		DataDir:   s.layout.Data(),
-		NodeName:  s.server.NodeName,
-		NotBefore: builtAt(),
-		PID:       pid,
-		Ports:     []host.Port{{Number: uint16(s.server.Port), Address: listenAddress(s), For: "API server", Flag: "--https-listen-port"}},
+		DataDir:          s.layout.Data(),
+		NodeName:         s.server.NodeName,
+		NotBefore:        builtAt(),
+		PID:              pid,
+		ControlPlaneOnly: s.disableAgent,
+		Ports:            []host.Port{{Number: uint16(s.server.Port), Address: listenAddress(s), For: "API server", Flag: "--https-listen-port"}},
 	}
 	if !s.disableAgent {
 		opts.Ports = append(opts.Ports,
@@ -110,6 +126,9 @@ func hostChecks(s settings, pid int) []host.Check {
 			host.Port{Number: portOf(s.agent.ProxyArgs, "healthz-bind-address", proxyHealthPort), For: "service proxy's health", Flag: "--kube-proxy-arg=healthz-bind-address=ADDRESS:PORT"})
 	}
 	checks := host.Checks(opts)
+	for _, line := range s.ignored {
+		checks = append(checks, host.Check{Name: "flags", Result: host.Warn, Message: line, Fix: "remove it"})
+	}
 	if err := pki.CheckClock(s.layout.TLS(), time.Now()); err != nil {
 		checks = append(checks, host.Check{Name: "certificates", Result: host.Fail, Message: err.Error()})
 	}
@@ -155,7 +174,14 @@ func notRoot(s settings) error {
 }
 
 // checkHost refuses to start on a machine that cannot work, before anything
-// has been written or started.
+// has been written or started. A unit that takes the pods down with brink is told
+// at every start: its owner finds out in the moment of the first update.
 func checkHost(s settings) error {
-	return host.Failed(hostChecks(s, os.Getpid()))
+	checks := hostChecks(s, os.Getpid())
+	for _, c := range checks {
+		if c.Name == host.UnitCheck && c.Result == host.Warn {
+			slog.Warn(c.String(), "component", "brink")
+		}
+	}
+	return host.Failed(checks)
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"github.com/urfave/cli/v2"
 
-	"brink/internal/layout"
 	"brink/runtime/ctr"
 )
 
@@ -14,11 +13,16 @@ func ctrCommand() *cli.Command {
 		Category:        "Use",
 		SkipFlagParsing: true,
 		Action: func(c *cli.Context) error {
-			return runCtr(append([]string{"ctr"}, c.Args().Slice()...), defaultSocket())
+			return runCtr(append([]string{"ctr"}, c.Args().Slice()...))
 		},
 	}
 }
 
-func runCtr(args []string, socket string) error { return ctr.Run(args, socket) }
-
-func defaultSocket() string { return layout.New(layout.DefaultData).ContainerdSocket() }
+// runCtr runs the embedded client with this node's containerd as the default.
+func runCtr(args []string) error {
+	here, err := defaultPlace()
+	if err != nil {
+		return err
+	}
+	return ctr.Run(args, here.layout.ContainerdSocket())
+}

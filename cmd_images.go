@@ -2,17 +2,19 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
 
-	"brink/internal/layout"
 	"brink/runtime"
 )
 
 func imagesCommand() *cli.Command {
 	return &cli.Command{
 		Name:     "images",
-		Usage:    "bring image archives onto this node",
+		Usage:    "bring image archives onto this node, and list what is there",
 		Category: "Use",
 		Action:   groupAction,
 		Subcommands: []*cli.Command{{
@@ -20,26 +22,41 @@ func imagesCommand() *cli.Command {
 			Usage:        "import archives made by docker save or in OCI layout, compressed or not",
 			ArgsUsage:    "ARCHIVE...",
 			Description:  "Archives in DATA-DIR/agent/images are imported at every start.",
-			Flags:        []cli.Flag{dataDirFlag()},
+			Flags:        placeFlags(),
 			OnUsageError: usageError,
 			Action:       importImages,
+		}, {
+			Name:         "list",
+			Aliases:      []string{"ls"},
+			Usage:        "list the images that pods can use without a pull",
+			Description:  "SIZE is what the image takes compressed. A pinned image is never removed to free disk space.",
+			Flags:        placeFlags(outputFlag()),
+			OnUsageError: usageError,
+			Action:       listImages,
 		}},
 	}
+}
+
+// nodeArchives are those of the node on this machine, which must run.
+func nodeArchives(c *cli.Context) (runtime.Archives, error) {
+	l, err := locate(c)
+	if err != nil {
+		return runtime.Archives{}, err
+	}
+	if _, err := askStatus(c.Context, l); err != nil {
+		return runtime.Archives{}, err
+	}
+	return runtime.Archives{Socket: l.ContainerdSocket(), Root: l.ContainerdRoot()}, nil
 }
 
 func importImages(c *cli.Context) error {
 	if c.NArg() == 0 {
 		return fmt.Errorf("brink images import: name at least one archive")
 	}
-	dir, err := dataDir(c)
+	archives, err := nodeArchives(c)
 	if err != nil {
 		return err
 	}
-	l := layout.New(dir)
-	if _, err := askStatus(c.Context, l); err != nil {
-		return err
-	}
-	archives := runtime.Archives{Socket: l.ContainerdSocket(), Root: l.ContainerdRoot()}
 	for _, path := range c.Args().Slice() {
 		images, err := archives.Import(c.Context, path)
 		if err != nil {
@@ -50,4 +67,39 @@ func importImages(c *cli.Context) error {
 		}
 	}
 	return nil
+}
+
+func listImages(c *cli.Context) error {
+	if c.NArg() > 0 {
+		return fmt.Errorf("brink images list takes no arguments, got %q", c.Args().First())
+	}
+	asJSON, err := wantsJSON(c)
+	if err != nil {
+		return err
+	}
+	archives, err := nodeArchives(c)
+	if err != nil {
+		return err
+	}
+	images, err := archives.List(c.Context)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return printJSON(images)
+	}
+	return printImages(os.Stdout, images)
+}
+
+func printImages(out io.Writer, images []runtime.StoredImage) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "NAME\tSIZE\tPINNED\tDIGEST")
+	for _, i := range images {
+		pinned := "no"
+		if i.Pinned {
+			pinned = "yes"
+		}
+		fmt.Fprintf(w, "%s\t%.1f MiB\t%s\t%s\n", i.Name, float64(i.Size)/(1<<20), pinned, i.Digest)
+	}
+	return w.Flush()
 }

@@ -2,28 +2,19 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"net/netip"
 	"os"
-	"path/filepath"
 	"runtime/debug"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
-	"k8s.io/apimachinery/pkg/util/validation"
 
 	"brink/agent"
-	"brink/internal/componentargs"
 	"brink/internal/configfile"
 	"brink/internal/footprint"
 	"brink/internal/host"
-	"brink/internal/layout"
 	"brink/internal/lifecycle"
 	"brink/internal/nodeaddr"
 	"brink/server"
@@ -86,204 +77,18 @@ func readConfigFile(c *cli.Context, flags []cli.Flag) ([]configfile.Value, error
 	return configfile.Load(c.String("config"), c.IsSet("config"), known)
 }
 
-// settings are the flags, parsed.
-type settings struct {
-	layout       layout.Layout
-	server       server.Config
-	agent        agent.Config
-	disableAgent bool
-	pprof        bool
-	configFile   string
-}
-
-func readSettings(c *cli.Context) (settings, error) {
-	dir, err := dataDir(c)
-	if err != nil {
-		return settings{}, err
+// rememberAddresses keeps what was found for a start without a network, and
+// tells when this is one.
+func rememberAddresses(s settings) error {
+	isGone := func(a nodeaddr.Address) bool { return a.Gone }
+	if slices.ContainsFunc(s.found, isGone) {
+		slog.Warn("no interface has the node's address now, using the last one: connect the network or give --node-ip",
+			"component", "brink", "address", nodeaddr.String(s.found))
 	}
-	var errs []error
-	keep := func(err error) { errs = append(errs, err) }
-	l := layout.New(dir)
-	if err := l.CheckLength(); err != nil && !c.Bool("disable-agent") {
-		keep(fmt.Errorf("--data-dir=%w", err))
+	if len(s.found) == 0 {
+		return nil
 	}
-	pods, err := prefixes(c, "cluster-cidr")
-	keep(err)
-	services, err := prefixes(c, "service-cidr")
-	keep(err)
-	dns, err := clusterDNS(c, services)
-	keep(err)
-	bind, err := netip.ParseAddr(c.String("bind-address"))
-	if err != nil {
-		keep(fmt.Errorf("--bind-address=%s: not an IP address", c.String("bind-address")))
-	}
-	name, err := nodeName(c.String("node-name"))
-	keep(err)
-	ips, err := nodeIPs(c, pods)
-	keep(err)
-	mode, err := fileMode(c.String("write-kubeconfig-mode"))
-	keep(err)
-	keep(checkLabels(values(c, "node-label")))
-	keep(checkTaints(values(c, "node-taint")))
-	keep(checkOwned(c))
-	registries := c.String("private-registry")
-	if _, err := os.Stat(registries); err != nil && c.IsSet("private-registry") {
-		keep(fmt.Errorf("--private-registry=%s: %w", registries, err))
-	}
-	kubeconfig, err := kubeconfigPath(c, l)
-	keep(err)
-	if err := errors.Join(errs...); err != nil {
-		return settings{}, err
-	}
-	tls := pki.Dir(l.TLS())
-	return settings{
-		layout:       l,
-		disableAgent: c.Bool("disable-agent"),
-		pprof:        c.Bool("enable-pprof"),
-		server: server.Config{
-			Layout: l, NodeName: name, NodeIPs: ips, HasAgent: !c.Bool("disable-agent"),
-			BindAddress: bind, Port: c.Int("https-listen-port"), TLSSANs: values(c, "tls-san"),
-			ClusterCIDRs: pods, ServiceCIDRs: services, ClusterDomain: c.String("cluster-domain"),
-			DatastoreEndpoint: c.String("datastore-endpoint"), DatastoreCAFile: c.String("datastore-cafile"),
-			DatastoreCertFile: c.String("datastore-certfile"), DatastoreKeyFile: c.String("datastore-keyfile"),
-			DatastoreSetAsideDamaged: c.Bool("datastore-set-aside-damaged"),
-			Kubeconfig:               kubeconfig, KubeconfigMode: mode,
-			APIServerArgs: c.StringSlice("kube-apiserver-arg"), ControllerArgs: c.StringSlice("kube-controller-manager-arg"),
-			SchedulerArgs: c.StringSlice("kube-scheduler-arg"), Debug: c.Bool("debug"),
-		},
-		agent: agent.Config{
-			Layout: l, NodeName: name, NodeIPs: ips, Labels: values(c, "node-label"), Taints: values(c, "node-taint"),
-			ClusterCIDRs: pods, ClusterDNS: dns, ClusterDomain: c.String("cluster-domain"),
-			ServingCert: tls.Cert(pki.ServingKubelet), ServingKey: tls.Key(pki.ServingKubelet), ClientCA: tls.ClientCA(),
-			RegistriesFile: registries, KubeletArgs: c.StringSlice("kubelet-arg"),
-			ProxyArgs: c.StringSlice("kube-proxy-arg"), Debug: c.Bool("debug"),
-		},
-	}, nil
-}
-
-// kubeconfigPath is where the administrator's kubeconfig goes. Another node on
-// the same machine keeps its own in its data directory: in /etc/brink it would
-// take the place of the first one's.
-func kubeconfigPath(c *cli.Context, l layout.Layout) (string, error) {
-	if !c.IsSet("write-kubeconfig") && l.Data() != layout.DefaultData {
-		return filepath.Join(l.Data(), filepath.Base(defaultKubeconfig())), nil
-	}
-	path := c.String("write-kubeconfig")
-	if path == "" {
-		return "", errors.New("--write-kubeconfig: must name a file")
-	}
-	return filepath.Abs(path)
-}
-
-// ownFlags are flags of components that brink has under another name: two
-// places for one setting would disagree.
-var ownFlags = map[string]string{
-	"secure-port":              "--https-listen-port",
-	"bind-address":             "--bind-address",
-	"service-cluster-ip-range": "--service-cidr",
-	"tls-cert-file":            "--tls-san",
-	"tls-private-key-file":     "--tls-san",
-	"etcd-servers":             "--datastore-endpoint",
-}
-
-func checkOwned(c *cli.Context) error {
-	var errs []error
-	for _, arg := range c.StringSlice("kube-apiserver-arg") {
-		if own := ownFlags[componentargs.Name(arg)]; own != "" {
-			errs = append(errs, fmt.Errorf("--kube-apiserver-arg=%s: use brink's own %s", arg, own))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// clusterDNS is the tenth address of the first service range unless given.
-func clusterDNS(c *cli.Context, services []netip.Prefix) ([]netip.Addr, error) {
-	given, err := addresses(c, "cluster-dns")
-	if err != nil || len(given) > 0 || len(services) == 0 {
-		return given, err
-	}
-	a := services[0].Masked().Addr()
-	for range 10 {
-		a = a.Next()
-	}
-	if !services[0].Contains(a) {
-		return nil, fmt.Errorf("--service-cidr=%s: too small for a cluster DNS at its tenth address; give --cluster-dns", services[0])
-	}
-	return []netip.Addr{a}, nil
-}
-
-func nodeName(given string) (string, error) {
-	name, flag := given, "--node-name="+given
-	if given == "" {
-		hostname, err := os.Hostname()
-		if err != nil {
-			return "", fmt.Errorf("reading the host name: %w; give --node-name", err)
-		}
-		name, flag = strings.ToLower(hostname), "host name "+hostname
-	}
-	if problems := validation.IsDNS1123Subdomain(name); len(problems) > 0 {
-		return "", fmt.Errorf("%s: not usable as a node name: lower-case letters, digits, '-' and '.' only; give --node-name", flag)
-	}
-	return name, nil
-}
-
-// checkLabels wants KEY=VALUE as Kubernetes takes them.
-func checkLabels(labels []string) error {
-	var errs []error
-	for _, label := range labels {
-		key, value, ok := strings.Cut(label, "=")
-		problems := append(validation.IsQualifiedName(key), validation.IsValidLabelValue(value)...)
-		if !ok || len(problems) > 0 {
-			errs = append(errs, fmt.Errorf("--node-label=%s: not a label such as zone=north", label))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// checkTaints wants KEY[=VALUE]:EFFECT.
-func checkTaints(taints []string) error {
-	var errs []error
-	for _, taint := range taints {
-		rest, effect, _ := strings.Cut(taint, ":")
-		key, value, _ := strings.Cut(rest, "=")
-		problems := append(validation.IsQualifiedName(key), validation.IsValidLabelValue(value)...)
-		if len(problems) > 0 || !slices.Contains([]string{"NoSchedule", "PreferNoSchedule", "NoExecute"}, effect) {
-			errs = append(errs, fmt.Errorf("--node-taint=%s: not a taint such as dedicated=till:NoSchedule (or PreferNoSchedule, NoExecute)", taint))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// verbosity is the highest "v" that any pass-through flag asks for: there is
-// one log, and one verbosity, in one process.
-func verbosity(c *cli.Context) int {
-	highest := 0
-	for _, name := range []string{"kube-apiserver-arg", "kube-controller-manager-arg", "kube-scheduler-arg", "kubelet-arg", "kube-proxy-arg"} {
-		for _, arg := range c.StringSlice(name) {
-			if v, ok := strings.CutPrefix(strings.TrimLeft(arg, "-"), "v="); ok {
-				if n, err := strconv.Atoi(v); err == nil {
-					highest = max(highest, n)
-				}
-			}
-		}
-	}
-	return highest
-}
-
-func nodeIPs(c *cli.Context, pods []netip.Prefix) ([]netip.Addr, error) {
-	given, err := addresses(c, "node-ip")
-	if err != nil || len(given) > 0 || len(pods) == 0 {
-		return given, err
-	}
-	return nodeaddr.Find(pods)
-}
-
-func fileMode(text string) (fs.FileMode, error) {
-	mode, err := strconv.ParseUint(text, 8, 9)
-	if err != nil {
-		return 0, fmt.Errorf("--write-kubeconfig-mode=%s: not an octal file mode such as 600 or 644", text)
-	}
-	return fs.FileMode(mode), nil
+	return nodeaddr.Remember(s.layout.NodeAddresses(), s.found)
 }
 
 const (
@@ -313,10 +118,7 @@ func runServer(ctx context.Context, s settings, start *startLog) error {
 		return err
 	}
 	defer unlock()
-	if err := checkHost(s); err != nil {
-		return err
-	}
-	if err := agent.RecordKubeconfig(s.layout, s.server.Kubeconfig); err != nil {
+	if err := prepare(s); err != nil {
 		return err
 	}
 	srv, err := server.New(s.server)
@@ -325,7 +127,7 @@ func runServer(ctx context.Context, s settings, start *startLog) error {
 	}
 	group := &lifecycle.Group{}
 	ready := make(chan struct{})
-	health := []func() error{srv.StoreHealth}
+	health, warnings := []func() error{srv.StoreHealth}, []func() error{srv.StoreWarning}
 	status := statusServer{layout: s.layout, pprof: s.pprof}
 	parts := srv.Components()
 	if !s.disableAgent {
@@ -337,9 +139,12 @@ func runServer(ctx context.Context, s settings, start *startLog) error {
 		parts = append(parts, node.Components()...)
 		health = append(health, node.Health)
 	}
-	status.snapshot = snapshotter(s, health, group, begun, ready)
+	status.snapshot = snapshotter(s, group, begun, ready, health, warnings)
 	group.Add(status.component())
 	group.Add(parts...)
+	for _, line := range s.ignored {
+		slog.Warn(line, "component", "brink")
+	}
 	slog.Info("starting", "component", "brink", "version", version, "node", s.server.NodeName, "data", s.layout.Data())
 	err = group.Run(ctx, func() {
 		close(ready)
@@ -355,6 +160,21 @@ func runServer(ctx context.Context, s settings, start *startLog) error {
 	return err
 }
 
+// prepare refuses what cannot work, and writes down what the next start and an
+// uninstall need to know. The caller holds the data directory's lock.
+func prepare(s settings) error {
+	if err := checkHost(s); err != nil {
+		return err
+	}
+	if err := pki.CheckKubeconfig(s.server.Kubeconfig, pki.Dir(s.layout.TLS()).ServerCA()); err != nil {
+		return fmt.Errorf("--write-kubeconfig: %w", err)
+	}
+	if err := rememberAddresses(s); err != nil {
+		return err
+	}
+	return agent.RecordKubeconfig(s.layout, s.server.Kubeconfig)
+}
+
 // announce tells people, scripts and systemd that the node is up.
 func announce(s settings, took time.Duration) {
 	what := fmt.Sprintf("node %s is Ready", s.server.NodeName)
@@ -367,8 +187,9 @@ func announce(s settings, took time.Duration) {
 	}
 }
 
-// snapshotter returns what `brink status` asks for.
-func snapshotter(s settings, health []func() error, group *lifecycle.Group, begun time.Time, ready <-chan struct{}) func() nodeStatus {
+// snapshotter returns what `brink status` asks for. An error of health means that
+// the node is not ready, one of warnings does not.
+func snapshotter(s settings, group *lifecycle.Group, begun time.Time, ready <-chan struct{}, health, warnings []func() error) func() nodeStatus {
 	role := "server"
 	if s.disableAgent {
 		role = "server without agent"
@@ -383,12 +204,19 @@ func snapshotter(s settings, health []func() error, group *lifecycle.Group, begu
 			status.Ready = true
 		default:
 		}
-		for _, check := range health {
-			if err := check(); err != nil {
-				status.Ready = false
-				status.Problems = append(status.Problems, err.Error())
-			}
-		}
+		status.Problems, status.Warnings = said(health), said(warnings)
+		status.Ready = status.Ready && len(status.Problems) == 0
 		return status
 	}
+}
+
+// said returns the errors of those that have one.
+func said(checks []func() error) []string {
+	var out []string
+	for _, check := range checks {
+		if err := check(); err != nil {
+			out = append(out, err.Error())
+		}
+	}
+	return out
 }

@@ -8,7 +8,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"brink/internal/layout"
 	"brink/internal/lifecycle"
 )
 
@@ -19,17 +18,17 @@ func statusCommand() *cli.Command {
 		Category: "Look",
 		Description: "Exits with 0 when the node is ready, 1 when it is not or when brink does not run.\n" +
 			"Components are listed in start order, with how long each has been in its state.",
-		Flags: []cli.Flag{dataDirFlag(), outputFlag()},
+		Flags: placeFlags(outputFlag()),
 		Action: func(c *cli.Context) error {
 			asJSON, err := wantsJSON(c)
 			if err != nil {
 				return err
 			}
-			dir, err := dataDir(c)
+			l, err := locate(c)
 			if err != nil {
 				return err
 			}
-			status, err := askStatus(c.Context, layout.New(dir))
+			status, err := askStatus(c.Context, l)
 			if err != nil {
 				return err
 			}
@@ -55,6 +54,9 @@ func printStatus(s nodeStatus, asJSON bool) error {
 	fmt.Printf("node %s (%s) is %s, pid %d, up %s\n", s.Node, s.Role, state, s.PID, age(s.Started))
 	for _, p := range s.Problems {
 		fmt.Println("problem:", p)
+	}
+	for _, w := range s.Warnings {
+		fmt.Println("warning:", w)
 	}
 	fmt.Println()
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)

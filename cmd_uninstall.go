@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -81,7 +82,7 @@ func runUninstall(ctx context.Context, l layout.Layout, keepData, yes bool) erro
 		return nil
 	}
 	if !yes {
-		if err := confirm(l, keepData); err != nil {
+		if err := confirm(ctx, l, keepData); err != nil {
 			return err
 		}
 	}
@@ -100,7 +101,7 @@ func runUninstall(ctx context.Context, l layout.Layout, keepData, yes bool) erro
 }
 
 // confirm asks at a terminal. Where nobody can answer, nothing is done.
-func confirm(l layout.Layout, keepData bool) error {
+func confirm(ctx context.Context, l layout.Layout, keepData bool) error {
 	if !term.IsTerminal(int(os.Stdin.Fd())) {
 		return errors.New("there is no terminal to ask at: give --yes")
 	}
@@ -109,11 +110,27 @@ func confirm(l layout.Layout, keepData bool) error {
 		what = "but keeps the files in " + l.Data()
 	}
 	fmt.Printf("This stops brink, ends all of its pods and removes %s.\nType yes to go on: ", what)
-	answer, _ := bufio.NewReader(os.Stdin).ReadString('\n')
-	if strings.TrimSpace(answer) != "yes" {
+	if strings.TrimSpace(readLine(ctx, os.Stdin)) != "yes" {
 		return errors.New("nothing was removed")
 	}
 	return nil
+}
+
+// readLine returns a line, or nothing when ctx ends first: ^C at a question is an
+// answer too. The read itself cannot be ended, and goes with the process.
+func readLine(ctx context.Context, from io.Reader) string {
+	line := make(chan string, 1)
+	go func() {
+		text, _ := bufio.NewReader(from).ReadString('\n')
+		line <- text
+	}()
+	select {
+	case text := <-line:
+		return text
+	case <-ctx.Done():
+		fmt.Println()
+		return ""
+	}
 }
 
 // takeOver stops a brink that runs and takes its lock, so that none starts

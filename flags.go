@@ -52,6 +52,10 @@ func configFlag() cli.Flag {
 		Usage: "`FILE` whose keys are flag names; FILE.d/*.yaml is merged into it, flags and BRINK_* win", EnvVars: env("config")}
 }
 
+func writeKubeconfigFlag() cli.Flag {
+	return text(groupAPI, "write-kubeconfig", defaultKubeconfig(), "`FILE` for the administrator's kubeconfig")
+}
+
 func dataDir(c *cli.Context) (string, error) {
 	dir, err := filepath.Abs(c.String("data-dir"))
 	if err != nil || c.String("data-dir") == "" {
@@ -72,8 +76,8 @@ func nodeFlags() []cli.Flag {
 		list(groupThrough, "kube-proxy-arg", "`NAME=VALUE` flag of kube-proxy"),
 		dataDirFlag(),
 		configFlag(),
-		toggle(groupDebugging, "debug", "log everything that the embedded components say"),
-		toggle(groupDebugging, "enable-pprof", "serve profiles on the status socket, for root"),
+		toggle(groupDebugging, "debug", "log what the embedded components do, as with v=4 of each; --kubelet-arg=v=N sets another level"),
+		toggle(groupDebugging, "enable-pprof", "serve profiles, for root: curl --unix-socket /run/brink/status.sock http://brink/debug/pprof/heap"),
 	}
 }
 
@@ -87,7 +91,7 @@ func serverFlags() []cli.Flag {
 		text(groupAPI, "bind-address", "0.0.0.0", "`IP` on which the API server listens"),
 		number(groupAPI, "https-listen-port", 6443, "`PORT` on which the API server listens"),
 		list(groupAPI, "tls-san", "`NAME` or IP by which the API server is also reached"),
-		text(groupAPI, "write-kubeconfig", defaultKubeconfig(), "`FILE` for the administrator's kubeconfig"),
+		writeKubeconfigFlag(),
 		text(groupAPI, "write-kubeconfig-mode", "600", "octal `MODE` of that file"),
 		toggle(groupNode, "disable-agent", "run the control plane only, no pods on this machine"),
 		text(groupData, "datastore-endpoint", "", "postgres://, mysql:// or etcd `URL` (default: SQLite in data-dir)"),

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"log/slog"
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/sirupsen/logrus"
@@ -26,6 +28,10 @@ func takeEnv(name string) string {
 	return value
 }
 
+// debugVerbosity is that of --debug: upstream's level for debugging. A slog level
+// of -4 is the same one.
+const debugVerbosity = 4
+
 // setGlobals sets what upstream keeps in process globals, all in one place:
 //
 //   - klog, through which every Kubernetes package logs. Its information lines
@@ -35,14 +41,17 @@ func takeEnv(name string) string {
 //     terminal.
 //   - apimachinery's crash handler: a panic in a goroutine of upstream ends the
 //     process either way, but not before it is in the log.
+//   - klog's way to end the process, for the same reason.
 //   - logrus' standard logger, which kine uses.
 //
-// verbosity is klog's, as given by a pass-through flag v=N; above 0 it shows
-// Kubernetes' information lines too. The returned log holds back what components say while they start.
+// verbosity is klog's, as given by a pass-through flag v=N, 0 when none is given;
+// above 0 it shows Kubernetes' information lines too. The returned log holds back
+// what components say while they start.
 func setGlobals(debug bool, verbosity int) *startLog {
 	level := slog.LevelInfo
 	if debug {
 		level = slog.LevelDebug
+		verbosity = cmp.Or(verbosity, debugVerbosity)
 	}
 	handler := slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})
 	slog.SetDefault(slog.New(handler))
@@ -51,9 +60,13 @@ func setGlobals(debug bool, verbosity int) *startLog {
 	// alone.
 	takeEnv("WATCHDOG_USEC")
 	rest.SetDefaultWarningHandler(rest.NoWarnings{})
-	runtime.ReallyCrash = true
-
 	start := newStartLog()
+	runtime.ReallyCrash = true
+	runtime.PanicHandlers = append(runtime.PanicHandlers, func(context.Context, any) { start.show() })
+	klog.OsExit = func(code int) {
+		start.show()
+		os.Exit(code)
+	}
 	// A klog line of verbosity n arrives as level -n.
 	klogLevel := min(level, slog.Level(-verbosity))
 	kubernetes := slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: klogLevel}).WithAttrs([]slog.Attr{slog.String("component", "kubernetes")})
@@ -68,7 +81,7 @@ func setGlobals(debug bool, verbosity int) *startLog {
 		kubernetes = start.wrap(atLeast{slog.LevelWarn, kubernetes})
 	}
 	setVerbosity(verbosity)
-	klog.SetLoggerWithOptions(logr.FromSlogHandler(kubernetes), klog.ContextualLogger(true))
+	klog.SetLoggerWithOptions(logr.FromSlogHandler(kubernetes), klog.ContextualLogger(true), klog.WriteKlogBuffer(klogLines(start, kubernetes)))
 	logrus.SetOutput(io.Discard)
 	logrus.AddHook(kineHook{handler.WithAttrs([]slog.Attr{slog.String("component", "datastore")})})
 	return start
@@ -78,6 +91,30 @@ func setGlobals(debug bool, verbosity int) *startLog {
 func setVerbosity(level int) {
 	var v klog.Level
 	_ = v.Set(strconv.Itoa(level))
+}
+
+// klogLevels are the letters with which klog begins a line.
+var klogLevels = map[byte]slog.Level{'I': slog.LevelInfo, 'W': slog.LevelWarn, 'E': slog.LevelError, 'F': slog.LevelError}
+
+// klogLines takes the lines of klog's older calls, such as Warningf and Fatalf:
+// "W1124 21:42:00.203111    4711 file.go:9] text". Handed over as records all
+// but errors would have the level of information, and the reason of a Fatalf
+// would not be shown.
+func klogLines(start *startLog, h slog.Handler) func([]byte) {
+	return func(line []byte) {
+		header, text, ok := strings.Cut(string(line), "] ")
+		if !ok || header == "" {
+			return
+		}
+		level := klogLevels[header[0]]
+		if header[0] == 'F' {
+			start.show()
+		}
+		ctx := context.Background()
+		if h.Enabled(ctx, level) {
+			_ = h.Handle(ctx, slog.NewRecord(time.Now(), level, strings.TrimSpace(text), 0))
+		}
+	}
 }
 
 // kineHook passes logrus' records to slog.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -23,15 +24,19 @@ func main() {
 // run picks the command, by argv[0] too, so that links named kubectl and ctr
 // work as those programs.
 func run(args []string) int {
+	completePath()
 	switch filepath.Base(args[0]) {
 	case "kubectl":
 		return kubectl(args)
 	case "ctr":
-		return exitCode(runCtr(args, defaultSocket()))
+		return exitCode(runCtr(args))
 	}
 	// kubectl parses its own flags, and its exit codes mean something.
 	if len(args) > 1 && args[1] == "kubectl" {
 		return kubectl(append([]string{"kubectl"}, args[2:]...))
+	}
+	if len(args) == 2 && (args[1] == "--version" || args[1] == "-v") {
+		args = []string{args[0], "version"}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
@@ -39,6 +44,21 @@ func run(args []string) int {
 	// default effect again, so that a second one ends a stop that hangs.
 	context.AfterFunc(ctx, stop)
 	return exitCode(newApp().RunContext(ctx, args))
+}
+
+// systemDirs are where distributions put modprobe, nft and mount.
+var systemDirs = []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"}
+
+// completePath appends to the path what a root shell may lack: Debian's su keeps
+// the user's, without sbin. The embedded components run programs by name.
+func completePath() {
+	dirs := filepath.SplitList(os.Getenv("PATH"))
+	for _, dir := range systemDirs {
+		if !slices.Contains(dirs, dir) {
+			dirs = append(dirs, dir)
+		}
+	}
+	os.Setenv("PATH", strings.Join(dirs, string(filepath.ListSeparator)))
 }
 
 // exitCode prints err, one line for each thing that is wrong.

@@ -17,7 +17,8 @@ const (
 // startLog holds back what Kubernetes' components log while they start: they
 // begin before each other's work is done and say so, a dozen errors that mean
 // nothing. A start that succeeds drops them; one that fails or takes long shows
-// them all, since then one of them is the reason.
+// them all, since then one of them is the reason. So does an error after which
+// Kubernetes ends the process by itself.
 type startLog struct {
 	mu   sync.Mutex
 	open bool
@@ -73,6 +74,9 @@ type startHandler struct {
 }
 
 func (h startHandler) Handle(ctx context.Context, r slog.Record) error {
+	if isLastWord(r) {
+		h.log.show()
+	}
 	kept := r.Clone()
 	if h.log.hold(func() { _ = h.Handler.Handle(context.WithoutCancel(ctx), kept) }) {
 		return nil

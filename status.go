@@ -24,7 +24,8 @@ type nodeStatus struct {
 	Started    time.Time          `json:"started"`
 	Ready      bool               `json:"ready"`
 	DataDir    string             `json:"dataDir"`
-	Problems   []string           `json:"problems,omitempty"`
+	Problems   []string           `json:"problems,omitempty"` // for which it is not ready
+	Warnings   []string           `json:"warnings,omitempty"` // for which it may not be after the next restart
 	Components []lifecycle.Status `json:"components"`
 	Versions   []component        `json:"versions"`
 }

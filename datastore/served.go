@@ -1,6 +1,9 @@
 package datastore
 
-// Served says whether brink serves DurableEndpoint itself. It does not when
-// Config.Endpoint names an etcd: then the API server is etcd's client, with
-// the certificates of Config, and has old revisions compacted.
-func (s *Store) Served() bool { return s.engine != engineEtcd }
+// Served says whether brink serves the state itself. It does not when Endpoint
+// names an etcd: then the API server is etcd's client, with the certificates
+// of the configuration, and has old revisions compacted.
+func (c Config) Served() bool {
+	e, err := c.engine()
+	return err != nil || e != engineEtcd
+}

@@ -118,49 +118,72 @@ type Server struct {
 	plane *controlplane.ControlPlane
 }
 
+// Check tries everything that New does, as far as that leaves no trace: the flags
+// of the embedded components are parsed, the state on disk is not looked at.
+func (c Config) Check() error {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	if err := c.datastore().Validate(); err != nil {
+		return err
+	}
+	const nowhere = "unix:///nowhere"
+	_, err := controlplane.New(c.controlPlane(nowhere, nowhere))
+	return err
+}
+
 // New checks all settings and the state on disk; nothing runs yet. The caller
 // holds the data directory's lock.
 func New(cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	store, err := datastore.New(datastore.Config{
-		Dir:             cfg.Layout.DB(),
-		SocketDir:       cfg.Layout.DatastoreDir(),
-		Endpoint:        cfg.DatastoreEndpoint,
-		CAFile:          cfg.DatastoreCAFile,
-		CertFile:        cfg.DatastoreCertFile,
-		KeyFile:         cfg.DatastoreKeyFile,
-		SetAsideDamaged: cfg.DatastoreSetAsideDamaged,
-	})
+	store, err := datastore.New(cfg.datastore())
 	if err != nil {
 		return nil, err
 	}
-	plane, err := controlplane.New(controlplane.Config{
-		BindAddress:      cfg.BindAddress,
-		Port:             cfg.Port,
-		AdvertiseAddress: cfg.NodeIPs[0],
-		ClusterCIDRs:     cfg.ClusterCIDRs,
-		ServiceCIDRs:     cfg.ServiceCIDRs,
-		ClusterDomain:    cfg.ClusterDomain,
-		DurableEndpoint:  store.DurableEndpoint(),
-		VolatileEndpoint: store.VolatileEndpoint(),
-		Etcd:             cfg.etcd(store),
-		Files:            files(pki.Dir(cfg.Layout.TLS())),
-		APIServerArgs:    cfg.APIServerArgs,
-		ControllerArgs:   cfg.ControllerArgs,
-		SchedulerArgs:    cfg.SchedulerArgs,
-		Debug:            cfg.Debug,
-	})
+	plane, err := controlplane.New(cfg.controlPlane(store.DurableEndpoint(), store.VolatileEndpoint()))
 	if err != nil {
 		return nil, err
 	}
 	return &Server{cfg: cfg, store: store, plane: plane}, nil
 }
 
+func (c Config) datastore() datastore.Config {
+	return datastore.Config{
+		Dir:             c.Layout.DB(),
+		SocketDir:       c.Layout.DatastoreDir(),
+		Endpoint:        c.DatastoreEndpoint,
+		CAFile:          c.DatastoreCAFile,
+		CertFile:        c.DatastoreCertFile,
+		KeyFile:         c.DatastoreKeyFile,
+		SetAsideDamaged: c.DatastoreSetAsideDamaged,
+	}
+}
+
+// controlPlane is c for a datastore at these etcd endpoints.
+func (c Config) controlPlane(durable, volatile string) controlplane.Config {
+	return controlplane.Config{
+		BindAddress:      c.BindAddress,
+		Port:             c.Port,
+		AdvertiseAddress: c.NodeIPs[0],
+		ClusterCIDRs:     c.ClusterCIDRs,
+		ServiceCIDRs:     c.ServiceCIDRs,
+		ClusterDomain:    c.ClusterDomain,
+		DurableEndpoint:  durable,
+		VolatileEndpoint: volatile,
+		Etcd:             c.etcd(),
+		Files:            files(pki.Dir(c.Layout.TLS())),
+		APIServerArgs:    c.APIServerArgs,
+		ControllerArgs:   c.ControllerArgs,
+		SchedulerArgs:    c.SchedulerArgs,
+		Debug:            c.Debug,
+	}
+}
+
 // etcd is nil unless the datastore endpoint is somebody else's etcd.
-func (c Config) etcd(store *datastore.Store) *controlplane.Etcd {
-	if store.Served() {
+func (c Config) etcd() *controlplane.Etcd {
+	if c.datastore().Served() {
 		return nil
 	}
 	return &controlplane.Etcd{CAFile: c.DatastoreCAFile, CertFile: c.DatastoreCertFile, KeyFile: c.DatastoreKeyFile}
@@ -199,6 +222,10 @@ func (s *Server) ClientConfig(user string, groups ...string) *rest.Config {
 
 // StoreHealth is nil while the datastore takes writes, else the reason.
 func (s *Server) StoreHealth() error { return s.store.Health() }
+
+// StoreWarning is nil, or what of the datastore needs somebody's attention while
+// it takes writes.
+func (s *Server) StoreWarning() error { return s.store.Warning() }
 
 // runCertificates makes the certificates and the admin kubeconfig, and renews
 // them for as long as the server runs.

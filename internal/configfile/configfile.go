@@ -51,6 +51,17 @@ type Value struct {
 // error only if explicit, that is when the user named it; the directory may
 // always be missing.
 func Load(path string, explicit bool, known map[string]Kind) ([]Value, error) {
+	return load(path, explicit, known, false)
+}
+
+// LoadOnly is Load of the keys in known for one who has no business with the
+// others: mistakes in those are not looked for. A file that is not YAML is an
+// error still, as nobody can tell what stands in it.
+func LoadOnly(path string, explicit bool, known map[string]Kind) ([]Value, error) {
+	return load(path, explicit, known, true)
+}
+
+func load(path string, explicit bool, known map[string]Kind, only bool) ([]Value, error) {
 	files, err := filesOf(path, explicit)
 	if err != nil {
 		return nil, err
@@ -58,7 +69,7 @@ func Load(path string, explicit bool, known map[string]Kind) ([]Value, error) {
 	var merged []Value
 	var errs []error
 	for _, file := range files {
-		entries, err := parse(file, known)
+		entries, err := parse(file, known, only)
 		errs = append(errs, err)
 		for _, e := range entries {
 			merged = merge(merged, e)

@@ -85,6 +85,30 @@ func render(values []Value, err error) string {
 	return b.String()
 }
 
+func TestLoadOnly(t *testing.T) {
+	t.Parallel()
+	cases := []struct{ name, text, want string }{
+		{"mistakes elsewhere", "data-dri: /a\nnode-name: [x, y]\nnode-name: z\nhttps-listen-port:\ndata-dir: /srv\n", "data-dir = [\"/srv\"] (config.yaml:5)\n"},
+		{"not given", "debug: perhaps\n", ""},
+		{"a mistake in what is asked for", "data-dir: [/a, /b]\n", "config.yaml:1: data-dir takes one value, not a list\n"},
+		{"not YAML", "data-dir: /srv\n\tdebug: true\n", "config.yaml:2: found a tab character that violates indentation\n"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			path := filepath.Join(dir, "config.yaml")
+			if err := os.WriteFile(path, []byte(c.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			values, err := LoadOnly(path, false, map[string]Kind{"data-dir": Scalar})
+			if got := strings.ReplaceAll(render(values, err), dir+"/", ""); got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
 func TestMissing(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "config.yaml")

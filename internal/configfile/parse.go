@@ -13,8 +13,9 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// parse returns the entries of one file, and every mistake in it.
-func parse(path string, known map[string]Kind) ([]entry, error) {
+// parse returns the entries of one file, and every mistake in it; with only,
+// other keys than the known ones are passed over.
+func parse(path string, known map[string]Kind, only bool) ([]entry, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading configuration: %w", err)
@@ -31,6 +32,9 @@ func parse(path string, known map[string]Kind) ([]entry, error) {
 	lines := map[string]int{} // where a key was seen
 	for i := 0; i+1 < len(root.Content); i += 2 {
 		key, value := root.Content[i], root.Content[i+1]
+		if _, ok := known[strings.TrimSuffix(key.Value, "+")]; only && !ok {
+			continue
+		}
 		e, err := parseEntry(key, value, known)
 		if first, ok := lines[e.Key]; ok {
 			err = fmt.Errorf("%s is given twice, first in line %d", e.Key, first)

@@ -36,7 +36,9 @@ var unsuitable = map[int64]string{
 	0xe0f5e1e2: "EROFS",
 }
 
-func (m machine) checkDataDir(dir string) []Check {
+// checkDataDir looks at the place of everything; withPods at images and
+// containers too.
+func (m machine) checkDataDir(dir string, withPods bool) []Check {
 	const name = "data directory"
 	existing, err := nearest(dir)
 	if err != nil {
@@ -50,12 +52,15 @@ func (m machine) checkDataDir(dir string) []Check {
 	if err := syscall.Statfs(existing, &s); err != nil {
 		return []Check{fail(name, "choose another with --data-dir", "the data directory %s cannot be used (%v)", dir, err)}
 	}
-	return []Check{
+	checks := []Check{
 		ok(name, "%s can be written", dir),
-		checkFileSystem(dir, filesystem(s)),
+		checkFileSystem(dir, filesystem(s), withPods),
 		checkSpace(dir, filesystem(s)),
-		checkOverlay(dir, existing),
 	}
+	if withPods {
+		checks = append(checks, checkOverlay(dir, existing))
+	}
+	return checks
 }
 
 // filesystem is what is known about the one under the data directory.
@@ -65,14 +70,14 @@ type filesystem syscall.Statfs_t
 // 32-bit ones numbers from 0x80000000 up are negative.
 func (s filesystem) kind() int64 { return int64(uint32(s.Type)) }
 
-func checkFileSystem(dir string, s filesystem) Check {
+func checkFileSystem(dir string, s filesystem, withPods bool) Check {
 	const name = "file system"
 	if kind, bad := unsuitable[s.kind()]; bad {
 		return fail(name, "choose a directory on ext4, xfs, btrfs or f2fs with --data-dir",
 			"the data directory %s is on %s, where overlayfs and the databases cannot work", dir, kind)
 	}
 	const noExec = 0x8 // ST_NOEXEC
-	if s.Flags&noExec != 0 {
+	if withPods && s.Flags&noExec != 0 {
 		return fail(name, "mount it without noexec, or choose another with --data-dir", "the data directory %s is mounted noexec, containers could not start", dir)
 	}
 	if kind := s.kind(); kind == fsTmpfs || kind == fsRamfs {

@@ -2,8 +2,10 @@ package host
 
 import (
 	"compress/gzip"
+	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path"
 	"strings"
 )
@@ -38,12 +40,12 @@ func (m machine) checkFeatures(f Facts, withVXLAN bool) []Check {
 	k := m.kernelFiles(f.Kernel)
 	var checks []Check
 	for _, feature := range wanted {
-		checks = append(checks, m.checkFeature(k, feature))
+		checks = append(checks, m.checkFeature(f, k, feature))
 	}
 	return checks
 }
 
-func (m machine) checkFeature(k kernelFiles, want feature) Check {
+func (m machine) checkFeature(f Facts, k kernelFiles, want feature) Check {
 	if want.sign != "" && m.exists(want.sign) {
 		return ok(want.name, "%s is there", want.module)
 	}
@@ -54,7 +56,12 @@ func (m machine) checkFeature(k kernelFiles, want feature) Check {
 	case builtin:
 		return ok(want.name, "%s is built into the kernel", want.module)
 	case loadable:
-		if out, err := m.run("", "modprobe", want.module); err != nil {
+		out, err := m.run("", "modprobe", want.module)
+		switch {
+		case errors.Is(err, exec.ErrNotFound):
+			return fail(want.name, installHint(f.Distribution, "kmod"),
+				"the kernel module %s cannot be loaded, it is needed for %s, and modprobe is not installed", want.module, want.needed)
+		case err != nil:
 			return fail(want.name, "run modprobe "+want.module+" outside of a container, or see what keeps it from loading",
 				"the kernel module %s cannot be loaded (%s), it is needed for %s", want.module, firstLine(out, err), want.needed)
 		}

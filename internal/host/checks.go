@@ -49,6 +49,9 @@ type CheckOptions struct {
 	NotBefore time.Time
 	// VXLAN tells that the pod network will need the kernel's VXLAN.
 	VXLAN bool
+	// ControlPlaneOnly tells that no pods will run here: what only they need is
+	// not looked at.
+	ControlPlaneOnly bool
 	// PID is the process of a running brink, whose own ports are not taken. Zero
 	// when none runs. This process is always left out.
 	PID int
@@ -88,19 +91,13 @@ func Failed(checks []Check) error {
 }
 
 func (m machine) checks(f Facts, o CheckOptions) []Check {
-	checks := []Check{
-		checkRoot(f),
-		checkCapabilities(f),
-		m.checkMemoryCgroup(f),
-		checkControllers(f),
-		checkCgroupVersion(f),
-		checkKernel(f),
-		m.checkNFT(f),
+	checks := []Check{checkRoot(f)}
+	if !o.ControlPlaneOnly {
+		checks = append(checks, m.podChecks(f, o)...)
 	}
-	checks = append(checks, m.checkFeatures(f, o.VXLAN)...)
-	checks = append(checks, m.checkForwarding(), m.checkInotify(), checkMemory(f))
+	checks = append(checks, checkMemory(f), m.checkUnit(o.PID))
 	if o.DataDir != "" {
-		checks = append(checks, m.checkDataDir(o.DataDir)...)
+		checks = append(checks, m.checkDataDir(o.DataDir, !o.ControlPlaneOnly)...)
 	}
 	checks = append(checks, m.checkPorts(o)...)
 	if !o.NotBefore.IsZero() {
@@ -110,6 +107,20 @@ func (m machine) checks(f Facts, o CheckOptions) []Check {
 		checks = append(checks, checkNodeName(o.NodeName))
 	}
 	return checks
+}
+
+// podChecks are those of what only pods need.
+func (m machine) podChecks(f Facts, o CheckOptions) []Check {
+	checks := []Check{
+		checkCapabilities(f),
+		m.checkMemoryCgroup(f),
+		checkControllers(f),
+		checkCgroupVersion(f),
+		checkKernel(f),
+		m.checkNFT(f),
+	}
+	checks = append(checks, m.checkFeatures(f, o.VXLAN)...)
+	return append(checks, m.checkForwarding(), m.checkInotify())
 }
 
 func ok(name, format string, args ...any) Check {

@@ -145,6 +145,23 @@ func TestChecks(t *testing.T) {
 		}, CheckOptions{}, []wanted{
 			{"bridge netfilter", Fail, "the kernel module br_netfilter cannot be loaded (modprobe: ERROR: could not insert 'br_netfilter': Operation not permitted), it is needed for services between pods of one node: run modprobe br_netfilter outside of a container, or see what keeps it from loading"},
 		}},
+		{"no modprobe", files{bridgeNetfilter: ""}, map[string]string{"modprobe br_netfilter": "missing"}, CheckOptions{}, []wanted{
+			{"bridge netfilter", Fail, "the kernel module br_netfilter cannot be loaded, it is needed for services between pods of one node, and modprobe is not installed: apt install kmod"},
+		}},
+		{"without pods nothing of theirs is needed", noModules.and(files{
+			"proc/self/status":             "Uid:\t0\t0\t0\t0\nCapEff:\t00000000a80425fb\n",
+			"proc/self/uid_map":            "0 100000 65536\n",
+			"proc/self/mounts":             "proc /proc proc rw 0 0\n",
+			"usr/sbin/nft":                 "",
+			"boot/config-6.1.0-28-amd64":   "CONFIG_X=y\n",
+			"proc/sys/net/ipv4/ip_forward": "",
+			"proc/sys/kernel/osrelease":    "4.19.0",
+			bridgeNetfilter:                "",
+		}), nil, CheckOptions{ControlPlaneOnly: true, VXLAN: true}, nil},
+		{"without pods the machine is looked at still", files{"proc/meminfo": "MemTotal: 262144 kB\n"}, nil, CheckOptions{ControlPlaneOnly: true, NodeName: "my_host"}, []wanted{
+			{"memory", Warn, "this machine has 256 MiB of memory, a server needs 512: run only an agent here, or add swap"},
+			{"node name", Fail, "\"my_host\" cannot be the name of a node, only lower case letters, digits, - and . can be in it: rename the machine with hostnamectl, or give another name with --node-name"},
+		}},
 		{"features built in", noModules.and(files{"boot/config-6.1.0-28-amd64": builtInConfig}), nil, CheckOptions{VXLAN: true}, nil},
 		{"the kernel carries its configuration", noModules.and(files{
 			"proc/config.gz": gzipped(t, "CONFIG_X=y\n"+strings.Replace(builtInConfig, "CONFIG_VXLAN=y", "# CONFIG_VXLAN is not set", 1)),
@@ -301,10 +318,17 @@ func TestFileSystems(t *testing.T) {
 		{"memory", filesystem{Type: fsTmpfs}, Warn, "lost with the next reboot"},
 		{"noexec", filesystem{Type: 0xef53, Flags: 0x8}, Fail, "mounted noexec"},
 	} {
-		check := checkFileSystem("/data", c.fs)
+		check := checkFileSystem("/data", c.fs, true)
 		if check.Result != c.want || !strings.Contains(check.Message, c.part) {
 			t.Errorf("%s: %s %s", c.name, check.Result, check)
 		}
+	}
+}
+
+func TestNoExecWithoutPods(t *testing.T) {
+	t.Parallel()
+	if check := checkFileSystem("/data", filesystem{Type: 0xef53, Flags: 0x8}, false); check.Result != OK {
+		t.Errorf("nothing is executed there: %s", check)
 	}
 }
 
@@ -335,7 +359,7 @@ func TestDataDirectory(t *testing.T) {
 	}
 	t.Run("that does not exist yet", func(t *testing.T) {
 		t.Parallel()
-		if err := Failed(m.checkDataDir(filepath.Join(dir, "a", "b"))); err != nil {
+		if err := Failed(m.checkDataDir(filepath.Join(dir, "a", "b"), true)); err != nil {
 			t.Error(err)
 		}
 		if _, err := os.Stat(filepath.Join(dir, "a")); err == nil {
@@ -344,7 +368,7 @@ func TestDataDirectory(t *testing.T) {
 	})
 	t.Run("below a file", func(t *testing.T) {
 		t.Parallel()
-		err := Failed(m.checkDataDir(filepath.Join(file, "a")))
+		err := Failed(m.checkDataDir(filepath.Join(file, "a"), true))
 		if err == nil || !strings.Contains(err.Error(), "not a directory") {
 			t.Errorf("error is %v", err)
 		}
@@ -352,7 +376,7 @@ func TestDataDirectory(t *testing.T) {
 	t.Run("mounted read-only", func(t *testing.T) {
 		t.Parallel()
 		mounted := testdisk.Mount(t, "tmpfs", syscall.MS_RDONLY, "")
-		err := Failed(m.checkDataDir(filepath.Join(mounted, "brink")))
+		err := Failed(m.checkDataDir(filepath.Join(mounted, "brink"), true))
 		if err == nil || !strings.Contains(err.Error(), "read-only file system") {
 			t.Errorf("error is %v", err)
 		}

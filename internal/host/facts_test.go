@@ -3,6 +3,7 @@ package host
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -54,6 +55,9 @@ func build(t *testing.T, f files, programs map[string]string) machine {
 		out, known := programs[command]
 		if !known {
 			t.Errorf("unexpected command %q", command)
+		}
+		if out == "missing" {
+			return "", &exec.Error{Name: name, Err: exec.ErrNotFound}
 		}
 		if text, failed := strings.CutPrefix(out, "!"); failed {
 			return text, errors.New("exit status 1")

@@ -123,6 +123,9 @@ func (l Layout) Images() string { return filepath.Join(l.Agent(), "images") }
 // Manifests holds static pods.
 func (l Layout) Manifests() string { return filepath.Join(l.Agent(), "pod-manifests") }
 
+// NodeAddresses is the file with the addresses that were found the last time.
+func (l Layout) NodeAddresses() string { return filepath.Join(l.Agent(), "node-addresses.json") }
+
 // KubeletCerts is the kubelet's certificate directory.
 func (l Layout) KubeletCerts() string { return filepath.Join(l.Agent(), "pki") }
 

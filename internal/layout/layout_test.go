@@ -40,6 +40,7 @@ func TestDefaultPaths(t *testing.T) {
 		"Images":           "/var/lib/brink/agent/images",
 		"Manifests":        "/var/lib/brink/agent/pod-manifests",
 		"KubeletCerts":     "/var/lib/brink/agent/pki",
+		"NodeAddresses":    "/var/lib/brink/agent/node-addresses.json",
 		"Made":             "/var/lib/brink/made",
 		"DatastoreDir":     "/run/brink/datastore",
 		"StatusSocket":     "/run/brink/status.sock",

@@ -1,30 +1,57 @@
 // Package nodeaddr finds the addresses by which other machines reach this one,
 // for users who did not say.
+//
+// The address of the default route's interface is the right one wherever there
+// is a default route. Without one, which is a cable that is out, a DHCP server
+// that is down or a network without a gateway, the address that the node had
+// last time is the best guess: it is what the cluster knows it by, and it comes
+// back with the cable. Only a machine that never had one looks at what else it
+// has, and never at a bridge of containers: brink's own and Docker's are up when
+// nothing else is.
 package nodeaddr
 
 import (
-	"bufio"
+	"cmp"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"strconv"
+	"slices"
 	"strings"
 )
 
 // ErrNone is returned when no interface has a usable address.
 var ErrNone = errors.New("no network address found on any interface that is up: connect the network or give --node-ip")
 
-// Find returns the node's address of each wanted family, in the given order of
-// preference: addresses of the interface that the default route of the family
-// uses, else of the first interface that is up. families holds the wanted
-// families by example, such as the cluster's pod ranges.
-func Find(families []netip.Prefix) ([]netip.Addr, error) {
-	var out []netip.Addr
-	for _, example := range families {
+// Query says which addresses are wanted.
+type Query struct {
+	// Families holds the wanted families by example, such as the cluster's pod
+	// ranges, in order of preference.
+	Families []netip.Prefix
+	// Inside are the ranges of pods and Services: an address in them is one that
+	// brink itself gave to an interface.
+	Inside []netip.Prefix
+	// File is where Remember puts what was found; it need not exist.
+	File string
+}
+
+// Address is one of the machine's.
+type Address struct {
+	IP   netip.Addr `json:"ip"`
+	Link string     `json:"link"`
+	// Gone tells that no interface has it now: it is from the last time.
+	Gone bool `json:"-"`
+}
+
+// Find returns an address of each wanted family; one that the machine does not
+// have is left out. It is ErrNone when that leaves nothing.
+func Find(q Query) ([]Address, error) {
+	links := look("/sys")
+	last := remembered(q.File)
+	var out []Address
+	for _, example := range q.Families {
 		v4 := example.Addr().Is4()
-		if a, ok := find(v4); ok {
+		name, _ := defaultInterface(v4) // without a default route, ""
+		if a, ok := choose(ofFamily(links, v4), name, lastOf(last, v4), q.Inside); ok {
 			out = append(out, a)
 		}
 	}
@@ -34,83 +61,137 @@ func Find(families []netip.Prefix) ([]netip.Addr, error) {
 	return out, nil
 }
 
-func find(v4 bool) (netip.Addr, bool) {
-	if name, err := defaultInterface(v4); err == nil {
-		if link, err := net.InterfaceByName(name); err == nil {
-			if a, ok := address(*link, v4); ok {
-				return a, true
-			}
-		}
-	}
-	links, err := net.Interfaces()
+// link is a network interface with its addresses that are valid beyond the link.
+type link struct {
+	name    string
+	up      bool
+	running bool // has a carrier
+	kind    kind
+	addrs   []netip.Addr
+}
+
+// look returns all interfaces but loopback. sys is where sysfs is mounted.
+func look(sys string) []link {
+	interfaces, err := net.Interfaces()
 	if err != nil {
-		return netip.Addr{}, false
+		return nil
 	}
-	for _, link := range links {
-		if link.Flags&net.FlagUp == 0 || link.Flags&net.FlagLoopback != 0 {
+	var out []link
+	for _, i := range interfaces {
+		if i.Flags&net.FlagLoopback != 0 {
 			continue
 		}
-		if a, ok := address(link, v4); ok {
+		out = append(out, link{
+			name: i.Name, up: i.Flags&net.FlagUp != 0, running: i.Flags&net.FlagRunning != 0,
+			kind: kindOf(sys, i.Name), addrs: globalAddrs(i),
+		})
+	}
+	return out
+}
+
+func globalAddrs(i net.Interface) []netip.Addr {
+	addrs, err := i.Addrs()
+	if err != nil {
+		return nil
+	}
+	var out []netip.Addr
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().IsGlobalUnicast() {
+			out = append(out, p.Addr())
+		}
+	}
+	return out
+}
+
+// ofFamily returns the links with only their addresses of one family.
+func ofFamily(links []link, v4 bool) []link {
+	out := slices.Clone(links)
+	for i := range out {
+		isOther := func(a netip.Addr) bool { return a.Is4() != v4 }
+		out[i].addrs = slices.DeleteFunc(slices.Clone(out[i].addrs), isOther)
+	}
+	return out
+}
+
+// choose picks the address of one family. defaultLink is the interface of the
+// default route, last what was chosen the last time, both zero when there is
+// none. What lies inside of the cluster's ranges is taken only from the default
+// route's interface: a network that overlaps them is the user's mistake, and not
+// to be told as having no address.
+func choose(links []link, defaultLink string, last Address, inside []netip.Prefix) (Address, bool) {
+	if l, ok := named(links, defaultLink); ok && l.up && len(l.addrs) > 0 {
+		return Address{IP: l.addrs[0], Link: l.name}, true
+	}
+	links = outside(links, inside)
+	if last.IP.IsValid() {
+		if a, ok := stillThere(links, last); ok {
 			return a, true
 		}
 	}
-	return netip.Addr{}, false
+	slices.SortStableFunc(links, func(a, b link) int { return cmp.Compare(a.rank(), b.rank()) })
+	for _, l := range links {
+		if l.up && l.kind != virtual && len(l.addrs) > 0 {
+			return Address{IP: l.addrs[0], Link: l.name}, true
+		}
+	}
+	last.Gone = true
+	return last, last.IP.IsValid()
 }
 
-// address returns the interface's first address that is valid beyond the link.
-func address(link net.Interface, v4 bool) (netip.Addr, bool) {
-	addrs, err := link.Addrs()
-	if err != nil {
-		return netip.Addr{}, false
+// stillThere returns the last address if an interface has it, else the new one
+// of its interface, which has come by DHCP, else the last one if its interface
+// is still there, since then only the cable is missing.
+func stillThere(links []link, last Address) (Address, bool) {
+	for _, l := range links {
+		if l.up && slices.Contains(l.addrs, last.IP) {
+			return Address{IP: last.IP, Link: l.name}, true
+		}
 	}
+	l, ok := named(links, last.Link)
+	if ok && l.up && len(l.addrs) > 0 {
+		return Address{IP: l.addrs[0], Link: l.name}, true
+	}
+	last.Gone = true
+	return last, ok
+}
+
+// rank is lower for what is more likely to lead to other machines.
+func (l link) rank() int {
+	rank := 0
+	if l.kind != physical {
+		rank += 2
+	}
+	if !l.running {
+		rank++
+	}
+	return rank
+}
+
+func named(links []link, name string) (link, bool) {
+	i := slices.IndexFunc(links, func(l link) bool { return l.name == name })
+	if i < 0 {
+		return link{}, false
+	}
+	return links[i], true
+}
+
+// outside returns the links without addresses in the ranges.
+func outside(links []link, ranges []netip.Prefix) []link {
+	out := slices.Clone(links)
+	for i := range out {
+		isInside := func(a netip.Addr) bool {
+			return slices.ContainsFunc(ranges, func(p netip.Prefix) bool { return p.Contains(a) })
+		}
+		out[i].addrs = slices.DeleteFunc(slices.Clone(out[i].addrs), isInside)
+	}
+	return out
+}
+
+// String lists addresses for people: "192.0.2.7 of eth0".
+func String(addrs []Address) string {
+	var out []string
 	for _, a := range addrs {
-		p, err := netip.ParsePrefix(a.String())
-		if err == nil && p.Addr().Is4() == v4 && p.Addr().IsGlobalUnicast() {
-			return p.Addr(), true
-		}
+		out = append(out, a.IP.String()+" of "+a.Link)
 	}
-	return netip.Addr{}, false
-}
-
-// defaultInterface reads the kernel's routing table: the interface of the
-// default route with the lowest metric.
-func defaultInterface(v4 bool) (string, error) {
-	path := "/proc/net/route"
-	if !v4 {
-		path = "/proc/net/ipv6_route"
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	best, bestMetric := "", uint64(0)
-	for scanner := bufio.NewScanner(f); scanner.Scan(); {
-		name, metric, ok := parseDefault(scanner.Text(), v4)
-		if ok && (best == "" || metric < bestMetric) {
-			best, bestMetric = name, metric
-		}
-	}
-	if best == "" {
-		return "", fmt.Errorf("%s: no default route", path)
-	}
-	return best, nil
-}
-
-// parseDefault reads one line of /proc/net/route (decimal metric) or
-// /proc/net/ipv6_route (hexadecimal metric); ok when it is a default route.
-func parseDefault(line string, v4 bool) (name string, metric uint64, ok bool) {
-	fields := strings.Fields(line)
-	if v4 {
-		if len(fields) < 8 || fields[1] != "00000000" || fields[7] != "00000000" {
-			return "", 0, false
-		}
-		metric, err := strconv.ParseUint(fields[6], 10, 32)
-		return fields[0], metric, err == nil
-	}
-	if len(fields) < 10 || strings.Trim(fields[0], "0") != "" || fields[1] != "00" || fields[9] == "lo" {
-		return "", 0, false
-	}
-	metric, err := strconv.ParseUint(fields[5], 16, 32)
-	return fields[9], metric, err == nil
+	return strings.Join(out, ", ")
 }

@@ -1,6 +1,12 @@
 package nodeaddr
 
-import "testing"
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+)
 
 func TestParseDefault(t *testing.T) {
 	t.Parallel()
@@ -27,5 +33,132 @@ func TestParseDefault(t *testing.T) {
 				t.Errorf("got %q %d %v", link, metric, ok)
 			}
 		})
+	}
+}
+
+func TestChoose(t *testing.T) {
+	t.Parallel()
+	inside := []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16"), netip.MustParsePrefix("10.43.0.0/16")}
+	of := func(name string, k kind, addrs ...string) link {
+		l := link{name: name, up: true, running: true, kind: k}
+		for _, a := range addrs {
+			l.addrs = append(l.addrs, netip.MustParseAddr(a))
+		}
+		return l
+	}
+	noCarrier := func(l link) link { l.running = false; return l }
+	isDown := func(l link) link { l.up, l.running = false, false; return l }
+	last := Address{IP: netip.MustParseAddr("192.0.2.7"), Link: "eth0"}
+	docker := of("docker0", virtual, "172.17.0.1")
+	pods := of("brink0", virtual, "10.42.0.1")
+	cases := []struct {
+		name    string
+		links   []link
+		route   string
+		last    Address
+		want    string // "IP of link", "" for none
+		wantOld bool
+	}{
+		{"default route", []link{docker, of("eth0", physical, "192.0.2.7")}, "eth0", Address{}, "192.0.2.7 of eth0", false},
+		{"default route over a bridge", []link{of("eth0", physical), of("br0", virtual, "192.0.2.7")}, "br0", Address{}, "192.0.2.7 of br0", false},
+		{"new address by DHCP", []link{of("eth0", physical, "192.0.2.9")}, "eth0", last, "192.0.2.9 of eth0", false},
+		{"default route has moved", []link{of("eth0", physical), of("wwan0", physical, "198.51.100.1")}, "wwan0", last, "198.51.100.1 of wwan0", false},
+		{"network overlaps the pods'", []link{of("eth0", physical, "10.42.7.7")}, "eth0", Address{}, "10.42.7.7 of eth0", false},
+
+		{"cable out, address gone", []link{pods, docker, noCarrier(of("eth0", physical))}, "", last, "192.0.2.7 of eth0", true},
+		{"cable out, another network", []link{of("usb0", physical, "203.0.113.1"), noCarrier(of("eth0", physical))}, "", last, "192.0.2.7 of eth0", true},
+		{"cable out, address stays", []link{pods, noCarrier(of("eth0", physical, "192.0.2.7"))}, "", last, "192.0.2.7 of eth0", false},
+		{"no gateway, second address", []link{of("eth0", physical, "192.0.2.1", "192.0.2.7")}, "", last, "192.0.2.7 of eth0", false},
+		{"no gateway, new address", []link{docker, of("eth0", physical, "192.0.2.9")}, "", last, "192.0.2.9 of eth0", false},
+		{"the card has gone", []link{docker, of("eth1", physical, "192.0.2.9")}, "", last, "192.0.2.9 of eth1", false},
+		{"the card has gone and no other is there", []link{docker, pods}, "", last, "192.0.2.7 of eth0", true},
+		{"no links at all", nil, "", last, "192.0.2.7 of eth0", true},
+
+		{"first start, no gateway", []link{docker, pods, of("eth0", physical, "192.0.2.7")}, "", Address{}, "192.0.2.7 of eth0", false},
+		{"first start, VLAN", []link{docker, of("eth0.7", unknown, "192.0.2.7"), of("eth0", physical)}, "", Address{}, "192.0.2.7 of eth0.7", false},
+		{"first start, card before VLAN", []link{of("eth0.7", unknown, "192.0.2.7"), noCarrier(of("eth0", physical, "192.0.2.8"))}, "", Address{}, "192.0.2.8 of eth0", false},
+		{"first start, carrier before none", []link{noCarrier(of("eth0", physical, "192.0.2.8")), of("wlan0", physical, "192.0.2.9")}, "", Address{}, "192.0.2.9 of wlan0", false},
+		{"first start, only containers", []link{docker, of("veth7", virtual, "192.0.2.7")}, "", Address{}, "", false},
+		{"first start, only our own", []link{of("flat0", unknown, "10.42.0.1"), of("svc0", unknown, "10.43.0.1")}, "", Address{}, "", false},
+		{"first start, only down", []link{isDown(of("eth0", physical, "192.0.2.7"))}, "", Address{}, "", false},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			got, ok := choose(c.links, c.route, c.last, inside)
+			if ok != (c.want != "") || ok && (String([]Address{got}) != c.want || got.Gone != c.wantOld) {
+				t.Errorf("got %v %v, want %q, gone %v", got, ok, c.want, c.wantOld)
+			}
+		})
+	}
+}
+
+func TestKindOf(t *testing.T) {
+	t.Parallel()
+	sys := t.TempDir()
+	for _, path := range []string{
+		"eth0/device/x", "docker0/bridge/x", "docker0/brif/veth1/x", "br0/bridge/x", "br0/brif/eth0/x", "br0/brif/veth1/x",
+		"veth1/x", "tun0/tun_flags", "bond0/x", "wlan0/device/x",
+	} {
+		write(t, filepath.Join(sys, "class/net", path), "")
+	}
+	write(t, filepath.Join(sys, "class/net/wg0/uevent"), "DEVTYPE=wireguard\nINTERFACE=wg0\n")
+	write(t, filepath.Join(sys, "class/net/eth0.7/uevent"), "DEVTYPE=vlan\nINTERFACE=eth0.7\n")
+	cases := map[string]kind{
+		"eth0": physical, "wlan0": physical, "docker0": virtual, "br0": unknown, "veth1": virtual, "tun0": virtual,
+		"bond0": unknown, "wg0": virtual, "eth0.7": unknown, "of another namespace": unknown,
+	}
+	for name, want := range cases {
+		if got := kindOf(sys, name); got != want {
+			t.Errorf("%s: %d, want %d", name, got, want)
+		}
+	}
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRemember(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "agent", "addresses.json")
+	if got := remembered(file); len(got) > 0 {
+		t.Errorf("before the first start: %v", got)
+	}
+	want := []Address{{IP: netip.MustParseAddr("fd00::7"), Link: "eth0"}, {IP: netip.MustParseAddr("192.0.2.7"), Link: "wlan0"}}
+	for range 2 {
+		if err := Remember(file, want); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := remembered(file)
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if lastOf(got, true) != want[1] || lastOf(got, false) != want[0] || lastOf(nil, true).IP.IsValid() {
+		t.Errorf("of the families: %v, %v", lastOf(got, true), lastOf(got, false))
+	}
+	write(t, file, "\x00\x00")
+	if got := remembered(file); len(got) > 0 {
+		t.Errorf("a damaged file must not keep the node from starting: %v", got)
+	}
+}
+
+func TestOfFamily(t *testing.T) {
+	t.Parallel()
+	links := []link{{name: "eth0", up: true, addrs: []netip.Addr{netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("fd00::7")}}}
+	for _, v4 := range []bool{true, false} {
+		if got := ofFamily(links, v4); len(got[0].addrs) != 1 || got[0].addrs[0].Is4() != v4 {
+			t.Errorf("IPv4 %v: got %v", v4, got)
+		}
+	}
+	if len(links[0].addrs) != 2 {
+		t.Error("what was found is changed")
 	}
 }

@@ -2,7 +2,11 @@ package pki
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
+	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 
@@ -46,6 +50,54 @@ func WriteKubeconfig(path, server string, ca, cert, key []byte, perm os.FileMode
 		return fmt.Errorf("writing kubeconfig: %w", err)
 	}
 	return atomicfile.Write(path, data, perm)
+}
+
+// CheckKubeconfig is an error when WriteKubeconfig would take somebody's access to
+// other clusters away: the file at path is a kubeconfig with a cluster that has
+// another CA than the file ca, which need not exist yet. What a brink on this
+// machine wrote before its data was removed is replaced: one cluster of our name
+// on loopback. What is no kubeconfig is not looked at further.
+func CheckKubeconfig(path, ca string) error {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("looking at the kubeconfig: %w", err)
+	}
+	var has struct {
+		Clusters []struct {
+			Name    string
+			Cluster kubeconfigCluster
+		}
+	}
+	if yaml.Unmarshal(text, &has) != nil {
+		return nil
+	}
+	own, _ := os.ReadFile(ca)
+	for _, c := range has.Clusters {
+		isOurs := len(own) > 0 && bytes.Equal(c.Cluster.CA, own)
+		isOld := len(has.Clusters) == 1 && c.Name == contextName && c.Cluster.isLocal()
+		if !isOurs && !isOld {
+			return fmt.Errorf("%s holds another cluster, %s: name another file, kubectl merges several with KUBECONFIG=FILE:FILE", path, c.Name)
+		}
+	}
+	return nil
+}
+
+type kubeconfigCluster struct {
+	Server string `json:"server"`
+	CA     []byte `json:"certificate-authority-data"`
+}
+
+// isLocal tells a server on this machine's loopback.
+func (c kubeconfigCluster) isLocal() bool {
+	u, err := url.Parse(c.Server)
+	if err != nil {
+		return false
+	}
+	a, err := netip.ParseAddr(u.Hostname())
+	return err == nil && a.IsLoopback()
 }
 
 func isAsWanted(path string, data []byte, perm os.FileMode) bool {

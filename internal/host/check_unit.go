@@ -1,0 +1,62 @@
+package host
+
+import (
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strings"
+)
+
+// UnitCheck is the name of the check of the systemd unit that brink runs in.
+const UnitCheck = "systemd unit"
+
+// checkUnit looks at what systemd does to pods when it stops the service that
+// brink is. Their shims are children of brink and in its control group, which
+// systemd kills as a whole unless told otherwise. pid is that of a running brink,
+// or 0 for this process.
+func (m machine) checkUnit(pid int) Check {
+	if pid == 0 {
+		pid = os.Getpid()
+	}
+	unit := m.unitOf(pid)
+	if unit == "" {
+		return ok(UnitCheck, "brink is not a service of systemd here")
+	}
+	// Where systemctl is missing or cannot ask, nobody is to be worried.
+	out, err := m.run("", "systemctl", "show", "-p", "KillMode", unit)
+	mode, isMode := strings.CutPrefix(strings.TrimSpace(out), "KillMode=")
+	switch {
+	case err != nil || !isMode:
+		return ok(UnitCheck, "%s, of which nothing can be told", unit)
+	case slices.Contains([]string{"process", "none"}, mode):
+		return ok(UnitCheck, "%s leaves pods running when it stops", unit)
+	}
+	return warn(UnitCheck, "put KillMode=process and Delegate=yes into its [Service] section and run systemctl daemon-reload",
+		"%s has KillMode=%s, all pods end when it stops or restarts", unit, mode)
+}
+
+// unitOf is the system service that a process is part of. A process that was
+// only started by one, such as a shell by sshd, is in a scope.
+func (m machine) unitOf(pid int) string {
+	proc := fmt.Sprintf("proc/%d/", pid)
+	if !slices.ContainsFunc(strings.Split(m.read(proc+"environ"), "\x00"), isInvocation) {
+		return ""
+	}
+	for line := range strings.Lines(m.read(proc + "cgroup")) {
+		_, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
+		controllers, group, _ := strings.Cut(rest, ":")
+		if controllers != "" && controllers != "name=systemd" || strings.Contains(group, "/user@") {
+			continue
+		}
+		for ; len(group) > 1; group = path.Dir(group) {
+			if name := path.Base(group); strings.HasSuffix(name, ".service") {
+				return name
+			}
+		}
+	}
+	return ""
+}
+
+// isInvocation tells the variable that systemd sets for every service.
+func isInvocation(variable string) bool { return strings.HasPrefix(variable, "INVOCATION_ID=") }

@@ -1,0 +1,49 @@
+package nodeaddr
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"brink/internal/atomicfile"
+)
+
+// Remember writes down what Find found, for the next start. Nothing is written
+// when the file says it already.
+func Remember(file string, addrs []Address) error {
+	text, err := json.Marshal(addrs)
+	if err != nil {
+		return err
+	}
+	if has, err := os.ReadFile(file); err == nil && bytes.Equal(has, text) {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return fmt.Errorf("remembering the node's address: %w", err)
+	}
+	return atomicfile.Write(file, text, 0o600)
+}
+
+// remembered returns nothing where nothing can be read: the file only helps.
+func remembered(file string) []Address {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil
+	}
+	var out []Address
+	if json.Unmarshal(text, &out) != nil {
+		return nil
+	}
+	return out
+}
+
+func lastOf(addrs []Address, v4 bool) Address {
+	for _, a := range addrs {
+		if a.IP.IsValid() && a.IP.Is4() == v4 {
+			return a
+		}
+	}
+	return Address{}
+}

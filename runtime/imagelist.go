@@ -1,0 +1,61 @@
+package runtime
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+)
+
+// StoredImage is an image on this node.
+type StoredImage struct {
+	// Name is a reference with a tag or a digest. An image has as many names as
+	// it was given.
+	Name string `json:"name"`
+	// Digest is that of the manifest or index that Name stands for.
+	Digest string `json:"digest"`
+	// Size is how many bytes of it are in the content store, compressed.
+	Size int64 `json:"size"`
+	// Pinned images are not removed when the disk fills up.
+	Pinned bool `json:"pinned"`
+}
+
+// List returns the images that pods on this node can use without a pull, by
+// name. The names that containerd keeps for itself, sha256:..., are left out.
+func (a Archives) List(ctx context.Context) ([]StoredImage, error) {
+	client, err := containerd.New(a.Socket, containerd.WithDefaultNamespace(criNamespace))
+	if err != nil {
+		return nil, fmt.Errorf("connecting to containerd: %w", err)
+	}
+	defer client.Close()
+	ctx = namespaces.WithNamespace(ctx, criNamespace)
+	found, err := client.ListImages(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("listing images: %w", err)
+	}
+	out := []StoredImage{}
+	for _, image := range found {
+		if isConfigName(image.Name()) {
+			continue
+		}
+		size, err := image.Usage(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("measuring image %s: %w", image.Name(), err)
+		}
+		out = append(out, stored(image.Metadata(), size))
+	}
+	slices.SortFunc(out, func(a, b StoredImage) int { return strings.Compare(a.Name, b.Name) })
+	return out, nil
+}
+
+// isConfigName tells the name by which the CRI plugin finds an image by its id.
+func isConfigName(name string) bool { return strings.HasPrefix(name, "sha256:") }
+
+func stored(i images.Image, size int64) StoredImage {
+	isPinned := i.Labels["io.cri-containerd.pinned"] == "pinned" // from containerd's internal/cri/labels
+	return StoredImage{Name: i.Name, Digest: i.Target.Digest.String(), Size: size, Pinned: isPinned}
+}
