@@ -7,67 +7,68 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"brink/internal/testdisk"
 )
 
-// Updates of a few objects, as of nodes or leases: the file must stop growing.
+// Updates of a few objects, as of nodes: what nobody can ask for any more goes
+// by itself, and the file does not grow with what was written.
 func TestFileIsBounded(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
-	filled(t, cfg)
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer cancel()
-	store, err := openSQLite(ctx, &wg, cfg.Dir+"/"+databaseFile, newCondition(nil, ""))
+	testdisk.MountAt(t, cfg.Dir, "tmpfs", 0, "size=128m") // for speed: the bytes count
+	log := new(logBuffer)
+	cfg.Logger = log.logger()
+	store, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := store.Start(ctx); err != nil {
-		t.Fatal(err)
+	store.compactEvery = 20 * time.Millisecond
+	r := startStore(t, store, log)
+	first := mustCreate(t, r.durable, "/config", "kept")
+	const objects, updates, size = 5, 1600, 2000
+	var last [objects]int64
+	var wg sync.WaitGroup
+	for i := range objects {
+		wg.Go(func() { last[i] = updateOften(t, r.durable, fmt.Sprint("/node/", i), updates, size) })
 	}
-	if _, err := store.dialect.DB.Exec(`PRAGMA synchronous=OFF`); err != nil { // one of four connections: only speed
-		t.Fatal(err)
+	wg.Wait()
+	// Each row has its value and the one before.
+	if written := int64(objects * updates * size * 2); fileSize(t, cfg) > written/2 {
+		t.Errorf("%d bytes on disk after writing %d", fileSize(t, cfg), written)
 	}
-	c := compactor{store: store}
-	value := []byte(strings.Repeat("x", 2000))
-	revs := map[string]int64{}
-	var settled int64
-	const rounds = 12
-	for round := range rounds {
-		for i := range 500 {
-			key := fmt.Sprint("/node/", i%5)
-			if revs[key] == 0 {
-				revs[key], err = store.Create(ctx, key, value, 0)
-			} else {
-				revs[key], _, _, err = store.Update(ctx, key, value, revs[key], 0)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := c.tick(ctx); err != nil {
-			t.Fatal(err)
-		}
-		if round == rounds/2 {
-			settled = databaseSize(t, store, cfg)
+	eventually(t, "the first revision is compacted", func() bool {
+		return (<-r.durable.Watch(testContext(t), "/", clientv3.WithPrefix(), clientv3.WithRev(first))).CompactRevision > first
+	})
+	if got := values(t, r.durable, "/config"); got["/config"] != "kept" {
+		t.Errorf("what was never updated is %v", got)
+	}
+	for i, rev := range last {
+		resp, err := r.durable.Get(testContext(t), fmt.Sprint("/node/", i))
+		if err != nil || len(resp.Kvs) != 1 || resp.Kvs[0].ModRevision != rev {
+			t.Errorf("object %d: %v, %v; want revision %d", i, resp, err, rev)
 		}
 	}
-	if end := databaseSize(t, store, cfg); end > settled*5/4 {
-		t.Errorf("grew from %d to %d bytes", settled, end)
+	if n := log.count("level=WARN") + log.count("level=ERROR"); n != 0 {
+		t.Errorf("%d complaints", n)
 	}
-	if _, _, err := store.since(ctx, "", "", 1); err == nil {
-		t.Error("the first revision can still be read: nothing was compacted")
-	}
-	if _, n, err := store.Count(ctx, "/registry/configmaps/", "/registry/configmaps0", 0); n != 200 || err != nil {
-		t.Errorf("%d configmaps left, %v", n, err)
-	}
-	for key, rev := range revs {
-		if _, kv, err := store.Get(ctx, key, 0, false); err != nil || kv == nil || kv.ModRevision != rev {
-			t.Errorf("%s: %v, %v; want revision %d", key, kv, err, rev)
+}
+
+// updateOften returns the last revision of key.
+func updateOften(t *testing.T, c *clientv3.Client, key string, times, size int) int64 {
+	ctx, value := testContext(t), strings.Repeat("x", size)
+	rev, err := create(ctx, c, key, value)
+	for range times {
+		if err != nil {
+			t.Error(err)
+			return rev
 		}
+		rev, err = update(ctx, c, key, value, rev)
 	}
+	return rev
 }
 
 func fileSize(t *testing.T, cfg Config) int64 {
@@ -79,28 +80,6 @@ func fileSize(t *testing.T, cfg Config) int64 {
 		}
 	}
 	return sum
-}
-
-// databaseSize is without the log, which is as long as it ever had to be: on a
-// busy machine that is as long as a reader kept it from being written back.
-func databaseSize(t *testing.T, store *sqliteStore, cfg Config) int64 {
-	t.Helper()
-	log, err := os.Stat(cfg.Dir + "/" + databaseFile + "-wal")
-	if err != nil {
-		t.Fatal(err)
-	}
-	// Never written back it would have over 30 MB by now.
-	if log.Size() > 20<<20 {
-		t.Errorf("the log has %d bytes: it is not written back", log.Size())
-	}
-	if _, err := store.dialect.DB.Exec(`PRAGMA wal_checkpoint(TRUNCATE)`); err != nil {
-		t.Fatal(err)
-	}
-	info, err := os.Stat(cfg.Dir + "/" + databaseFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return info.Size()
 }
 
 // The last row may mark a deletion. If it went, revisions would run backwards

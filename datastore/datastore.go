@@ -45,6 +45,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
+	"time"
 
 	// The databases a user can choose with Endpoint. kine's endpoint package
 	// would link NATS and t4 as well.
@@ -149,6 +150,8 @@ type Store struct {
 	disk     *condition // writes to the database
 	snapshot *condition // writes of the volatile snapshot
 	leases   leaseCopy
+
+	compactEvery time.Duration // compactInterval but in tests
 }
 
 // New prepares the directories and checks the files. Nothing listens yet and
@@ -162,7 +165,7 @@ func New(cfg Config) (*Store, error) {
 		log = slog.Default()
 	}
 	log = log.With("component", "datastore")
-	s := &Store{cfg: cfg, log: log}
+	s := &Store{cfg: cfg, log: log, compactEvery: compactInterval}
 	s.engine, _ = cfg.engine()
 	s.disk = newCondition(log, s.database())
 	s.snapshot = newCondition(log, s.path(volatileFile))

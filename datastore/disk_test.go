@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -264,6 +265,91 @@ func TestFullDisk(t *testing.T) {
 	}
 	if got := values(t, start(t, cfg).durable, "/kept"); got["/kept"] != "after" {
 		t.Errorf("after a restart: %.20v", got)
+	}
+}
+
+// mountLoop mounts an ext4 image that turns read-only at an error, as a card
+// does that fails, and returns the file in /sys that makes one.
+func mountLoop(t *testing.T, image, dir string) (trigger string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("mounting needs root")
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("mount", "-o", "loop,errors=remount-ro", image, dir).CombinedOutput(); err != nil {
+		t.Skipf("cannot mount an image here: %v: %s", err, out)
+	}
+	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if fields := strings.Fields(line); fields[1] == dir {
+			return filepath.Join("/sys/fs/ext4", filepath.Base(fields[0]), "trigger_fs_error")
+		}
+	}
+	t.Fatalf("%s is not mounted", dir)
+	return ""
+}
+
+func makeImage(t *testing.T) string {
+	t.Helper()
+	image := filepath.Join(t.TempDir(), "image")
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	truncate(t, image, 32<<20)
+	if out, err := exec.Command("mkfs.ext4", "-q", "-F", image).CombinedOutput(); err != nil {
+		t.Skipf("cannot make a file system here: %v: %s", err, out)
+	}
+	return image
+}
+
+// A file system that turns read-only while the store runs takes no more writes;
+// what it has is read on and stays as it is.
+func TestDiskTurnsReadOnly(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	image, disk := makeImage(t), cfg.Dir
+	cfg.Dir = filepath.Join(disk, "db") // beside lost+found
+	trigger := mountLoop(t, image, disk)
+	r := start(t, cfg)
+	rev := mustCreate(t, r.durable, "/kept", "before")
+	if err := os.WriteFile(trigger, []byte("failing on purpose"), 0); err != nil {
+		t.Skipf("cannot make a file system fail here: %v", err)
+	}
+	before := contents(t, cfg.Dir)
+	for range 3 {
+		if _, err := create(testContext(t), r.durable, "/new", "x"); err == nil || err == errConflict {
+			t.Errorf("create on a read-only disk: %v", err)
+		}
+		if _, err := update(testContext(t), r.durable, "/kept", "x", rev); err == nil || err == errConflict {
+			t.Errorf("update on a read-only disk: %v", err)
+		}
+	}
+	if got := values(t, r.durable, "/kept"); got["/kept"] != "before" {
+		t.Errorf("read on a read-only disk: %v", got)
+	}
+	expectOneLine(t, r.Health(), r.database(), "cannot write", "check the disk")
+	if n := r.log.count("cannot write " + r.database()); n != 1 {
+		t.Errorf("told %d times, want once", n)
+	}
+	r.stop()
+	if after := contents(t, cfg.Dir); after[databaseFile] != before[databaseFile] || after[databaseFile+"-wal"] != before[databaseFile+"-wal"] {
+		t.Error("the database was touched")
+	}
+	_, err := New(cfg)
+	expectOneLine(t, err, cfg.Dir, "read-only")
+
+	// A child that another test has just forked may have our files open.
+	eventually(t, "the disk is not in use", func() bool { return syscall.Unmount(disk, 0) == nil })
+	mountLoop(t, image, disk)
+	r = start(t, cfg)
+	if got := values(t, r.durable, "/"); got["/kept"] != "before" || got["/new"] != "" {
+		t.Errorf("after a repair: %v", got)
 	}
 }
 

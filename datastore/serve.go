@@ -127,7 +127,7 @@ func (s *Store) runSQLite(ctx context.Context, ready func()) error {
 		if err := store.Start(dbCtx); err != nil {
 			return nil, nil, fmt.Errorf("starting database %s: %w", s.database(), err)
 		}
-		go store.maintain(dbCtx, compactInterval)
+		go store.maintain(dbCtx, s.compactEvery)
 		return &guarded{Backend: store.Backend}, store, nil
 	}, ready)
 	if err != nil || s.disk.health() != nil {
