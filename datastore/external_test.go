@@ -141,6 +141,10 @@ func TestPostgresBreaksOff(t *testing.T) {
 	if _, err := db.Exec(breakRow); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "there are new connections", func() bool {
+		_, err := c.Get(testContext(t), "/registry/health")
+		return err == nil
+	})
 	if list, err := c.Get(testContext(t), "/registry/pods/", clientv3.WithPrefix()); err == nil {
 		t.Errorf("a list of %d of 4 passes for all", len(list.Kvs))
 	}
