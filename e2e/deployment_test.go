@@ -111,6 +111,7 @@ spec:
     readinessProbe:
       httpGet: {path: /, port: 8080}
       periodSeconds: 1
+      timeoutSeconds: 10
 `
 
 // loadStats is what the load pod says of itself.
@@ -150,25 +151,47 @@ func TestRollingUpdateUnderLoad(t *testing.T) {
 	ns := sharedNamespace(t)
 	ns.apply(testdata(t, "web.yaml"))
 	ns.readyPods("app=web", 2)
+	ns.get("http://" + ns.serviceIP("web") + "/version") // the rules are there
 	ns.apply(loadPod)
 	ns.readyPod("load")
-	ns.answers("1")
+	before := ns.answers("1")
+	history := ns.recordPods("app=web")
 
 	ns.kubectl("set", "image", "deployment/web", "server="+server2)
 	ns.rolledOut("web")
 	during := ns.answers("2")
-	if during.Requests < 50 {
-		t.Errorf("the client made only %d requests: not a load", during.Requests)
+	if during.Requests-before.Requests < 50 {
+		t.Errorf("the client made only %d requests: not a load", during.Requests-before.Requests)
 	}
 	ns.versionsOf("app=web", "2")
 
 	ns.kubectl("rollout", "undo", "deployment/web")
 	ns.rolledOut("web")
 	ns.versionsOf("app=web", "1")
-	if s := ns.answers("1"); len(s.Failures) > 0 {
+	s := ns.answers("1")
+	if failures := s.Failures[len(before.Failures):]; len(failures) > 0 {
 		t.Errorf("%d of %d requests failed during update and rollback:\n%s",
-			len(s.Failures), s.Requests, strings.Join(s.Failures, "\n"))
+			len(failures), s.Requests-before.Requests, strings.Join(failures, "\n"))
 	}
+	history.neverFewerReady(ns, 2)
+}
+
+// neverFewerReady checks maxUnavailable 0: pods that go count no more.
+func (h *podHistory) neverFewerReady(ns *namespace, n int) {
+	ns.Helper()
+	least, seen := n, 0
+	h.replay(ns, func(_ podEvent, before map[string]*corev1.Pod) {
+		ready := 0
+		for _, pod := range before {
+			if podReady(pod) && pod.DeletionTimestamp == nil {
+				ready++
+			}
+		}
+		if seen++; seen > n { // the first events are the pods that were there
+			least = min(least, ready)
+		}
+	})
+	ns.mustEqual("the least number of ready pods", least, n)
 }
 
 func (ns *namespace) rolledOut(deployment string) {
@@ -221,18 +244,31 @@ func alive(pod *corev1.Pod) bool {
 	return pod.Status.Phase == corev1.PodRunning || pod.Status.Phase == corev1.PodPending
 }
 
+// canaryPatch is the new version whose pods are not ready by themselves as long
+// as the ConfigMap says so: time to pause the update in.
+const canaryPatch = `
+spec:
+  template:
+    spec:
+      containers:
+      - name: server
+        image: e2e.local/server:2
+        env: [{name: BEGIN_OFF, valueFrom: {configMapKeyRef: {name: canary, key: "off", optional: true}}}]
+`
+
 // TestPausedCanary stops an update after its first pod: both versions answer
 // until it is resumed.
 func TestPausedCanary(t *testing.T) {
 	ns := sharedNamespace(t)
 	ns.apply(testdata(t, "web.yaml"))
-	// Time to pause in: the second pod waits until the first was good for so long.
-	ns.kubectl("patch", "deployment", "web", "--patch", `{"spec":{"minReadySeconds":10}}`)
 	ns.readyPods("app=web", 2)
 
-	ns.kubectl("set", "image", "deployment/web", "server="+server2)
-	ns.eventually("one pod of the new version", func() error { return ns.canary(1) })
+	ns.kubectl("create", "configmap", "canary", "--from-literal=off=ready")
+	ns.kubectl("patch", "deployment", "web", "--patch", canaryPatch)
+	canary := ns.newPod()
 	ns.kubectl("rollout", "pause", "deployment/web")
+	ns.kubectl("delete", "configmap", "canary")
+	ns.turn(canary, "ready", "on")
 	ns.eventually("the canary's availability", func() error {
 		for _, rs := range ns.replicaSets("app=web") {
 			if templateImage(rs) == server2 && rs.Status.AvailableReplicas == 1 {
@@ -258,6 +294,21 @@ func TestPausedCanary(t *testing.T) {
 	ns.kubectl("rollout", "resume", "deployment/web")
 	ns.rolledOut("web")
 	ns.versionsOf("app=web", "2")
+}
+
+// newPod waits for the one pod of the new version to run.
+func (ns *namespace) newPod() *corev1.Pod {
+	ns.Helper()
+	ns.eventually("one pod of the new version", func() error { return ns.canary(1) })
+	for _, pod := range ns.pods("app=web") {
+		if pod.Spec.Containers[0].Image == server2 {
+			return ns.podThat(pod.Name, "runs", func(p *corev1.Pod) bool {
+				return p.Status.Phase == corev1.PodRunning && p.Status.PodIP != ""
+			})
+		}
+	}
+	ns.Fatal("the pod of the new version is gone")
+	return nil
 }
 
 // canary is nil when exactly n pods run the new version and both old ones are left.

@@ -6,6 +6,11 @@
 // what brink leaves behind after `brink uninstall` is whatever is left in those
 // places: that is asserted for every node of every test.
 //
+// Most nodes keep their data below their machine's directory and are told so. One
+// test installs brink as anybody would, with every path the default, on a machine
+// whose /var begins empty. Processes of such a machine are known by its mount
+// namespace and its cgroups alone: a brink of the host has the same paths.
+//
 // One node serves all scenarios that only need a cluster; each runs in a
 // Kubernetes namespace of its own, several at a time. Tests of a node's life and
 // of failures start machines of their own, one after another, before that.

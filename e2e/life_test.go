@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 )
 
 // watchedFor is how long a fresh node is watched: trials of these versions lost
@@ -81,8 +83,8 @@ func TestLife(t *testing.T) {
 	if err := n.start(); err != nil {
 		t.Fatal(err)
 	}
-	if got := <-notified; got != "READY=1" {
-		t.Errorf("systemd was told %q, want READY=1", got)
+	if got := <-notified; got != "READY=1 and the node was Ready" {
+		t.Errorf("systemd was told %s", got)
 	}
 	ns := newNamespace(t, n)
 	ns.apply(testdata(t, "web.yaml"))
@@ -100,6 +102,7 @@ func TestLife(t *testing.T) {
 		t.Fatal(err)
 	}
 	ns.livesOn(before, service)
+	n.mustBeSound(t)
 	victim := killWhileDown(t, before)
 	if err := n.start(); err != nil {
 		t.Fatal(err)
@@ -132,23 +135,38 @@ func TestLife(t *testing.T) {
 }
 
 // plantForeign puts things on the machine that are not brink's: they must be
-// there after uninstalling.
+// there after uninstalling. What is a process must live.
 func (n *node) plantForeign(t *testing.T) {
 	t.Helper()
+	cgroup := filepath.Join(cgroupFS, "memory", n.id+"-foreign")
+	if cgroup2() {
+		cgroup = filepath.Join(cgroupFS, n.id+"-foreign")
+	}
 	for _, argv := range [][]string{
 		{"nft", "add", "table", "inet", "e2e_foreign"},
 		{"ip", "link", "add", "e2e0", "type", "bridge"},
 		{"touch", "/var/lib/e2e-foreign"},
+		{"mkdir", cgroup},
+		{"mount", "-t", "tmpfs", "tmpfs", "/var/tmp"},
 	} {
 		if err := n.holder.run(argv...); err != nil {
 			t.Fatal(err)
 		}
 	}
-	n.foreign = []string{"nft table inet e2e_foreign", "link e2e0", "file " + n.dir + "/upper/var/lib/e2e-foreign"}
+	stranger := n.command(context.Background(), "sh", "-c", "echo $$ > "+cgroup+"/cgroup.procs; exec sleep 100000")
+	if err := stranger.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = stranger.Wait() }() // it is killed with the machine
+	n.foreign = []string{
+		"nft table inet e2e_foreign", "link e2e0", "file " + n.dir + "/upper/var/lib/e2e-foreign",
+		"cgroup " + cgroup, "mount /var/tmp", fmt.Sprintf("process %d: sleep 100000", stranger.Process.Pid),
+	}
 }
 
 // listenAsSystemd is the other end of NOTIFY_SOCKET. The channel gets the first
-// datagram, if there is one before the test's end.
+// datagram, if there is one before the test's end, and what the API server said
+// of the node at that moment.
 func (n *node) listenAsSystemd(t *testing.T) <-chan string {
 	t.Helper()
 	path := filepath.Join(n.dir, "notify")
@@ -167,9 +185,29 @@ func (n *node) listenAsSystemd(t *testing.T) <-chan string {
 			got <- err.Error()
 			return
 		}
-		got <- strings.TrimSpace(string(buf[:size]))
+		got <- strings.TrimSpace(string(buf[:size])) + " and the node was " + n.readiness()
 	}()
 	return got
+}
+
+// readiness asks the API server, with a client of its own.
+func (n *node) readiness() string {
+	config, err := n.restConfig()
+	if err != nil {
+		return err.Error()
+	}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err.Error()
+	}
+	obj, err := client.CoreV1().Nodes().Get(context.Background(), n.id, metav1.GetOptions{})
+	if err != nil {
+		return err.Error()
+	}
+	if c := readyCondition(obj); c.Status != corev1.ConditionTrue {
+		return fmt.Sprintf("not Ready: %s: %s", c.Reason, c.Message)
+	}
+	return "Ready"
 }
 
 func secondStartIsRefused(ns *namespace) {

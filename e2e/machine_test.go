@@ -132,29 +132,36 @@ type machine struct {
 	id     string
 	// dir is below /tmp: unix sockets allow paths of 107 bytes only.
 	dir string
-	// data is brink's data directory, below dir.
+	// data is brink's data directory: below dir, or the default.
 	data string
 	addr netip.Addr
-	// mounts are the mount points there were before brink ran.
-	mounts map[string]bool
+	// namespace is the mount namespace's name, such as mnt:[4026532281].
+	namespace string
+	// before is what there was before brink ran.
+	before snapshot
 }
 
-// overlaid are the system directories of which a machine has its own version.
-var overlaid = []string{"etc", "var", "usr", "opt"}
-
-// machineScript makes the mounts private and then shared again among
+// machineScript makes the mounts private and at its end shared again among
 // themselves, as systemd leaves them: pods may ask for mount propagation.
+// Directories in OVERLAID are the host's with the changes kept apart. Those in
+// FRESH are empty: overlayfs does not work on itself, so containerd's own place
+// must not be on one.
 const machineScript = `
 mount --make-rprivate /
-mount --make-rshared /
-for d in etc var usr opt; do
+for d in $OVERLAID; do
 	[ -d /$d ] || continue
 	mkdir -p $DIR/upper/$d $DIR/work/$d
 	mount -t overlay overlay -o lowerdir=/$d,upperdir=$DIR/upper/$d,workdir=$DIR/work/$d /$d
 done
-mkdir -p $DIR/log
+for d in $FRESH; do
+	mkdir -p $DIR/fresh/$d
+	mount --bind $DIR/fresh/$d /$d
+done
+mkdir -p $DIR/log /var/log /var/lib /var/tmp
 mount --bind $DIR/log /var/log
 mount -t tmpfs -o mode=755 tmpfs /run
+mkdir /run/mount # of mount(8), as on every booted machine
+mount --make-rshared /
 rm -f /etc/resolv.conf
 echo nameserver $ROUTER > /etc/resolv.conf
 echo 127.0.0.1 localhost $NAME > /etc/hosts
@@ -164,31 +171,65 @@ ip link set lo up
 echo ready
 exec cat`
 
-func newMachine() (_ *machine, err error) {
-	sw, err := sharedLAN()
-	if err != nil {
-		return nil, err
-	}
-	m := &machine{id: "brink-e2e-" + randomID()}
+// newMachine is a machine for a brink that keeps its data below the machine's
+// directory.
+func newMachine() (*machine, error) {
+	m := &machine{id: newID()}
 	m.dir = filepath.Join("/tmp", m.id)
 	m.data = filepath.Join(m.dir, "data")
+	return m, m.make("OVERLAID=etc var usr opt", "FRESH=")
+}
+
+// newDefaultMachine is a machine whose /var is its own, so that brink can be
+// installed there as anybody would, with its data where it is by default.
+func newDefaultMachine() (*machine, error) {
+	m := &machine{id: newID(), data: layout.DefaultData}
+	m.dir = filepath.Join("/tmp", m.id)
+	return m, m.make("OVERLAID=etc usr opt", "FRESH=var")
+}
+
+func newID() string { return "brink-e2e-" + randomID() }
+
+func (m *machine) isDefault() bool { return m.data == layout.DefaultData }
+
+// make builds what the machine's fields say; nothing is left when it fails.
+func (m *machine) make(directories ...string) error {
+	sw, err := sharedLAN()
+	if err != nil {
+		return err
+	}
 	if err := os.Mkdir(m.dir, 0o755); err != nil {
-		return nil, err
+		return err
 	}
 	if err := theJanitor.add(m); err != nil {
-		return nil, err
+		return err
 	}
-	env := []string{"DIR=" + m.dir, "NAME=" + m.id, "ROUTER=" + lanHost}
+	env := append(directories, "DIR="+m.dir, "NAME="+m.id, "ROUTER="+lanHost)
 	m.holder, err = newHolder("unshare --net --mount --uts -- sh -ec", machineScript, env)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("making machine %s: %w", m.id, err), m.destroy())
+		return errors.Join(fmt.Errorf("making machine %s: %w", m.id, err), m.destroy())
 	}
-	// Again, now with its mount namespace.
-	if err := errors.Join(theJanitor.add(m), m.connect(sw)); err != nil {
-		return nil, errors.Join(fmt.Errorf("connecting machine %s: %w", m.id, err), m.destroy())
+	if err := m.moveIn(sw); err != nil {
+		return errors.Join(fmt.Errorf("connecting machine %s: %w", m.id, err), m.destroy())
 	}
-	m.mounts, err = m.mountPoints()
-	return m, err
+	return nil
+}
+
+// moveIn completes a machine that has its namespaces. The mount namespace's name
+// is kept: it is what leads to the machine's processes, also when the holder has
+// ended.
+func (m *machine) moveIn(sw *lan) (err error) {
+	if m.namespace, err = os.Readlink(m.holder.proc("ns/mnt")); err != nil {
+		return err
+	}
+	if err := theJanitor.add(m); err != nil { // again, now with its namespace
+		return err
+	}
+	if err := m.connect(sw); err != nil {
+		return err
+	}
+	m.before, err = m.takeSnapshot()
+	return err
 }
 
 // connect gives the machine its address and the default route from which a
@@ -227,7 +268,10 @@ func (m *machine) command(ctx context.Context, argv ...string) *exec.Cmd {
 	cmd := m.holder.enter(ctx, argv...)
 	cmd.Env = []string{
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-		"HOME=" + m.dir, "TERM=xterm", "KUBECONFIG=" + m.kubeconfig(),
+		"HOME=" + m.dir, "TERM=xterm",
+	}
+	if !m.isDefault() {
+		cmd.Env = append(cmd.Env, "KUBECONFIG="+m.kubeconfig())
 	}
 	// Asked politely first: brink kubectl has terminals and connections to give back.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
@@ -235,7 +279,13 @@ func (m *machine) command(ctx context.Context, argv ...string) *exec.Cmd {
 	return cmd
 }
 
-func (m *machine) kubeconfig() string { return filepath.Join(m.dir, "kubeconfig") }
+// kubeconfig is the administrator's, as the tests find it.
+func (m *machine) kubeconfig() string {
+	if m.isDefault() {
+		return m.inside(filepath.Join(layout.ConfigDir, "brink.yaml"))
+	}
+	return filepath.Join(m.dir, "kubeconfig")
+}
 
 // result is what a finished command left.
 type result struct {

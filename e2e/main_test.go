@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -38,7 +39,7 @@ func runTests(m *testing.M) (code int, err error) {
 	if err := findHost(); err != nil {
 		return 1, err
 	}
-	dir, err := os.MkdirTemp("/tmp", "brink-e2e-images-")
+	dir, err := os.MkdirTemp("/tmp", "brink-e2e-")
 	if err != nil {
 		return 1, err
 	}
@@ -46,7 +47,8 @@ func runTests(m *testing.M) (code int, err error) {
 		return 1, errors.Join(err, os.RemoveAll(dir))
 	}
 	defer theJanitor.stop()
-	if err := makeImages(dir); err != nil {
+	defer keepSysctls()()
+	if err := errors.Join(placeBinary(dir), makeImages(dir)); err != nil {
 		return 1, err
 	}
 	if err := flag.Set("test.parallel", scenarios); err != nil {
@@ -54,6 +56,48 @@ func runTests(m *testing.M) (code int, err error) {
 	}
 	code = m.Run()
 	return code, closeShared()
+}
+
+// placeBinary gives the binary another name, below /tmp: machines have their own
+// /var and /opt and an empty /run, an ordinary user cannot look below /root, and
+// a build during the tests must not change what is tested.
+func placeBinary(dir string) error {
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return err
+	}
+	from := brinkBinary
+	brinkBinary = filepath.Join(dir, "brink")
+	if os.Link(from, brinkBinary) == nil {
+		return nil
+	}
+	// On another file system.
+	if out, err := exec.Command("cp", from, brinkBinary).CombinedOutput(); err != nil {
+		return fmt.Errorf("copying the binary: %w: %s", err, out)
+	}
+	return nil
+}
+
+// kubeletSysctls are what a kubelet sets on its host, and no namespace holds.
+var kubeletSysctls = []string{
+	"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops",
+	"kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes",
+}
+
+// keepSysctls returns what gives the host its settings back.
+func keepSysctls() (restore func()) {
+	before := map[string][]byte{}
+	for _, name := range kubeletSysctls {
+		if value, err := os.ReadFile("/proc/sys/" + name); err == nil {
+			before[name] = value
+		}
+	}
+	return func() {
+		for name, value := range before {
+			if err := os.WriteFile("/proc/sys/"+name, value, 0); err != nil {
+				fmt.Fprintln(os.Stderr, "e2e: giving the host its setting back:", err)
+			}
+		}
+	}
 }
 
 // findHost says in one line what the tests lack. They never skip: a test that
@@ -122,14 +166,17 @@ func startShared() {
 }
 
 // closeShared uninstalls the shared node after everything that ran on it, which
-// must leave as little as any other.
+// must leave as little as any other. Up to then it must have been Ready.
 func closeShared() error {
+	var err error
 	if shared.ready != nil {
 		shared.ready.stop()
+		if losses := shared.ready.losses(); len(losses) > 0 {
+			err = fmt.Errorf("the shared node was not Ready:\n%s", strings.Join(losses, "\n"))
+		}
 	}
-	var err error
 	if shared.node != nil && shared.node.starts > 0 {
-		err = shared.node.uninstall()
+		err = errors.Join(err, shared.node.uninstall())
 	}
 	if shared.node != nil {
 		err = errors.Join(err, shared.node.destroy())

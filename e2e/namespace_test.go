@@ -142,6 +142,21 @@ func (ns *namespace) background(args ...string) (*exec.Cmd, *output) {
 	return cmd, out
 }
 
+// ended waits for a command that was started; one that goes on is killed.
+func (ns *namespace) ended(cmd *exec.Cmd, out *output) error {
+	ns.Helper()
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(patience):
+		_ = cmd.Process.Kill()
+		ns.Fatalf("%s: did not end within %v\n%s", strings.Join(cmd.Args, " "), patience, out)
+		return nil
+	}
+}
+
 // apply applies a manifest; $NS, $NODE and $DIR in it are the namespace, the
 // node's name and the machine's directory.
 func (ns *namespace) apply(manifest string) {
@@ -328,6 +343,14 @@ func (ns *namespace) turn(pod *corev1.Pod, name, state string) {
 func (ns *namespace) logs(pod string, args ...string) string {
 	ns.Helper()
 	return strings.TrimSpace(ns.kubectl(append([]string{"logs", pod}, args...)...))
+}
+
+// contains is nil when text contains part.
+func contains(text, part string) error {
+	if !strings.Contains(text, part) {
+		return fmt.Errorf("%q is not in:\n%s", part, text)
+	}
+	return nil
 }
 
 // mustContain fails unless text contains all parts.

@@ -19,6 +19,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"brink/internal/layout"
 )
 
 // node is a machine with brink on it.
@@ -47,6 +49,20 @@ func newNode(config ...string) (*node, error) {
 	return n, errors.Join(n.writeConfig(), n.addImages())
 }
 
+// newDefaultNode prepares a machine for a brink of which only its name and the
+// place of its cgroups are set, since it shares its host with others.
+func newDefaultNode() (*node, error) {
+	m, err := newDefaultMachine()
+	if err != nil {
+		return nil, err
+	}
+	n := &node{machine: m, config: []string{"node-name: " + m.id, "kubelet-arg:", "  - cgroup-root=/" + m.id}}
+	if err := os.MkdirAll(m.inside(layout.ConfigDir), 0o755); err != nil {
+		return n, err
+	}
+	return n, n.writeConfig()
+}
+
 func newNodeOn(m *machine, config ...string) *node {
 	return &node{machine: m, config: append([]string{
 		"data-dir: " + m.data,
@@ -57,7 +73,29 @@ func newNodeOn(m *machine, config ...string) *node {
 	}, config...)}
 }
 
-func (n *node) configFile() string { return filepath.Join(n.dir, "config.yaml") }
+// configFile is the configuration file, as the tests find it.
+func (n *node) configFile() string {
+	if n.isDefault() {
+		return n.inside(filepath.Join(layout.ConfigDir, "config.yaml"))
+	}
+	return filepath.Join(n.dir, "config.yaml")
+}
+
+// flags are those that a command needs to know which node it is for: none on a
+// machine whose node is the default one.
+func (n *node) flags(names ...string) []string {
+	var out []string
+	for _, name := range names {
+		switch {
+		case n.isDefault():
+		case name == "config":
+			out = append(out, "--config", n.configFile())
+		case name == "data-dir":
+			out = append(out, "--data-dir", n.data)
+		}
+	}
+	return out
+}
 
 func (n *node) writeConfig() error {
 	return os.WriteFile(n.configFile(), []byte(strings.Join(n.config, "\n")+"\n"), 0o644)
@@ -73,6 +111,15 @@ func (n *node) addImages() error {
 	return os.Link(imageArchive, filepath.Join(dir, "e2e.tar"))
 }
 
+// importImages is addImages for a node that runs.
+func (n *node) importImages() error {
+	r, err := n.brink(append(append([]string{"images", "import"}, n.flags("data-dir")...), imageArchive)...)
+	if err == nil && r.code != 0 {
+		err = fmt.Errorf("brink images import: %v", r)
+	}
+	return err
+}
+
 // logFile is the output of a start, 1 being the first.
 func (n *node) logFile(stream string, start int) string {
 	return filepath.Join(n.dir, fmt.Sprintf("brink.%d.%s", start, stream))
@@ -81,7 +128,7 @@ func (n *node) logFile(stream string, start int) string {
 // launch starts `brink server` and does not wait for anything.
 func (n *node) launch() error {
 	n.starts++
-	n.cmd = n.command(context.Background(), brinkBinary, "server", "--config", n.configFile())
+	n.cmd = n.command(context.Background(), append([]string{brinkBinary, "server"}, n.flags("config")...)...)
 	n.cmd.Env = append(n.cmd.Env, n.env...)
 	// A terminal's ^C is for the tests, who then stop it in their own way.
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -256,7 +303,12 @@ func (n *node) uninstall() error {
 			return err
 		}
 	}
-	r, err := n.brink("uninstall", "--data-dir", n.data, "--yes")
+	return n.uninstallOnly()
+}
+
+// uninstallOnly is uninstall, which stops a brink that runs by itself.
+func (n *node) uninstallOnly() error {
+	r, err := n.brink(append([]string{"uninstall", "--yes"}, n.flags("data-dir")...)...)
 	if err != nil || r.code != 0 {
 		return fmt.Errorf("brink uninstall: %v %v", err, r)
 	}
@@ -288,10 +340,12 @@ func startNode(t *testing.T, config ...string) *node {
 func prepareNode(t *testing.T, config ...string) *node {
 	t.Helper()
 	n, err := newNode(config...)
+	if n != nil {
+		n.closeAfter(t)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.closeAfter(t)
 	return n
 }
 

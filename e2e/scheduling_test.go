@@ -69,7 +69,8 @@ func TestCustomScheduler(t *testing.T) {
 	ns.mustEqual("its phase", mine.Status.Phase, corev1.PodPending)
 	ns.mustEqual("its node", mine.Spec.NodeName, "")
 	ns.mustEqual("the number of its conditions", len(mine.Status.Conditions), 0)
-	ns.mustContain(ns.kubectl("describe", "pod", "mine"), "<none>")
+	described := lines(ns.kubectl("describe", "pod", "mine"))
+	ns.mustEqual("the end of its description", strings.Join(strings.Fields(described[len(described)-1]), " "), "Events: <none>")
 }
 
 const priorities = `

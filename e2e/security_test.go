@@ -6,13 +6,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 )
 
 // status is the HTTP status of a request from a network, with a token or none.
@@ -100,86 +93,6 @@ func TestServiceAccount(t *testing.T) {
 		}
 		return nil
 	})
-}
-
-// asKubelet is a client with the identity of a node's kubelet.
-func (ns *namespace) asKubelet(node string) kubernetes.Interface {
-	ns.Helper()
-	config, err := ns.node.restConfig()
-	if err != nil {
-		ns.Fatal(err)
-	}
-	config.Impersonate = rest.ImpersonationConfig{
-		UserName: "system:node:" + node, Groups: []string{"system:nodes", "system:authenticated"}}
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		ns.Fatal(err)
-	}
-	return client
-}
-
-const secrets = `
-apiVersion: v1
-kind: Secret
-metadata: {name: mounted}
----
-apiVersion: v1
-kind: Secret
-metadata: {name: other}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: holder}
-spec:
-  terminationGracePeriodSeconds: 1
-  volumes: [{name: secret, secret: {secretName: mounted}}]
-  containers:
-  - name: main
-    image: e2e.local/busybox:1
-    command: [sleep, "100000"]
-    volumeMounts: [{name: secret, mountPath: /secret}]
-`
-
-func TestKubeletIdentity(t *testing.T) {
-	ns := sharedNamespace(t)
-	ns.apply(secrets)
-	ns.readyPod("holder")
-	own, stranger := ns.asKubelet(ns.node.id), ns.asKubelet("stranger")
-	secret := func(client kubernetes.Interface, name string) error {
-		_, err := client.CoreV1().Secrets(ns.name).Get(t.Context(), name, metav1.GetOptions{})
-		return err
-	}
-	if err := secret(own, "mounted"); err != nil {
-		t.Errorf("a kubelet cannot read a secret of its own pod: %v", err)
-	}
-	label := []byte(`{"metadata":{"labels":{"e2e":"x"}}}`)
-	_, patchErr := stranger.CoreV1().Nodes().Patch(t.Context(), ns.node.id, types.StrategicMergePatchType, label, metav1.PatchOptions{})
-	zero := int64(0)
-	for what, err := range map[string]error{
-		"a kubelet reads a secret that no pod of it has": secret(own, "other"),
-		"a kubelet reads another node's secret":          secret(stranger, "mounted"),
-		"a kubelet labels another node":                  patchErr,
-		"a kubelet deletes another node's pod": stranger.CoreV1().Pods(ns.name).Delete(t.Context(), "holder",
-			metav1.DeleteOptions{GracePeriodSeconds: &zero}),
-	} {
-		if !apierrors.IsForbidden(err) {
-			t.Errorf("%s: %v, want it forbidden", what, err)
-		}
-	}
-	ns.mirrorPodRefused(own)
-}
-
-// mirrorPodRefused: NodeRestriction lets a kubelet make mirror pods only.
-func (ns *namespace) mirrorPodRefused(own kubernetes.Interface) {
-	ns.Helper()
-	_, err := own.CoreV1().Pods(ns.name).Create(ns.Context(), &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: "smuggled"},
-		Spec: corev1.PodSpec{NodeName: ns.node.id,
-			Containers: []corev1.Container{{Name: "main", Image: busybox1}}},
-	}, metav1.CreateOptions{})
-	if !apierrors.IsForbidden(err) {
-		ns.Errorf("a kubelet creates an ordinary pod: %v, want it forbidden", err)
-	}
 }
 
 // TestKubeletPort asks the kubelet from another machine.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -29,7 +30,7 @@ spec:
       containers:
       - name: server
         image: e2e.local/server:1
-        readinessProbe: {httpGet: {path: /check/ready, port: 8080}, periodSeconds: 1, failureThreshold: 1}
+        readinessProbe: {httpGet: {path: /check/ready, port: 8080}, periodSeconds: 1, timeoutSeconds: 10, failureThreshold: 1}
 ---
 apiVersion: v1
 kind: Service
@@ -229,8 +230,9 @@ func TestEndpointsFollowReadiness(t *testing.T) {
 	ns.turn(&pods[1], "ready", "off")
 	ns.endpointsAre("plain")
 	ns.eventually("connections to be refused", func() error {
-		if name, err := ns.node.netns().get(url); err == nil {
-			return errors.New("an answer from " + name)
+		name, err := ns.node.netns().get(url)
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			return fmt.Errorf("%q, %w", name, err)
 		}
 		return nil
 	})

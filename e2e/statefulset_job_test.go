@@ -41,6 +41,7 @@ spec:
           httpGet: {path: /check/ready, port: 8080}
           initialDelaySeconds: 2
           periodSeconds: 1
+          timeoutSeconds: 10
 `
 
 func TestStatefulSet(t *testing.T) {

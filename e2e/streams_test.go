@@ -99,7 +99,7 @@ func TestExecTerminal(t *testing.T) {
 	ns.eventually("its new size", func() error { return term.asks(t, "17 99") })
 
 	term.typeLine(t, "exit 3")
-	_ = cmd.Wait()
+	_ = ns.ended(cmd, term.out)
 	ns.mustEqual("the exit code", cmd.ProcessState.ExitCode(), 3)
 }
 
@@ -137,7 +137,7 @@ func TestLogs(t *testing.T) {
 	ns.exec("counter", "touch", "/work/go")
 	ns.eventually("a line written while following", func() error { return out.has("middle\n") })
 	ns.exec("counter", "touch", "/work/end")
-	if err := cmd.Wait(); err != nil {
+	if err := ns.ended(cmd, out); err != nil {
 		t.Errorf("logs -f did not end well with the container: %v", err)
 	}
 	ns.mustEqual("all that was followed", out.String(), "begin\nmiddle\nend\n")
@@ -206,7 +206,7 @@ func TestAttach(t *testing.T) {
 		t.Fatal(err)
 	}
 	ns.finishedPod("reader")
-	_ = cmd.Wait()
+	_ = ns.ended(cmd, out)
 	ns.mustEqual("the container's log", ns.logs("reader"), "got one\nend of input")
 }
 
@@ -228,7 +228,7 @@ func TestPortForward(t *testing.T) {
 			ns.mustContain(ns.get("http://127.0.0.1:"+local+"/hostname"), tc.want)
 		}
 		_ = cmd.Process.Signal(os.Interrupt)
-		_ = cmd.Wait()
+		_ = ns.ended(cmd, out)
 	}
 }
 

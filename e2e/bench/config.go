@@ -107,10 +107,6 @@ func (n *separateNode) writeFiles() error {
 // kubeletConfig is what brink's kubelet is given as well.
 func (n *separateNode) kubeletConfig() ([]byte, error) {
 	type object = map[string]any
-	driver := "cgroupfs"
-	if n.facts.SystemdCgroup() {
-		driver = "systemd"
-	}
 	return yaml.Marshal(object{
 		"apiVersion":               "kubelet.config.k8s.io/v1beta1",
 		"kind":                     "KubeletConfiguration",
@@ -120,10 +116,11 @@ func (n *separateNode) kubeletConfig() ([]byte, error) {
 		"tlsPrivateKeyFile":        n.tls.Key(pki.ServingKubelet),
 		"clusterDomain":            "cluster.local",
 		"clusterDNS":               []string{"10.43.0.10"},
-		"cgroupDriver":             driver,
-		"cgroupRoot":               "/" + n.id,
-		"failCgroupV1":             false,
-		"failSwapOn":               false,
+		// A machine's /run is empty, so brink sees no systemd there either.
+		"cgroupDriver": "cgroupfs",
+		"cgroupRoot":   "/" + n.id,
+		"failCgroupV1": false,
+		"failSwapOn":   false,
 	})
 }
 
@@ -146,11 +143,8 @@ use_internal_loopback = true
 
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
 runtime_type = 'io.containerd.runc.v2'
-
-[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
-SystemdCgroup = %t
 `, n.file("containerd"), n.tools.PauseImage(), !n.facts.Capabilities.Has(host.CapSysResource), !n.facts.AppArmor,
-		n.tools.Bin(), n.file("cni-conf"), n.facts.SystemdCgroup())
+		n.tools.Bin(), n.file("cni-conf"))
 }
 
 // cniConfig is brink's: bridge, host-local, portmap. The range is the first that
@@ -164,7 +158,7 @@ func (n *separateNode) cniConfig() string {
 }
 
 // clientCertificate makes what identifies a component to the API server, as PEM.
-func clientCertificate(dir pki.Dir, user string) (cert, keyPEM []byte, err error) {
+func clientCertificate(dir pki.Dir, user pkix.Name) (cert, keyPEM []byte, err error) {
 	ca, err := tls.LoadX509KeyPair(dir.ClientCA(), dir.Key(pki.ClientCA))
 	if err != nil {
 		return nil, nil, err
@@ -175,7 +169,7 @@ func clientCertificate(dir pki.Dir, user string) (cert, keyPEM []byte, err error
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()),
-		Subject:      pkix.Name{CommonName: user},
+		Subject:      user,
 		NotBefore:    time.Now().Add(-time.Minute),
 		NotAfter:     time.Now().Add(24 * time.Hour),
 		KeyUsage:     x509.KeyUsageDigitalSignature,

@@ -35,13 +35,22 @@ type machine struct {
 // nodeIP is the machine's address, on a cable whose other end is held by nobody.
 const nodeIP = "172.31.249.2"
 
+// machineScript gives the machine an empty /run and /var and the host's /etc
+// without a configuration of brink's. Its own directory, which is in /var, is
+// bound to where it was: what is measured writes on the host's file system and
+// not through an overlay.
 const machineScript = `
 mount --make-rprivate /
-mount --make-rshared /
-mkdir -p $DIR/log $DIR/cni /var/lib/cni
-mount --bind $DIR/log /var/log
-mount --bind $DIR/cni /var/lib/cni
+mkdir -p $DIR/etc $DIR/work $DIR/var/lib/cni $DIR/var/log $DIR/var/tmp/$ID
+mount -t overlay overlay -o lowerdir=/etc,upperdir=$DIR/etc,workdir=$DIR/work /etc
+rm -rf /etc/brink /etc/resolv.conf
+echo nameserver 172.31.249.1 > /etc/resolv.conf
+mount --bind $DIR /mnt
+mount --bind $DIR/var /var
+mount --bind /mnt $DIR
+umount /mnt
 mount -t tmpfs -o mode=755 tmpfs /run
+mount --make-rshared /
 echo $ID > /proc/sys/kernel/hostname
 ip link set lo up
 ip link add eth0 type veth peer name wire
@@ -260,6 +269,29 @@ func erase(id string) error {
 		}
 	}
 	return os.RemoveAll(dir)
+}
+
+// own are the machine's processes that are measured, whoever started them: all
+// in its mount namespace save its holder and the shims. Pods have namespaces of
+// their own.
+func (m *machine) own() []int {
+	namespace, err := os.Readlink(m.proc("ns/mnt"))
+	if err != nil {
+		return nil
+	}
+	shims := m.shims()
+	var out []int
+	entries, _ := os.ReadDir("/proc")
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == m.holder.Process.Pid || slices.Contains(shims, pid) {
+			continue
+		}
+		if there, err := os.Readlink(procFile(pid, "ns/mnt")); err == nil && there == namespace {
+			out = append(out, pid)
+		}
+	}
+	return out
 }
 
 // processes are those whose programs lie in the machine's directory or that run

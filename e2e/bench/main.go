@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -28,6 +29,7 @@ type settings struct {
 	brink, rival string
 	runs         int
 	settle, idle time.Duration
+	disk         time.Duration
 	output       string
 	profiles     string
 	only         string
@@ -60,7 +62,8 @@ func parse(args []string) (settings, error) {
 	fs.StringVar(&s.rival, "rival", ".build/rival", "`DIRECTORY` with the programs of the other side")
 	fs.IntVar(&s.runs, "runs", 3, "`NUMBER` of runs of each side; the table has their medians")
 	fs.DurationVar(&s.settle, "settle", 2*time.Minute, "`TIME` from the first pod to the look at memory")
-	fs.DurationVar(&s.idle, "idle", 2*time.Minute, "`TIME` after that over which CPU and disk writes are counted")
+	fs.DurationVar(&s.idle, "idle", 2*time.Minute, "`TIME` after that over which CPU is counted")
+	fs.DurationVar(&s.disk, "disk", 20*time.Minute, "`TIME` from then on over which disk writes are counted, in the first run of each side: longer than what brink keeps back before it writes")
 	fs.StringVar(&s.output, "o", "", "`FILE` to which the table is also written")
 	fs.StringVar(&s.profiles, "profiles", "", "`DIRECTORY` for heap and CPU profiles of the idle brink of the first run")
 	fs.StringVar(&s.only, "only", "", "`SIDE` to run alone: brink or separate")
@@ -70,6 +73,9 @@ func parse(args []string) (settings, error) {
 	}
 	if fs.NArg() > 0 || s.runs < 1 {
 		return s, fmt.Errorf("takes flags only, and at least one run")
+	}
+	if s.disk < s.idle {
+		return s, fmt.Errorf("-disk=%s: must not be shorter than -idle=%s, with which it begins", s.disk, s.idle)
 	}
 	if s.only != "" && s.only != brinkName && s.only != separateName {
 		return s, fmt.Errorf("-only=%s: must be %s or %s", s.only, brinkName, separateName)
@@ -112,14 +118,30 @@ func run(ctx context.Context, s settings) error {
 				continue
 			}
 			log := progress.With("run", fmt.Sprintf("%d/%d", i+1, s.runs), "side", side.name)
-			one, err := measure(ctx, log, s, side.newNode, i == 0)
-			if err != nil {
+			if err := r.add(ctx, log, side, i == 0); err != nil {
 				return fmt.Errorf("run %d of %s: %w", i+1, side.name, err)
 			}
-			r.samples[side.name] = append(r.samples[side.name], one)
 		}
 	}
 	return r.publish()
+}
+
+// add measures one run of a side. The other side is also asked to create objects
+// as durably as brink does.
+func (r *report) add(ctx context.Context, log *slog.Logger, side side, first bool) error {
+	one, err := measure(ctx, log, r.settings, side.newNode, first)
+	if err != nil {
+		return err
+	}
+	if side.name == separateName && r.settings.kineEndpoint == "" {
+		more, err := measureDurable(ctx, log.With("kine", "waits for the disk"), r.settings)
+		if err != nil {
+			return err
+		}
+		maps.Copy(one, more)
+	}
+	r.samples[side.name] = append(r.samples[side.name], one)
+	return nil
 }
 
 // publish prints the report and writes it to the file of -o.

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 )
 
@@ -24,13 +23,39 @@ type runOf struct {
 	settings settings
 	machine  *machine
 	node     node
-	profile  bool
+	first    bool      // of this side: with what is measured once
 	begun    time.Time // when the node was last started
 	sample   sample
 }
 
+type newNode func(settings, *machine) (node, error)
+
 // measure starts a node on a new machine, measures it and removes everything.
-func measure(ctx context.Context, log *slog.Logger, s settings, newNode func(settings, *machine) (node, error), profile bool) (_ sample, err error) {
+func measure(ctx context.Context, log *slog.Logger, s settings, newNode newNode, first bool) (sample, error) {
+	return onNewMachine(ctx, log, s, newNode, func(r *runOf) []func() error {
+		r.first = first
+		return []func() error{
+			r.prepare, r.start, r.startPod, r.unused, r.use, r.settle, r.idle, r.profiles, r.pods, r.api, r.second, r.size,
+		}
+	})
+}
+
+// durableEndpoint is kine's default with one difference: it waits for the disk
+// before it acknowledges, as brink does.
+const durableEndpoint = "sqlite://./db/state.db?_journal_mode=WAL&_busy_timeout=30000&_synchronous=FULL&_txlock=immediate&_stmt_cache_size=20&cache=shared"
+
+// measureDurable is a short run of the other side with durableEndpoint: creating
+// objects is all that it changes.
+func measureDurable(ctx context.Context, log *slog.Logger, s settings) (sample, error) {
+	s.kineEndpoint = durableEndpoint
+	all, err := onNewMachine(ctx, log, s, newSeparate, func(r *runOf) []func() error {
+		return []func() error{r.prepare, r.start, r.api}
+	})
+	return sample{"durable50": all["create50"], "durable99": all["create99"]}, err
+}
+
+// onNewMachine goes through steps with a node that is there for them only.
+func onNewMachine(ctx context.Context, log *slog.Logger, s settings, newNode newNode, steps func(*runOf) []func() error) (_ sample, err error) {
 	m, err := newMachine()
 	if err != nil {
 		return nil, err
@@ -40,27 +65,19 @@ func measure(ctx context.Context, log *slog.Logger, s settings, newNode func(set
 	if err != nil {
 		return nil, err
 	}
-	r := &runOf{ctx: ctx, log: log.With("machine", m.id), settings: s, machine: m, node: n, profile: profile, sample: sample{}}
-	err = r.measure()
+	r := &runOf{ctx: ctx, log: log.With("machine", m.id), settings: s, machine: m, node: n, sample: sample{}}
+	for _, step := range steps(r) {
+		if err = errors.Join(step(), ctx.Err()); err != nil {
+			break
+		}
+	}
 	if err != nil && ctx.Err() == nil {
 		err = fmt.Errorf("%w\n%s", err, n.logs())
 	}
 	return r.sample, errors.Join(err, n.stop())
 }
 
-func (r *runOf) measure() error {
-	for _, step := range []func() error{
-		r.first, r.startPod, r.settle, r.idle, r.profiles, r.pods, r.api, r.second, r.size,
-	} {
-		if err := step(); err != nil {
-			return err
-		}
-		if err := r.ctx.Err(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+func (r *runOf) prepare() error { return r.node.prepare(r.ctx) }
 
 // note keeps a figure and tells of it.
 func (r *runOf) note(key string, value float64) {
@@ -89,7 +106,7 @@ func (r *runOf) ready() (float64, error) {
 	return took.Seconds(), err
 }
 
-func (r *runOf) first() error {
+func (r *runOf) start() error {
 	took, err := r.ready()
 	r.note("ready", took)
 	return err
@@ -114,72 +131,10 @@ func (r *runOf) startPod() error {
 	return err
 }
 
-func (r *runOf) settle() error {
-	if err := r.sleep(r.settings.settle); err != nil {
-		return err
-	}
-	own, err := memoryOf(pidsOf(r.node.running()))
-	if err != nil {
-		return err
-	}
-	shims, err := memoryOf(r.machine.shims())
-	r.note("pss", float64(own.pss))
-	r.note("anon", float64(own.anon))
-	r.note("shims", float64(shims.pss))
-	return err
-}
-
-func (r *runOf) sleep(d time.Duration) error {
-	r.log.Info("idle", "for", d)
-	select {
-	case <-r.ctx.Done():
-		return r.ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
-}
-
-// idle counts what a node without work consumes, and what the rest of the host
-// does at the same time.
-func (r *runOf) idle() error {
-	pids := pidsOf(r.node.running())
-	begun := time.Now()
-	before, hostBefore, err := consumed(pids)
-	if err != nil {
-		return err
-	}
-	if err := r.sleep(r.settings.idle); err != nil {
-		return err
-	}
-	after, hostAfter, err := consumed(pids)
-	if err != nil {
-		return err
-	}
-	if now := pidsOf(r.node.running()); !slices.Equal(pids, now) {
-		return fmt.Errorf("a program ended by itself while idle: processes were %v, now %v", pids, now)
-	}
-	took := time.Since(begun)
-	own := after.cpu - before.cpu
-	r.note("cpu", own.Seconds()/took.Seconds())
-	r.note("disk", float64(after.written-before.written)/took.Hours())
-	// Ticks are rounded here and there: a silent host can come out below zero.
-	r.note("others", max(0, (hostAfter-hostBefore-own).Seconds()/took.Seconds()))
-	return nil
-}
-
-func consumed(pids []int) (own usage, all time.Duration, err error) {
-	own, err = usageOf(pids)
-	if err != nil {
-		return own, 0, err
-	}
-	all, err = hostCPU()
-	return own, all, err
-}
-
 // profiles asks the idle brink where its memory and its time are.
 func (r *runOf) profiles() error {
 	b, isBrink := r.node.(*brinkNode)
-	if !r.profile || !isBrink || r.settings.profiles == "" {
+	if !r.first || !isBrink || r.settings.profiles == "" {
 		return nil
 	}
 	if err := os.MkdirAll(r.settings.profiles, 0o755); err != nil {
@@ -247,6 +202,10 @@ func (r *runOf) api() error {
 	}
 	r.note("create50", create.percentile(50).Seconds())
 	r.note("create99", create.percentile(99).Seconds())
+	if _, isBrink := r.node.(*brinkNode); isBrink { // it always waits for the disk
+		r.note("durable50", create.percentile(50).Seconds())
+		r.note("durable99", create.percentile(99).Seconds())
+	}
 	r.note("list50", list.percentile(50).Seconds())
 	r.note("list99", list.percentile(99).Seconds())
 	return nil

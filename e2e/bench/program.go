@@ -35,7 +35,7 @@ const (
 func (p *program) start() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.wanted = true
+	p.wanted, p.restarts = true, 0
 	return p.startLocked()
 }
 
@@ -56,17 +56,18 @@ func (p *program) startLocked() error {
 		_ = cmd.Wait()
 		close(exited)
 		time.Sleep(restartAfter)
-		p.startAgain()
+		p.startAgain(exited)
 	}()
 	return nil
 }
 
-// startAgain starts a program that was not told to stop. One that cannot be
-// started is missed by whoever waits for the node.
-func (p *program) startAgain() {
+// startAgain starts a program that was not told to stop, nor stopped and started
+// since it ended. One that cannot be started is missed by whoever waits for the
+// node.
+func (p *program) startAgain(ended chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.wanted {
+	if p.wanted && p.exited == ended {
 		p.restarts++
 		_ = p.startLocked()
 	}

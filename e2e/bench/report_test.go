@@ -2,6 +2,7 @@ package main
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -85,6 +86,27 @@ func TestParseFields(t *testing.T) {
 	for name, want := range map[string]int64{"Pss": 2048, "Pss_Anon": 12, "write_bytes": 4096} {
 		if got[name] != want {
 			t.Errorf("%s is %d, want %d", name, got[name], want)
+		}
+	}
+}
+
+// TestUnsaved: a figure that leaves out what brink writes now and then must not
+// look like one.
+func TestUnsaved(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		sample sample
+		want   bool
+	}{
+		{sample{"disk": 1e6}, false},
+		{sample{"disk": 1e6, unsaved: 1}, true},
+	} {
+		r := report{samples: map[string][]sample{brinkName: {c.sample}}}
+		for i, row := range r.rows() {
+			marked := strings.Contains(row.Title, "not valid")
+			if want := c.want && metrics[i].key == "disk"; marked != want {
+				t.Errorf("with %v the row %q is marked: %t, want %t", c.sample, row.Title, marked, want)
+			}
 		}
 	}
 }

@@ -3,13 +3,16 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"brink/internal/host"
 	"brink/runtime/payload"
@@ -25,8 +28,8 @@ type separateNode struct {
 	tls      pki.Dir
 	tools    payload.Dir // runc, shim, CNI plugins, pause image
 	brink    string      // for its ctr
-	facts    host.Facts
-	endpoint string // of kine; empty is its default
+	facts    host.Facts  // of the host; its systemd is not in the machine
+	endpoint string      // of kine; empty is its default
 	programs []*program
 }
 
@@ -80,23 +83,23 @@ func (n *separateNode) certify() error {
 	if err != nil {
 		return err
 	}
-	for _, user := range []string{"kube-controller-manager", "kube-scheduler", "kube-proxy"} {
-		cert, key, err := clientCertificate(n.tls, "system:"+user)
+	for program, user := range map[string]pkix.Name{
+		"kube-controller-manager": {CommonName: "system:kube-controller-manager"},
+		"kube-scheduler":          {CommonName: "system:kube-scheduler"},
+		"kube-proxy":              {CommonName: "system:kube-proxy"},
+		"kubelet":                 {CommonName: "system:node:" + n.id, Organization: []string{"system:nodes"}},
+	} {
+		cert, key, err := clientCertificate(n.tls, user)
 		if err != nil {
-			return fmt.Errorf("making the certificate of %s: %w", user, err)
+			return fmt.Errorf("making the certificate of %s: %w", program, err)
 		}
-		if err := n.writeKubeconfig(user, cert, key); err != nil {
+		if err := n.writeKubeconfig(program, cert, key); err != nil {
 			return err
 		}
 	}
-	for file, leaf := range map[string]string{"kubelet": pki.ClientKubelet, "admin": pki.ClientAdmin} {
-		cert, certErr := os.ReadFile(n.tls.Cert(leaf))
-		key, keyErr := os.ReadFile(n.tls.Key(leaf))
-		if err := errors.Join(certErr, keyErr, n.writeKubeconfig(file, cert, key)); err != nil {
-			return err
-		}
-	}
-	return nil
+	cert, certErr := os.ReadFile(n.tls.Cert(pki.ClientAdmin))
+	key, keyErr := os.ReadFile(n.tls.Key(pki.ClientAdmin))
+	return errors.Join(certErr, keyErr, n.writeKubeconfig("admin", cert, key))
 }
 
 func (n *separateNode) file(name string) string { return filepath.Join(n.dir, name) }
@@ -111,6 +114,37 @@ func (n *separateNode) writeKubeconfig(user string, cert, key []byte) error {
 		return err
 	}
 	return pki.WriteKubeconfig(n.kubeconfigOf(user), apiURL, ca, cert, key, 0o600)
+}
+
+// prepare has containerd import the pause image, which brink brings itself: the
+// figures are of a node whose owner has installed everything.
+func (n *separateNode) prepare(ctx context.Context) error {
+	containerd := n.programs[slices.Index(rivalPrograms, "containerd")]
+	if err := containerd.start(); err != nil {
+		return err
+	}
+	err := n.await(ctx, criSocket)
+	if err == nil {
+		err = n.importImage(ctx, n.tools.PauseArchive())
+	}
+	return errors.Join(err, containerd.stop())
+}
+
+// await waits until somebody listens on a unix socket of the machine.
+func (n *separateNode) await(ctx context.Context, socket string) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		conn, err := net.Dial("unix", n.path(socket))
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for %s: %w", socket, err)
+		case <-time.After(retry):
+		}
+	}
 }
 
 func (n *separateNode) start() error {
@@ -149,14 +183,11 @@ func (n *separateNode) logs() string {
 	return out.String()
 }
 
-// importImage also brings the pause image, which brink has by then.
 func (n *separateNode) importImage(ctx context.Context, archive string) error {
-	for _, file := range []string{n.tools.PauseArchive(), archive} {
-		cmd := n.command(ctx, n.brink, "ctr", "images", "import", file)
-		cmd.Env = append(cmd.Env, "CONTAINERD_ADDRESS="+criSocket, "CONTAINERD_NAMESPACE=k8s.io")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("importing %s: %w: %s", file, err, bytes.TrimSpace(out))
-		}
+	cmd := n.command(ctx, n.brink, "ctr", "images", "import", archive)
+	cmd.Env = append(cmd.Env, "CONTAINERD_ADDRESS="+criSocket, "CONTAINERD_NAMESPACE=k8s.io")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("importing %s: %w: %s", archive, err, bytes.TrimSpace(out))
 	}
 	return nil
 }

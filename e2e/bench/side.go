@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"brink/internal/layout"
 )
@@ -18,11 +20,13 @@ const (
 
 // node is a running node of one of the two sides.
 type node interface {
+	// prepare does what is not measured, before the first start.
+	prepare(ctx context.Context) error
 	// start executes its programs, all at once, and waits for nothing.
 	start() error
 	// stop ends them in order and leaves pods running.
 	stop() error
-	// running are its programs, shims and pods not among them.
+	// running are its programs.
 	running() []*program
 	// size is that of all files that the node consists of, in bytes.
 	size() (int64, error)
@@ -34,11 +38,13 @@ type node interface {
 	logs() string
 }
 
-// sides are what is compared, in the order of the table's columns.
-var sides = []struct {
+type side struct {
 	name, title string
 	newNode     func(settings, *machine) (node, error)
-}{
+}
+
+// sides are what is compared, in the order of the table's columns.
+var sides = []side{
 	{brinkName, "brink", newBrink},
 	{separateName, "separate processes", newSeparate},
 }
@@ -91,6 +97,21 @@ func (b *brinkNode) logs() string       { return b.logTail("brink") }
 
 // statusSocket is where profiles are served.
 func (b *brinkNode) statusSocket() string { return b.path(layout.New(b.data()).StatusSocket()) }
+
+// prepare does nothing: brink brings all that a sandbox needs at its start.
+func (b *brinkNode) prepare(context.Context) error { return nil }
+
+// saved is when leases and events were last written to the disk.
+func (b *brinkNode) saved() (time.Time, error) {
+	info, err := os.Stat(filepath.Join(layout.New(b.data()).DB(), "volatile.snapshot"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return time.Time{}, nil
+	}
+	if err != nil {
+		return time.Time{}, err
+	}
+	return info.ModTime(), nil
+}
 
 func (b *brinkNode) start() error        { return b.server.start() }
 func (b *brinkNode) stop() error         { return b.server.stop() }

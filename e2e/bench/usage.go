@@ -1,11 +1,14 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -14,9 +17,13 @@ import (
 // never given back under pressure. Bytes.
 type memory struct{ pss, anon int64 }
 
+// memoryOf leaves out processes that have ended meanwhile.
 func memoryOf(pids []int) (sum memory, err error) {
 	for _, pid := range pids {
 		fields, err := readFields(pid, "smaps_rollup")
+		if hasEnded(err) {
+			continue
+		}
 		if err != nil {
 			return sum, err
 		}
@@ -32,9 +39,14 @@ type usage struct {
 	written int64 // bytes that went or will go to a disk
 }
 
+// usageOf leaves out processes that have ended meanwhile: their parents have
+// their share.
 func usageOf(pids []int) (sum usage, err error) {
 	for _, pid := range pids {
 		text, err := os.ReadFile(procFile(pid, "stat"))
+		if hasEnded(err) {
+			continue
+		}
 		if err != nil {
 			return sum, err
 		}
@@ -43,6 +55,9 @@ func usageOf(pids []int) (sum usage, err error) {
 			return sum, err
 		}
 		fields, err := readFields(pid, "io")
+		if hasEnded(err) {
+			continue
+		}
 		if err != nil {
 			return sum, err
 		}
@@ -50,6 +65,11 @@ func usageOf(pids []int) (sum usage, err error) {
 		sum.written += fields["write_bytes"] - fields["cancelled_write_bytes"]
 	}
 	return sum, nil
+}
+
+// hasEnded tells an error of /proc about a process that is gone or not reaped.
+func hasEnded(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) || errors.Is(err, syscall.EINVAL)
 }
 
 // tick is the unit of CPU times in /proc, the same on every Linux that Go knows.

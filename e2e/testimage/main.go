@@ -60,10 +60,11 @@ func serve(ctx context.Context) error {
 }
 
 // newServer has two kinds of paths: those that tell who answered, and switches
-// (/set/NAME/off, /check/NAME) that probes look at and tests turn.
+// (/set/NAME/off, /check/NAME) that probes look at and tests turn. The one that
+// the environment variable BEGIN_OFF names begins off.
 func newServer() http.Handler {
 	var mu sync.Mutex
-	off := map[string]bool{}
+	off := map[string]bool{os.Getenv("BEGIN_OFF"): true}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/hostname", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, hostname()) })
 	mux.HandleFunc("/version", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, version()) })

@@ -1,0 +1,228 @@
+package e2e
+
+import (
+	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+
+	"brink/server/pki"
+)
+
+// asKubelet is a client with a certificate such as a node's kubelet has, made by
+// the cluster's own authority.
+func (ns *namespace) asKubelet(node string) kubernetes.Interface {
+	ns.Helper()
+	config, err := ns.node.restConfig()
+	if err != nil {
+		ns.Fatal(err)
+	}
+	config.CertData, config.KeyData, err = ns.node.clientCertificate(
+		pkix.Name{CommonName: "system:node:" + node, Organization: []string{"system:nodes"}})
+	if err != nil {
+		ns.Fatal(err)
+	}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		ns.Fatal(err)
+	}
+	return client
+}
+
+// clientCertificate makes a certificate for a user and its key, both PEM.
+func (n *node) clientCertificate(user pkix.Name) (cert, key []byte, err error) {
+	ca, err := tls.LoadX509KeyPair(n.tls().ClientCA(), n.tls().Key(pki.ClientCA))
+	if err != nil {
+		return nil, nil, err
+	}
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	certDER, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: user,
+		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}, ca.Leaf, private.Public(), ca.PrivateKey)
+	if err != nil {
+		return nil, nil, err
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(private)
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certDER}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), err
+}
+
+const secrets = `
+apiVersion: v1
+kind: Secret
+metadata: {name: mounted}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: other}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: holder}
+spec:
+  terminationGracePeriodSeconds: 1
+  volumes: [{name: secret, secret: {secretName: mounted}}]
+  containers:
+  - name: main
+    image: e2e.local/busybox:1
+    command: [sleep, "100000"]
+    volumeMounts: [{name: secret, mountPath: /secret}]
+`
+
+func TestKubeletIdentity(t *testing.T) {
+	ns := sharedNamespace(t)
+	ns.apply(secrets)
+	ns.readyPod("holder")
+	own, stranger := ns.asKubelet(ns.node.id), ns.asKubelet("stranger")
+	secret := func(client kubernetes.Interface, name string) error {
+		_, err := client.CoreV1().Secrets(ns.name).Get(t.Context(), name, metav1.GetOptions{})
+		return err
+	}
+	if err := secret(own, "mounted"); err != nil {
+		t.Errorf("a kubelet cannot read a secret of its own pod: %v", err)
+	}
+	label := []byte(`{"metadata":{"labels":{"e2e":"x"}}}`)
+	_, patchErr := stranger.CoreV1().Nodes().Patch(t.Context(), ns.node.id, types.StrategicMergePatchType, label, metav1.PatchOptions{})
+	zero := int64(0)
+	for what, err := range map[string]error{
+		"a kubelet reads a secret that no pod of it has": secret(own, "other"),
+		"a kubelet reads another node's secret":          secret(stranger, "mounted"),
+		"a kubelet labels another node":                  patchErr,
+		"a kubelet deletes another node's pod": stranger.CoreV1().Pods(ns.name).Delete(t.Context(), "holder",
+			metav1.DeleteOptions{GracePeriodSeconds: &zero}),
+	} {
+		if !apierrors.IsForbidden(err) {
+			t.Errorf("%s: %v, want it forbidden", what, err)
+		}
+	}
+	ns.mirrorPodRefused(own)
+}
+
+// mirrorPodRefused: NodeRestriction lets a kubelet make mirror pods only.
+func (ns *namespace) mirrorPodRefused(own kubernetes.Interface) {
+	ns.Helper()
+	_, err := own.CoreV1().Pods(ns.name).Create(ns.Context(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "smuggled"},
+		Spec: corev1.PodSpec{NodeName: ns.node.id,
+			Containers: []corev1.Container{{Name: "main", Image: busybox1}}},
+	}, metav1.CreateOptions{})
+	if !apierrors.IsForbidden(err) {
+		ns.Errorf("a kubelet creates an ordinary pod: %v, want it forbidden", err)
+	}
+}
+
+const auditPolicy = `
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules: [{level: Metadata}]
+`
+
+// audited is a request as the API server's audit log has it.
+type audited struct {
+	Verb string
+	User struct {
+		Username string
+		Groups   []string
+	}
+	ImpersonatedUser any
+	ObjectRef        struct{ Resource, Namespace, Name, Subresource string }
+	ResponseStatus   struct{ Code int }
+}
+
+// TestAuditedIdentities turns the audit log on, by a flag that is passed through,
+// and looks who asks for what: nobody has another one's rights because all are
+// one process.
+func TestAuditedIdentities(t *testing.T) {
+	n, err := newNode()
+	if n != nil {
+		n.closeAfter(t)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy, log := filepath.Join(n.dir, "policy.yaml"), filepath.Join(n.dir, "audit.log")
+	n.config = append(n.config, "kube-apiserver-arg:", "  - audit-policy-file="+policy, "  - audit-log-path="+log)
+	if err := os.WriteFile(policy, []byte(auditPolicy), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.writeConfig(); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.start(); err != nil {
+		t.Fatal(err)
+	}
+	ns := newNamespace(t, n)
+	ns.apply(testdata(t, "web.yaml"))
+	ns.readyPods("app=web", 2)
+	account := func(name string) string { return "system:serviceaccount:kube-system:" + name }
+	for _, want := range []struct{ verb, resource, namespace, user string }{
+		{"create", "nodes", "", "system:node:" + n.id},
+		{"patch", "nodes/status", "", "system:node:" + n.id},
+		{"update", "leases", "kube-node-lease", "system:node:" + n.id},
+		{"patch", "pods/status", ns.name, "system:node:" + n.id},
+		{"create", "pods/binding", ns.name, "system:kube-scheduler"},
+		{"create", "replicasets", ns.name, account("deployment-controller")},
+		{"create", "pods", ns.name, account("replicaset-controller")},
+		{"create", "endpointslices", ns.name, account("endpointslice-controller")},
+		{"watch", "endpointslices", "", "system:kube-proxy"},
+		{"create", "deployments", ns.name, "system:admin"},
+	} {
+		what := fmt.Sprintf("%s of %s by %s in the audit log", want.verb, want.resource, want.user)
+		ns.eventually(what, func() error { return asks(log, want.verb, want.resource, want.namespace, want.user) })
+	}
+}
+
+// asks is nil when the user, and nobody else, has made such a request with
+// success.
+func asks(log, verb, resource, namespace, user string) error {
+	f, err := os.Open(log)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	var has bool
+	for in := json.NewDecoder(bufio.NewReader(f)); ; {
+		var r audited
+		if in.Decode(&r) != nil { // the end, or a line that is being written
+			break
+		}
+		asked := r.ObjectRef.Resource
+		if r.ObjectRef.Subresource != "" {
+			asked += "/" + r.ObjectRef.Subresource
+		}
+		if r.Verb != verb || asked != resource || r.ObjectRef.Namespace != namespace || r.ResponseStatus.Code >= 300 {
+			continue
+		}
+		has = has || r.User.Username == user
+		if verb != "watch" && (r.User.Username != user || r.ImpersonatedUser != nil) {
+			return fmt.Errorf("%s did so too, as %v", r.User.Username, r.ImpersonatedUser)
+		}
+	}
+	if !has {
+		return fmt.Errorf("there is no such request")
+	}
+	return nil
+}
