@@ -113,7 +113,6 @@ func TestLeavesVerify(t *testing.T) {
 		{"client-admin", "client-ca", "CN=system:admin,O=system:masters", client, server, ""},
 		{"client-kube-apiserver", "client-ca", "CN=kube-apiserver-kubelet-client", client, server, ""},
 		{"client-auth-proxy", "request-header-ca", "CN=system:auth-proxy", client, server, ""},
-		{"client-kubelet", "client-ca", "CN=system:node:edge-1,O=system:nodes", client, server, ""},
 	} {
 		t.Run(tt.leaf, func(t *testing.T) {
 			t.Parallel()
@@ -200,7 +199,7 @@ func TestEnsureAgain(t *testing.T) {
 	t.Parallel()
 	day := 24 * time.Hour
 	allLeaves := []string{"client-admin.crt", "client-auth-proxy.crt", "client-kube-apiserver.crt",
-		"client-kubelet.crt", "serving-kube-apiserver.crt", "serving-kubelet.crt"}
+		"serving-kube-apiserver.crt", "serving-kubelet.crt"}
 	remove := func(names ...string) func(*testing.T, Dir) {
 		return func(t *testing.T, d Dir) {
 			for _, name := range names {
@@ -236,7 +235,7 @@ func TestEnsureAgain(t *testing.T) {
 		{name: "another node address", change: func(c *Config) { c.NodeIPs = []netip.Addr{netip.MustParseAddr("192.0.2.8")} },
 			want: []string{"serving-kube-apiserver.crt", "serving-kubelet.crt"}},
 		{name: "another node name", change: func(c *Config) { c.NodeName = "edge-2" },
-			want: []string{"client-kubelet.crt", "serving-kube-apiserver.crt", "serving-kubelet.crt"}},
+			want: []string{"serving-kube-apiserver.crt", "serving-kubelet.crt"}},
 		{name: "leaf certificate missing", damage: remove("client-admin.crt"), want: []string{"client-admin.crt"}},
 		{name: "leaf key missing", damage: remove("client-admin.key"), want: []string{"client-admin.crt", "client-admin.key"}},
 		{name: "leaf certificate empty", damage: put("client-admin.crt", ""), want: []string{"client-admin.crt"}},

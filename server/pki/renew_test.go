@@ -48,7 +48,7 @@ func TestRenewInPlace(t *testing.T) {
 		}
 	}
 	wantChanged(t, before, contents(t, cfg.Dir), "client-admin.crt", "client-auth-proxy.crt", "client-kube-apiserver.crt",
-		"client-kubelet.crt", "serving-kube-apiserver.crt", "serving-kubelet.crt")
+		"serving-kube-apiserver.crt", "serving-kubelet.crt")
 }
 
 // TestRenewAfterClockJump is a board whose time is synchronized, months ahead,

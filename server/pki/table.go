@@ -21,7 +21,6 @@ const (
 	ClientAdmin      = "client-admin"
 	ClientAPIServer  = "client-kube-apiserver"
 	ClientAuthProxy  = "client-auth-proxy"
-	ClientKubelet    = "client-kubelet"
 )
 
 // User names that certificates assert and others must know.
@@ -50,14 +49,13 @@ var leaves = []leafSpec{
 	{ClientAdmin, ClientCA, user("system:admin", "system:masters"), x509.ExtKeyUsageClientAuth, nil},
 	{ClientAPIServer, ClientCA, user(KubeletClientUser), x509.ExtKeyUsageClientAuth, nil},
 	{ClientAuthProxy, RequestHeaderCA, user(AuthProxyUser), x509.ExtKeyUsageClientAuth, nil},
-	{ClientKubelet, ClientCA, node, x509.ExtKeyUsageClientAuth, nil},
 }
 
 func user(name string, groups ...string) func(Config) pkix.Name {
 	return func(Config) pkix.Name { return pkix.Name{CommonName: name, Organization: groups} }
 }
 
-// node is the identity that the Node authorizer and NodeRestriction know.
+// node is the name that the kubelet-serving signer would demand.
 func node(c Config) pkix.Name {
 	return pkix.Name{CommonName: "system:node:" + c.NodeName, Organization: []string{"system:nodes"}}
 }
