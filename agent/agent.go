@@ -58,7 +58,7 @@ type Agent struct {
 	started time.Time
 	health  atomic.Pointer[string] // why the node is not ready, nil when it is
 	kubelet lifecycle.Component
-	proxy   lifecycle.Component
+	proxy   *proxy.Proxy
 }
 
 // New checks all settings; nothing is started and nothing is written.
@@ -107,7 +107,7 @@ func New(cfg Config) (*Agent, error) {
 
 // Components returns the node's parts in start order.
 func (a *Agent) Components() []lifecycle.Component {
-	kubelet, proxy := a.kubelet, a.proxy
+	kubelet, proxy := a.kubelet, a.proxy.Component()
 	kubelet.Run = a.afterAPI(kubelet.Run)
 	proxy.Needs = []string{"kubelet"}
 	return []lifecycle.Component{
@@ -243,11 +243,12 @@ func (a *Agent) runNode(ctx context.Context, ready func()) error {
 	return nil
 }
 
-// Health is nil while the node is Ready for the API server, and says why it is
-// not once it has been.
+// Health is nil while the node is Ready for the API server and its Services are
+// served, and says what is not once it has been, or once it has failed.
 func (a *Agent) Health() error {
+	var ready error
 	if reason := a.health.Load(); reason != nil {
-		return fmt.Errorf("node %s is not ready: %s", a.cfg.NodeName, *reason)
+		ready = fmt.Errorf("node %s is not ready: %s", a.cfg.NodeName, *reason)
 	}
-	return nil
+	return errors.Join(ready, a.proxy.Health())
 }
