@@ -58,7 +58,7 @@ type Agent struct {
 	started time.Time
 	health  atomic.Pointer[string] // why the node is not ready, nil when it is
 	kubelet lifecycle.Component
-	proxy   lifecycle.Component
+	proxy   *proxy.Proxy
 }
 
 // New checks all settings; nothing is started and nothing is written.
@@ -86,7 +86,7 @@ func New(cfg Config) (*Agent, error) {
 		ServingKey:     cfg.ServingKey,
 		ClientCA:       cfg.ClientCA,
 		SystemdCgroups: cfg.Host.SystemdCgroup(),
-		ResolvConf:     resolvConf(),
+		ResolvConf:     resolvConf(hostResolv, systemdResolv),
 		Args:           cfg.KubeletArgs,
 	})
 	if err != nil {
@@ -107,7 +107,7 @@ func New(cfg Config) (*Agent, error) {
 
 // Components returns the node's parts in start order.
 func (a *Agent) Components() []lifecycle.Component {
-	kubelet, proxy := a.kubelet, a.proxy
+	kubelet, proxy := a.kubelet, a.proxy.Component()
 	kubelet.Run = a.afterAPI(kubelet.Run)
 	proxy.Needs = []string{"kubelet"}
 	return []lifecycle.Component{
@@ -224,30 +224,40 @@ func (a *Agent) runNode(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
-	isReady := func(n *corev1.Node) bool { return kubelet.IsReady(n, a.started) }
-	for ctx.Err() == nil {
-		if _, err := kubelet.WaitNode(ctx, client, a.cfg.NodeName, isReady); err != nil {
-			break
-		}
-		a.health.Store(nil)
-		ready()
-		isNot := func(n *corev1.Node) bool { return kubelet.NotReadyReason(n) != "" }
-		node, err := kubelet.WaitNode(ctx, client, a.cfg.NodeName, isNot)
-		if err != nil {
-			break
-		}
-		reason := kubelet.NotReadyReason(node)
-		slog.Warn("the node is not ready any more", "component", "node", "reason", reason)
-		a.health.Store(&reason)
-	}
+	a.followNode(ctx, client, ready)
 	return nil
 }
 
-// Health is nil while the node is Ready for the API server, and says why it is
-// not once it has been.
-func (a *Agent) Health() error {
-	if reason := a.health.Load(); reason != nil {
-		return fmt.Errorf("node %s is not ready: %s", a.cfg.NodeName, *reason)
+// followNode keeps what Health says until ctx is done.
+func (a *Agent) followNode(ctx context.Context, client kubernetes.Interface, ready func()) {
+	wasReady := false
+	_ = kubelet.WatchNode(ctx, client, a.cfg.NodeName, func(node *corev1.Node) bool {
+		reason := kubelet.NotReadyReason(node)
+		switch {
+		case node != nil && kubelet.IsReady(node, a.started):
+			wasReady = true
+			a.health.Store(nil)
+			ready()
+		case wasReady && reason != "":
+			a.notReady(reason)
+		}
+		return false
+	})
+}
+
+// notReady logs a reason once, also where the node's status comes again and again.
+func (a *Agent) notReady(reason string) {
+	if last := a.health.Swap(&reason); last == nil || *last != reason {
+		slog.Warn("the node is not ready any more", "component", "node", "reason", reason)
 	}
-	return nil
+}
+
+// Health is nil while the node is Ready for the API server and its Services are
+// served, and says what is not once it has been, or once it has failed.
+func (a *Agent) Health() error {
+	var ready error
+	if reason := a.health.Load(); reason != nil {
+		ready = fmt.Errorf("node %s is not ready: %s", a.cfg.NodeName, *reason)
+	}
+	return errors.Join(ready, a.proxy.Health())
 }

@@ -1,6 +1,9 @@
 package agent
 
-import "testing"
+import (
+	"path/filepath"
+	"testing"
+)
 
 func TestHasReachableServer(t *testing.T) {
 	t.Parallel()
@@ -26,6 +29,28 @@ func TestHasReachableServer(t *testing.T) {
 	for _, tt := range tests {
 		if got := hasReachableServer(tt.text); got != tt.want {
 			t.Errorf("%s: got %t", tt.name, got)
+		}
+	}
+}
+
+func TestResolvConf(t *testing.T) {
+	t.Parallel()
+	const stub, real = "nameserver 127.0.0.53\n", "nameserver 192.0.2.53\n"
+	tests := []struct {
+		name  string
+		files map[string]string
+		want  string
+	}{
+		{"a real server", map[string]string{"host": real, "resolved": real}, "host"},
+		{"systemd-resolved's stub", map[string]string{"host": stub, "resolved": real}, "resolved"},
+		{"systemd-resolved before the network", map[string]string{"host": stub, "resolved": "# none yet\n"}, "resolved"},
+		{"another stub", map[string]string{"host": stub}, "host"},
+		{"no file", nil, "host"},
+	}
+	for _, tt := range tests {
+		dir := tree(t, tt.files)
+		if got := resolvConf(filepath.Join(dir, "host"), filepath.Join(dir, "resolved")); got != filepath.Join(dir, tt.want) {
+			t.Errorf("%s: got %s, want %s", tt.name, got, tt.want)
 		}
 	}
 }

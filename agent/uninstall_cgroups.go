@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -18,20 +17,48 @@ import (
 // processes have ended.
 const cgroupLimit = 5 * time.Second
 
-// removeCgroups removes our pods' groups and those that were written down as
-// ours. A group with processes stays: ours have ended.
+// removeCgroups removes our pods' groups, then those that were written down as
+// ours. These may have become others' too, say another kubelet's on the same
+// slice: where processes are left, which are not ours since ours have ended,
+// everything stays.
 func (u *uninstall) removeCgroups(ctx context.Context) {
-	dirs := trees(append(u.podCgroups(), u.made(madeCgroup)...))
-	before := len(dirs)
-	stopUnits(ctx, dirs)
-	waitFor(ctx, cgroupLimit, func() bool {
-		dirs = slices.DeleteFunc(dirs, isRemoved)
-		return len(dirs) == 0
+	gone, left := u.removeGroups(ctx, trees(u.podCgroups()))
+	var used []string
+	unused := slices.DeleteFunc(u.made(madeCgroup), func(root string) bool {
+		others := processesIn(root)
+		if len(others) == 0 {
+			return false
+		}
+		if used = append(used, root); len(used) == 1 { // once is enough on version 1
+			u.Kept(fmt.Sprintf("cgroup %s, in which others run, such as process %d", root, others[0]))
+		}
+		return true
 	})
-	u.removed(before-len(dirs), "cgroup", "cgroups")
-	for _, dir := range dirs {
-		u.failed(fmt.Errorf("removing cgroup %s: %w", dir, os.Remove(dir)))
+	gone2, left2 := u.removeGroups(ctx, trees(unused))
+	gone = append(gone, gone2...)
+	u.removed(len(gone), "cgroup", "cgroups")
+	stopUnits(ctx, unitsOf(gone, slices.Concat(left, left2, trees(used))))
+}
+
+// removeGroups removes directories, children first. The kernel refuses to
+// remove a group with processes, at once also one whose processes have ended.
+func (u *uninstall) removeGroups(ctx context.Context, dirs []string) (gone, left []string) {
+	waitFor(ctx, cgroupLimit, func() bool {
+		left = nil
+		for _, dir := range dirs {
+			if !isRemoved(dir) {
+				left = append(left, dir)
+			}
+		}
+		return len(left) == 0
+	})
+	for _, dir := range left {
+		if err := syscall.Rmdir(dir); err != nil {
+			u.failed(fmt.Errorf("removing cgroup %s: %w", dir, err))
+		}
 	}
+	isLeft := func(dir string) bool { return slices.Contains(left, dir) }
+	return slices.DeleteFunc(slices.Clone(dirs), isLeft), left
 }
 
 func isRemoved(dir string) bool {
@@ -81,16 +108,26 @@ func trees(roots []string) []string {
 	return out
 }
 
-// stopUnits tells systemd, which otherwise goes on to list slices whose groups
-// have gone. What it cannot do is done by removing the groups.
-func stopUnits(ctx context.Context, dirs []string) {
+// unitsOf are the units of systemd whose groups have gone, from every hierarchy.
+func unitsOf(gone, stayed []string) []string {
 	var units []string
-	for _, dir := range dirs {
-		if name := filepath.Base(dir); strings.HasSuffix(name, ".slice") || strings.HasSuffix(name, ".scope") {
+	for _, dir := range gone {
+		name := filepath.Base(dir)
+		isUnit := strings.HasSuffix(name, ".slice") || strings.HasSuffix(name, ".scope")
+		isSame := func(other string) bool { return filepath.Base(other) == name }
+		if isUnit && !slices.ContainsFunc(stayed, isSame) {
 			units = append(units, name)
 		}
 	}
-	if _, err := os.Stat("/run/systemd/system"); err != nil || len(units) == 0 {
+	slices.Sort(units)
+	return slices.Compact(units)
+}
+
+// stopUnits tells systemd, which otherwise goes on to list slices whose groups
+// have gone. Stopping a slice kills what runs in it, so it comes after the
+// groups have been removed, which proves that nothing does.
+func stopUnits(ctx context.Context, units []string) {
+	if len(units) == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, killLimit)

@@ -79,6 +79,12 @@ func eventually(t *testing.T, what string, ok func() bool) {
 
 const dualStackTable = `table inet brink {
 	comment "pod network of brink"
+	chain prerouting {
+		type filter hook prerouting priority raw; policy accept;
+		iifname "brink0" ip saddr 127.0.0.0/8 drop comment "no way from pods to the host's loopback"
+		iifname "brink0" ip daddr 127.0.0.0/8 drop comment "no way from pods to the host's loopback"
+	}
+
 	chain postrouting {
 		type nat hook postrouting priority srcnat; policy accept;
 		ip saddr 10.42.0.0/16 ip daddr != { 10.42.0.0/16, 224.0.0.0/4 } oifname != "brink0" masquerade fully-random comment "pods leaving the cluster"
@@ -89,6 +95,12 @@ const dualStackTable = `table inet brink {
 
 const ipv4Table = `table inet brink {
 	comment "pod network of brink"
+	chain prerouting {
+		type filter hook prerouting priority raw; policy accept;
+		iifname "br-edge" ip saddr 127.0.0.0/8 drop comment "no way from pods to the host's loopback"
+		iifname "br-edge" ip daddr 127.0.0.0/8 drop comment "no way from pods to the host's loopback"
+	}
+
 	chain postrouting {
 		type nat hook postrouting priority srcnat; policy accept;
 		ip saddr 10.42.0.0/16 ip daddr != { 10.42.0.0/16, 224.0.0.0/4 } oifname != "br-edge" masquerade fully-random comment "pods leaving the cluster"

@@ -57,7 +57,7 @@ func oneLine(err error) string { return strings.Join(strings.Fields(err.Error())
 // Packets that stay on the bridge pass here too (see applySettings) and are
 // none of the world's business whatever their destination.
 func wantedRules(cfg Config) []*knftables.Rule {
-	var rules []*knftables.Rule
+	rules := guardLoopback(cfg)
 	for _, f := range families {
 		if !cfg.has(f) {
 			continue
@@ -74,6 +74,24 @@ func wantedRules(cfg Config) []*knftables.Rule {
 				"masquerade", "fully-random",
 			),
 			Comment: knftables.PtrTo("pods leaving the cluster"),
+		})
+	}
+	return rules
+}
+
+// guardLoopback keeps pods away from what listens on the host's loopback only.
+// The portmap plugin sets route_localnet on the bridge with the first pod that
+// has a hostPort, so that the port answers on the host's loopback too; from then
+// on the kernel takes packets for, and from, 127.0.0.0/8 off the bridge
+// (CVE-2020-8558). It stands before all translation: an answer to the host's
+// loopback comes in with the bridge's address. IPv6 has no such setting.
+func guardLoopback(cfg Config) []*knftables.Rule {
+	var rules []*knftables.Rule
+	for _, side := range []string{"saddr", "daddr"} {
+		rules = append(rules, &knftables.Rule{
+			Chain:   "prerouting",
+			Rule:    knftables.Concat("iifname", fmt.Sprintf("%q", cfg.Bridge), "ip", side, "127.0.0.0/8", "drop"),
+			Comment: knftables.PtrTo("no way from pods to the host's loopback"),
 		})
 	}
 	return rules
@@ -120,6 +138,12 @@ func (r *ruleset) apply(ctx context.Context) error {
 	tx.Add(&knftables.Table{}) // so that the deletion finds one
 	tx.Delete(&knftables.Table{})
 	tx.Add(table)
+	tx.Add(&knftables.Chain{
+		Name:     "prerouting",
+		Type:     knftables.PtrTo(knftables.FilterType),
+		Hook:     knftables.PtrTo(knftables.PreroutingHook),
+		Priority: knftables.PtrTo(knftables.RawPriority),
+	})
 	tx.Add(&knftables.Chain{
 		Name:     "postrouting",
 		Type:     knftables.PtrTo(knftables.NATType),

@@ -99,11 +99,15 @@ func serverOptions(cfg Config) (*options.KubeletServer, error) {
 	fs := pflag.NewFlagSet("kubelet", pflag.ContinueOnError)
 	flags.AddFlags(fs)
 	options.AddKubeletConfigFlags(fs, config)
+	kept := valuesOf(fs, keptFlags)
 	if err := componentargs.Parse(fs, "kubelet-arg", defaults(cfg), cfg.Args); err != nil {
 		return nil, err
 	}
+	if err := checkKept(fs, kept); err != nil {
+		return nil, err
+	}
 	if flags.KubeletConfigFile != "" || flags.KubeletDropinConfigDirectory != "" {
-		return nil, fmt.Errorf("--kubelet-arg: config and config-dir are not taken: brink composes the kubelet's configuration; pass single settings as --kubelet-arg=NAME=VALUE")
+		return nil, fmt.Errorf("--kubelet-arg: config and config-dir are not taken: brink composes the kubelet's configuration; pass settings that have a flag as --kubelet-arg=NAME=VALUE")
 	}
 	if err := utilfeature.DefaultMutableFeatureGate.SetFromMap(config.FeatureGates); err != nil {
 		return nil, fmt.Errorf("--kubelet-arg=feature-gates: %w", err)
@@ -133,6 +137,14 @@ func defaults(cfg Config) []string {
 		"fail-swap-on=false",
 		"healthz-port=0",
 		"read-only-port=0",
+		// Boards with cgroup v1 still exist; upstream refuses them by default.
+		"fail-cgroupv1=false",
+		// Chains in the host's iptables, made again every minute, are hints for
+		// other programs and one guard: the host's loopback against packets
+		// from outside, which route_localnet lets in. kube-proxy sets that by
+		// iptables only; for the bridge, where portmap does, network has a
+		// guard of its own.
+		"make-iptables-util-chains=false",
 		// The defaults of 10 and 15 percent are gigabytes of a large card.
 		"eviction-hard=imagefs.available<5%,nodefs.available<5%,memory.available<100Mi,nodefs.inodesFree<5%",
 		"eviction-minimum-reclaim=imagefs.available=10%,nodefs.available=10%",
@@ -151,7 +163,32 @@ func defaults(cfg Config) []string {
 	return args
 }
 
-// apply sets what has no flag, or must not be unset by one.
+// keptFlags are those that apply sets and that must stay: who may talk to the
+// kubelet, by which certificates, and that there is an API server.
+var keptFlags = []string{
+	"anonymous-auth", "authentication-token-webhook", "authorization-mode", "client-ca-file",
+	"tls-cert-file", "tls-private-key-file", "kubeconfig", "bootstrap-kubeconfig",
+}
+
+func valuesOf(fs *pflag.FlagSet, names []string) map[string]string {
+	out := map[string]string{}
+	for _, name := range names {
+		out[name] = fs.Lookup(name).Value.String()
+	}
+	return out
+}
+
+// checkKept refuses what would be overruled: a user who set it believes in it.
+func checkKept(fs *pflag.FlagSet, kept map[string]string) error {
+	for _, name := range keptFlags {
+		if got := fs.Lookup(name).Value.String(); got != kept[name] {
+			return fmt.Errorf("--kubelet-arg=%s=%s: brink keeps this at %q, as the server's trust in its nodes depends on it: leave it out", name, got, kept[name])
+		}
+	}
+	return nil
+}
+
+// apply sets what has no flag, or must not be unset by one (see keptFlags).
 func apply(cfg Config, flags *options.KubeletFlags, config *kubeletconfig.KubeletConfiguration) {
 	// Not a path: it only tells upstream that there is an API server. Clients
 	// are handed over ready-made.
@@ -163,8 +200,6 @@ func apply(cfg Config, flags *options.KubeletFlags, config *kubeletconfig.Kubele
 	config.TLSCertFile, config.TLSPrivateKeyFile = cfg.ServingCert, cfg.ServingKey
 	config.PodLogsDir = cfg.PodLogsDir
 	config.VolumePluginDir = filepath.Join(cfg.RootDir, "volumeplugins")
-	// Boards with cgroup v1 still exist; upstream refuses them by default.
-	config.FailCgroupV1 = false
 	config.MemorySwap.SwapBehavior = "NoSwap"
 	config.EnableServer = true
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -53,10 +54,42 @@ func TestDefaults(t *testing.T) {
 	if server.FailCgroupV1 || server.FailSwapOn {
 		t.Error("cgroup v1 or swap would end the kubelet")
 	}
+	if server.MakeIPTablesUtilChains {
+		t.Error("the kubelet writes into the host's iptables")
+	}
 	// Who may talk to the kubelet.
 	if server.Authentication.Anonymous.Enabled || !server.Authentication.Webhook.Enabled || server.Authorization.Mode != "Webhook" ||
 		server.Authentication.X509.ClientCAFile != "/nowhere/ca.crt" || server.ReadOnlyPort != 0 || server.HealthzPort != 0 {
 		t.Errorf("the kubelet's port is open: %+v %+v", server.Authentication, server.Authorization)
+	}
+}
+
+// TestKeptFlags: a flag that would open the kubelet's port, or leave it without
+// an API server, is refused; one that says what is so anyhow is not.
+func TestKeptFlags(t *testing.T) {
+	tests := []struct{ arg, now string }{
+		{"anonymous-auth=true", "false"},
+		{"anonymous-auth", "false"},
+		{"--anonymous_auth=true", "false"},
+		{"authentication-token-webhook=false", "true"},
+		{"authorization-mode=AlwaysAllow", "Webhook"},
+		{"client-ca-file=", "/nowhere/ca.crt"},
+		{"tls-cert-file=/tmp/x", "/nowhere/kubelet.crt"},
+		{"tls-private-key-file=/tmp/x", "/nowhere/kubelet.key"},
+		{"kubeconfig=", "in-memory"},
+		{"bootstrap-kubeconfig=/tmp/x", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.arg, func(t *testing.T) {
+			_, err := New(plausible(tt.arg))
+			name := strings.ReplaceAll(strings.TrimLeft(strings.SplitN(tt.arg, "=", 2)[0], "-"), "_", "-")
+			if want := "--kubelet-arg=" + name + "="; err == nil || !strings.HasPrefix(err.Error(), want) || !strings.Contains(err.Error(), strconv.Quote(tt.now)) {
+				t.Errorf("got %v, want it to begin with %s and to say that it stays at %q", err, want, tt.now)
+			}
+		})
+	}
+	if _, err := New(plausible("anonymous-auth=false", "authorization-mode=Webhook")); err != nil {
+		t.Errorf("flags that change nothing: %v", err)
 	}
 }
 

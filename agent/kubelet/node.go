@@ -15,15 +15,26 @@ import (
 // retry is the pause between attempts to list or watch a node.
 const retry = 50 * time.Millisecond
 
-// WaitNode blocks until the named node satisfies ok, then returns it. It
-// watches, so it neither polls nor misses a short state for long.
+// WaitNode blocks until the named node exists and satisfies ok, then returns
+// it. It watches, so it neither polls nor misses a short state for long.
 func WaitNode(ctx context.Context, client kubernetes.Interface, name string, ok func(*corev1.Node) bool) (*corev1.Node, error) {
 	var found *corev1.Node
-	err := wait.PollUntilContextCancel(ctx, retry, true, func(ctx context.Context) (bool, error) {
-		found = watchNode(ctx, client, name, ok)
-		return found != nil, nil
+	err := WatchNode(ctx, client, name, func(node *corev1.Node) bool {
+		found = node
+		return node != nil && ok(node)
 	})
-	return found, err
+	if err != nil {
+		return nil, err
+	}
+	return found, nil
+}
+
+// WatchNode shows what becomes of the named node, nil while there is none, until
+// done says so.
+func WatchNode(ctx context.Context, client kubernetes.Interface, name string, done func(*corev1.Node) bool) error {
+	return wait.PollUntilContextCancel(ctx, retry, true, func(ctx context.Context) (bool, error) {
+		return watchOnce(ctx, client, name, done), nil
+	})
 }
 
 func poll(ctx context.Context, client kubernetes.Interface, name string, ok func(*corev1.Node) bool) error {
@@ -31,26 +42,53 @@ func poll(ctx context.Context, client kubernetes.Interface, name string, ok func
 	return err
 }
 
-// watchNode follows one watch to its end and returns nil unless ok was met.
-func watchNode(ctx context.Context, client kubernetes.Interface, name string, ok func(*corev1.Node) bool) *corev1.Node {
-	w, err := client.CoreV1().Nodes().Watch(ctx, metav1.ListOptions{
-		FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String(),
-	})
+// watchOnce follows one watch to its end and tells whether done was met. It
+// lists before: a watch alone does not show that a node has gone meanwhile.
+func watchOnce(ctx context.Context, client kubernetes.Interface, name string, done func(*corev1.Node) bool) bool {
+	options := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String()}
+	list, err := client.CoreV1().Nodes().List(ctx, options)
 	if err != nil {
-		return nil
+		return false
+	}
+	var node *corev1.Node
+	if len(list.Items) > 0 {
+		node = &list.Items[0]
+	}
+	if done(node) {
+		return true
+	}
+	options.ResourceVersion = list.ResourceVersion
+	w, err := client.CoreV1().Nodes().Watch(ctx, options)
+	if err != nil {
+		return false
 	}
 	defer w.Stop()
-	for event := range w.ResultChan() {
-		node, isNode := event.Object.(*corev1.Node)
-		if isNode && event.Type != watch.Deleted && ok(node) {
-			return node
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case event, ok := <-w.ResultChan():
+			if !ok {
+				return false
+			}
+			node, isNode := event.Object.(*corev1.Node)
+			if event.Type == watch.Deleted {
+				node = nil
+			}
+			if isNode && done(node) {
+				return true
+			}
 		}
 	}
-	return nil
 }
 
-// NotReadyReason is empty for a Ready node, else what its condition says.
+// NotReadyReason is empty for a Ready node, else what its condition says. Nil is
+// a node that was there: the kubelet registers once, and a machine that was
+// taken out of the cluster must not come back by itself.
 func NotReadyReason(node *corev1.Node) string {
+	if node == nil {
+		return "it was deleted from the cluster: restart brink to register it again"
+	}
 	for _, c := range node.Status.Conditions {
 		if c.Type == corev1.NodeReady {
 			if c.Status == corev1.ConditionTrue {

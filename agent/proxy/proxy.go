@@ -18,6 +18,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -49,14 +50,34 @@ type Config struct {
 	Args         []string     // --kube-proxy-arg
 }
 
+// Proxy is a configured service proxy.
+type Proxy struct {
+	cfg    Config
+	config *proxyconfig.KubeProxyConfiguration
+	health atomic.Pointer[health] // nil until it runs
+}
+
 // New parses and validates all flags; nothing is started.
-func New(cfg Config) (lifecycle.Component, error) {
+func New(cfg Config) (*Proxy, error) {
 	config, err := parse(cfg)
 	if err != nil {
-		return lifecycle.Component{}, err
+		return nil, err
 	}
-	run := func(ctx context.Context, ready func()) error { return run(ctx, cfg, config, ready) }
-	return lifecycle.Component{Name: "service-proxy", Run: run, StopTimeout: 5 * time.Second}, nil
+	return &Proxy{cfg: cfg, config: config}, nil
+}
+
+// Component is the part that runs. It is ready when the first rules are written.
+func (p *Proxy) Component() lifecycle.Component {
+	return lifecycle.Component{Name: "service-proxy", Run: p.run, StopTimeout: 5 * time.Second}
+}
+
+// Health is nil while Services are served, and says in one line why they are
+// not once writing their rules has failed.
+func (p *Proxy) Health() error {
+	if h := p.health.Load(); h != nil {
+		return h.check()
+	}
+	return nil
 }
 
 func parse(cfg Config) (*proxyconfig.KubeProxyConfiguration, error) {
@@ -116,17 +137,28 @@ func joinPrefixes(prefixes []netip.Prefix) string {
 	return strings.Join(out, ",")
 }
 
-// run serves until ctx is done. It is ready when the first rules are written.
-func run(ctx context.Context, cfg Config, config *proxyconfig.KubeProxyConfiguration, ready func()) error {
-	server, err := newServer(ctx, cfg, config)
+func (p *Proxy) run(ctx context.Context, ready func()) error {
+	client, err := kubernetes.NewForConfig(p.cfg.API)
 	if err != nil {
 		return err
 	}
+	return p.serve(ctx, client, ready)
+}
+
+// serve serves until ctx is done.
+func (p *Proxy) serve(ctx context.Context, client kubernetes.Interface, ready func()) error {
+	primary, _ := families(p.cfg.NodeIPs)
+	h := &health{families: servedFamilies(primary)}
+	server, err := p.newServer(ctx, client, h)
+	if err != nil {
+		return err
+	}
+	p.health.Store(h)
 	// Upstream's Run watches no context; it ends with the process.
 	done := make(chan error, 1)
 	go func() { done <- server.Run(ctx) }()
 	go func() {
-		if waitSynced(ctx, server.HealthzServer) {
+		if h.wait(ctx, server.Proxier.Sync) {
 			ready()
 		}
 	}()
@@ -138,11 +170,8 @@ func run(ctx context.Context, cfg Config, config *proxyconfig.KubeProxyConfigura
 	}
 }
 
-func newServer(ctx context.Context, cfg Config, config *proxyconfig.KubeProxyConfiguration) (*app.ProxyServer, error) {
-	client, err := kubernetes.NewForConfig(cfg.API)
-	if err != nil {
-		return nil, err
-	}
+func (p *Proxy) newServer(ctx context.Context, client kubernetes.Interface, h *health) (*app.ProxyServer, error) {
+	cfg, config := p.cfg, p.config
 	node, err := proxy.NewNodeManager(ctx, client, config.ConfigSyncPeriod.Duration, cfg.NodeName, false)
 	if err != nil {
 		return nil, err
@@ -166,15 +195,23 @@ func newServer(ctx context.Context, cfg Config, config *proxyconfig.KubeProxyCon
 	s.Recorder = s.Broadcaster.NewRecorder(proxyscheme.Scheme, "kube-proxy")
 	s.PrimaryIPFamily, s.NodeIPs = families(cfg.NodeIPs)
 	resolvePrimary(config, cfg.NodeIPs)
-	s.Proxier, err = newProxier(ctx, cfg, s)
+	h.server = s.HealthzServer
+	s.Proxier, err = newProxier(h.listen(ctx), cfg, s)
 	return s, err
 }
 
-// newProxier serves both families where the kernel has both, as upstream does.
+// servedFamilies are both where the kernel has both, as upstream does.
+func servedFamilies(primary corev1.IPFamily) []corev1.IPFamily {
+	if hasIPv6() {
+		return []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}
+	}
+	return []corev1.IPFamily{primary}
+}
+
 func newProxier(ctx context.Context, cfg Config, s *app.ProxyServer) (proxy.Provider, error) {
 	c := s.Config
 	local := localDetectors(cfg.ClusterCIDRs)
-	if hasIPv6() {
+	if len(servedFamilies(s.PrimaryIPFamily)) > 1 {
 		return nftables.NewDualStackProxier(ctx, c.SyncPeriod.Duration, c.MinSyncPeriod.Duration, c.Linux.MasqueradeAll, int(*c.NFTables.MasqueradeBit),
 			local, s.NodeName, s.NodeIPs, s.Recorder, s.HealthzServer, c.NodePortAddresses, false)
 	}
@@ -229,22 +266,6 @@ func familyOf(a netip.Addr) corev1.IPFamily {
 		return corev1.IPv4Protocol
 	}
 	return corev1.IPv6Protocol
-}
-
-// waitSynced returns true once the proxier has written its first rules.
-func waitSynced(ctx context.Context, health *healthcheck.ProxyHealthServer) bool {
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return false
-		case <-tick.C:
-			if health.Health().Healthy {
-				return true
-			}
-		}
-	}
 }
 
 // Remove deletes the rules that kube-proxy in nftables mode made. They are

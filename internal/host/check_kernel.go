@@ -27,6 +27,10 @@ var features = []feature{
 	{"bridge netfilter", "br_netfilter", "BRIDGE_NETFILTER", "services between pods of one node", bridgeNetfilter},
 	{"nf_tables", "nf_tables", "NF_TABLES", "services", ""},
 	{"nf_tables nat", "nft_nat", "NFT_NAT", "services", ""},
+	{"nf_tables ct", "nft_ct", "NFT_CT", "services", ""},
+	{"nf_tables numgen", "nft_numgen", "NFT_NUMGEN", "services with several pods", ""},
+	{"nf_tables fib", "nft_fib_ipv4", "NFT_FIB_IPV4", "NodePorts", ""},
+	{"nf_tables reject", "nft_reject_ipv4", "NFT_REJECT_IPV4", "services without pods", ""},
 	{"nf_tables masquerade", "nft_masq", "NFT_MASQ", "pods reaching other networks", ""},
 }
 

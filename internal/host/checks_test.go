@@ -75,7 +75,7 @@ func TestChecks(t *testing.T) {
 	}
 	noMemory := files{"sys/fs/cgroup/cgroup.controllers": "cpuset cpu io pids\n"}
 	raspberry := noMemory.and(files{"proc/device-tree/model": "Raspberry Pi 4 Model B Rev 1.4\x00"})
-	builtInConfig := "CONFIG_OVERLAY_FS=y\nCONFIG_VETH=y\nCONFIG_BRIDGE=y\nCONFIG_BRIDGE_NETFILTER=y\nCONFIG_NF_TABLES=y\nCONFIG_NFT_NAT=y\nCONFIG_NFT_MASQ=y\nCONFIG_VXLAN=y\n"
+	builtInConfig := "CONFIG_OVERLAY_FS=y\nCONFIG_VETH=y\nCONFIG_BRIDGE=y\nCONFIG_BRIDGE_NETFILTER=y\nCONFIG_NF_TABLES=y\nCONFIG_NFT_NAT=y\nCONFIG_NFT_MASQ=y\nCONFIG_NFT_CT=y\nCONFIG_NFT_NUMGEN=y\nCONFIG_NFT_FIB_IPV4=y\nCONFIG_NFT_REJECT_IPV4=y\nCONFIG_VXLAN=y\n"
 
 	for _, c := range []struct {
 		name     string

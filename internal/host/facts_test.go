@@ -88,13 +88,14 @@ var debian12 = files{
 	"lib/modules/6.1.0-28-amd64/modules.builtin": "kernel/fs/ext4/ext4.ko\n",
 	"lib/modules/6.1.0-28-amd64/modules.dep": "kernel/fs/overlayfs/overlay.ko:\nkernel/drivers/net/veth.ko:\nkernel/net/bridge/bridge.ko: kernel/net/802/stp.ko\n" +
 		"kernel/net/bridge/br_netfilter.ko: x\nkernel/net/netfilter/nf_tables.ko.xz: x\nkernel/net/netfilter/nft_chain_nat.ko:\nkernel/net/netfilter/nft_nat.ko:\n" +
+		"kernel/net/netfilter/nft_ct.ko:\nkernel/net/netfilter/nft_numgen.ko:\nkernel/net/ipv4/netfilter/nft_fib_ipv4.ko:\nkernel/net/ipv4/netfilter/nft_reject_ipv4.ko:\n" +
 		"kernel/net/netfilter/nft_masq.ko:\nkernel/drivers/net/vxlan/vxlan.ko: x\n",
 }
 
 // modprobes are the commands that load what debian12 has as modules.
 func modprobes() map[string]string {
 	out := map[string]string{"nft --version": "nftables v1.0.6 (Lester Gooch #5)"}
-	for _, m := range []string{"overlay", "veth", "bridge", "br_netfilter", "nf_tables", "nft_nat", "nft_masq", "vxlan"} {
+	for _, m := range []string{"overlay", "veth", "bridge", "br_netfilter", "nf_tables", "nft_nat", "nft_ct", "nft_numgen", "nft_fib_ipv4", "nft_reject_ipv4", "nft_masq", "vxlan"} {
 		out["modprobe "+m] = ""
 	}
 	return out

@@ -1,0 +1,74 @@
+package agent
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+
+	"brink/agent/proxy"
+)
+
+func readyNode() *corev1.Node {
+	return &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: "node-1"},
+		Status: corev1.NodeStatus{Conditions: []corev1.NodeCondition{
+			{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastHeartbeatTime: metav1.NewTime(time.Now().Add(time.Hour))},
+		}},
+	}
+}
+
+// waitForWatch waits for a watch: the fake's show no past.
+func waitForWatch(t *testing.T, client *fake.Clientset) {
+	t.Helper()
+	isThere := func() bool {
+		return slices.ContainsFunc(client.Actions(), func(a clienttesting.Action) bool { return a.GetVerb() == "watch" })
+	}
+	if !waitFor(t.Context(), 20*time.Second, isThere) {
+		t.Fatal("nobody watches the node")
+	}
+	time.Sleep(100 * time.Millisecond) // between being asked for and being there
+}
+
+// TestDeletedNode: after `kubectl delete node` the kubelet goes on as if nothing
+// had happened and never registers again.
+func TestDeletedNode(t *testing.T) {
+	t.Parallel()
+	client := fake.NewClientset(readyNode())
+	a := &Agent{cfg: Config{NodeName: "node-1"}, started: time.Now(), proxy: &proxy.Proxy{}}
+	ctx, cancel := context.WithCancel(t.Context())
+	ready, ended := make(chan struct{}, 10), make(chan struct{})
+	go func() {
+		a.followNode(ctx, client, func() { ready <- struct{}{} })
+		close(ended)
+	}()
+	<-ready
+	waitForWatch(t, client)
+	if err := a.Health(); err != nil {
+		t.Errorf("a ready node: %v", err)
+	}
+	if err := client.CoreV1().Nodes().Delete(t.Context(), "node-1", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if !waitFor(t.Context(), 20*time.Second, func() bool { return a.Health() != nil }) {
+		t.Fatal("the deletion was not noticed")
+	}
+	if got := a.Health().Error(); !strings.Contains(got, "node-1") || !strings.Contains(got, "restart brink") {
+		t.Errorf("got %q, want the node and what to do", got)
+	}
+	// Whoever makes the node again has it served again.
+	if _, err := client.CoreV1().Nodes().Create(t.Context(), readyNode(), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if !waitFor(t.Context(), 20*time.Second, func() bool { return a.Health() == nil }) {
+		t.Error("a node that was made again is", a.Health())
+	}
+	cancel()
+	<-ended
+}

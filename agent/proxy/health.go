@@ -1,0 +1,141 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	dto "github.com/prometheus/client_model/go"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/klog/v2"
+	"k8s.io/kubernetes/pkg/proxy/healthcheck"
+	"k8s.io/kubernetes/pkg/proxy/metrics"
+)
+
+const (
+	// look is how often a start asks whether the first rules are written.
+	look = 50 * time.Millisecond
+	// again is how long a first try that failed waits for the next one.
+	// Upstream waits for a change of a Service, or an hour.
+	again = 5 * time.Second
+	// longest bounds what is quoted of nft, which repeats whole rules.
+	longest = 400
+	// syncFailed is what upstream logs of a transaction that failed; a test
+	// notices when it changes. Other errors are none: a list of rules fails
+	// also at every first start, when there are none.
+	syncFailed = "nftables sync failed"
+)
+
+// health tells whether Services are served: whether the kernel has taken their
+// rules. Upstream's own health server begins with yes and, as long as no change
+// is overdue, stays there when no rule was ever written; the time of the last
+// success is only in its metrics, and what nft said only in its log.
+type health struct {
+	families []corev1.IPFamily // that are served
+	server   *healthcheck.ProxyHealthServer
+
+	mu    sync.Mutex
+	fault string // what went wrong last, one line
+}
+
+// listen returns a context whose logger also tells h about failed transactions.
+func (h *health) listen(ctx context.Context) context.Context {
+	logger := klog.FromContext(ctx)
+	return klog.NewContext(ctx, logger.WithSink(faultSink{logger.GetSink(), h.note}))
+}
+
+func (h *health) note(err error) {
+	text := strings.Join(strings.Fields(err.Error()), " ") // nft draws under the mistake
+	if len(text) > longest {
+		text = text[:longest] + "..."
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.fault == "" && h.unwritten() != "" {
+		slog.Error("the rules for Services cannot be written, trying again", "component", "service-proxy", "error", text)
+	}
+	h.fault = text
+}
+
+// unwritten is a family whose rules were never written, or "".
+func (h *health) unwritten() corev1.IPFamily {
+	for _, family := range h.families {
+		if !isWritten(family) {
+			return family
+		}
+	}
+	return ""
+}
+
+// check is nil while Services are served, and while nothing has gone wrong yet.
+func (h *health) check() error {
+	h.mu.Lock()
+	fault := h.fault
+	h.mu.Unlock()
+	if family := h.unwritten(); family != "" && fault != "" {
+		return fmt.Errorf("services are not served: writing the nftables rules for %s: %s", family, fault)
+	}
+	for family, status := range h.server.Health().Status {
+		if !status.Healthy {
+			return fmt.Errorf("changes of Services have not reached the nftables rules for %s since %s: %s",
+				family, status.LastUpdated.Format(time.TimeOnly), fault)
+		}
+	}
+	return nil
+}
+
+// wait returns true once the first rules of all families are written, and has
+// them tried again until then.
+func (h *health) wait(ctx context.Context, sync func()) bool {
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	retry := time.NewTicker(again)
+	defer retry.Stop()
+	for h.unwritten() != "" {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-retry.C:
+			sync()
+		case <-tick.C:
+		}
+	}
+	return true
+}
+
+// isWritten says whether a transaction with all rules of the family succeeded
+// in this process: what the process before left in the kernel is no sign.
+func isWritten(family corev1.IPFamily) bool {
+	gauge, err := metrics.SyncProxyRulesLastTimestamp.WithLabelValuesChecked(string(family))
+	if err != nil {
+		return false // not registered yet
+	}
+	metric, ok := gauge.(interface{ Write(*dto.Metric) error })
+	var value dto.Metric
+	return ok && metric.Write(&value) == nil && value.GetGauge().GetValue() > 0
+}
+
+// faultSink passes the errors of transactions to note as well.
+type faultSink struct {
+	logr.LogSink
+	note func(error)
+}
+
+func (s faultSink) Error(err error, msg string, keysAndValues ...any) {
+	if msg == syncFailed && err != nil {
+		s.note(err)
+	}
+	s.LogSink.Error(err, msg, keysAndValues...)
+}
+
+func (s faultSink) WithValues(keysAndValues ...any) logr.LogSink {
+	return faultSink{s.LogSink.WithValues(keysAndValues...), s.note}
+}
+
+func (s faultSink) WithName(name string) logr.LogSink {
+	return faultSink{s.LogSink.WithName(name), s.note}
+}
