@@ -8,17 +8,21 @@ import (
 	"k8s.io/client-go/openapi"
 )
 
-// unused looks at the memory of a node that nobody has used for more than one
-// pod. It is done once: the looks that count come after use.
-func (r *runOf) unused() error {
+// used looks at the memory again when somebody has used kubectl apply or explain,
+// once: both sides then hold what they made for it.
+func (r *runOf) used() error {
 	if !r.first {
 		return nil
+	}
+	if err := r.use(); err != nil {
+		return err
 	}
 	if err := r.sleep(r.settings.settle); err != nil {
 		return err
 	}
 	own, err := memoryOf(r.machine.own())
-	r.note("unused", float64(own.pss))
+	r.note("usedpss", float64(own.pss))
+	r.note("usedanon", float64(own.anon))
 	return err
 }
 

@@ -35,7 +35,7 @@ func measure(ctx context.Context, log *slog.Logger, s settings, newNode newNode,
 	return onNewMachine(ctx, log, s, newNode, func(r *runOf) []func() error {
 		r.first = first
 		return []func() error{
-			r.prepare, r.start, r.startPod, r.unused, r.use, r.settle, r.idle, r.profiles, r.pods, r.api, r.second, r.size,
+			r.prepare, r.start, r.startPod, r.settle, r.idle, r.profiles, r.used, r.pods, r.api, r.second, r.size,
 		}
 	})
 }
