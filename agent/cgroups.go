@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"brink/agent/kubelet"
@@ -29,14 +31,14 @@ func (a *Agent) runCgroups(ctx context.Context, ready func()) error {
 	if err := record(a.cfg.Layout.Made(), traces...); err != nil {
 		return err
 	}
-	if root != "" && root != "/" && systemd {
-		if _, err := os.Stat(filepath.Join(cgroupMount, filepath.Dir(podsCgroup(root, systemd)))); err != nil {
-			return fmt.Errorf("--kubelet-arg=cgroup-root=%s: systemd has no such slice: make one, or leave the flag out", root)
+	if root != "" && root != "/" {
+		if systemd {
+			err = makeSlice(ctx, all, root)
+		} else {
+			err = makeCgroup(all, root, a.cfg.Host.Cgroup.Version)
 		}
-	}
-	if root != "" && root != "/" && !systemd {
-		if err := makeCgroup(all, root, a.cfg.Host.Cgroup.Version); err != nil {
-			return fmt.Errorf("making cgroup root %s: %w", root, err)
+		if err != nil {
+			return fmt.Errorf("making cgroup root --kubelet-arg=cgroup-root=%s: %w", root, err)
 		}
 	}
 	ready()
@@ -55,6 +57,32 @@ func podsCgroup(root string, systemd bool) string {
 		name += "-"
 	}
 	return expandSlice(name + "kubepods.slice")
+}
+
+// makeSlice has systemd make the slice of a cgroup root, unless it is there.
+// Starting it is enough: a slice needs no unit file.
+func makeSlice(ctx context.Context, hierarchies []string, root string) error {
+	path := filepath.Dir(podsCgroup(root, true))
+	if existsIn(hierarchies, path) {
+		return nil
+	}
+	unit := filepath.Base(path)
+	out, err := exec.CommandContext(ctx, "systemctl", "start", "--", unit).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("systemctl start %s: %w: %s", unit, err, strings.Join(strings.Fields(string(out)), " "))
+	}
+	if !existsIn(hierarchies, path) {
+		return fmt.Errorf("systemd has started %s without a control group %s", unit, path)
+	}
+	return nil
+}
+
+// existsIn tells whether any hierarchy has the group.
+func existsIn(hierarchies []string, path string) bool {
+	return slices.ContainsFunc(hierarchies, func(mount string) bool {
+		_, err := os.Stat(filepath.Join(mount, path))
+		return err == nil
+	})
 }
 
 // expandSlice is where systemd puts a slice: a-b.slice lies in a.slice.
