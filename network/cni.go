@@ -108,18 +108,5 @@ func writeConflist(cfg Config) error {
 			return fmt.Errorf("writing the CNI configuration: %w", err)
 		}
 	}
-	return moveIn(cfg, want)
-}
-
-// moveIn makes the file in the state directory and moves it: containerd reads
-// its directory at each change, and tells of a half-made one as of an error.
-func moveIn(cfg Config, content []byte) error {
-	made := filepath.Join(cfg.CNIStateDir, conflistName)
-	if err := atomicfile.Write(made, content, 0o644); err != nil {
-		return err
-	}
-	if err := os.Rename(made, filepath.Join(cfg.CNIConfDir, conflistName)); err != nil {
-		return fmt.Errorf("writing the CNI configuration: %w", err)
-	}
-	return atomicfile.SyncDir(cfg.CNIConfDir)
+	return atomicfile.Write(path, want, 0o644)
 }

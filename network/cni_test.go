@@ -5,11 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
 )
 
 func TestConflist(t *testing.T) {
@@ -97,35 +93,4 @@ func TestConflistIsWrittenOnlyWhenItDiffers(t *testing.T) {
 	}
 	must(t, os.Remove(path))
 	write(cfg)
-}
-
-// TestConflistAppearsWhole: containerd, which watches the directory, must not
-// see a file that is being written.
-func TestConflistAppearsWhole(t *testing.T) {
-	t.Parallel()
-	cfg := dualStack(t).withDefaults()
-	if err := os.MkdirAll(cfg.CNIConfDir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
-	if _, err := unix.InotifyAddWatch(fd, cfg.CNIConfDir, unix.IN_CREATE|unix.IN_MODIFY|unix.IN_MOVED_TO); err != nil {
-		t.Fatal(err)
-	}
-	if err := writeConflist(cfg); err != nil {
-		t.Fatal(err)
-	}
-	events := make([]byte, 4096)
-	n, err := unix.Read(fd, events)
-	if err != nil {
-		t.Fatal(err)
-	}
-	event := (*unix.InotifyEvent)(unsafe.Pointer(&events[0]))
-	name := strings.TrimRight(string(events[unix.SizeofInotifyEvent:n]), "\x00")
-	if event.Mask != unix.IN_MOVED_TO || name != conflistName || n != unix.SizeofInotifyEvent+int(event.Len) {
-		t.Errorf("the directory changed by %#x of %q first, in %d bytes of events", event.Mask, name, n)
-	}
 }
