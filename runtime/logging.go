@@ -54,7 +54,13 @@ var expected = []string{
 	"`configs` is deprecated",
 }
 
+// isExpected also tells the network's configuration while it is being written,
+// under a hidden name beside its place: containerd looks at every change.
 func isExpected(message string) bool {
+	name := message[strings.LastIndex(message, "/")+1:]
+	if strings.HasPrefix(message, "failed to reload cni configuration") && strings.HasPrefix(name, ".") {
+		return true
+	}
 	return slices.ContainsFunc(expected, func(e string) bool { return strings.HasPrefix(message, e) })
 }
 
