@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
-	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -16,7 +15,6 @@ import (
 	"brink/internal/footprint"
 	"brink/internal/host"
 	"brink/internal/lifecycle"
-	"brink/internal/nodeaddr"
 	"brink/server"
 	"brink/server/pki"
 )
@@ -77,20 +75,6 @@ func readConfigFile(c *cli.Context, flags []cli.Flag) ([]configfile.Value, error
 	return configfile.Load(c.String("config"), c.IsSet("config"), known)
 }
 
-// rememberAddresses keeps what was found for a start without a network, and
-// tells when this is one.
-func rememberAddresses(s settings) error {
-	isGone := func(a nodeaddr.Address) bool { return a.Gone }
-	if slices.ContainsFunc(s.found, isGone) {
-		slog.Warn("no interface has the node's address now, using the last one: connect the network or give --node-ip",
-			"component", "brink", "address", nodeaddr.String(s.found))
-	}
-	if len(s.found) == 0 {
-		return nil
-	}
-	return nodeaddr.Remember(s.layout.NodeAddresses(), s.found)
-}
-
 const (
 	// gcPercent makes garbage wait for half of the live heap instead of all of
 	// it. Most of the heap of an idle node never changes; a collection costs it
@@ -140,7 +124,7 @@ func runServer(ctx context.Context, s settings, start *startLog) error {
 		health = append(health, node.Health)
 	}
 	status.snapshot = snapshotter(s, group, begun, ready, health, warnings)
-	group.Add(status.component())
+	group.Add(status.component(), lateNetwork(s.found, s.findAddresses, addressInterval))
 	group.Add(parts...)
 	for _, line := range s.ignored {
 		slog.Warn(line, "component", "brink")

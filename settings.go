@@ -207,7 +207,7 @@ func nodeIPs(c *cli.Context, l layout.Layout, pods, services []netip.Prefix) ([]
 	if err != nil || len(given) > 0 || len(pods) == 0 {
 		return given, nil, err
 	}
-	found, err := nodeaddr.Find(nodeaddr.Query{Families: pods, Inside: slices.Concat(pods, services), File: l.NodeAddresses()})
+	found, err := nodeaddr.Find(addressQuery(l, pods, services))
 	for _, a := range found {
 		given = append(given, a.IP)
 	}

@@ -57,7 +57,11 @@ func inMemory(dir string) bool {
 	if err := unix.Statfs(dir, &stat); err != nil {
 		return false
 	}
-	return stat.Type == unix.TMPFS_MAGIC || stat.Type == unix.RAMFS_MAGIC
+	switch uint32(stat.Type) { // a signed word of the machine's size
+	case unix.TMPFS_MAGIC, unix.RAMFS_MAGIC:
+		return true
+	}
+	return false
 }
 
 // load returns the copy if it was made during this boot. Without one the error

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 )
@@ -27,9 +26,9 @@ type StoredImage struct {
 // List returns the images that pods on this node can use without a pull, by
 // name. The names that containerd keeps for itself, sha256:..., are left out.
 func (a Archives) List(ctx context.Context) ([]StoredImage, error) {
-	client, err := containerd.New(a.Socket, containerd.WithDefaultNamespace(criNamespace))
+	client, err := a.connect()
 	if err != nil {
-		return nil, fmt.Errorf("connecting to containerd: %w", err)
+		return nil, err
 	}
 	defer client.Close()
 	ctx = namespaces.WithNamespace(ctx, criNamespace)

@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	goruntime "runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -62,7 +63,21 @@ func TestMain(m *testing.M) {
 	if os.Getenv(nodeVariable) != "" {
 		os.Exit(runNode())
 	}
-	os.Exit(m.Run())
+	made := missing("/var/lib/cni", "/var/lib/cni/results")
+	code := m.Run()
+	for _, dir := range slices.Backward(made) {
+		os.Remove(dir) // only if it is empty: then nobody else uses it
+	}
+	os.Exit(code)
+}
+
+// missing are those that do not exist. containerd's CNI library makes them on
+// the machine itself, wherever a node keeps its files.
+func missing(dirs ...string) []string {
+	return slices.DeleteFunc(dirs, func(dir string) bool {
+		_, err := os.Lstat(dir)
+		return err == nil
+	})
 }
 
 const (

@@ -132,10 +132,17 @@ func (s *Server) runFirstNode(ctx context.Context, ready func()) error {
 		return err
 	}
 	patch := firstRangePatch(s.cfg.ClusterCIDRs)
-	_ = wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, firstNodePatience, true, func(ctx context.Context) (bool, error) {
+	var answered time.Time // when the API server first did, which a board takes long for
+	_ = wait.PollUntilContextCancel(ctx, 20*time.Millisecond, true, func(ctx context.Context) (bool, error) {
 		nodes, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
-		if err != nil || len(nodes.Items) == 0 {
+		if err != nil {
 			return false, nil
+		}
+		if answered.IsZero() {
+			answered = time.Now()
+		}
+		if len(nodes.Items) == 0 {
+			return time.Since(answered) > firstNodePatience, nil
 		}
 		first := nodes.Items[0]
 		if len(nodes.Items) > 1 || first.Name != s.cfg.NodeName || len(first.Spec.PodCIDRs) > 0 {

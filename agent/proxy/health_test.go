@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/kubernetes/pkg/proxy/metrics"
 )
 
 // brokenNFT puts an nft in front of the host's whose transactions fail as long
@@ -71,6 +72,7 @@ func TestReadyOnlyWithRules(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.config.HealthzBindAddress = "127.0.0.1:0" // which flags may not say
+	metrics.SyncProxyRulesLastTimestamp.Reset() // it outlives a test
 	if err := p.Health(); err != nil {
 		t.Errorf("before the start: %v", err)
 	}

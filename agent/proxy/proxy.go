@@ -147,8 +147,7 @@ func (p *Proxy) run(ctx context.Context, ready func()) error {
 
 // serve serves until ctx is done.
 func (p *Proxy) serve(ctx context.Context, client kubernetes.Interface, ready func()) error {
-	primary, _ := families(p.cfg.NodeIPs)
-	h := &health{families: servedFamilies(primary)}
+	h := &health{families: neededFamilies(p.cfg)}
 	server, err := p.newServer(ctx, client, h)
 	if err != nil {
 		return err
@@ -206,6 +205,20 @@ func servedFamilies(primary corev1.IPFamily) []corev1.IPFamily {
 		return []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}
 	}
 	return []corev1.IPFamily{primary}
+}
+
+// neededFamilies are those that pods have addresses of. A kernel may lack what
+// the rules of the other one need; no Service is the poorer for it.
+func neededFamilies(cfg Config) []corev1.IPFamily {
+	var out []corev1.IPFamily
+	for _, p := range cfg.ClusterCIDRs {
+		out = append(out, familyOf(p.Addr()))
+	}
+	if len(out) == 0 {
+		primary, _ := families(cfg.NodeIPs)
+		out = append(out, primary)
+	}
+	return out
 }
 
 func newProxier(ctx context.Context, cfg Config, s *app.ProxyServer) (proxy.Provider, error) {

@@ -25,7 +25,7 @@ import (
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/mux"
 	"k8s.io/apiserver/pkg/server/routes"
-	admissionlisters "k8s.io/client-go/listers/admissionregistration/v1"
+	admissioninformers "k8s.io/client-go/informers/admissionregistration/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/kube-openapi/pkg/common"
 	"k8s.io/kube-openapi/pkg/handler"
@@ -50,8 +50,8 @@ const openAPIIdle = 10 * time.Minute
 type openAPI struct {
 	v2 *common.Config
 	v3 *common.OpenAPIV3Config
-	// mutating lists policies whose evaluation needs the documents.
-	mutating admissionlisters.MutatingAdmissionPolicyLister
+	// mutating knows the policies whose evaluation needs the documents.
+	mutating admissioninformers.MutatingAdmissionPolicyInformer
 
 	loopback   *rest.Config
 	aggregated *genericapiserver.GenericAPIServer
@@ -150,8 +150,8 @@ func (o *openAPI) wanted(r *http.Request) bool {
 	if !inside || who.GetName() != user.APIServerUser || r.URL.Path != "/openapi/v3" {
 		return true
 	}
-	policies, err := o.mutating.List(labels.Everything())
-	return err != nil || len(policies) > 0
+	policies, err := o.mutating.Lister().List(labels.Everything())
+	return err != nil || len(policies) > 0 || !o.mutating.Informer().HasSynced()
 }
 
 // make builds the documents and returns when the aggregator has them.
