@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -38,6 +39,9 @@ func (s *Server) runClusterSetup(ctx context.Context, ready func()) error {
 	impatient := time.AfterFunc(setupPatience, ready)
 	ensure(ctx, "ClusterRoleBinding "+kubeletAPIBinding().Name, func(ctx context.Context) error {
 		return ensureBinding(ctx, client, kubeletAPIBinding())
+	})
+	ensure(ctx, "namespace "+corev1.NamespaceNodeLease, func(ctx context.Context) error {
+		return ensureLeaseNamespace(ctx, client)
 	})
 	if impatient.Stop() && ctx.Err() == nil {
 		ready()
@@ -90,6 +94,27 @@ func ensureBinding(ctx context.Context, client kubernetes.Interface, binding *rb
 		return err
 	}
 	_, err = client.RbacV1().ClusterRoleBindings().Create(ctx, binding, metav1.CreateOptions{})
+	if apierrors.IsAlreadyExists(err) {
+		return nil
+	}
+	return err
+}
+
+// ensureLeaseNamespace makes the namespace of the nodes' heartbeats.
+//
+// The API server makes it too, but when its only attempt at start fails, the
+// next comes a minute later (upstream's systemnamespaces.NewController). Until
+// then no kubelet can renew its lease, its status it reports every five minutes
+// when nothing changes, and after 50 s without either the node is NotReady
+// (NodeMonitorGracePeriod): for ten seconds, 50 s after the first start, which
+// is what a trial with upstream's components in separate processes showed.
+func ensureLeaseNamespace(ctx context.Context, client kubernetes.Interface) error {
+	_, err := client.CoreV1().Namespaces().Get(ctx, corev1.NamespaceNodeLease, metav1.GetOptions{})
+	if !apierrors.IsNotFound(err) {
+		return err
+	}
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: corev1.NamespaceNodeLease}}
+	_, err = client.CoreV1().Namespaces().Create(ctx, namespace, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
 		return nil
 	}

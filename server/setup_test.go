@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -67,6 +68,24 @@ func TestBindingRefused(t *testing.T) {
 	t.Parallel()
 	if err := ensureBinding(t.Context(), refusing(), kubeletAPIBinding()); err == nil {
 		t.Error("a refused write passes for done")
+	}
+}
+
+func TestLeaseNamespace(t *testing.T) {
+	t.Parallel()
+	exists := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: corev1.NamespaceNodeLease}}
+	if err := ensureLeaseNamespace(t.Context(), refusing(exists)); err != nil {
+		t.Errorf("one that exists is written: %v", err)
+	}
+	if err := ensureLeaseNamespace(t.Context(), refusing()); err == nil {
+		t.Error("a refused write passes for done")
+	}
+	client := fake.NewClientset()
+	if err := ensureLeaseNamespace(t.Context(), client); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.CoreV1().Namespaces().Get(t.Context(), corev1.NamespaceNodeLease, metav1.GetOptions{}); err != nil {
+		t.Error(err)
 	}
 }
 
