@@ -170,7 +170,12 @@ func (d dirImport) importIfNew(ctx context.Context, path string, number, total i
 		}
 	}
 	slog.Info("importing an image archive", "component", "images", "archive", path, "progress", fmt.Sprintf("%d of %d", number, total))
-	if now.Images, err = d.importFile(ctx, d.client, path, pinned); err != nil {
+	// Pinned when all is well: what a full disk has cut short must not be kept
+	// from the garbage collection that would free it.
+	if now.Images, err = d.importFile(ctx, d.client, path, managed); err != nil {
+		return err
+	}
+	if _, err := d.keepPinned(ctx, now.Images); err != nil {
 		return err
 	}
 	slog.Info("image archive imported", "component", "images", "archive", path, "images", names(now.Images))
