@@ -39,6 +39,9 @@ import (
 // openAPIIdle is how long the documents stay when nobody asks for them.
 const openAPIIdle = 10 * time.Minute
 
+// trimAfter is when those who asked have their answers.
+const trimAfter = 10 * time.Second
+
 // openAPI serves the descriptions of all APIs (kubectl explain, apply). It makes
 // them when somebody asks and lets go of them ten minutes after the last one did.
 // Upstream makes them at every start: a second or two of a PC's processor, many
@@ -178,6 +181,8 @@ func (o *openAPI) make() (release func(), err error) {
 	o.waitAggregated(ctx, append(custom, `"api/v1"`))
 	slog.Debug("OpenAPI documents made", "component", "apiserver", "took", time.Since(begun))
 	done = true
+	// The making leaves as much garbage as documents.
+	time.AfterFunc(trimAfter, footprint.Trim)
 	return release, nil
 }
 
