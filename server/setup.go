@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"brink/internal/componentargs"
 	"brink/server/controlplane"
@@ -86,18 +87,25 @@ func ensure(ctx context.Context, what string, make func(context.Context) error) 
 	}
 }
 
-// ensureBinding looks before it writes: admission has a say in every create,
-// also of what exists.
 func ensureBinding(ctx context.Context, client kubernetes.Interface, binding *rbacv1.ClusterRoleBinding) error {
-	_, err := client.RbacV1().ClusterRoleBindings().Get(ctx, binding.Name, metav1.GetOptions{})
-	if !apierrors.IsNotFound(err) {
+	bindings := client.RbacV1().ClusterRoleBindings()
+	_, err := bindings.Get(ctx, binding.Name, metav1.GetOptions{})
+	return ifMissing(err, func() error {
+		_, err := bindings.Create(ctx, binding, metav1.CreateOptions{})
+		return err
+	})
+}
+
+// ifMissing creates what looking for it has not found. One looks before one
+// writes: admission has a say in every create, also of what exists.
+func ifMissing(found error, create func() error) error {
+	if !apierrors.IsNotFound(found) {
+		return found
+	}
+	if err := create(); !apierrors.IsAlreadyExists(err) {
 		return err
 	}
-	_, err = client.RbacV1().ClusterRoleBindings().Create(ctx, binding, metav1.CreateOptions{})
-	if apierrors.IsAlreadyExists(err) {
-		return nil
-	}
-	return err
+	return nil // somebody else was quicker
 }
 
 // ensureLeaseNamespace makes the namespace of the nodes' heartbeats.
@@ -109,16 +117,13 @@ func ensureBinding(ctx context.Context, client kubernetes.Interface, binding *rb
 // (NodeMonitorGracePeriod): for ten seconds, 50 s after the first start, which
 // is what a trial with upstream's components in separate processes showed.
 func ensureLeaseNamespace(ctx context.Context, client kubernetes.Interface) error {
-	_, err := client.CoreV1().Namespaces().Get(ctx, corev1.NamespaceNodeLease, metav1.GetOptions{})
-	if !apierrors.IsNotFound(err) {
+	namespaces := client.CoreV1().Namespaces()
+	_, err := namespaces.Get(ctx, corev1.NamespaceNodeLease, metav1.GetOptions{})
+	return ifMissing(err, func() error {
+		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: corev1.NamespaceNodeLease}}
+		_, err := namespaces.Create(ctx, namespace, metav1.CreateOptions{})
 		return err
-	}
-	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: corev1.NamespaceNodeLease}}
-	_, err = client.CoreV1().Namespaces().Create(ctx, namespace, metav1.CreateOptions{})
-	if apierrors.IsAlreadyExists(err) {
-		return nil
-	}
-	return err
+	})
 }
 
 const controlPlaneLabel = "node-role.kubernetes.io/control-plane"
@@ -148,47 +153,55 @@ func (s *Server) labelOwnNode(ctx context.Context, client kubernetes.Interface) 
 // controller's alone.
 func (s *Server) runFirstNode(ctx context.Context, ready func()) error {
 	ready()
-	if slices.ContainsFunc(s.cfg.ControllerArgs, decidesRanges) {
-		<-ctx.Done() // the controller cuts ranges in its own way
+	if !s.cfg.HasAgent || slices.ContainsFunc(s.cfg.ControllerArgs, decidesRanges) {
+		<-ctx.Done() // there is no such node, or the controller cuts ranges in its own way
 		return nil
 	}
 	client, err := kubernetes.NewForConfig(s.ClientConfig("system:apiserver", "system:masters"))
 	if err != nil {
 		return err
 	}
-	patch := firstRangePatch(s.cfg.ClusterCIDRs)
-	var answered time.Time // when the API server first did, which a board takes long for
-	_ = wait.PollUntilContextCancel(ctx, 20*time.Millisecond, true, func(ctx context.Context) (bool, error) {
-		nodes, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
-		if err != nil {
-			return false, nil
-		}
-		if answered.IsZero() {
-			answered = time.Now()
-		}
-		if len(nodes.Items) == 0 {
-			return time.Since(answered) > firstNodePatience, nil
-		}
-		first := nodes.Items[0]
-		if len(nodes.Items) > 1 || first.Name != s.cfg.NodeName || len(first.Spec.PodCIDRs) > 0 {
-			return true, nil
-		}
-		_, err = client.CoreV1().Nodes().Patch(ctx, first.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
+	nodes := client.CoreV1().Nodes()
+	answers := func(ctx context.Context) (bool, error) { // which takes long on a board
+		_, err := nodes.List(ctx, metav1.ListOptions{})
 		return err == nil, nil
-	})
+	}
+	give := func(ctx context.Context) (bool, error) { return s.giveFirstRange(ctx, nodes) }
+	if wait.PollUntilContextCancel(ctx, firstNodeInterval, true, answers) == nil {
+		_ = wait.PollUntilContextTimeout(ctx, firstNodeInterval, firstNodePatience, true, give)
+	}
 	<-ctx.Done()
 	return nil
+}
+
+// giveFirstRange is done when the cluster has nodes and the only one, if it is
+// this server's, has its range.
+func (s *Server) giveFirstRange(ctx context.Context, nodes typedcorev1.NodeInterface) (done bool, _ error) {
+	list, err := nodes.List(ctx, metav1.ListOptions{})
+	if err != nil || len(list.Items) == 0 {
+		return false, nil
+	}
+	first := list.Items[0]
+	if len(list.Items) > 1 || first.Name != s.cfg.NodeName || len(first.Spec.PodCIDRs) > 0 {
+		return true, nil
+	}
+	_, err = nodes.Patch(ctx, first.Name, types.StrategicMergePatchType, firstRangePatch(s.cfg.ClusterCIDRs), metav1.PatchOptions{})
+	return err == nil, nil
 }
 
 // decidesRanges tells the flags of the controllers by which a user takes the
 // nodes' ranges into their own hands.
 func decidesRanges(arg string) bool {
 	name := componentargs.Name(arg)
-	return strings.HasPrefix(name, "node-cidr-mask-size") || slices.Contains([]string{"cluster-cidr", "allocate-node-cidrs", "controllers"}, name)
+	return strings.HasPrefix(name, "node-cidr-mask-size") || slices.Contains([]string{"allocate-node-cidrs", "controllers"}, name)
 }
 
-// firstNodePatience is long past the moment when the controller takes over.
-const firstNodePatience = 10 * time.Second
+const (
+	firstNodeInterval = 20 * time.Millisecond
+	// firstNodePatience, from the API server's first answer on, is long past the
+	// moment when the controller takes over.
+	firstNodePatience = 10 * time.Second
+)
 
 // firstRangePatch sets the first node-sized range of each pod network.
 func firstRangePatch(pods []netip.Prefix) []byte {
