@@ -227,7 +227,8 @@ func run(ctx context.Context, cfg Config, server *options.KubeletServer, ready f
 	go func() { done <- app.Run(ctx, server, deps, utilfeature.DefaultFeatureGate) }()
 	registered := make(chan struct{})
 	go func() {
-		if waitRegistered(ctx, deps.KubeClient, cfg.NodeName) == nil {
+		exists := func(*corev1.Node) bool { return true }
+		if _, err := WaitNode(ctx, deps.KubeClient, cfg.NodeName, exists); err == nil {
 			close(registered)
 		}
 	}()
@@ -284,9 +285,4 @@ func closeIdle(t http.RoundTripper) {
 	if c, ok := t.(interface{ CloseIdleConnections() }); ok {
 		c.CloseIdleConnections()
 	}
-}
-
-// waitRegistered waits for the node object.
-func waitRegistered(ctx context.Context, client kubernetes.Interface, name string) error {
-	return poll(ctx, client, name, func(*corev1.Node) bool { return true })
 }

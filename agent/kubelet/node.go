@@ -37,11 +37,6 @@ func WatchNode(ctx context.Context, client kubernetes.Interface, name string, do
 	})
 }
 
-func poll(ctx context.Context, client kubernetes.Interface, name string, ok func(*corev1.Node) bool) error {
-	_, err := WaitNode(ctx, client, name, ok)
-	return err
-}
-
 // watchOnce follows one watch to its end and tells whether done was met. It
 // lists before: a watch alone does not show that a node has gone meanwhile.
 func watchOnce(ctx context.Context, client kubernetes.Interface, name string, done func(*corev1.Node) bool) bool {
