@@ -1,7 +1,6 @@
 package datastore
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"strings"
@@ -98,23 +97,17 @@ func TestRevisionSurvivesCompactionOfDeletes(t *testing.T) {
 		}
 	}
 	r.stop()
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	store, err := openSQLite(ctx, &wg, r.database(), r.disk)
-	if err != nil {
-		t.Fatal(err)
-	}
+	store, shut := r.reopen(t)
 	c := compactor{store: store}
 	for range 2 {
-		if err := c.tick(ctx); err != nil {
+		if err := c.tick(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if compacted, err := store.dialect.GetCompactRevision(ctx); err != nil || compacted < last-compactAfter {
+	if compacted, err := store.dialect.GetCompactRevision(t.Context()); err != nil || compacted < last-compactAfter {
 		t.Errorf("compacted to %d, %v; head is %d", compacted, err, last)
 	}
-	cancel()
-	wg.Wait()
+	shut()
 	r = start(t, cfg)
 	resp, err := r.durable.Get(testContext(t), "/gone/", clientv3.WithPrefix())
 	if err != nil || resp.Header.Revision < last {
@@ -135,22 +128,15 @@ func TestIdleStoreIsNotCompacted(t *testing.T) {
 		rev = mustUpdate(t, r.durable, "/a", "x", rev)
 	}
 	r.stop()
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer cancel()
-	store, err := openSQLite(ctx, &wg, r.database(), r.disk)
-	if err != nil {
-		t.Fatal(err)
-	}
+	store, _ := r.reopen(t)
 	before := fileSize(t, cfg)
 	c := compactor{store: store}
 	for range 5 {
-		if err := c.tick(ctx); err != nil {
+		if err := c.tick(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if compacted, _ := store.dialect.GetCompactRevision(ctx); compacted != 0 || fileSize(t, cfg) != before {
+	if compacted, _ := store.dialect.GetCompactRevision(t.Context()); compacted != 0 || fileSize(t, cfg) != before {
 		t.Errorf("compacted to %d, %d bytes written", compacted, fileSize(t, cfg)-before)
 	}
 }

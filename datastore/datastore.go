@@ -141,6 +141,14 @@ func (c Config) engine() (engine, error) {
 	return e, nil
 }
 
+// Served says whether brink serves the state itself. It does not when Endpoint
+// names an etcd: then the API server is etcd's client, with the certificates
+// of the configuration, and has old revisions compacted.
+func (c Config) Served() bool {
+	e, err := c.engine()
+	return err != nil || e != engineEtcd
+}
+
 // Store is the state of one server. Its components serve it.
 type Store struct {
 	cfg      Config

@@ -107,6 +107,24 @@ func startStore(t testing.TB, store *Store, log *logBuffer) *running {
 	return r
 }
 
+// reopen opens the database of r without serving it. shut may be called before
+// the test's end.
+func (r *running) reopen(t *testing.T) (store *sqliteStore, shut func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	var closed sync.WaitGroup
+	store, err := openSQLite(ctx, &closed, r.database(), r.disk)
+	shut = func() {
+		cancel()
+		closed.Wait()
+	}
+	t.Cleanup(shut)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store, shut
+}
+
 func dial(t testing.TB, endpoint string) *clientv3.Client {
 	t.Helper()
 	client, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, DialTimeout: patience, Logger: zap.NewNop()})
@@ -671,14 +689,7 @@ func TestQueriesUseIndexes(t *testing.T) {
 	cfg := testConfig(t)
 	r := start(t, cfg)
 	mustCreate(t, r.durable, "/a", "x")
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer cancel()
-	store, err := openSQLite(ctx, &wg, r.database(), r.disk)
-	if err != nil {
-		t.Fatal(err)
-	}
+	store, _ := r.reopen(t)
 	d := store.dialect
 	for name, q := range map[string]string{
 		"get": d.GetSingleValSQL.Query, "list": d.ListCurrentValSQL.Query, "list at": d.GetRevisionAfterValSQL.Query,

@@ -1,14 +1,12 @@
 package datastore
 
 import (
-	"context"
 	"database/sql"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/k3s-io/kine/pkg/drivers"
 	"github.com/k3s-io/kine/pkg/drivers/generic"
@@ -16,8 +14,6 @@ import (
 	"github.com/k3s-io/kine/pkg/logstructured/sqllog"
 	"github.com/k3s-io/kine/pkg/server"
 	clientv3 "go.etcd.io/etcd/client/v3"
-
-	"brink/internal/lifecycle"
 )
 
 // startPostgres runs a server of its own that listens on a unix socket only,
@@ -70,25 +66,7 @@ func startExternal(t *testing.T, cfg Config) *clientv3.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var group lifecycle.Group
-	group.Add(store.Durable(), store.Volatile())
-	ctx, cancel := context.WithCancel(context.Background())
-	ready, done := make(chan struct{}), make(chan error, 1)
-	go func() { done <- group.Run(ctx, func() { close(ready) }) }()
-	select {
-	case <-ready:
-	case err := <-done:
-		t.Fatal(err)
-	case <-time.After(patience):
-		t.Fatal("not ready in time")
-	}
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-	return dial(t, store.VolatileEndpoint()) // shared with the durable one
+	return startStore(t, store, new(logBuffer)).volatile // shared with the durable one
 }
 
 func TestPostgres(t *testing.T) {
