@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"brink/e2e/image"
 )
 
 var (
@@ -119,7 +121,7 @@ func findHost() error {
 	}
 	for _, tool := range []struct{ name, pkg string }{
 		{"ip", "iproute2"}, {"nsenter", "util-linux"}, {"nft", "nftables"},
-		{busyboxPath, "busybox-static"}, {"mkfs.ext4", "e2fsprogs"},
+		{image.Busybox, "busybox-static"}, {"mkfs.ext4", "e2fsprogs"},
 	} {
 		if _, err := exec.LookPath(tool.name); err != nil {
 			return fmt.Errorf("%s is missing: apt-get install %s", tool.name, tool.pkg)
