@@ -17,6 +17,8 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/pkg/kubelet/apis/podresources"
 	kubeletserver "k8s.io/kubernetes/pkg/kubelet/server"
+
+	"brink/internal/testprocess"
 )
 
 // notCalled are functions that end the process and are in the binary, but not
@@ -133,9 +135,6 @@ func TestEndsProcess(t *testing.T) {
 	}
 }
 
-// endingBy tells the test binary in which way to end.
-const endingBy = "BRINK_TEST_ENDING_BY"
-
 // TestReasonIsShown has Kubernetes end a process that is still starting.
 func TestReasonIsShown(t *testing.T) {
 	ways := map[string]struct {
@@ -149,7 +148,7 @@ func TestReasonIsShown(t *testing.T) {
 		"klog.Fatal":        {func() { klog.Fatalf("no storage: %s", "disk on fire") }, []string{"held back", "disk on fire"}},
 		"klog.FlushAndExit": {func() { klog.ErrorS(nil, "corrupt cache"); klog.FlushAndExit(0, 1) }, []string{"held back", "corrupt cache"}},
 	}
-	if way, ok := ways[os.Getenv(endingBy)]; ok {
+	if way, ok := ways[testprocess.Argument()]; ok {
 		setGlobals(false, 0)
 		klog.ErrorS(nil, "held back")
 		way.end()
@@ -158,8 +157,7 @@ func TestReasonIsShown(t *testing.T) {
 	for name, way := range ways {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestReasonIsShown$")
-			child.Env = append(os.Environ(), endingBy+"="+name)
+			child := testprocess.Again(t, name)
 			var stderr bytes.Buffer
 			child.Stderr = &stderr
 			if err := child.Run(); err == nil {

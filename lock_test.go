@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -13,6 +12,7 @@ import (
 
 	"brink/internal/layout"
 	"brink/internal/testdisk"
+	"brink/internal/testprocess"
 )
 
 func TestLockDataDir(t *testing.T) {
@@ -73,11 +73,10 @@ func TestLockOnFullDisk(t *testing.T) {
 	isLine(t, err, "in use by brink with pid unknown")
 }
 
-// lockDir tells the test binary to lock this directory until its input ends.
-const lockDir = "BRINK_TEST_LOCK_DIR"
-
+// TestLockBetweenProcesses has another process lock a directory until its input
+// ends.
 func TestLockBetweenProcesses(t *testing.T) {
-	if dir := os.Getenv(lockDir); dir != "" {
+	if dir := testprocess.Argument(); dir != "" {
 		if _, err := lockDataDir(layout.New(dir)); err != nil {
 			t.Fatal(err)
 		}
@@ -87,8 +86,7 @@ func TestLockBetweenProcesses(t *testing.T) {
 	}
 	t.Parallel()
 	l := layout.New(t.TempDir())
-	first := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestLockBetweenProcesses$")
-	first.Env = append(os.Environ(), lockDir+"="+l.Data())
+	first := testprocess.Again(t, l.Data())
 	if _, err := first.StdinPipe(); err != nil { // held open until Kill
 		t.Fatal(err)
 	}

@@ -6,8 +6,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"os"
-	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +17,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/rest"
+
+	"brink/internal/testprocess"
 )
 
 func plausible(args ...string) Config {
@@ -137,23 +137,17 @@ func TestBadArgs(t *testing.T) {
 	}
 }
 
-// badGate makes the test binary do nothing but meet a bad feature gate: gates
-// are process globals, and a bad one stays.
-const badGate = "BRINK_TEST_BAD_GATE"
-
+// TestBadFeatureGate has a process of its own: gates are process globals, and a
+// bad one stays.
 func TestBadFeatureGate(t *testing.T) {
-	if os.Getenv(badGate) != "" {
+	if testprocess.Argument() != "" {
 		_, err := New(plausible("feature-gates=NoSuchGate=true"))
 		if want := "--kubelet-arg=feature-gates: unrecognized feature gate: NoSuchGate"; err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
 		}
 		return
 	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestBadFeatureGate$")
-	cmd.Env = append(os.Environ(), badGate+"=1")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
-	}
+	testprocess.MustPass(t, "bad gate")
 }
 
 func TestCgroupRoot(t *testing.T) {

@@ -2,8 +2,6 @@ package proxy
 
 import (
 	"net/netip"
-	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/kubernetes/cmd/kube-proxy/app"
 	proxyconfig "k8s.io/kubernetes/pkg/proxy/apis/config"
+
+	"brink/internal/testprocess"
 )
 
 func plausible(args ...string) Config {
@@ -94,23 +94,17 @@ func TestBadArgs(t *testing.T) {
 	}
 }
 
-// badGate makes the test binary do nothing but meet a bad feature gate: gates
-// are process globals, and a bad one stays.
-const badGate = "BRINK_TEST_BAD_GATE"
-
+// TestBadFeatureGate has a process of its own: gates are process globals, and a
+// bad one stays.
 func TestBadFeatureGate(t *testing.T) {
-	if os.Getenv(badGate) != "" {
+	if testprocess.Argument() != "" {
 		_, err := New(plausible("feature-gates=NoSuchGate=true"))
 		if want := "checking --kube-proxy-arg: unrecognized feature gate: NoSuchGate"; err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
 		}
 		return
 	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestBadFeatureGate$")
-	cmd.Env = append(os.Environ(), badGate+"=1")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
-	}
+	testprocess.MustPass(t, "bad gate")
 }
 
 func TestFamilies(t *testing.T) {

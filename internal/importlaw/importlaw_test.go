@@ -34,8 +34,9 @@ var only = []struct {
 	{"github.com/urfave/cli", []string{""}, "flags and commands are main's; packages take a Config"},
 	{"github.com/spf13/cobra", nil, "upstream's commands install signal handlers; use their options"},
 	{"os/signal", []string{""}, "signals belong to the process"},
-	{"testing", []string{"internal/testdisk"}, "it belongs to tests and brings their flags"},
+	{"testing", []string{"internal/testdisk", "internal/testprocess"}, "it belongs to tests and brings their flags"},
 	{"brink/internal/testdisk", nil, "only tests mount file systems of their own"},
+	{"brink/internal/testprocess", nil, "only tests run themselves again"},
 }
 
 // internalMay lists what packages below internal import from outside. They are
@@ -168,6 +169,7 @@ func TestBrokenSeesEachKind(t *testing.T) {
 		{"internal/testdisk", "testing", false},
 		{"runtime", "testing/iotest", true},
 		{"runtime", "brink/internal/testdisk", true},
+		{"agent", "brink/internal/testprocess", true},
 		{"gadgets", "brink/internal/layout", true},
 		{"", "brink/gadgets", true},
 	}

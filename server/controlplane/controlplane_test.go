@@ -3,8 +3,6 @@ package controlplane
 import (
 	"net/http"
 	"net/netip"
-	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -12,6 +10,7 @@ import (
 	"time"
 
 	"brink/internal/componentargs"
+	"brink/internal/testprocess"
 	"brink/server/inmemory"
 	"brink/server/pki"
 
@@ -272,12 +271,10 @@ func newWith(api, controllers, scheduler string) error {
 	return err
 }
 
-// badGate makes the test binary configure a control plane with this argument
-// and nothing else: gates are process globals, and a bad one stays.
-const badGate = "BRINK_TEST_BAD_GATE"
-
+// TestBadFeatureGate has a process for each: gates are process globals, and a bad
+// one stays.
 func TestBadFeatureGate(t *testing.T) {
-	if arg := os.Getenv(badGate); arg != "" {
+	if arg := testprocess.Argument(); arg != "" {
 		option, value, _ := strings.Cut(arg, "=")
 		args := map[string]string{option: value}
 		err := newWith(args["kube-apiserver-arg"], args["kube-controller-manager-arg"], args["kube-scheduler-arg"])
@@ -292,13 +289,7 @@ func TestBadFeatureGate(t *testing.T) {
 		"kube-controller-manager-arg=feature-gates=NoSuchGate=true",
 		"kube-scheduler-arg=feature-gates=NoSuchGate=true",
 	} {
-		t.Run(arg, func(t *testing.T) {
-			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestBadFeatureGate$")
-			cmd.Env = append(os.Environ(), badGate+"="+arg)
-			if out, err := cmd.CombinedOutput(); err != nil {
-				t.Errorf("%v\n%s", err, out)
-			}
-		})
+		t.Run(arg, func(t *testing.T) { testprocess.MustPass(t, arg) })
 	}
 }
 
