@@ -37,8 +37,9 @@ const (
 
 // ownFlags are those of each pass-through option. What is not here is the
 // user's, also where it weakens a node: who writes authorization-mode or
-// anonymous-auth gets what upstream does with it. The packages that embed the
-// components refuse a few by themselves: config files and other proxy modes.
+// anonymous-auth for the API server gets what upstream does with it. The packages
+// that embed the components refuse a few by themselves, whoever starts them:
+// config files, other proxy modes, and what would let others into a kubelet.
 var ownFlags = map[string][]ownFlag{
 	"kube-apiserver-arg": append([]ownFlag{
 		{name: "secure-port", refused: "use brink's own --https-listen-port"},
