@@ -7,6 +7,7 @@ package componentargs
 import (
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -62,4 +63,20 @@ func split(arg string) (name, value string, given bool) {
 // dashes is what the components' own commands do to flag names.
 func dashes(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 	return pflag.NormalizedName(strings.ReplaceAll(name, "_", "-"))
+}
+
+// Port is the port that a flag moves a listener to: a number, or what follows the
+// last colon of an address.
+func Port(args []string, flag string, standard uint16) uint16 {
+	port := standard
+	for _, arg := range args {
+		if Name(arg) != flag {
+			continue
+		}
+		_, value, _ := strings.Cut(arg, "=")
+		if n, err := strconv.ParseUint(value[strings.LastIndex(value, ":")+1:], 10, 16); err == nil {
+			port = uint16(n)
+		}
+	}
+	return port
 }

@@ -31,6 +31,8 @@ var only = []struct {
 	{"github.com/vishvananda/netlink", []string{"network"}, "one place changes links and routes"},
 	{"sigs.k8s.io/knftables", []string{"network"}, "one place changes rules"},
 	{"github.com/containerd/containerd", []string{"runtime/..."}, "the container runtime is exchangeable from outside"},
+	{"golang.org/x/net/http2", []string{"server/tunnel", "agent/tunnel"}, "net/http speaks HTTP/2 by itself; only the tunnel changes its roles"},
+	{"github.com/rancher/remotedialer", nil, "server/tunnel says why not"},
 	{"github.com/urfave/cli", []string{""}, "flags and commands are main's; packages take a Config"},
 	{"github.com/spf13/cobra", nil, "upstream's commands install signal handlers; use their options"},
 	{"os/signal", []string{""}, "signals belong to the process"},

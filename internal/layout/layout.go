@@ -126,6 +126,28 @@ func (l Layout) Manifests() string { return filepath.Join(l.Agent(), "pod-manife
 // NodeAddresses is the file with the addresses that were found the last time.
 func (l Layout) NodeAddresses() string { return filepath.Join(l.Agent(), "node-addresses.json") }
 
+// NodePassword is what proves that the node's name belongs to this machine. It
+// lies outside of the data directory of a default node: a machine whose data was
+// lost or removed by hand is still the same machine.
+func (l Layout) NodePassword() string {
+	if l.data == DefaultData {
+		return filepath.Join(ConfigDir, "node-password")
+	}
+	return filepath.Join(l.Agent(), "node-password")
+}
+
+// ServerToken is the token with which machines join that does not expire.
+func (l Layout) ServerToken() string { return filepath.Join(l.Server(), "token") }
+
+// Servers is the file in which an agent remembers the cluster's servers.
+func (l Layout) Servers() string { return filepath.Join(l.Agent(), "servers.json") }
+
+// ClusterCA is the server CA as an agent has verified it.
+func (l Layout) ClusterCA() string { return filepath.Join(l.Agent(), "server-ca.crt") }
+
+// ClientCA is what an agent's kubelet verifies callers with.
+func (l Layout) ClientCA() string { return filepath.Join(l.Agent(), "client-ca.crt") }
+
 // KubeletCerts is the kubelet's certificate directory.
 func (l Layout) KubeletCerts() string { return filepath.Join(l.Agent(), "pki") }
 

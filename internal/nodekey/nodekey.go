@@ -1,0 +1,104 @@
+// Package nodekey proves that a machine is the one that a node's name belongs
+// to. A machine makes itself a node password once: 32 random bytes in a
+// file. The server keeps what it can check it with.
+//
+// The password is the seed of an Ed25519 key and never leaves the machine. What
+// does is a signature over the certificate request with which the machine joins,
+// and the public key; so neither the server, nor who reads its database, nor who
+// watches the API learns how to pass for the machine, and a proof is worthless
+// for another request. A shared secret, of which k3s keeps a hash, would be
+// handed over at each joining.
+package nodekey
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"brink/internal/atomicfile"
+)
+
+const (
+	// Annotation of a CertificateSigningRequest that holds the proof.
+	Annotation = "brink.io/node-key-proof"
+	// NodeAnnotation of a Node says whose it is, in the node's own words: who has
+	// the node's certificate has proved it before. It helps where the server's
+	// record went with a Node that was deleted and has registered again.
+	NodeAnnotation = "brink.io/node-key"
+)
+
+// context keeps a signature from meaning anything elsewhere.
+const context = "brink node key proof v1\x00"
+
+// Key is a machine's.
+type Key struct{ private ed25519.PrivateKey }
+
+// Load reads the node password at path, or makes one.
+func Load(path string) (Key, error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return create(path)
+	}
+	if err != nil {
+		return Key{}, fmt.Errorf("reading the node password: %w", err)
+	}
+	seed, err := hex.DecodeString(strings.TrimSpace(string(text)))
+	if err != nil || len(seed) != ed25519.SeedSize {
+		return Key{}, fmt.Errorf("%s: not a node password of %d hexadecimal digits: restore it from a backup, or delete the file and, with kubectl delete node, the node",
+			path, 2*ed25519.SeedSize)
+	}
+	return Key{ed25519.NewKeyFromSeed(seed)}, nil
+}
+
+func create(path string) (Key, error) {
+	seed := make([]byte, ed25519.SeedSize)
+	_, _ = rand.Read(seed) // never fails
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return Key{}, fmt.Errorf("making the node password: %w", err)
+	}
+	if err := atomicfile.Write(path, []byte(hex.EncodeToString(seed)+"\n"), 0o600); err != nil {
+		return Key{}, fmt.Errorf("making the node password: %w", err)
+	}
+	return Key{ed25519.NewKeyFromSeed(seed)}, nil
+}
+
+// Prove returns a proof for a certificate request, DER of PKCS #10.
+func (k Key) Prove(request []byte) string {
+	public := k.private.Public().(ed25519.PublicKey)
+	signature := ed25519.Sign(k.private, append([]byte(context), request...))
+	return base64.StdEncoding.EncodeToString(append([]byte(public), signature...))
+}
+
+// Public is what others know the machine by.
+func (k Key) Public() Public {
+	return Public(base64.StdEncoding.EncodeToString(k.private.Public().(ed25519.PublicKey)))
+}
+
+// Public identifies a machine: a key in base64.
+type Public string
+
+// Verify returns whose proof it is. An error is a proof that is none.
+func Verify(proof string, request []byte) (Public, error) {
+	raw, err := base64.StdEncoding.DecodeString(proof)
+	if err != nil || len(raw) != ed25519.PublicKeySize+ed25519.SignatureSize {
+		return "", errors.New("the proof of the machine's node password is damaged")
+	}
+	public, signature := raw[:ed25519.PublicKeySize], raw[ed25519.PublicKeySize:]
+	if !ed25519.Verify(public, append([]byte(context), request...), signature) {
+		return "", errors.New("the proof of the machine's node password is not one for this request")
+	}
+	return Public(base64.StdEncoding.EncodeToString(public)), nil
+}
+
+// Is compares in constant time.
+func (p Public) Is(other Public) bool {
+	return subtle.ConstantTimeCompare([]byte(p), []byte(other)) == 1
+}
