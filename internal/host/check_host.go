@@ -161,6 +161,21 @@ func (m machine) checkForwarding() Check {
 	return ok(name, "off, brink will enable it")
 }
 
+// checkReversePath tells of the kernel's check of source addresses. Strict is no
+// problem: pods answer by the link they are routed by, and where a peer may not,
+// which is in the tunnel while a cluster changes its backend, brink is lenient.
+func (m machine) checkReversePath() Check {
+	const name = "reverse path filter"
+	switch value := m.read("proc/sys/net/ipv4/conf/all/rp_filter"); value {
+	case "1":
+		return ok(name, "strict, brink makes it loose on its VXLAN device")
+	case "0", "2":
+		return ok(name, "not strict")
+	default:
+		return ok(name, "cannot be told")
+	}
+}
+
 // The kernel's defaults for a user, on all but very small machines. The kubelet,
 // containerd and most workloads watch files as root, from the same allowance.
 const (

@@ -44,7 +44,11 @@ func (m machine) checkFeatures(f Facts, withVXLAN bool) []Check {
 	k := m.kernelFiles(f.Kernel)
 	var checks []Check
 	for _, feature := range wanted {
-		checks = append(checks, m.checkFeature(f, k, feature))
+		check := m.checkFeature(f, k, feature)
+		if feature == vxlan && check.Result == Fail {
+			check.Result = Warn // a node without peers, or with direct routes, does not need it
+		}
+		checks = append(checks, check)
 	}
 	return checks
 }

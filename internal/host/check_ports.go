@@ -16,9 +16,14 @@ func (m machine) checkPorts(o CheckOptions) []Check {
 	if len(o.Ports) == 0 {
 		return nil
 	}
-	listeners := append(m.listeners("proc/net/tcp"), m.listeners("proc/net/tcp6")...)
+	tcp := append(m.listeners("proc/net/tcp", tcpListen), m.listeners("proc/net/tcp6", tcpListen)...)
+	udp := append(m.listeners("proc/net/udp", udpOpen), m.listeners("proc/net/udp6", udpOpen)...)
 	var checks []Check
 	for _, p := range o.Ports {
+		listeners := tcp
+		if p.UDP {
+			listeners = udp
+		}
 		checks = append(checks, m.checkPort(p, listeners, []int{os.Getpid(), o.PID}))
 	}
 	return checks
@@ -26,15 +31,21 @@ func (m machine) checkPorts(o CheckOptions) []Check {
 
 func (m machine) checkPort(p Port, listeners []listener, own []int) Check {
 	name := fmt.Sprintf("port %d", p.Number)
+	if p.UDP {
+		name += "/udp"
+	}
 	for _, l := range listeners {
 		if l.address.Port() != p.Number || !overlap(l.address.Addr(), p.Address) {
 			continue
 		}
 		pid := m.holder(l.inode)
+		if pid == 0 && p.UDP {
+			continue // the kernel's own: a VXLAN device, ours or one that shares the port
+		}
 		if pid != 0 && slices.Contains(own, pid) {
 			return ok(name, "in use by brink for the %s", p.For)
 		}
-		return fail(name, portFix(p), "port %d for the %s is taken by %s", p.Number, p.For, m.describe(pid))
+		return fail(name, portFix(p), "%s for the %s is taken by %s", name, p.For, m.describe(pid))
 	}
 	return ok(name, "free for the %s", p.For)
 }
@@ -60,15 +71,21 @@ func overlap(a, b netip.Addr) bool {
 	return every(a) || every(b) || a.Unmap() == b.Unmap()
 }
 
-// listener is a TCP socket in state LISTEN.
+// States of sockets, include/net/tcp_states.h.
+const (
+	tcpListen = "0A"
+	udpOpen   = "07" // TCP_CLOSE: not connected
+)
+
+// listener is a socket that waits for others.
 type listener struct {
 	address netip.AddrPort
 	inode   string
 }
 
-// listeners reads the kernel's table of TCP sockets.
-func (m machine) listeners(file string) []listener {
-	const local, state, inode, listen = 1, 3, 9, "0A"
+// listeners reads a table of the kernel's sockets.
+func (m machine) listeners(file, listen string) []listener {
+	const local, state, inode = 1, 3, 9
 	var out []listener
 	for line := range strings.Lines(m.read(file)) {
 		fields := strings.Fields(line)

@@ -57,9 +57,10 @@ type CheckOptions struct {
 	PID int
 }
 
-// Port is a TCP port that the node will listen on.
+// Port is a port that the node will listen on.
 type Port struct {
 	Number uint16
+	UDP    bool // instead of TCP
 	// Address it will listen on; the zero value is all addresses.
 	Address netip.Addr
 	// For names the listener and Flag the way to move it, as in "API server" and
@@ -120,7 +121,7 @@ func (m machine) podChecks(f Facts, o CheckOptions) []Check {
 		m.checkNFT(f),
 	}
 	checks = append(checks, m.checkFeatures(f, o.VXLAN)...)
-	return append(checks, m.checkForwarding(), m.checkInotify())
+	return append(checks, m.checkForwarding(), m.checkReversePath(), m.checkInotify())
 }
 
 func ok(name, format string, args ...any) Check {
