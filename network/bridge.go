@@ -20,6 +20,9 @@ import (
 // the plugin itself looks only when the next pod comes, and until then every pod
 // on the node is cut off.
 func (n *node) keepBridge() error {
+	if err := n.leaveOldRanges(); err != nil {
+		return fmt.Errorf("leaving old ranges of bridge %s: %w", n.cfg.Bridge, err)
+	}
 	if !hasLeases(n.cfg.leases()) {
 		return nil
 	}
@@ -83,6 +86,34 @@ func (n *node) makeBridge() (netlink.Link, error) {
 		}
 	}
 	return netlink.LinkByName(n.cfg.Bridge)
+}
+
+// leaveOldRanges takes addresses from the bridge that are of the cluster's ranges and
+// of none of this node's: the node was deleted and has joined again, and who has its
+// old range now could not be reached, for the bridge's route comes first.
+func (n *node) leaveOldRanges() error {
+	bridge, err := netlink.LinkByName(n.cfg.Bridge)
+	if isGone(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	has, err := complete(func() ([]netlink.Addr, error) { return netlink.AddrList(bridge, netlink.FAMILY_ALL) })
+	if err != nil {
+		return err
+	}
+	for _, a := range has {
+		p, err := netip.ParsePrefix(a.IPNet.String())
+		if err != nil || !within(p.Masked(), n.cfg.ClusterCIDRs) || within(p.Masked(), n.cfg.NodeCIDRs) {
+			continue
+		}
+		slog.Warn("the pods' bridge has an address of a range that is not this node's any more, removing it", "component", componentName, "bridge", n.cfg.Bridge, "address", p)
+		if err := netlink.AddrDel(bridge, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return err
+		}
+	}
+	return nil
 }
 
 // ensureAddresses gives the bridge the first address of each prefix, which is

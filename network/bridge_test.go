@@ -54,8 +54,7 @@ func TestNoBridgeWithoutPods(t *testing.T) {
 	t.Parallel()
 	privateNetns(t)
 	cfg := dualStack(t)
-	n, err := open(cfg.withDefaults())
-	must(t, err)
+	n := openNode(t, cfg)
 	must(t, n.reconcile(t.Context()))
 	must(t, os.MkdirAll(cfg.leases(), 0o755))
 	must(t, os.WriteFile(filepath.Join(cfg.leases(), "lock"), nil, 0o644))
@@ -75,8 +74,7 @@ func TestForeignLinkOfTheBridgesName(t *testing.T) {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = "brink0"
 	must(t, netlink.LinkAdd(&netlink.Vxlan{LinkAttrs: attrs, VxlanId: 1, Port: 4789}))
-	n, err := open(cfg.withDefaults())
-	must(t, err)
+	n := openNode(t, cfg)
 	if err := n.reconcile(t.Context()); err == nil || !strings.Contains(err.Error(), "there is a vxlan of this name: remove or rename it") {
 		t.Errorf("got %v", err)
 	}

@@ -1,10 +1,12 @@
 package network
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"runtime"
 	"strings"
 	"testing"
@@ -65,11 +67,13 @@ func start(ns netns.NsHandle, f func() error) <-chan error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
-		if err := netns.Set(ns); err != nil {
-			done <- err
+		err := errors.New("the test gave up") // t.Fatal in f ends this goroutine
+		defer func() { done <- err }()
+		if enterErr := netns.Set(ns); enterErr != nil {
+			err = enterErr
 			return
 		}
-		done <- f()
+		err = f()
 	}()
 	return done
 }
@@ -192,4 +196,12 @@ func wantSetting(t *testing.T, key, want string) {
 	if got := strings.TrimSpace(string(data)); err != nil || got != want {
 		t.Errorf("%s is %q, want %q (%v)", key, got, want, err)
 	}
+}
+
+func run(name string, args ...string) ([]byte, error) {
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%s %v: %w: %s", name, args, err, out)
+	}
+	return out, err
 }

@@ -40,12 +40,22 @@ func dualStack(t *testing.T) Config {
 	}
 }
 
+// openNode is a node in the test's namespace whose loop the test runs.
+func openNode(t *testing.T, cfg Config) *node {
+	t.Helper()
+	cfg = cfg.withDefaults()
+	n, err := open(cfg, newPeerKeeper(cfg, func() {}))
+	must(t, err)
+	t.Cleanup(n.close)
+	return n
+}
+
 // runIn runs the component in a namespace until the test ends.
 func runIn(t *testing.T, ns netns.NsHandle, cfg Config) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	ready := make(chan struct{})
-	done := start(ns, func() error { return New(cfg).Run(ctx, func() { close(ready) }) })
+	done := start(ns, func() error { return New(cfg).Component().Run(ctx, func() { close(ready) }) })
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -240,8 +250,7 @@ func reach(t *testing.T, ns netns.NsHandle, addr string) {
 func TestOthersRulesCauseNoRewrite(t *testing.T) {
 	t.Parallel()
 	privateNetns(t)
-	n, err := open(dualStack(t).withDefaults())
-	must(t, err)
+	n := openNode(t, dualStack(t))
 	must(t, n.reconcile(t.Context()))
 	before := nft(t, "--handle", "list", "table", "inet", "brink")
 	first := n.rules.generation
@@ -262,7 +271,7 @@ func TestOthersRulesCauseNoRewrite(t *testing.T) {
 
 func TestWithoutNft(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	err := New(dualStack(t)).Run(t.Context(), func() { t.Error("ready without nft") })
+	err := New(dualStack(t)).Component().Run(t.Context(), func() { t.Error("ready without nft") })
 	if err == nil || err.Error() != "the program nft is not on this host: install the package nftables" {
 		t.Errorf("got %v", err)
 	}
@@ -275,7 +284,7 @@ func TestInvalidConfig(t *testing.T) {
 		NodeCIDRs:    prefixes("10.43.1.0/24", "fd42::1/64"),
 		CNIConfDir:   "net.d", CNIStateDir: "/state", MTU: 100, Bridge: "a-name-of-16-byte",
 	}
-	err := New(cfg).Run(t.Context(), func() { t.Error("ready") })
+	err := New(cfg).Component().Run(t.Context(), func() { t.Error("ready") })
 	want := `cluster CIDR 10.42.0.0/16 and 10.44.0.0/16 are of one address family
 node CIDR fd42::1/64 is not a network prefix
 node CIDR 10.43.1.0/24 is in none of the cluster's [10.42.0.0/16 10.44.0.0/16]
@@ -285,6 +294,27 @@ MTU 100 is not between 1280 and 65535
 bridge name "a-name-of-16-byte" is longer than the 15 bytes the kernel allows`
 	if err == nil || err.Error() != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+}
+
+func TestInvalidBackend(t *testing.T) {
+	t.Parallel()
+	for want, change := range map[string]func(*Config){
+		"the node has no address for other nodes":                                             func(c *Config) { c.Underlay = nil },
+		"the node's address 127.0.0.1 cannot be reached from other nodes":                     func(c *Config) { c.Underlay = addrs("127.0.0.1") },
+		"the node's addresses [192.0.2.1 192.0.2.2] must be at most one of each family":       func(c *Config) { c.Underlay = addrs("192.0.2.1", "192.0.2.2") },
+		`network backend "wireguard" is none of vxlan, host-gw, none`:                         func(c *Config) { c.Backend = "wireguard" },
+		"VXLAN port 65536 is not between 1 and 65535":                                         func(c *Config) { c.VXLANPort = 65536 },
+		"VXLAN network identifier 16777216 is not between 1 and 16777215":                     func(c *Config) { c.VNI = 1 << 24 },
+		`VXLAN device name "a-name-of-16-byte" is longer than the 15 bytes the kernel allows`: func(c *Config) { c.VXLANDevice = "a-name-of-16-byte" },
+	} {
+		cfg := dualStack(t)
+		cfg.Backend, cfg.Underlay = VXLAN, addrs("192.0.2.1", "2001:db8::1")
+		must(t, cfg.withDefaults().Validate())
+		change(&cfg)
+		if err := cfg.withDefaults().Validate(); err == nil || err.Error() != want {
+			t.Errorf("got  %v\nwant %s", err, want)
+		}
 	}
 }
 

@@ -16,22 +16,37 @@ import (
 )
 
 // Remove takes away what New's component and the CNI plugins made on this host:
-// the bridge and the pod links still attached to it, our nftables table, our
-// pods' host ports, the CNI configuration and leases. What is gone already is
+// the ways to peers and the VXLAN device, the bridge and the pod links still
+// attached to it, our nftables table, our pods' host ports, the CNI configuration
+// and leases. What is gone already is
 // no error. Kernel settings stay, for others may have come to rely on them. It
 // is meant for uninstalling, after the pods are gone.
 //
-// Only Bridge, CNIConfDir and CNIStateDir of cfg are used.
+// Only Bridge, VXLANDevice, CNIConfDir and CNIStateDir of cfg are used.
 func Remove(cfg Config) error {
 	cfg = cfg.withDefaults()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	return errors.Join(
+		removePeers(cfg),
 		removeBridge(cfg.Bridge),
 		removeTable(ctx),
 		removeHostPorts(ctx, cfg), // knows its own by the leases, so before them
 		removeFiles(cfg),
 	)
+}
+
+// removePeers does what the backend none does to leftovers.
+func removePeers(cfg Config) error {
+	stack, err := openNetstack()
+	if err != nil {
+		return err
+	}
+	defer stack.close()
+	k := newPeerKeeper(Config{Backend: None, VXLANDevice: cfg.VXLANDevice}, nil)
+	k.kernel = stack
+	_, err = k.look(wish{})
+	return err
 }
 
 func removeFiles(cfg Config) error {

@@ -64,7 +64,7 @@ func runBriefly(t *testing.T, ns netns.NsHandle, cfg Config) {
 	t.Helper()
 	inside(t, ns, func() error {
 		ctx, cancel := context.WithCancel(t.Context())
-		return New(cfg).Run(ctx, cancel)
+		return New(cfg).Component().Run(ctx, cancel)
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -30,7 +31,7 @@ func applySettings(cfg Config) error {
 			return err
 		}
 		if f.is6() {
-			if err := keepRouterAdvertisements(cfg.Bridge); err != nil {
+			if err := keepRouterAdvertisements(cfg.Bridge, cfg.VXLANDevice); err != nil {
 				return err
 			}
 		}
@@ -98,8 +99,8 @@ func set(key, want string) error {
 // comes from unless accept_ra is 2. Links that have such a route are changed, and
 // those that may still learn one: a modem that is plugged in later, a network
 // whose router was off when the node started. Not those on which a pod could
-// advertise itself as the node's router: the bridge and the ends of pods' links.
-func keepRouterAdvertisements(bridge string) error {
+// advertise itself as the node's router: our own, and the ends of pods' links.
+func keepRouterAdvertisements(ours ...string) error {
 	learnt, err := linksWithLearntRoutes()
 	if err != nil {
 		return err
@@ -110,7 +111,7 @@ func keepRouterAdvertisements(bridge string) error {
 	}
 	for _, link := range links {
 		name, isLearnt := link.Attrs().Name, learnt[link.Attrs().Index]
-		if name == bridge || !isLearnt && !mayMeetRouters(link) {
+		if slices.Contains(ours, name) || !isLearnt && !mayMeetRouters(link) {
 			continue
 		}
 		key := filepath.Join("net/ipv6/conf", name, "accept_ra")

@@ -1,0 +1,223 @@
+package network
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// newCard makes the link "card" in a namespace, whose hardware is the returned
+// file: each frame comes and goes there after a struct virtio_net_hdr. It
+// promises to fill in checksums.
+func newCard(t *testing.T, ns netns.NsHandle, addrs []string) *os.File {
+	t.Helper()
+	var card *os.File
+	inside(t, ns, func() error {
+		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+		if err != nil {
+			return err
+		}
+		req, err := unix.NewIfreq("card")
+		if err != nil {
+			return err
+		}
+		req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+		if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
+			return fmt.Errorf("making a TAP device: %w", err)
+		}
+		const tunFCsum = 1 // TUN_F_CSUM of linux/if_tun.h
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TUNSETOFFLOAD, tunFCsum); errno != 0 {
+			return fmt.Errorf("promising checksums: %w", errno)
+		}
+		card = os.NewFile(uintptr(fd), "card") // can be waited for only now
+		link, err := netlink.LinkByName("card")
+		if err != nil {
+			return err
+		}
+		for _, a := range addrs {
+			if err := addAddr(link, a); err != nil {
+				return err
+			}
+		}
+		return netlink.LinkSetUp(link)
+	})
+	t.Cleanup(func() { card.Close() })
+	return card
+}
+
+// cable carries frames from one card to another. What the header says is lost on
+// the way, and that is all that is broken.
+func cable(from, to *os.File, fillsIn func(frame []byte, start, offset int)) {
+	const size = 10 // of struct virtio_net_hdr
+	b := make([]byte, 1<<16)
+	for {
+		n, err := from.Read(b)
+		if err != nil {
+			return
+		}
+		if b[0]&1 != 0 { // VIRTIO_NET_HDR_F_NEEDS_CSUM
+			fillsIn(b[size:n], int(native.Uint16(b[6:])), int(native.Uint16(b[8:])))
+		}
+		clear(b[:size])
+		if _, err := to.Write(b[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// fillOuter fills in the sum of RFC 1071 as a card does that knows IPv4 and UDP
+// or TCP in it, but no tunnel: one further in it leaves as it is.
+func fillOuter(frame []byte, start, offset int) {
+	const afterHeaders = 14 + 20
+	if start == afterHeaders {
+		fill(frame, start, offset)
+	}
+}
+
+func fill(frame []byte, start, offset int) {
+	var sum uint32
+	rest := frame[start:]
+	for i, b := range rest {
+		sum += uint32(b) << (8 * (1 - i%2))
+	}
+	for sum>>16 != 0 {
+		sum = sum&0xffff + sum>>16
+	}
+	rest[offset], rest[offset+1] = byte(^sum>>8), byte(^sum)
+}
+
+// cardNodes makes two nodes that are connected by such cards.
+func cardNodes(t *testing.T, s stacks, fills func([]byte, int, int)) []*testNode {
+	t.Helper()
+	privateNetns(t)
+	var nodes []*testNode
+	var cards []*os.File
+	for n := 1; n <= 2; n++ {
+		node := &testNode{number: n, ns: otherNetns(t), pod: otherNetns(t)}
+		node.configure(t, s, 0, VXLAN)
+		cards = append(cards, newCard(t, node.ns, s.onSegment(0, n)))
+		node.addPod(t, s)
+		nodes = append(nodes, node)
+	}
+	go cable(cards[0], cards[1], fills)
+	go cable(cards[1], cards[0], fills)
+	for _, n := range nodes {
+		n.cfg.CheckEvery = 100 * time.Millisecond
+		n.run(t)
+	}
+	introduce(nodes...)
+	return nodes
+}
+
+// TestBrokenChecksums has cards that do not know the tunnel.
+func TestBrokenChecksums(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"IPv4", "dual stack pods on IPv4", "IPv6 pods over IPv4 only"} {
+		s := allStacks[name]
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			nodes := cardNodes(t, s, fillOuter)
+			meet(t, s, nodes...)
+			isOn(t, nodes[0], false)
+			want := waysOf(t, nodes[0].ns)
+			sh(t, nodes[0].ns, "ip link del "+DefaultVXLANDevice)
+			eventually(t, "device and its offload restored", func() bool { return waysOf(t, nodes[0].ns) == want })
+			// It was that, and nothing else.
+			nodes[0].stop()
+			inside(t, nodes[0].ns, func() error {
+				o, err := openChecksumOffload(DefaultVXLANDevice)
+				must(t, err)
+				defer o.close()
+				return o.switchOn()
+			})
+			if _, err := call(nodes[0].pod, s.podAddrs(2)[0], time.Second); err == nil {
+				t.Error("arrives with offload too, the test shows nothing")
+			}
+		})
+	}
+}
+
+func isOn(t *testing.T, node *testNode, want bool) {
+	t.Helper()
+	inside(t, node.ns, func() error {
+		if on, err := hasChecksumOffload(DefaultVXLANDevice); err != nil || on != want {
+			t.Errorf("offload of node %d is %t, want %t (%v)", node.number, on, want, err)
+		}
+		return nil
+	})
+}
+
+// TestRightChecksums: cards that know the tunnel are left to their work.
+func TestRightChecksums(t *testing.T) {
+	t.Parallel()
+	s := allStacks["dual stack pods on IPv4"]
+	nodes := cardNodes(t, s, fill)
+	meet(t, s, nodes...)
+	isOn(t, nodes[0], true)
+}
+
+// TestProbeVerdicts asks a peer that has a firewall.
+func TestProbeVerdicts(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name, rule string
+		want       verdict
+	}{
+		{"open", "counter", works},
+		{"UDP dropped", "meta l4proto udp drop", unanswered},
+		{"all dropped", "drop", unreached},
+	} {
+		for _, to := range addrs("10.42.2.0", "fd42:0:0:2::") {
+			t.Run(tt.name+" "+to.String(), func(t *testing.T) {
+				t.Parallel()
+				s := allStacks["dual stack"]
+				nodes := cluster(t, s, VXLAN, VXLAN)
+				meet(t, s, nodes...)
+				sh(t, nodes[1].ns, "nft 'add table inet wall; add chain inet wall in { type filter hook input priority 0; }; add rule inet wall in iifname brink-vxlan "+tt.rule+"'")
+				inside(t, nodes[0].ns, func() error {
+					p, err := openProbe(DefaultVXLANDevice, to, 300*time.Millisecond)
+					must(t, err)
+					defer p.close()
+					if got := p.run(false); got != tt.want {
+						t.Errorf("got %q, want %q", got, tt.want)
+					}
+					return nil
+				})
+				isOn(t, nodes[0], true)
+			})
+		}
+	}
+}
+
+// TestProbeIsAskedRarely follows the prober through its moods.
+func TestProbeIsAskedRarely(t *testing.T) {
+	t.Parallel()
+	p := newProber()
+	end := func(v verdict) {
+		p.cancel = func() {}
+		p.result <- v
+		p.learn("brink-vxlan")
+	}
+	first, second := probed{netip.MustParseAddr("192.0.2.1"), 2}, probed{netip.MustParseAddr("192.0.2.1"), 3}
+	p.mustBeOff(first)
+	var waits []time.Duration
+	for range 12 {
+		end(unreached)
+		waits = append(waits, time.Until(p.next).Round(time.Second))
+	}
+	if waits[0] != firstProbeAgain || waits[1] != 2*firstProbeAgain || waits[11] != lastProbeAgain {
+		t.Errorf("asks again after %v", waits)
+	}
+	if end(broken); !p.settled || !p.mustBeOff(first) {
+		t.Error("forgets that the offload is broken")
+	}
+	if p.mustBeOff(second) || p.settled || !p.next.IsZero() {
+		t.Error("believes the same of other hardware")
+	}
+}
