@@ -1,0 +1,182 @@
+package tunnel
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"brink/internal/tunnelwire"
+)
+
+const (
+	// connectTimeout bounds dialing, TLS and the server's answer together.
+	connectTimeout = 15 * time.Second
+	// readIdle is how long a tunnel may be silent before this end asks whether
+	// the other is still there. It also keeps NAT from forgetting the
+	// connection: the shortest memory met in practice is 30 s.
+	readIdle = 15 * time.Second
+	// pingTimeout is how long the answer may take.
+	pingTimeout = 10 * time.Second
+	// serverName is in the certificate of every API server, whatever address
+	// leads to it.
+	serverName = "kubernetes"
+)
+
+// answerError is a server that does not take the tunnel.
+type answerError struct {
+	status string
+	reason string
+}
+
+func (e *answerError) Error() string {
+	return fmt.Sprintf("the server answers %s: %s", e.status, e.reason)
+}
+
+var errSilent = errors.New("the server does not answer any more")
+
+// once makes the tunnel and serves it until it ends, and says why it did.
+func (l *link) once(ctx context.Context) error {
+	conn, err := l.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	l.up()
+	l.serve(ctx, conn)
+	return conn.reason()
+}
+
+// connect dials the server and makes it take the connection as a tunnel.
+func (l *link) connect(ctx context.Context) (*tunnelConn, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	config, err := l.tls()
+	if err != nil {
+		return nil, err
+	}
+	raw, err := l.tunnels.cfg.Dial(ctx, "tcp", l.server)
+	if err != nil {
+		return nil, err
+	}
+	conn := tls.Client(raw, config)
+	defer context.AfterFunc(ctx, func() { raw.Close() })()
+	reader, err := shake(ctx, conn)
+	if err != nil {
+		raw.Close()
+		if ctx.Err() != nil {
+			err = fmt.Errorf("no answer within %s", connectTimeout)
+		}
+		return nil, err
+	}
+	return &tunnelConn{Conn: conn, reader: reader}, nil
+}
+
+// tls asks for the certificate anew at each dial: it rotates.
+func (l *link) tls() (*tls.Config, error) {
+	config, err := l.tunnels.cfg.TLS()
+	if err != nil {
+		return nil, fmt.Errorf("preparing TLS: %w", err)
+	}
+	config = config.Clone()
+	config.NextProtos = []string{"http/1.1"} // HTTP/2 has no upgrade
+	if config.ServerName == "" {
+		config.ServerName = serverName
+	}
+	return config, nil
+}
+
+// shake asks for the upgrade. Bytes of the tunnel may already be in the reader.
+func shake(ctx context.Context, conn *tls.Conn) (*bufio.Reader, error) {
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return nil, err
+	}
+	const question = "GET " + tunnelwire.Path + " HTTP/1.1\r\nHost: " + serverName + "\r\nUser-Agent: brink\r\nConnection: Upgrade\r\nUpgrade: " + tunnelwire.Protocol + "\r\n\r\n"
+	if _, err := io.WriteString(conn, question); err != nil {
+		return nil, err
+	}
+	reader := bufio.NewReaderSize(conn, 4<<10)
+	resp, err := http.ReadResponse(reader, nil)
+	if err != nil {
+		return nil, fmt.Errorf("reading the server's answer: %w", err)
+	}
+	if resp.StatusCode != http.StatusSwitchingProtocols || !strings.EqualFold(resp.Header.Get("Upgrade"), tunnelwire.Protocol) {
+		return nil, &answerError{status: resp.Status, reason: reasonOf(resp.Body)}
+	}
+	return reader, nil
+}
+
+// reasonOf is the text of an answer, or the message in it when it is a Status
+// of the API server's.
+func reasonOf(body io.Reader) string {
+	text, _ := io.ReadAll(io.LimitReader(body, 16<<10))
+	var status struct{ Message string }
+	if json.Unmarshal(text, &status) == nil && status.Message != "" {
+		return status.Message
+	}
+	return strings.TrimSpace(string(text[:min(len(text), tunnelwire.MaxReason)]))
+}
+
+// tunnelConn is the connection after the upgrade; it remembers why it ended.
+type tunnelConn struct {
+	net.Conn
+	reader *bufio.Reader // nil once it is empty
+	failed atomic.Pointer[error]
+}
+
+func (c *tunnelConn) Read(p []byte) (int, error) {
+	if c.reader != nil {
+		if c.reader.Buffered() > 0 {
+			return c.reader.Read(p)
+		}
+		c.reader = nil
+	}
+	n, err := c.Conn.Read(p)
+	if err != nil {
+		c.failed.CompareAndSwap(nil, &err)
+	}
+	return n, err
+}
+
+// reason is why the tunnel has ended. That it was closed at this end means that
+// a ping was not answered.
+func (c *tunnelConn) reason() error {
+	err := c.failed.Load()
+	switch {
+	case err == nil || errors.Is(*err, net.ErrClosed):
+		return errSilent
+	case errors.Is(*err, io.EOF):
+		return errors.New("the server has ended it")
+	}
+	return *err
+}
+
+// serve answers the server's streams until the connection ends.
+func (l *link) serve(ctx context.Context, conn *tunnelConn) {
+	timing := l.tunnels.cfg.timing
+	server := &http2.Server{
+		MaxConcurrentStreams:         tunnelwire.MaxStreams,
+		MaxReadFrameSize:             tunnelwire.FrameSize,
+		MaxUploadBufferPerStream:     tunnelwire.StreamWindow,
+		MaxUploadBufferPerConnection: tunnelwire.ConnectionWindow,
+		ReadIdleTimeout:              timing.readIdle,
+		PingTimeout:                  timing.pingTimeout,
+	}
+	server.ServeConn(conn, &http2.ServeConnOpts{
+		Context:    ctx,
+		BaseConfig: &http.Server{ErrorLog: log.New(io.Discard, "", 0)}, // down says what there is to say
+		Handler:    http.HandlerFunc(l.stream),
+	})
+}

@@ -1,0 +1,286 @@
+// Package tunnel keeps a connection from this node to every server, through which
+// the servers reach its kubelet and its pods when they cannot dial the node.
+// server/tunnel is the other end and says why the tunnel is HTTP/2 with the roles
+// changed; internal/tunnelwire is what both have agreed on.
+//
+// What a server gets through a tunnel, and nothing else: the kubelet; TCP to pods
+// in the node's own pod CIDRs; TCP to the node's own addresses, where its pods in
+// the host's network are, and never loopback. The last is wider than it need be:
+// which ports belong to such pods is not known here, and a server that may use
+// the kubelet has the node anyway. What the rule keeps out is the rest of the
+// network the node is in, which is none of the cluster's business: someone who
+// may write Endpoints could otherwise make the API server look around there.
+//
+// A tunnel that fails is dialed again by itself, the first time after a quarter
+// of a second and then at growing distances of at most 10 s. A link that has died
+// silently is noticed after at most 25 s.
+package tunnel
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"brink/internal/lifecycle"
+)
+
+const (
+	firstDelay = 500 * time.Millisecond
+	maxDelay   = 10 * time.Second
+	// stable is how long a tunnel must have lived for the next dial to be soon:
+	// a server that takes tunnels and ends them at once is not dialed without
+	// pause.
+	stable = 10 * time.Second
+	// newReason is how long after the last line another reason for the same
+	// failure is worth one.
+	newReason = time.Minute
+)
+
+// Config is what the tunnels of a node need. The functions are called at each
+// use: certificates rotate, CIDRs come late and addresses change.
+type Config struct {
+	// TLS returns the client's side of TLS to servers: the node's certificate
+	// and the CA. The server's name is ServerName, or "kubernetes" when that is
+	// empty, whatever address is dialed.
+	TLS func() (*tls.Config, error)
+	// Kubelet is where the kubelet listens.
+	Kubelet netip.AddrPort
+	// PodCIDRs are those of this node.
+	PodCIDRs func() []netip.Prefix
+	// NodeIPs are the node's own addresses.
+	NodeIPs func() []netip.Addr
+	// Dial connects to a server; nil is a net.Dialer.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	timing timing // of tests; zero is the constants here
+}
+
+// timing is what tests cannot wait for.
+type timing struct {
+	firstDelay, maxDelay, stable, newReason, readIdle, pingTimeout time.Duration
+}
+
+func (t timing) orDefaults() timing {
+	if t != (timing{}) {
+		return t
+	}
+	return timing{firstDelay, maxDelay, stable, newReason, readIdle, pingTimeout}
+}
+
+// Status is the tunnel to one server.
+type Status struct {
+	Server string // host:port
+	Up     bool
+	Since  time.Time // of Up
+	Error  string    // why it is not up
+}
+
+// Tunnels is the node's tunnels, one a server.
+type Tunnels struct {
+	cfg Config
+
+	mu      sync.Mutex      // guards what follows
+	ctx     context.Context // of Run; nil before and after
+	servers []string
+	links   map[string]*link
+	running sync.WaitGroup
+}
+
+// link is the tunnel to one server, there or not.
+type link struct {
+	tunnels *Tunnels
+	server  string
+	cancel  context.CancelFunc
+	log     *slog.Logger
+
+	mu     sync.Mutex // guards what follows
+	status Status
+	logged time.Time // the last line
+	kind   failure   // what it was about
+}
+
+// New returns tunnels to no servers.
+func New(cfg Config) *Tunnels {
+	cfg.timing = cfg.timing.orDefaults()
+	if cfg.Dial == nil {
+		cfg.Dial = (&net.Dialer{}).DialContext
+	}
+	return &Tunnels{cfg: cfg, links: map[string]*link{}}
+}
+
+// Component keeps the tunnels. It is ready at once: a node must start while
+// servers are away.
+func (t *Tunnels) Component() lifecycle.Component {
+	return lifecycle.Component{Name: "tunnel", Run: t.Run}
+}
+
+// Run keeps tunnels until ctx is done. It must be called once.
+func (t *Tunnels) Run(ctx context.Context, ready func()) error {
+	ready()
+	t.mu.Lock()
+	t.ctx = ctx
+	t.matchLocked()
+	t.mu.Unlock()
+	<-ctx.Done()
+	t.mu.Lock()
+	t.ctx = nil // no link is added any more
+	t.mu.Unlock()
+	t.running.Wait()
+	return nil
+}
+
+// SetServers says which servers there are, each host:port. Tunnels to those that
+// are not among them end, with what goes through them.
+func (t *Tunnels) SetServers(servers []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.servers = slices.Clone(servers)
+	t.matchLocked()
+}
+
+// Redial makes all tunnels anew, as after a change of the node's address: the old
+// ones are dead, which both ends would notice later.
+func (t *Tunnels) Redial() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for server, link := range t.links {
+		link.cancel()
+		delete(t.links, server)
+	}
+	t.matchLocked()
+}
+
+func (t *Tunnels) matchLocked() {
+	if t.ctx == nil {
+		return
+	}
+	for server, link := range t.links {
+		if !slices.Contains(t.servers, server) {
+			link.cancel()
+			delete(t.links, server)
+		}
+	}
+	for _, server := range t.servers {
+		if t.links[server] == nil {
+			t.startLocked(server)
+		}
+	}
+}
+
+func (t *Tunnels) startLocked(server string) {
+	ctx, cancel := context.WithCancel(t.ctx)
+	l := &link{
+		tunnels: t,
+		server:  server,
+		cancel:  cancel,
+		log:     slog.With("component", "tunnel", "server", server),
+		status:  Status{Server: server, Since: time.Now(), Error: "not dialed yet"},
+	}
+	t.links[server] = l
+	t.running.Go(func() { l.keep(ctx) })
+}
+
+// Status returns the tunnels in the order of SetServers.
+func (t *Tunnels) Status() []Status {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var out []Status
+	for _, server := range t.servers {
+		if link := t.links[server]; link != nil {
+			out = append(out, link.current())
+		}
+	}
+	return out
+}
+
+// keep dials again whenever the tunnel has ended.
+func (l *link) keep(ctx context.Context) {
+	timing := l.tunnels.cfg.timing
+	delay := timing.firstDelay
+	for {
+		began := time.Now()
+		err := l.once(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		l.down(err)
+		if time.Since(began) > timing.stable {
+			delay = timing.firstDelay
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(jitter(delay)):
+		}
+		delay = min(2*delay, timing.maxDelay)
+	}
+}
+
+// jitter keeps the nodes that lost a server together from returning together.
+func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
+
+// up notes that the tunnel is there.
+func (l *link) up() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.status = Status{Server: l.server, Up: true, Since: time.Now()}
+	l.logged, l.kind = time.Now(), ""
+	l.log.Info("tunnel is up")
+}
+
+// down notes that it is not. Only the change is worth a line, and later another
+// kind of reason.
+func (l *link) down(err error) {
+	kind := kindOf(err)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	wasUp, first := l.status.Up, l.logged.IsZero()
+	if wasUp || first {
+		l.status.Since = time.Now()
+	}
+	l.status.Up, l.status.Error = false, err.Error()
+	switch {
+	case wasUp:
+		l.log.Warn("tunnel is lost, dialing again", "error", err)
+	case first, kind != l.kind && time.Since(l.logged) > l.tunnels.cfg.timing.newReason:
+		l.log.Warn("tunnel cannot be made, trying on", "error", err)
+	default:
+		l.log.Debug("tunnel cannot be made", "error", err)
+		return
+	}
+	l.logged, l.kind = time.Now(), kind
+}
+
+func (l *link) current() Status {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.status
+}
+
+// failure is a kind of reason.
+type failure string
+
+const (
+	unreachable failure = "unreachable"
+	untrusted   failure = "untrusted"
+	refused     failure = "refused"
+)
+
+func kindOf(err error) failure {
+	var answer *answerError
+	var verification *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &answer):
+		return refused
+	case errors.As(err, &verification):
+		return untrusted
+	}
+	return unreachable
+}

@@ -1,0 +1,231 @@
+package tunnel
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	corelisters "k8s.io/client-go/listers/core/v1"
+
+	"brink/internal/tunnelwire"
+)
+
+type nodeList struct {
+	corelisters.NodeListerExpansion
+	nodes []*corev1.Node
+}
+
+func (l nodeList) List(labels.Selector) ([]*corev1.Node, error) { return l.nodes, nil }
+
+func (l nodeList) Get(name string) (*corev1.Node, error) {
+	for _, node := range l.nodes {
+		if node.Name == name {
+			return node, nil
+		}
+	}
+	return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "nodes"}, name)
+}
+
+func node(name, ip string, cidrs ...string) *corev1.Node {
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.NodeSpec{PodCIDRs: cidrs}}
+	n.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeHostName, Address: name}, {Type: corev1.NodeInternalIP, Address: ip}}
+	return n
+}
+
+// session adds a node's tunnel whose far end answers each target with its name
+// and ends.
+func (s *Server) fakeTunnel(t *testing.T, name string) *session {
+	t.Helper()
+	near, far := net.Pipe()
+	go (&http2.Server{}).ServeConn(far, &http2.ServeConnOpts{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.Host, ":1") {
+			http.Error(w, "not that one", tunnelwire.StatusRefused)
+			return
+		}
+		io.WriteString(w, name+" "+r.Host)
+	})})
+	added, err := newSession(s.transport, near)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { added.conn.Close() })
+	s.add(name, added)
+	return added
+}
+
+// listening answers "direct" to whoever dials it.
+func listening(t *testing.T) netip.AddrPort {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			io.WriteString(conn, "direct")
+			conn.Close()
+		}
+	}()
+	return netip.MustParseAddrPort(listener.Addr().String())
+}
+
+// TestWays: which way leads where. 127.0.0.1 is what can be dialed directly here.
+func TestWays(t *testing.T) {
+	t.Parallel()
+	s := New(Config{OwnNode: "own", Patience: 10 * time.Millisecond})
+	s.UseNodes(nodeList{nodes: []*corev1.Node{
+		node("own", "127.0.0.1", "127.0.1.0/24"),
+		node("far", "192.0.2.7", "10.42.1.0/24", "fd42:1::/64"),
+		node("near", "127.0.0.3", "127.0.3.0/24"), // has no tunnel, and needs none
+		node("twin1", "192.168.1.10"), node("twin2", "192.168.1.10"),
+		node("lone", "192.168.1.20"), node("gone", "192.168.1.20"),
+		node("shadow", "127.0.0.1"), // has the address of our own
+	}})
+	for _, name := range []string{"far", "twin1", "twin2", "lone", "shadow"} {
+		s.fakeTunnel(t, name)
+	}
+	port := listening(t).String()[len("127.0.0.1"):]
+	tests := []struct {
+		dial func(context.Context, string, string) (net.Conn, error)
+		to   string
+		want string
+	}{
+		{s.DialKubelet, "own" + port, "direct"},
+		{s.DialKubelet, "far:10250", "far kubelet"},
+		{s.DialKubelet, "twin2:10250", "twin2 kubelet"},
+		{s.DialKubelet, "shadow" + port, "shadow kubelet"},
+		{s.DialKubelet, "192.0.2.7:10250", "far 192.0.2.7:10250"}, // the user's order of addresses
+		{s.DialKubelet, "localhost" + port, "direct"},             // not a node
+		{s.DialPod, "10.42.1.5:80", "far 10.42.1.5:80"},
+		{s.DialPod, "[fd42:1::5]:80", "far [fd42:1::5]:80"},
+		{s.DialPod, "[::ffff:10.42.1.5]:80", "far 10.42.1.5:80"},
+		{s.DialPod, "192.0.2.7:9100", "far 192.0.2.7:9100"}, // in the host's network
+		{s.DialPod, "far:9100", "far 192.0.2.7:9100"},       // proxying to another port of a node
+		{s.DialPod, "own" + port, "direct"},
+		{s.DialPod, "127.0.0.1" + port, "direct"},
+		{s.DialPod, "192.168.1.20:80", "lone 192.168.1.20:80"},
+	}
+	for _, tt := range tests {
+		conn, err := tt.dial(t.Context(), "tcp", tt.to)
+		if err != nil {
+			t.Errorf("%s: %v", tt.to, err)
+			continue
+		}
+		got, err := io.ReadAll(conn)
+		if string(got) != tt.want || err != nil {
+			t.Errorf("%s: arrived at %q (%v), want %q", tt.to, got, err, tt.want)
+		}
+		conn.Close()
+	}
+	bad := []struct {
+		dial     func(context.Context, string, string) (net.Conn, error)
+		to, want string
+	}{
+		{s.DialPod, "192.168.1.10:80", "dialing 192.168.1.10:80: nodes twin1, twin2 all have this address"},
+		{s.DialPod, "10.42.1.5:1", "reaching node far by its tunnel: not that one"},
+		{s.DialKubelet, "near:1", "reaching node near: it has no tunnel to this server, and directly: dial tcp 127.0.0.3:1: connect: connection refused"},
+		{s.DialKubelet, "own:1", "reaching node own: dial tcp 127.0.0.1:1: connect: connection refused"},
+	}
+	for _, tt := range bad {
+		if _, err := tt.dial(t.Context(), "tcp", tt.to); err == nil || err.Error() != tt.want {
+			t.Errorf("%s: got %v, want %s", tt.to, err, tt.want)
+		}
+	}
+}
+
+// TestWaitsForTunnel: a server that has just started hears of its agents a moment
+// later.
+func TestWaitsForTunnel(t *testing.T) {
+	t.Parallel()
+	s := New(Config{Patience: 20 * time.Second})
+	s.UseNodes(nodeList{nodes: []*corev1.Node{node("late", "127.0.0.1")}})
+	got := make(chan string)
+	go func() {
+		conn, err := s.DialKubelet(t.Context(), "tcp", "late:1")
+		if err != nil {
+			got <- err.Error()
+			return
+		}
+		all, _ := io.ReadAll(conn)
+		got <- string(all)
+	}()
+	time.Sleep(50 * time.Millisecond)
+	s.fakeTunnel(t, "other")
+	s.fakeTunnel(t, "late")
+	if got := <-got; got != "late kubelet" {
+		t.Error(got)
+	}
+}
+
+func TestWaitEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	s := New(Config{Patience: time.Hour})
+	s.UseNodes(nodeList{nodes: []*corev1.Node{node("late", "127.0.0.1")}})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := s.DialKubelet(ctx, "tcp", "late:1"); !errors.Is(err, ErrNoTunnel) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestSilentAgent: a tunnel whose other end has vanished is given up.
+func TestSilentAgent(t *testing.T) {
+	t.Parallel()
+	s := New(Config{})
+	s.transport = newTransport(20*time.Millisecond, 50*time.Millisecond)
+	near, far := net.Pipe()
+	go io.Copy(io.Discard, far)
+	lost, err := newSession(s.transport, near)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.add("a", lost)
+	select {
+	case <-lost.conn.done:
+	case <-time.After(20 * time.Second):
+		t.Fatal("lives on")
+	}
+	if s.Has("a") {
+		t.Error("is still used")
+	}
+}
+
+func TestSessionsAreBounded(t *testing.T) {
+	t.Parallel()
+	s := New(Config{})
+	var all []*session
+	for range maxSessions + 1 {
+		all = append(all, s.fakeTunnel(t, "a"))
+	}
+	select {
+	case <-all[0].conn.done:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the oldest lives on")
+	}
+	for _, session := range all[1:] {
+		if !session.client.CanTakeNewRequest() {
+			t.Error("another than the oldest has ended")
+		}
+	}
+	s.Close()
+	if s.add("a", all[1]) {
+		t.Error("a server that is closed takes tunnels")
+	}
+}
