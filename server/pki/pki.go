@@ -1,7 +1,7 @@
 // Package pki makes and keeps the cluster's certificate authorities and the
 // server's own certificates below <data-dir>/server/tls.
 //
-// What exists is one declared table (table.go): three authorities, valid ten
+// What exists is one declared table (table.go): four authorities, valid ten
 // years, and the leaves each of them signs, valid one year. Ensure compares the
 // table with the disk, makes what is missing and issues again what is due; a
 // file that is as it should be is never written, so a restart costs the flash

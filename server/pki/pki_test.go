@@ -109,7 +109,7 @@ func TestLeavesVerify(t *testing.T) {
 		{"serving-kube-apiserver", "server-ca", "CN=kube-apiserver", server, client,
 			"10.43.0.1,127.0.0.1,192.0.2.7,203.0.113.9,::1,edge-1,fd43::1,kubernetes,kubernetes.default," +
 				"kubernetes.default.svc,kubernetes.default.svc.cluster.local,localhost,shop.example.com"},
-		{"serving-kubelet", "server-ca", "CN=system:node:edge-1,O=system:nodes", server, client, "192.0.2.7,edge-1"},
+		{"serving-kubelet", "kubelet-ca", "CN=system:node:edge-1,O=system:nodes", server, client, "192.0.2.7,edge-1"},
 		{"client-admin", "client-ca", "CN=system:admin,O=system:masters", client, server, ""},
 		{"client-kube-apiserver", "client-ca", "CN=kube-apiserver-kubelet-client", client, server, ""},
 		{"client-auth-proxy", "request-header-ca", "CN=system:auth-proxy", client, server, ""},

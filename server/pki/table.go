@@ -9,8 +9,12 @@ import (
 
 // The authorities.
 const (
-	ServerCA        = "server-ca"
-	ClientCA        = "client-ca"
+	ServerCA = "server-ca"
+	ClientCA = "client-ca"
+	// KubeletCA signs what kubelets serve with. It is not ServerCA: a node has a say
+	// in the names and addresses of its certificate, and with ServerCA's signature
+	// it could pass for the API server.
+	KubeletCA       = "kubelet-ca"
 	RequestHeaderCA = "request-header-ca"
 )
 
@@ -41,11 +45,11 @@ type leafSpec struct {
 	sans    func(Config) []string // names and addresses; nil is none
 }
 
-var authorityNames = []string{ServerCA, ClientCA, RequestHeaderCA}
+var authorityNames = []string{ServerCA, ClientCA, KubeletCA, RequestHeaderCA}
 
 var leaves = []leafSpec{
 	{ServingAPIServer, ServerCA, user("kube-apiserver"), x509.ExtKeyUsageServerAuth, apiServerSANs},
-	{ServingKubelet, ServerCA, node, x509.ExtKeyUsageServerAuth, nodeSANs},
+	{ServingKubelet, KubeletCA, node, x509.ExtKeyUsageServerAuth, nodeSANs},
 	{ClientAdmin, ClientCA, user("system:admin", "system:masters"), x509.ExtKeyUsageClientAuth, nil},
 	{ClientAPIServer, ClientCA, user(KubeletClientUser), x509.ExtKeyUsageClientAuth, nil},
 	{ClientAuthProxy, RequestHeaderCA, user(AuthProxyUser), x509.ExtKeyUsageClientAuth, nil},
@@ -94,8 +98,11 @@ func (d Dir) Cert(name string) string { return filepath.Join(string(d), name+".c
 // Key is the private key file of an authority or a leaf.
 func (d Dir) Key(name string) string { return filepath.Join(string(d), name+".key") }
 
-// ServerCA is what clients verify the API server and kubelets with.
+// ServerCA is what clients verify the API server with.
 func (d Dir) ServerCA() string { return d.Cert(ServerCA) }
+
+// KubeletCA is what the API server verifies kubelets with.
+func (d Dir) KubeletCA() string { return d.Cert(KubeletCA) }
 
 // ClientCA is what the API server and kubelets verify clients with.
 func (d Dir) ClientCA() string { return d.Cert(ClientCA) }
