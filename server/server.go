@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/http"
 	"net/netip"
 	"strconv"
 
@@ -20,8 +21,11 @@ import (
 	"brink/datastore"
 	"brink/internal/layout"
 	"brink/internal/lifecycle"
+	"brink/internal/tunnelwire"
 	"brink/server/controlplane"
+	"brink/server/join"
 	"brink/server/pki"
+	"brink/server/tunnel"
 )
 
 // Config is what the server is told by its user.
@@ -37,7 +41,11 @@ type Config struct {
 
 	ClusterCIDRs  []netip.Prefix // one, or one a family
 	ServiceCIDRs  []netip.Prefix // one, or one a family
+	ClusterDNS    []netip.Addr   // what pods are told to ask
 	ClusterDomain string
+	// NetworkBackend is how the pods of different nodes reach each other, as the
+	// network package spells it. A server only passes it on to nodes.
+	NetworkBackend string
 
 	DatastoreEndpoint        string // empty is SQLite in the data directory
 	DatastoreCAFile          string
@@ -113,9 +121,11 @@ func checkCIDRs(flag string, prefixes []netip.Prefix) error {
 
 // Server is a configured server that has not been started.
 type Server struct {
-	cfg   Config
-	store *datastore.Store
-	plane *controlplane.ControlPlane
+	cfg     Config
+	store   *datastore.Store
+	tunnels *tunnel.Server
+	plane   *controlplane.ControlPlane
+	tokens  *join.Tokens
 }
 
 // Check tries everything that New does, as far as that leaves no trace: the flags
@@ -128,7 +138,7 @@ func (c Config) Check() error {
 		return err
 	}
 	const nowhere = "unix:///nowhere"
-	_, err := controlplane.New(c.controlPlane(nowhere, nowhere))
+	_, err := controlplane.New(c.controlPlane(nowhere, nowhere, c.tunnels()))
 	return err
 }
 
@@ -142,11 +152,21 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	plane, err := controlplane.New(cfg.controlPlane(store.DurableEndpoint(), store.VolatileEndpoint()))
-	if err != nil {
-		return nil, err
+	tunnels := cfg.tunnels()
+	s := &Server{cfg: cfg, store: store, tunnels: tunnels, tokens: &join.Tokens{}}
+	plane := cfg.controlPlane(store.DurableEndpoint(), store.VolatileEndpoint(), tunnels)
+	plane.Public = cfg.public(s.tokens)
+	s.plane, err = controlplane.New(plane)
+	return s, err
+}
+
+// tunnels takes those of agents; the node in this process has none.
+func (c Config) tunnels() *tunnel.Server {
+	cfg := tunnel.Config{ClusterCIDRs: c.ClusterCIDRs}
+	if c.HasAgent {
+		cfg.OwnNode = c.NodeName
 	}
-	return &Server{cfg: cfg, store: store, plane: plane}, nil
+	return tunnel.New(cfg)
 }
 
 func (c Config) datastore() datastore.Config {
@@ -162,7 +182,7 @@ func (c Config) datastore() datastore.Config {
 }
 
 // controlPlane is c for a datastore at these etcd endpoints.
-func (c Config) controlPlane(durable, volatile string) controlplane.Config {
+func (c Config) controlPlane(durable, volatile string, tunnels *tunnel.Server) controlplane.Config {
 	return controlplane.Config{
 		BindAddress:      c.BindAddress,
 		Port:             c.Port,
@@ -178,6 +198,8 @@ func (c Config) controlPlane(durable, volatile string) controlplane.Config {
 		ControllerArgs:   c.ControllerArgs,
 		SchedulerArgs:    c.SchedulerArgs,
 		Debug:            c.Debug,
+		Authenticated:    map[string]http.Handler{tunnelwire.Path: tunnels},
+		Dialer:           tunnels,
 	}
 }
 
@@ -192,6 +214,7 @@ func (c Config) etcd() *controlplane.Etcd {
 func files(dir pki.Dir) controlplane.Files {
 	return controlplane.Files{
 		ServerCA: dir.ServerCA(), ServerCAKey: dir.Key(pki.ServerCA),
+		KubeletCA: dir.KubeletCA(), KubeletCAKey: dir.Key(pki.KubeletCA),
 		ClientCA: dir.ClientCA(), ClientCAKey: dir.Key(pki.ClientCA),
 		RequestHeaderCA: dir.RequestHeaderCA(),
 		ServingCert:     dir.Cert(pki.ServingAPIServer), ServingKey: dir.Key(pki.ServingAPIServer),
@@ -205,13 +228,15 @@ func files(dir pki.Dir) controlplane.Files {
 func (s *Server) Components() []lifecycle.Component {
 	list := []lifecycle.Component{
 		{Name: "certificates", Needs: lifecycle.Nothing, Run: s.runCertificates}, // everything below reads them
-		s.store.Durable(),  // state that matters, on disk
-		s.store.Volatile(), // leases and events, in memory
+		s.store.Durable(),     // state that matters, on disk
+		s.store.Volatile(),    // leases and events, in memory
+		s.tunnels.Component(), // what agents keep open to be reached by
 	}
 	list = append(list, lifecycle.Component{Name: "first-node", Run: s.runFirstNode}) // beside the API server
 	list = append(list, s.plane.Components()...)
 	return append(list,
 		lifecycle.Component{Name: "cluster-setup", Run: s.runClusterSetup}, // objects every cluster has
+		lifecycle.Component{Name: "join", Run: s.runJoin},                  // who may be a node
 	)
 }
 

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -22,7 +21,6 @@ import (
 
 	"brink/internal/componentargs"
 	"brink/server/controlplane"
-	"brink/server/pki"
 )
 
 // runClusterSetup makes sure that the objects exist without which brink's own
@@ -38,8 +36,9 @@ func (s *Server) runClusterSetup(ctx context.Context, ready func()) error {
 		return err
 	}
 	impatient := time.AfterFunc(setupPatience, ready)
-	ensure(ctx, "ClusterRoleBinding "+kubeletAPIBinding().Name, func(ctx context.Context) error {
-		return ensureBinding(ctx, client, kubeletAPIBinding())
+	kubelets := kubeletAPIBinding()
+	ensure(ctx, "ClusterRoleBinding "+kubelets.Name, func(ctx context.Context) error {
+		return ensureBinding(ctx, client, kubelets)
 	})
 	ensure(ctx, "namespace "+corev1.NamespaceNodeLease, func(ctx context.Context) error {
 		return ensureLeaseNamespace(ctx, client)
@@ -85,15 +84,6 @@ func ensure(ctx context.Context, what string, make func(context.Context) error) 
 		case <-time.After(pause.Step()):
 		}
 	}
-}
-
-func ensureBinding(ctx context.Context, client kubernetes.Interface, binding *rbacv1.ClusterRoleBinding) error {
-	bindings := client.RbacV1().ClusterRoleBindings()
-	_, err := bindings.Get(ctx, binding.Name, metav1.GetOptions{})
-	return ifMissing(err, func() error {
-		_, err := bindings.Create(ctx, binding, metav1.CreateOptions{})
-		return err
-	})
 }
 
 // ifMissing creates what looking for it has not found. One looks before one
@@ -214,14 +204,4 @@ func firstRangePatch(pods []netip.Prefix) []byte {
 		panic(err) // strings always marshal
 	}
 	return patch
-}
-
-// kubeletAPIBinding lets the API server fetch logs and run commands through
-// kubelets, and nothing else.
-func kubeletAPIBinding() *rbacv1.ClusterRoleBinding {
-	return &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: "brink:kube-apiserver-to-kubelet"},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "system:kubelet-api-admin"},
-		Subjects:   []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: pki.KubeletClientUser}},
-	}
 }

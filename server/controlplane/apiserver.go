@@ -36,6 +36,9 @@ type apiServer struct {
 	cp      *ControlPlane
 	options *options.ServerRunOptions
 	openAPI *openAPI
+	paths   paths
+	dialer  Dialer
+	names   nodeNames
 }
 
 func newAPIServer(cp *ControlPlane, cfg Config) (*apiServer, error) {
@@ -44,7 +47,13 @@ func newAPIServer(cp *ControlPlane, cfg Config) (*apiServer, error) {
 	if err := componentargs.Parse(fs, "kube-apiserver-arg", apiServerDefaults(cfg), cfg.APIServerArgs); err != nil {
 		return nil, err
 	}
-	return &apiServer{cp: cp, options: opts, openAPI: newOpenAPI()}, nil
+	return &apiServer{
+		cp:      cp,
+		options: opts,
+		openAPI: newOpenAPI(),
+		paths:   paths{authenticated: cfg.Authenticated, public: cfg.Public},
+		dialer:  cfg.Dialer,
+	}, nil
 }
 
 // apiServerDefaults are brink's settings, in kube-apiserver's own flags.
@@ -63,10 +72,12 @@ func apiServerDefaults(cfg Config) []string {
 		"enable-admission-plugins=NodeRestriction",
 		"enable-aggregator-routing=true",
 		"enable-bootstrap-token-auth=true",
-		"kubelet-certificate-authority="+cfg.Files.ServerCA,
+		"kubelet-certificate-authority="+cfg.Files.KubeletCA,
 		"kubelet-client-certificate="+cfg.Files.KubeletClientCert,
 		"kubelet-client-key="+cfg.Files.KubeletClientKey,
-		"kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname",
+		// By name: Dialer finds the way, and the serving certificate of every
+		// kubelet has it. Private addresses are not unique among sites.
+		"kubelet-preferred-address-types=Hostname,InternalIP,ExternalIP",
 		"profiling=false",
 		"proxy-client-cert-file="+cfg.Files.ProxyClientCert,
 		"proxy-client-key-file="+cfg.Files.ProxyClientKey,
@@ -173,6 +184,7 @@ func (a *apiServer) build(opts options.CompletedOptions) (*aggregator.APIAggrega
 	if err != nil {
 		return nil, err
 	}
+	a.dial(kube, generic)
 	cp := &kube.ControlPlane
 	authWrapper := webhook.NewDefaultAuthenticationInfoResolverWrapper(cp.ProxyTransport, cp.Generic.EgressSelector, cp.Generic.LoopbackClientConfig, cp.Generic.TracerProvider)
 	extensions, err := controlplaneapiserver.CreateAPIExtensionsConfig(*cp.Generic, cp.VersionedInformers, initializers, opts.CompletedOptions, opts.MasterCount, resolver, authWrapper)

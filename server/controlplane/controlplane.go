@@ -15,12 +15,16 @@
 package controlplane
 
 import (
+	"context"
 	"fmt"
+	"net"
+	"net/http"
 	"net/netip"
 	"strings"
 
 	"k8s.io/apiserver/pkg/util/compatibility"
 	"k8s.io/client-go/informers"
+	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/rest"
 
 	"brink/internal/componentargs"
@@ -31,7 +35,8 @@ import (
 // Files are the paths of keys and certificates that the control plane reads.
 // Leaf certificates are read again when they change.
 type Files struct {
-	ServerCA, ServerCAKey               string // signs serving certificates
+	ServerCA, ServerCAKey               string // signs the API server's certificate
+	KubeletCA, KubeletCAKey             string // signs kubelets' serving certificates
 	ClientCA, ClientCAKey               string // signs client certificates
 	RequestHeaderCA                     string // signs the front proxy's certificate
 	ServingCert, ServingKey             string
@@ -58,10 +63,31 @@ type Config struct {
 	Etcd             *Etcd  // nil when brink serves the endpoints itself
 	Files            Files
 
+	// Authenticated and Public answer requests to exactly these paths of the
+	// HTTPS port. Those of Authenticated went through authentication,
+	// authorization and audit, and may last as long as they like; the user is in
+	// the request's context. Those of Public did not, and come from anyone.
+	Authenticated, Public map[string]http.Handler
+	// Dialer makes the connections to nodes and pods; nil dials them directly.
+	// It is not asked when the user configures an egress selector.
+	Dialer Dialer
+
 	// Flags passed through to the components, each "name=value".
 	APIServerArgs, ControllerArgs, SchedulerArgs []string
 	// Debug raises the verbosity of requests' and controllers' logs.
 	Debug bool
+}
+
+// Dialer makes the connections that the API server opens to kubelets (logs, exec,
+// port-forward) and to pods, nodes and what is behind Services (proxying,
+// webhooks, aggregated API servers). Addresses are as in package net; a kubelet's
+// host is the name of its node.
+type Dialer interface {
+	DialKubelet(ctx context.Context, network, address string) (net.Conn, error)
+	DialPod(ctx context.Context, network, address string) (net.Conn, error)
+	// UseNodes is called once, before the first Dial: the lister of the shared
+	// informers.
+	UseNodes(corelisters.NodeLister)
 }
 
 // ControlPlane is a configured control plane that has not been started.

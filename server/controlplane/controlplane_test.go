@@ -47,6 +47,7 @@ func plausible() Config {
 func files(dir pki.Dir) Files {
 	return Files{
 		ServerCA: dir.ServerCA(), ServerCAKey: dir.Key(pki.ServerCA),
+		KubeletCA: dir.KubeletCA(), KubeletCAKey: dir.Key(pki.KubeletCA),
 		ClientCA: dir.ClientCA(), ClientCAKey: dir.Key(pki.ClientCA),
 		RequestHeaderCA: dir.RequestHeaderCA(),
 		ServingCert:     dir.Cert(pki.ServingAPIServer), ServingKey: dir.Key(pki.ServingAPIServer),

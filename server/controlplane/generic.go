@@ -58,7 +58,7 @@ func (a *apiServer) genericConfig(opts options.CompletedOptions) (*genericConfig
 	}
 	g := &genericConfig{Config: config, informers: informers.NewSharedInformerFactoryWithOptions(client, resync, informers.WithTransform(dropManagedFields))}
 	config.BuildHandlerChainFunc = func(h http.Handler, c *genericapiserver.Config) http.Handler {
-		return genericapiserver.DefaultBuildHandlerChain(a.openAPI.wrap(h), c)
+		return a.paths.outside(genericapiserver.DefaultBuildHandlerChain(a.paths.inside(a.names.wrap(a.openAPI.wrap(h))), c))
 	}
 	steps := []func() error{
 		func() error { return opts.GenericServerRunOptions.ApplyTo(config) },
@@ -73,6 +73,7 @@ func (a *apiServer) genericConfig(opts options.CompletedOptions) (*genericConfig
 		func() error { return opts.Traces.ApplyTo(config.EgressSelector, config) },
 		func() error { return g.applyStorage(opts) },
 		func() error { g.applyAPIDescription(); return nil },
+		func() error { g.LongRunningFunc = a.paths.longRunning(g.LongRunningFunc); return nil },
 		func() error { return g.applyAuth(opts, client) },
 		func() error { return opts.Audit.ApplyTo(config) },
 	}

@@ -1,0 +1,107 @@
+package server
+
+import (
+	"context"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"brink/internal/clusterconfig"
+	"brink/server/join"
+	"brink/server/pki"
+)
+
+const nodesGroup = "system:nodes"
+
+// kubeletAPIBinding lets the API server fetch logs and run commands through
+// kubelets, and nothing else.
+func kubeletAPIBinding() *rbacv1.ClusterRoleBinding {
+	return bind("brink:kube-apiserver-to-kubelet", "system:kubelet-api-admin", rbacv1.UserKind, pki.KubeletClientUser)
+}
+
+// nodeBindings give upstream's roles to nodes and to who wants to be one. Nobody is bound to
+// system:certificates.k8s.io:certificatesigningrequests:nodeclient: with it
+// upstream's csrapproving would approve any name for who has it.
+func nodeBindings() []*rbacv1.ClusterRoleBinding {
+	return []*rbacv1.ClusterRoleBinding{
+		// A node's service proxy, which has the node's identity.
+		bind("brink:node-proxier", "system:node-proxier", rbacv1.GroupKind, nodesGroup),
+		// A node asks for its next client certificate.
+		bind("brink:node-renewal", "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient", rbacv1.GroupKind, nodesGroup),
+		// A machine with a join token asks for its first one.
+		bind("brink:node-bootstrapper", "system:node-bootstrapper", rbacv1.GroupKind, join.TokenGroup),
+		bind(nodeRole().Name, nodeRole().Name, rbacv1.GroupKind, nodesGroup),
+	}
+}
+
+func bind(name, role, kind, subject string) *rbacv1.ClusterRoleBinding {
+	return &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
+		Subjects:   []rbacv1.Subject{{Kind: kind, APIGroup: rbacv1.GroupName, Name: subject}},
+	}
+}
+
+// nodeRole is what brink's agents do with brink's own paths: keep a tunnel.
+func nodeRole() *rbacv1.ClusterRole {
+	return &rbacv1.ClusterRole{
+		ObjectMeta: metav1.ObjectMeta{Name: "brink:node"},
+		Rules:      []rbacv1.PolicyRule{{NonResourceURLs: []string{"/brink/v1/*"}, Verbs: []string{"get"}}},
+	}
+}
+
+// clusterConfigRole lets nodes read what they must know about the cluster.
+func clusterConfigRole() *rbacv1.Role {
+	return &rbacv1.Role{
+		ObjectMeta: metav1.ObjectMeta{Namespace: clusterconfig.Namespace, Name: "brink:cluster-config"},
+		Rules: []rbacv1.PolicyRule{{
+			APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{clusterconfig.Name}, Verbs: []string{"get"},
+		}},
+	}
+}
+
+func clusterConfigBinding() *rbacv1.RoleBinding {
+	role := clusterConfigRole()
+	return &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Namespace: role.Namespace, Name: role.Name},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: role.Name},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.GroupKind, APIGroup: rbacv1.GroupName, Name: nodesGroup}},
+	}
+}
+
+func ensureBinding(ctx context.Context, client kubernetes.Interface, binding *rbacv1.ClusterRoleBinding) error {
+	bindings := client.RbacV1().ClusterRoleBindings()
+	_, err := bindings.Get(ctx, binding.Name, metav1.GetOptions{})
+	return ifMissing(err, func() error {
+		_, err := bindings.Create(ctx, binding, metav1.CreateOptions{})
+		return err
+	})
+}
+
+func ensureNodeRole(ctx context.Context, client kubernetes.Interface) error {
+	roles := client.RbacV1().ClusterRoles()
+	_, err := roles.Get(ctx, nodeRole().Name, metav1.GetOptions{})
+	return ifMissing(err, func() error {
+		_, err := roles.Create(ctx, nodeRole(), metav1.CreateOptions{})
+		return err
+	})
+}
+
+func ensureClusterConfigRole(ctx context.Context, client kubernetes.Interface) error {
+	roles := client.RbacV1().Roles(clusterconfig.Namespace)
+	_, err := roles.Get(ctx, clusterConfigRole().Name, metav1.GetOptions{})
+	return ifMissing(err, func() error {
+		_, err := roles.Create(ctx, clusterConfigRole(), metav1.CreateOptions{})
+		return err
+	})
+}
+
+func ensureClusterConfigBinding(ctx context.Context, client kubernetes.Interface) error {
+	bindings := client.RbacV1().RoleBindings(clusterconfig.Namespace)
+	_, err := bindings.Get(ctx, clusterConfigBinding().Name, metav1.GetOptions{})
+	return ifMissing(err, func() error {
+		_, err := bindings.Create(ctx, clusterConfigBinding(), metav1.CreateOptions{})
+		return err
+	})
+}

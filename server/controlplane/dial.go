@@ -1,0 +1,25 @@
+package controlplane
+
+import (
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/apiserver/pkg/server/egressselector"
+	"k8s.io/kubernetes/pkg/controlplane"
+)
+
+// dial makes the API server's connections to nodes and pods go through a.dialer,
+// as upstream makes them go through an egress selector. One that the user has
+// configured keeps its place.
+func (a *apiServer) dial(kube *controlplane.Config, generic *genericConfig) {
+	if a.dialer == nil || kube.ControlPlane.Generic.EgressSelector != nil {
+		return
+	}
+	a.names.nodes = generic.informers.Core().V1().Nodes().Lister()
+	a.dialer.UseNodes(a.names.nodes)
+	kube.Extra.KubeletClientConfig.Lookup = func(egressselector.NetworkContext) (utilnet.DialFunc, error) {
+		return a.dialer.DialKubelet, nil
+	}
+	// Changed in place and not replaced: admission has this one already, and
+	// asks it for its dialer at each first call of a webhook. The aggregator
+	// takes the dialer from it too.
+	kube.ControlPlane.ProxyTransport.DialContext = a.dialer.DialPod
+}

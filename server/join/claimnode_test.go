@@ -1,0 +1,46 @@
+package join
+
+import (
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
+
+	"brink/internal/nodekey"
+)
+
+// TestANodeThatLostItsRecord belongs to the machine that it says it belongs to, and
+// one that says nothing to nobody who asks.
+func TestANodeThatLostItsRecord(t *testing.T) {
+	t.Parallel()
+	const machine, thief = nodekey.Public("machine"), nodekey.Public("thief")
+	for _, tc := range []struct {
+		name string
+		says string
+		asks nodekey.Public
+		want owner
+	}{
+		{"its machine", string(machine), machine, ownerSame},
+		{"another machine", string(machine), thief, ownerOther},
+		{"a server's own", "", machine, ownerOther},
+		{"a server's own, asked for by nobody", "", "", ownerOther},
+	} {
+		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "till", UID: "1"}}
+		if tc.says != "" {
+			node.Annotations = map[string]string{nodekey.NodeAnnotation: tc.says}
+		}
+		c := &Controller{cfg: Config{Client: fake.NewClientset(node)}, now: time.Now}
+		for range 2 { // the second time by the record
+			got, err := c.claim(t.Context(), "till", tc.asks)
+			if err != nil || got != tc.want {
+				t.Errorf("%s: %v, %v, want %v", tc.name, got, err, tc.want)
+			}
+		}
+		_, err := c.cfg.Client.CoreV1().Secrets(namespace).Get(t.Context(), "till"+recordSuffix, metav1.GetOptions{})
+		if hasRecord := err == nil; hasRecord != (tc.want == ownerSame) {
+			t.Errorf("%s: there is a record: %t", tc.name, hasRecord)
+		}
+	}
+}

@@ -1,0 +1,204 @@
+package join
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"brink/internal/nodekey"
+)
+
+// Reasons of a Denied condition. Its message is one line for the person at the
+// machine.
+const (
+	ReasonNameTaken       = "NameTaken"
+	ReasonBadRequest      = "BadRequest"
+	ReasonAddressNotOwned = "AddressNotOwned"
+)
+
+const reasonApproved = "BrinkApproved"
+
+const (
+	// patience is how long a node may ask for addresses before they are in its
+	// status, which a kubelet writes at about the same time.
+	patience     = time.Minute
+	lookInterval = 2 * time.Second
+)
+
+// decision on a request. The zero value is none yet.
+type decision struct {
+	approved bool
+	reason   string
+	message  string
+	tell     string // a line for the log, if it is worth one
+}
+
+func refuse(reason, format string, args ...any) decision {
+	return decision{reason: reason, message: fmt.Sprintf(format, args...)}
+}
+
+// decide looks at a request and says yes, no, or looks again later.
+func (c *Controller) decide(ctx context.Context, name string) error {
+	csr, err := c.csrs.Get(name)
+	if err != nil || !isUndecided(csr) {
+		delete(c.firstSeen, name) // gone, or somebody else decided
+		return nil
+	}
+	read := readerOf(csr)
+	if read == nil {
+		return nil
+	}
+	var d decision
+	r, err := read(csr)
+	switch {
+	case err != nil:
+		d = refuse(ReasonBadRequest, "%s", err)
+	case csr.Spec.SignerName == certificatesv1.KubeletServingSignerName:
+		d = c.decideServing(csr, r)
+	default:
+		d, err = c.decideClient(ctx, csr, r)
+		if err != nil {
+			return err
+		}
+	}
+	if d == (decision{}) {
+		c.queue.AddAfter(task{decideRequest, name}, c.look)
+		return nil
+	}
+	if err := c.answer(ctx, csr, d); err != nil {
+		return err
+	}
+	delete(c.firstSeen, name)
+	c.tell(csr, r, d)
+	return nil
+}
+
+// tell logs a decision, the same refusal now and then.
+func (c *Controller) tell(csr *certificatesv1.CertificateSigningRequest, r request, d decision) {
+	who := slog.String("node", r.node)
+	by := slog.String("token", tokenOf(csr))
+	if csr.Spec.SignerName == certificatesv1.KubeletServingSignerName {
+		by = slog.String("requester", csr.Spec.Username)
+	}
+	switch {
+	case d.tell != "":
+		slog.Info(d.tell, "component", "join", who, by)
+	case !d.approved && c.said.isNew(r.node+" "+d.message):
+		slog.Warn("a certificate was refused", "component", "join", who, by, "reason", d.message)
+	}
+}
+
+// decideClient decides on a machine that wants to be a node. One that is approved
+// has its name recorded before.
+func (c *Controller) decideClient(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, r request) (decision, error) {
+	proof, ok := csr.Annotations[nodekey.Annotation]
+	if !ok {
+		return refuse(ReasonBadRequest, "the request has no proof of the machine's node password: is this an agent of brink?"), nil
+	}
+	machine, err := nodekey.Verify(proof, r.der)
+	if err != nil {
+		return refuse(ReasonBadRequest, "%s", err), nil
+	}
+	if r.node == c.cfg.OwnNode {
+		return refuse(ReasonNameTaken, "node name %q is that of the server: give this machine another --node-name", r.node), nil
+	}
+	owner, err := c.claim(ctx, r.node, machine)
+	if err != nil {
+		return decision{}, err
+	}
+	switch owner {
+	case ownerNew:
+		return decision{approved: true, message: "a new machine", tell: "a new machine joins"}, nil
+	case ownerSame:
+		return decision{approved: true, message: "the machine that the name belongs to", tell: "a machine joins again"}, nil
+	case ownerJoining:
+		return refuse(ReasonNameTaken, "node name %q was taken a moment ago by another machine, which is joining: give this one another --node-name", r.node), nil
+	}
+	return refuse(ReasonNameTaken, "node name %q belongs to another machine: give this one another --node-name, or remove the old node with kubectl delete node %s", r.node, r.node), nil
+}
+
+// decideServing decides on a node that wants to be called. A node speaks for its
+// own name and for the addresses in its status that no other node claims.
+func (c *Controller) decideServing(csr *certificatesv1.CertificateSigningRequest, r request) decision {
+	problem := c.foreignAddress(r)
+	if problem == "" {
+		return decision{approved: true, message: "the node's own name and addresses"}
+	}
+	now := c.now()
+	if _, ok := c.firstSeen[csr.Name]; !ok {
+		c.firstSeen[csr.Name] = now
+	}
+	if now.Sub(c.firstSeen[csr.Name]) < patience {
+		return decision{}
+	}
+	return refuse(ReasonAddressNotOwned, "%s", problem)
+}
+
+// foreignAddress says why one of the addresses asked for is not the node's, and
+// nothing when all are.
+func (c *Controller) foreignAddress(r request) string {
+	if len(r.ips) == 0 {
+		return ""
+	}
+	own, err := c.nodes.Get(r.node)
+	if err != nil {
+		return fmt.Sprintf("node %s has not registered", r.node)
+	}
+	all, err := c.nodes.List(labels.Everything())
+	if err != nil {
+		return err.Error()
+	}
+	for _, ip := range r.ips {
+		if !slices.Contains(addressesOf(own), ip) {
+			return fmt.Sprintf("the address %s is not in the status of node %s", ip, r.node)
+		}
+		for _, other := range all {
+			if other.Name != own.Name && slices.Contains(addressesOf(other), ip) {
+				return fmt.Sprintf("the address %s of node %s is also that of node %s: give each its own with --node-ip, or remove the one that is gone with kubectl delete node %s",
+					ip, r.node, other.Name, other.Name)
+			}
+		}
+	}
+	return ""
+}
+
+// addressesOf are the IP addresses in a node's status.
+func addressesOf(node *corev1.Node) []netip.Addr {
+	var out []netip.Addr
+	for _, a := range node.Status.Addresses {
+		if a.Type != corev1.NodeInternalIP && a.Type != corev1.NodeExternalIP {
+			continue
+		}
+		if ip, err := netip.ParseAddr(a.Address); err == nil {
+			out = append(out, ip.Unmap())
+		}
+	}
+	return out
+}
+
+// answer writes a decision. A request that is gone needs none.
+func (c *Controller) answer(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, d decision) error {
+	condition := certificatesv1.CertificateSigningRequestCondition{
+		Type: certificatesv1.CertificateDenied, Status: corev1.ConditionTrue,
+		Reason: d.reason, Message: d.message, LastUpdateTime: metav1.NewTime(c.now()),
+	}
+	if d.approved {
+		condition.Type, condition.Reason = certificatesv1.CertificateApproved, reasonApproved
+	}
+	csr = csr.DeepCopy()
+	csr.Status.Conditions = append(csr.Status.Conditions, condition)
+	_, err := c.cfg.Client.CertificatesV1().CertificateSigningRequests().UpdateApproval(ctx, csr.Name, csr, metav1.UpdateOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,231 @@
+package join
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+
+	"brink/internal/nodekey"
+)
+
+// A record is a Secret, so that not everyone who may read ConfigMaps may change
+// who owns a node's name where only Secrets are guarded. What it holds is public.
+const (
+	recordSuffix = ".node-key.brink"
+	recordType   = corev1.SecretType("brink.io/node-key")
+	recordKey    = "public-key"
+	// nodeUID is the annotation with the uid of the node that a record is for,
+	// missing until there is one.
+	nodeUID = "brink.io/node-uid"
+	// claimedAt is the annotation with when a machine last proved itself while
+	// there was no node; missing, it was when the record was made.
+	claimedAt = "brink.io/claimed-at"
+
+	// unusedAfter is how long a record without a node lives.
+	unusedAfter = 10 * time.Minute
+)
+
+// owner of a name, seen by the machine that asks for it.
+type owner int
+
+const (
+	ownerNew     owner = iota // nobody's before, its own now
+	ownerSame                 // its own
+	ownerOther                // another machine's
+	ownerJoining              // another machine's that is not a node yet
+)
+
+// claim gives a name to a machine unless it is another one's. What it looks at is
+// what the datastore says now; claims are rare.
+func (c *Controller) claim(ctx context.Context, name string, machine nodekey.Public) (owner, error) {
+	for range 5 {
+		o, err := c.tryClaim(ctx, name, machine)
+		if !errors.Is(err, errAgain) {
+			return o, err
+		}
+	}
+	return 0, fmt.Errorf("node name %s: its record changes all the time", name)
+}
+
+// errAgain is returned when somebody else has changed the record meanwhile.
+var errAgain = errors.New("try again")
+
+func (c *Controller) tryClaim(ctx context.Context, name string, machine nodekey.Public) (owner, error) {
+	hasNode, err := c.hasNode(ctx, name)
+	if err != nil {
+		return 0, err
+	}
+	secrets := c.cfg.Client.CoreV1().Secrets(namespace)
+	record, err := secrets.Get(ctx, name+recordSuffix, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err) && hasNode:
+		return c.claimNode(ctx, name, machine)
+	case apierrors.IsNotFound(err):
+		_, err = secrets.Create(ctx, newRecord(name, machine), metav1.CreateOptions{})
+		return ownerNew, ifMeanwhile(err)
+	case err != nil:
+		return 0, err
+	}
+	isOwn := machine.Is(nodekey.Public(record.Data[recordKey]))
+	switch {
+	case isOwn && hasNode:
+		return ownerSame, nil
+	case isOwn:
+		return ownerSame, ifMeanwhile(c.claimAgain(ctx, record))
+	case hasNode:
+		return ownerOther, nil
+	case !c.isStale(record):
+		return ownerJoining, nil
+	}
+	if err := ifMeanwhile(c.removeRecord(ctx, record)); err != nil {
+		return 0, err
+	}
+	return 0, errAgain
+}
+
+// claimNode gives back a record that a Node has lost: by being deleted while its
+// machine worked on, which then registered it again by its certificate. The Node
+// says whose it is; only that machine could write it there. One that says nothing
+// is a server's own.
+func (c *Controller) claimNode(ctx context.Context, name string, machine nodekey.Public) (owner, error) {
+	node, err := c.cfg.Client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return 0, ifMeanwhile(err)
+	}
+	says := nodekey.Public(node.Annotations[nodekey.NodeAnnotation])
+	if says == "" || !machine.Is(says) {
+		return ownerOther, nil
+	}
+	record := newRecord(name, machine)
+	metav1.SetMetaDataAnnotation(&record.ObjectMeta, nodeUID, string(node.UID))
+	_, err = c.cfg.Client.CoreV1().Secrets(namespace).Create(ctx, record, metav1.CreateOptions{})
+	return ownerSame, ifMeanwhile(err)
+}
+
+// ifMeanwhile turns the errors of a write that came too late into errAgain.
+func ifMeanwhile(err error) error {
+	if apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+		return errAgain
+	}
+	return err
+}
+
+func newRecord(name string, machine nodekey.Public) *corev1.Secret {
+	return &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name + recordSuffix},
+		Type:       recordType,
+		Data:       map[string][]byte{recordKey: []byte(machine)},
+	}
+}
+
+// claimAgain starts the time again in which the machine may become a node, and
+// forgets the node that it was before.
+func (c *Controller) claimAgain(ctx context.Context, record *corev1.Secret) error {
+	record = record.DeepCopy()
+	delete(record.Annotations, nodeUID)
+	metav1.SetMetaDataAnnotation(&record.ObjectMeta, claimedAt, c.now().UTC().Format(time.RFC3339))
+	_, err := c.cfg.Client.CoreV1().Secrets(namespace).Update(ctx, record, metav1.UpdateOptions{})
+	return err
+}
+
+func (c *Controller) hasNode(ctx context.Context, name string) (bool, error) {
+	uid, err := c.nodeUID(ctx, name)
+	return uid != "", err
+}
+
+// nodeUID is that of a node as the datastore has it, empty when there is none.
+func (c *Controller) nodeUID(ctx context.Context, name string) (types.UID, error) {
+	node, err := c.cfg.Client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return node.UID, nil
+}
+
+// isStale tells whether a record without a node is of no use any more.
+func (c *Controller) isStale(record *corev1.Secret) bool { return c.left(record) <= 0 }
+
+// left is how long a record without a node still lives.
+func (c *Controller) left(record *corev1.Secret) time.Duration {
+	if record.Annotations[nodeUID] != "" {
+		return 0
+	}
+	claimed := record.CreationTimestamp.Time
+	if again, err := time.Parse(time.RFC3339, record.Annotations[claimedAt]); err == nil {
+		claimed = again
+	}
+	return unusedAfter - c.now().Sub(claimed)
+}
+
+// removeRecord removes exactly this state of a record.
+func (c *Controller) removeRecord(ctx context.Context, record *corev1.Secret) error {
+	return c.cfg.Client.CoreV1().Secrets(namespace).Delete(ctx, record.Name, exactly(record))
+}
+
+func exactly(s *corev1.Secret) metav1.DeleteOptions {
+	return metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &s.UID, ResourceVersion: &s.ResourceVersion}}
+}
+
+// keepRecords binds records to their nodes and removes those without one.
+func (c *Controller) keepRecords(ctx context.Context) error {
+	all, err := c.secrets.List(labels.Everything())
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, s := range all {
+		if name, ok := strings.CutSuffix(s.Name, recordSuffix); ok && s.Type == recordType {
+			errs = append(errs, c.keepRecord(ctx, name, s))
+		}
+	}
+	return firstOf(errs)
+}
+
+// firstOf keeps the log of a thousand records that cannot be written to a line,
+// and what is a conflict behind what is not.
+func firstOf(errs []error) error {
+	var first error
+	for _, err := range errs {
+		if err != nil && (first == nil || apierrors.IsConflict(first)) {
+			first = err
+		}
+	}
+	return first
+}
+
+// keepRecord compares with the cache and, before it writes, with the datastore.
+func (c *Controller) keepRecord(ctx context.Context, name string, record *corev1.Secret) error {
+	if cached, err := c.nodes.Get(name); err == nil && string(cached.UID) == record.Annotations[nodeUID] {
+		return nil
+	}
+	uid, err := c.nodeUID(ctx, name)
+	switch {
+	case err != nil:
+		return err
+	case uid != "" && string(uid) == record.Annotations[nodeUID]:
+		return nil
+	case uid != "":
+		record = record.DeepCopy()
+		metav1.SetMetaDataAnnotation(&record.ObjectMeta, nodeUID, string(uid))
+		_, err = c.cfg.Client.CoreV1().Secrets(namespace).Update(ctx, record, metav1.UpdateOptions{})
+	case c.isStale(record):
+		err = c.removeRecord(ctx, record)
+	default:
+		c.queue.AddAfter(task{kind: keepRecords}, c.left(record))
+	}
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}

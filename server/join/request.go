@@ -1,0 +1,141 @@
+package join
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+	bootstrapapi "k8s.io/cluster-bootstrap/token/api"
+)
+
+const (
+	userPrefix = "system:node:"
+	nodesGroup = "system:nodes"
+
+	// maxName is the length of a label's value: a kubelet labels its node with its
+	// name, and is refused when it cannot.
+	maxName = validation.LabelValueMaxLength
+)
+
+// request is a certificate request that is well-formed and asks for nothing that
+// nodes do not have.
+type request struct {
+	node string // whose name the certificate would bear
+	der  []byte // PKCS #10
+	dns  []string
+	ips  []netip.Addr
+}
+
+// readerOf returns how to read a request that this package decides on, nil for
+// all others: client certificates for holders of our tokens, and serving
+// certificates for nodes. The API server vouches for user and groups.
+func readerOf(csr *certificatesv1.CertificateSigningRequest) func(*certificatesv1.CertificateSigningRequest) (request, error) {
+	spec := csr.Spec
+	switch {
+	case spec.SignerName == certificatesv1.KubeAPIServerClientKubeletSignerName &&
+		slices.Contains(spec.Groups, TokenGroup) && strings.HasPrefix(spec.Username, bootstrapapi.BootstrapUserPrefix):
+		return readClient
+	case spec.SignerName == certificatesv1.KubeletServingSignerName &&
+		slices.Contains(spec.Groups, nodesGroup) && strings.HasPrefix(spec.Username, userPrefix):
+		return readServing
+	}
+	return nil
+}
+
+func isUndecided(csr *certificatesv1.CertificateSigningRequest) bool {
+	return len(csr.Status.Certificate) == 0 && len(csr.Status.Conditions) == 0
+}
+
+// tokenOf is the id of the token by which a request was made.
+func tokenOf(csr *certificatesv1.CertificateSigningRequest) string {
+	id, _ := strings.CutPrefix(csr.Spec.Username, bootstrapapi.BootstrapUserPrefix)
+	return id
+}
+
+func readClient(csr *certificatesv1.CertificateSigningRequest) (request, error) {
+	x, r, err := read(csr)
+	if err != nil {
+		return r, err
+	}
+	if len(x.DNSNames)+len(x.IPAddresses) > 0 {
+		return r, errors.New("a client certificate has no alternative names")
+	}
+	return r, checkUsages(csr.Spec.Usages, certificatesv1.UsageClientAuth)
+}
+
+func readServing(csr *certificatesv1.CertificateSigningRequest) (request, error) {
+	x, r, err := read(csr)
+	if err != nil {
+		return r, err
+	}
+	if x.Subject.CommonName != csr.Spec.Username {
+		return r, fmt.Errorf("the common name %q is not that of the node that asks, %s", x.Subject.CommonName, csr.Spec.Username)
+	}
+	for _, name := range x.DNSNames {
+		if name != r.node {
+			return r, fmt.Errorf("the name %q is not that of the node that asks, %s", name, r.node)
+		}
+	}
+	for _, ip := range x.IPAddresses {
+		addr, ok := netip.AddrFromSlice(ip)
+		if !ok {
+			return r, errors.New("an alternative name is not an IP address")
+		}
+		r.ips = append(r.ips, addr.Unmap())
+	}
+	if len(x.DNSNames)+len(r.ips) == 0 {
+		return r, errors.New("a serving certificate needs a name or an address")
+	}
+	return r, checkUsages(csr.Spec.Usages, certificatesv1.UsageServerAuth)
+}
+
+// read checks what all requests of nodes have in common. The request it returns
+// with an error bears the name, as far as there was one.
+func read(csr *certificatesv1.CertificateSigningRequest) (*x509.CertificateRequest, request, error) {
+	block, rest := pem.Decode(csr.Spec.Request)
+	if block == nil || block.Type != "CERTIFICATE REQUEST" || len(bytes.TrimSpace(rest)) > 0 {
+		return nil, request{}, errors.New("this is not one certificate request in PEM form")
+	}
+	x, err := x509.ParseCertificateRequest(block.Bytes)
+	if err != nil {
+		return nil, request{}, errors.New("the certificate request is damaged")
+	}
+	name, isNode := strings.CutPrefix(x.Subject.CommonName, userPrefix)
+	r := request{node: name, der: block.Bytes}
+	switch {
+	case x.CheckSignature() != nil:
+		err = errors.New("the certificate request is not signed by its key")
+	case !isNode:
+		err = fmt.Errorf("the common name %q does not begin with %s", x.Subject.CommonName, userPrefix)
+	case !slices.Equal(x.Subject.Organization, []string{nodesGroup}) || len(x.Subject.Names) != 2:
+		err = fmt.Errorf("the subject has to be the organization %s and the common name, and nothing else", nodesGroup)
+	case len(validation.IsDNS1123Subdomain(name)) > 0:
+		err = fmt.Errorf("%q is not usable as a node name: lower-case letters, digits, '-' and '.' only", name)
+	case len(name) > maxName:
+		err = fmt.Errorf("the node name %q is longer than %d characters: give a shorter --node-name", name, maxName)
+	case len(x.EmailAddresses)+len(x.URIs) > 0:
+		err = errors.New("a node's certificate has no mail addresses and no URIs")
+	}
+	return x, r, err
+}
+
+// checkUsages wants a signing key for the purpose; RSA keys also encipher.
+func checkUsages(has []certificatesv1.KeyUsage, purpose certificatesv1.KeyUsage) error {
+	rest := slices.DeleteFunc(slices.Clone(has), func(u certificatesv1.KeyUsage) bool {
+		return u == certificatesv1.UsageKeyEncipherment
+	})
+	slices.Sort(rest)
+	want := []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, purpose}
+	slices.Sort(want)
+	if !slices.Equal(slices.Compact(rest), want) {
+		return fmt.Errorf("the usages have to be %q and %q, with or without %q", certificatesv1.UsageDigitalSignature, purpose, certificatesv1.UsageKeyEncipherment)
+	}
+	return nil
+}

@@ -1,0 +1,229 @@
+package server
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
+
+	"brink/internal/clusterconfig"
+	"brink/internal/jointoken"
+	"brink/internal/layout"
+	"brink/server/join"
+	"brink/server/pki"
+)
+
+// planned is a server that does not run, with the files that its certificates
+// part would have made.
+func planned(t *testing.T) *Server {
+	t.Helper()
+	l := layout.New(t.TempDir())
+	s := &Server{cfg: Config{
+		Layout: l, NodeName: "hub", NodeIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")},
+		ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")}, ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")},
+		ClusterDNS: []netip.Addr{netip.MustParseAddr("10.43.0.10")}, ClusterDomain: "cluster.local", NetworkBackend: "vxlan",
+	}}
+	s.certify(t)
+	return s
+}
+
+func (s *Server) certify(t *testing.T) {
+	t.Helper()
+	if err := os.RemoveAll(s.cfg.Layout.TLS()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pki.Ensure(s.cfg.pki(nil)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *Server) tokenFile(t *testing.T) jointoken.Token {
+	t.Helper()
+	path := s.cfg.Layout.ServerToken()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the file's mode is %v, %v", info.Mode(), err)
+	}
+	token, err := jointoken.Parse(string(text))
+	if err != nil || string(text) != token.Text()+"\n" {
+		t.Errorf("the file is not one line with a token: %q, %v", text, err)
+	}
+	return token
+}
+
+// agrees keeps the token and checks that the file and the Secret are the same.
+func (s *Server) agrees(t *testing.T, client *fake.Clientset) jointoken.Token {
+	t.Helper()
+	if err := s.keepServerToken(t.Context(), client); err != nil {
+		t.Fatal(err)
+	}
+	file := s.tokenFile(t)
+	secret, found, err := join.ServerToken(t.Context(), client, "hub")
+	if err != nil || !found || secret.Bootstrap() != file.Bootstrap() {
+		t.Errorf("the Secret's is another one: %v %v %v, the file's is %v", secret, found, err, file)
+	}
+	if tokens, err := join.ListTokens(t.Context(), client); err != nil || len(tokens) != 1 {
+		t.Errorf("there are tokens %v, %v, want one", tokens, err)
+	}
+	if hash, err := caHash(s.cfg.Layout); err != nil || hash != file.CAHash {
+		t.Errorf("the hash is %s, want %s, %v", file.CAHash, hash, err)
+	}
+	return file
+}
+
+func TestServerToken(t *testing.T) {
+	t.Parallel()
+	s, client := planned(t), fake.NewClientset()
+	path := s.cfg.Layout.ServerToken()
+	first := s.agrees(t, client)
+	if again := s.agrees(t, client); again != first {
+		t.Errorf("a restart changes %v to %v", first, again)
+	}
+	if restored := s.agrees(t, fake.NewClientset()); restored != first {
+		t.Errorf("another datastore changes %v to %v", first, restored)
+	}
+	for _, damage := range []string{"", "brink1.", "hello"} {
+		if err := os.WriteFile(path, []byte(damage), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if mended := s.agrees(t, client); mended != first {
+			t.Errorf("damage %q changes %v to %v", damage, first, mended)
+		}
+	}
+	s.certify(t)
+	if other := s.agrees(t, client); other.CAHash == first.CAHash || other.Bootstrap() != first.Bootstrap() {
+		t.Errorf("with another CA %v becomes %v", first, other)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	second := s.agrees(t, client)
+	if second.ID == first.ID || second.Secret == first.Secret {
+		t.Error("removing the file makes no new token")
+	}
+	// Damaged, and nothing to recover it from.
+	if err := os.WriteFile(path, []byte("hello"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if third := s.agrees(t, fake.NewClientset()); third.ID == second.ID {
+		t.Error("a lost token came back")
+	}
+}
+
+func TestServerTokenLeavesNoPieces(t *testing.T) {
+	t.Parallel()
+	s := planned(t)
+	piece := filepath.Join(s.cfg.Layout.Server(), ".token.123")
+	if err := os.WriteFile(piece, []byte("brink1."), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.agrees(t, fake.NewClientset())
+	if _, err := os.Stat(piece); err == nil {
+		t.Error("half a token lies around")
+	}
+}
+
+func TestClusterConfig(t *testing.T) {
+	t.Parallel()
+	s, client := planned(t), fake.NewClientset()
+	maps := client.CoreV1().ConfigMaps(clusterconfig.Namespace)
+	read := func() clusterconfig.Config {
+		t.Helper()
+		if err := s.keepClusterConfig(t.Context(), client); err != nil {
+			t.Fatal(err)
+		}
+		has, err := maps.Get(t.Context(), clusterconfig.Name, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		config, err := clusterconfig.Decode(has.Data[clusterconfig.Key])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return config
+	}
+	first := read()
+	ca, err := os.ReadFile(pki.Dir(s.cfg.Layout.TLS()).ClientCA())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := clusterconfig.Config{
+		ClusterCIDRs: s.cfg.ClusterCIDRs, ServiceCIDRs: s.cfg.ServiceCIDRs, ClusterDNS: s.cfg.ClusterDNS,
+		ClusterDomain: "cluster.local", NetworkBackend: "vxlan", ClientCA: string(ca),
+	}
+	if !reflect.DeepEqual(first, want) {
+		t.Errorf("got %+v\nwant %+v", first, want)
+	}
+	client.ClearActions()
+	read()
+	for _, a := range client.Actions() {
+		if a.GetVerb() != "get" {
+			t.Errorf("what is as it should be is written: %s", a.GetVerb())
+		}
+	}
+	s.cfg.NetworkBackend = "host-gw"
+	if got := read().NetworkBackend; got != "host-gw" {
+		t.Errorf("after a change of flags the backend is %s", got)
+	}
+	edited, err := maps.Get(t.Context(), clusterconfig.Name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	edited.Data = map[string]string{clusterconfig.Key: "{}", "more": "x"}
+	edited.Annotations = nil
+	edited.Labels = map[string]string{"own": "label"}
+	if _, err := maps.Update(t.Context(), edited, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := read().NetworkBackend; got != "host-gw" {
+		t.Errorf("an edit lives on: %s", got)
+	}
+	mended, err := maps.Get(t.Context(), clusterconfig.Name, metav1.GetOptions{})
+	if err != nil || !strings.Contains(mended.Annotations[managedBy], "from its flags") || mended.Labels["own"] == "" {
+		t.Errorf("got %+v, %v", mended, err)
+	}
+}
+
+// Roles are made when missing and left alone when somebody has changed them.
+func TestAccess(t *testing.T) {
+	t.Parallel()
+	client := fake.NewClientset()
+	for range 2 {
+		for _, b := range nodeBindings() {
+			if err := ensureBinding(t.Context(), client, b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for what, err := range map[string]error{
+			"ClusterRole": ensureNodeRole(t.Context(), client),
+			"Role":        ensureClusterConfigRole(t.Context(), client),
+			"RoleBinding": ensureClusterConfigBinding(t.Context(), client),
+		} {
+			if err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+		}
+	}
+	creates := 0
+	for _, a := range client.Actions() {
+		if a.GetVerb() == "create" {
+			creates++
+		}
+	}
+	if want := len(nodeBindings()) + 3; creates != want {
+		t.Errorf("created %d objects in two starts, want %d", creates, want)
+	}
+	for _, b := range nodeBindings() {
+		if strings.HasSuffix(b.RoleRef.Name, ":nodeclient") {
+			t.Errorf("%s lets upstream approve any name", b.Name)
+		}
+	}
+}
