@@ -1,0 +1,90 @@
+package join
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
+)
+
+// permanent is an error that does not get better by itself.
+type permanent struct{ error }
+
+func (p permanent) Unwrap() error { return p.error }
+
+func permanentf(format string, args ...any) error { return permanent{fmt.Errorf(format, args...)} }
+
+// explain puts what TLS and HTTP say into words about the server. What is left
+// as it is may be temporary.
+func (j *Join) explain(err error) error {
+	var (
+		record    tls.RecordHeaderError
+		invalid   x509.CertificateInvalidError
+		authority x509.UnknownAuthorityError
+		hostname  x509.HostnameError
+	)
+	switch {
+	case err == nil, errors.As(err, &permanent{}):
+		return err
+	case errors.Is(err, http.ErrSchemeMismatch), errors.As(err, &record):
+		return j.notBrink("it does not speak TLS")
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return permanentf("%s", clockText(time.Now(), time.Time{}, invalid.Cert))
+	case errors.As(err, &authority), errors.As(err, &hostname):
+		return j.notBrink("its certificate is not one of its cluster's")
+	}
+	return err
+}
+
+// brief is err without what differs between attempts of the same outcome: the
+// port from which was dialled, and what was asked for.
+func brief(err error) string {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Addr != nil {
+		return fmt.Sprintf("%s %s: %v", op.Op, op.Addr, op.Err)
+	}
+	var invalid x509.CertificateInvalidError
+	if errors.As(err, &invalid) && invalid.Reason == x509.Expired {
+		return fmt.Sprintf("the server's certificate is valid from %s to %s, and this machine's clock says otherwise: set it, or let NTP do it",
+			invalid.Cert.NotBefore.UTC().Format(time.DateOnly), invalid.Cert.NotAfter.UTC().Format(time.DateOnly))
+	}
+	return strings.ReplaceAll(err.Error(), "\n", "; ")
+}
+
+// try calls f until it succeeds, fails for good, or ctx ends. Each new reason is
+// told once.
+func try(ctx context.Context, what string, f func(context.Context) error) error {
+	pause := wait.Backoff{Duration: 500 * time.Millisecond, Factor: 1.5, Jitter: 0.2, Cap: 10 * time.Second, Steps: math.MaxInt32}
+	told := ""
+	for {
+		err := f(ctx)
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.As(err, &permanent{}):
+			return err
+		}
+		if reason := brief(err); reason != told {
+			slog.Warn(what+" does not work yet, trying on", "component", component, "error", reason)
+			told = reason
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause.Step()):
+		}
+	}
+}
+
+func complain(err error) { slog.Warn(brief(err), "component", component) }

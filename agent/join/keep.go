@@ -1,0 +1,102 @@
+package join
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/certificate"
+)
+
+// expiryInterval is how often a running node looks whether its certificate has
+// ended, which it does when servers were away for longer than it is valid.
+const expiryInterval = time.Minute
+
+// Keep renews the certificate and follows the cluster's servers until ctx ends.
+// Each change of the servers that are known is passed on.
+func (j *Join) Keep(ctx context.Context, onServers func([]string)) error {
+	client, err := kubernetes.NewForConfig(j.API(""))
+	if err != nil {
+		return err
+	}
+	j.certs.changed = j.api.renew
+	renewals, err := certificate.NewManager(&certificate.Config{
+		ClientsetFn:      func(*tls.Certificate) (kubernetes.Interface, error) { return client, nil },
+		Template:         &x509.CertificateRequest{Subject: nodeSubject(j.cfg.NodeName)},
+		SignerName:       certificatesv1.KubeAPIServerClientKubeletSignerName,
+		GetUsages:        certificate.DefaultKubeletClientGetUsages,
+		CertificateStore: j.certs,
+	})
+	if err != nil {
+		return err
+	}
+	renewals.Start()
+	defer renewals.Stop()
+	onServers(j.pool.All())
+	go j.followServers(ctx, client, onServers)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(expiryInterval):
+		}
+		// Nobody takes it any more, so nobody renews it: joining again does.
+		if err := j.certs.usable(time.Now()); err != nil {
+			return fmt.Errorf("%w: start brink again to join again", err)
+		}
+	}
+}
+
+// followServers watches where the API servers are. They write it themselves,
+// into the EndpointSlices of the Service kubernetes.
+func (j *Join) followServers(ctx context.Context, client kubernetes.Interface, onServers func([]string)) {
+	selector := labels.Set{discoveryv1.LabelServiceName: "kubernetes"}.String()
+	source := cache.NewFilteredListWatchFromClient(client.DiscoveryV1().RESTClient(), "endpointslices", metav1.NamespaceDefault,
+		func(o *metav1.ListOptions) { o.LabelSelector = selector })
+	var slices cache.Store
+	changed := func(any) {
+		if err := j.pool.Set(endpoints(slices.List())); err != nil {
+			complain(err)
+		}
+		onServers(j.pool.All())
+	}
+	slices, informer := cache.NewInformerWithOptions(cache.InformerOptions{
+		ListerWatcher: source,
+		ObjectType:    &discoveryv1.EndpointSlice{},
+		Handler: cache.ResourceEventHandlerFuncs{
+			AddFunc:    changed,
+			UpdateFunc: func(_, now any) { changed(now) },
+			DeleteFunc: changed,
+		},
+	})
+	informer.RunWithContext(ctx)
+}
+
+// endpoints are the addresses of EndpointSlices, "host:port".
+func endpoints(slices []any) []string {
+	var out []string
+	for _, object := range slices {
+		slice, ok := object.(*discoveryv1.EndpointSlice)
+		if !ok {
+			continue
+		}
+		for _, endpoint := range slice.Endpoints {
+			for _, port := range slice.Ports {
+				if port.Port != nil && len(endpoint.Addresses) > 0 {
+					out = append(out, net.JoinHostPort(endpoint.Addresses[0], strconv.Itoa(int(*port.Port))))
+				}
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,248 @@
+// Package servers is how an agent reaches the control plane: by any server that
+// it knows. It knows the address it was given and those that the cluster tells
+// it, and remembers them on disk, so that an agent that starts while the server
+// it was given is away finds the others.
+//
+// Decisions:
+//   - A server is chosen for a connection, not for a request: all of a node's
+//     requests and watches share one HTTP/2 connection. Its choice is random, so
+//     that agents spread over the servers.
+//   - One that failed is asked last for a while. There are no probes: a
+//     connection that is needed is the probe, and costs nothing while all is well.
+//   - While no server answers, whoever wants a connection waits for one instead
+//     of failing: Kubernetes' watches back off up to a minute when they are
+//     refused, and a node shall be back within seconds of its server. One
+//     goroutine tries for all of them.
+//   - No local port: k3s runs a load balancer on loopback for components that are
+//     told an address. Here they are told how to dial.
+package servers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"brink/internal/atomicfile"
+)
+
+const (
+	// dialTimeout is how long one server may take to answer before the next is
+	// asked.
+	dialTimeout = 5 * time.Second
+	// shunned is how long a server that failed is asked last.
+	shunned = 30 * time.Second
+	// keepAlive finds a peer that is gone without a word, when nothing is sent.
+	keepAlive = 15 * time.Second
+	// While no server answers, one is tried every firstPause to longestPause,
+	// and nobody waits longer than patience.
+	firstPause   = 200 * time.Millisecond
+	longestPause = 3 * time.Second
+	patience     = time.Minute
+)
+
+// Pool is the servers that an agent knows, each "host:port".
+type Pool struct {
+	given string
+	file  string
+	dial  func(ctx context.Context, network, addr string) (net.Conn, error)
+
+	mu     sync.Mutex
+	known  []string // by the cluster, without given
+	failed map[string]time.Time
+	outage *outage // nil while servers answer
+}
+
+// outage is a time in which no server answers.
+type outage struct {
+	over    chan struct{} // closed when one does
+	waiting int           // callers of Dial
+	err     error         // the last attempt's
+}
+
+// Open returns a pool of the given server and those that file remembers. What
+// cannot be read there is forgotten: the file only helps.
+func Open(given, file string) *Pool {
+	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}
+	p := &Pool{given: given, file: file, dial: dialer.DialContext, failed: map[string]time.Time{}}
+	text, err := os.ReadFile(file)
+	if err == nil {
+		err = json.Unmarshal(text, &p.known)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		slog.Warn("the servers of the last time are not known", "component", "servers", "error", err)
+		p.known = nil
+	}
+	return p
+}
+
+// Set replaces what the cluster has told, and remembers it. None at all is
+// nothing to believe.
+func (p *Pool) Set(servers []string) error {
+	servers = slices.Clone(servers)
+	slices.Sort(servers)
+	servers = slices.Compact(servers)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(servers) == 0 || slices.Equal(servers, p.known) {
+		return nil
+	}
+	p.known = servers
+	slog.Info("servers of the cluster", "component", "servers", "servers", strings.Join(servers, ","))
+	text, err := json.Marshal(servers)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(p.file), 0o755); err != nil {
+		return fmt.Errorf("remembering the cluster's servers: %w", err)
+	}
+	return atomicfile.Write(p.file, text, 0o600)
+}
+
+// All are the servers that are known, the given one first.
+func (p *Pool) All() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := []string{p.given}
+	for _, s := range p.known {
+		if s != p.given {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// Dial connects to any server. While none answers it waits for one, until ctx
+// ends or for a minute.
+func (p *Pool) Dial(ctx context.Context) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		if err := p.wait(ctx); err != nil {
+			return nil, err
+		}
+		conn, err := p.DialOnce(ctx)
+		if err == nil || ctx.Err() != nil {
+			return conn, err
+		}
+		p.beginOutage(err)
+	}
+}
+
+// wait returns when no outage is known, with its reason when ctx ends before.
+func (p *Pool) wait(ctx context.Context) error {
+	p.mu.Lock()
+	o := p.outage
+	if o == nil {
+		p.mu.Unlock()
+		return nil
+	}
+	o.waiting++
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		o.waiting--
+	}()
+	select {
+	case <-o.over:
+		return nil
+	case <-ctx.Done():
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return fmt.Errorf("no server answers: %w", o.err)
+	}
+}
+
+func (p *Pool) beginOutage(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.outage != nil {
+		return
+	}
+	slog.Warn("no server answers", "component", "servers", "error", oneLine(err))
+	p.outage = &outage{over: make(chan struct{}), err: err}
+	go p.endOutage(p.outage, time.Now())
+}
+
+// endOutage tries until a server answers, or nobody has waited for long: then
+// the next caller of Dial begins anew.
+func (p *Pool) endOutage(o *outage, begun time.Time) {
+	pause, idle := firstPause, time.Now()
+	for time.Since(idle) < patience {
+		time.Sleep(pause)
+		pause = min(pause*3/2, longestPause)
+		conn, err := p.DialOnce(context.Background())
+		if err == nil {
+			conn.Close()
+			slog.Info("a server answers again", "component", "servers", "after", time.Since(begun).Round(time.Second))
+			break
+		}
+		p.mu.Lock()
+		o.err = err
+		if o.waiting > 0 {
+			idle = time.Now()
+		}
+		p.mu.Unlock()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.outage = nil
+	close(o.over)
+}
+
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+
+// DialOnce asks each server once. Its error names all that were tried.
+func (p *Pool) DialOnce(ctx context.Context) (net.Conn, error) {
+	var errs []error
+	for _, server := range p.order(time.Now()) {
+		conn, err := p.dial(ctx, "tcp", server)
+		p.note(server, err)
+		if err == nil {
+			return conn, nil
+		}
+		errs = append(errs, err)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, errors.Join(errs...)
+}
+
+// order is a random one, those that failed lately last.
+func (p *Pool) order(now time.Time) []string {
+	all := p.All()
+	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	isShunned := func(s string) int {
+		if now.Sub(p.failed[s]) < shunned {
+			return 1
+		}
+		return 0
+	}
+	slices.SortStableFunc(all, func(a, b string) int { return isShunned(a) - isShunned(b) })
+	return all
+}
+
+// note keeps whether a server could be reached the last time.
+func (p *Pool) note(server string, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err == nil {
+		delete(p.failed, server)
+		return
+	}
+	p.failed[server] = time.Now()
+}

@@ -1,0 +1,163 @@
+package servers
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+func TestServersAreRemembered(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "agent", "servers.json")
+	p := Open("given:6443", file)
+	if got := p.All(); !slices.Equal(got, []string{"given:6443"}) {
+		t.Fatalf("a new pool has %v", got)
+	}
+	if err := p.Set([]string{"b:6443", "a:6443", "b:6443", "given:6443"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Set(nil); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"given:6443", "a:6443", "b:6443"}
+	for _, p := range []*Pool{p, Open("given:6443", file)} {
+		if got := p.All(); !slices.Equal(got, want) {
+			t.Errorf("servers %v, want %v", got, want)
+		}
+	}
+	if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := Open("given:6443", file).All(); !slices.Equal(got, []string{"given:6443"}) {
+		t.Errorf("a damaged file makes %v", got)
+	}
+}
+
+// down are servers that do not answer; dialled notes who was asked.
+type fakeNet struct {
+	mu      sync.Mutex
+	down    map[string]bool
+	dialled []string
+}
+
+func (f *fakeNet) set(down ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.down, f.dialled = map[string]bool{}, nil
+	for _, server := range down {
+		f.down[server] = true
+	}
+}
+
+func (f *fakeNet) attempts() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.dialled)
+}
+
+func (f *fakeNet) dial(_ context.Context, _, addr string) (net.Conn, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.dialled = append(f.dialled, addr)
+	if f.down[addr] {
+		return nil, errors.New(addr + " is down")
+	}
+	conn, _ := net.Pipe()
+	return conn, nil
+}
+
+func pool(t *testing.T, f *fakeNet) *Pool {
+	t.Helper()
+	p := Open("one", filepath.Join(t.TempDir(), "servers.json"))
+	p.dial = f.dial
+	if err := p.Set([]string{"two", "three"}); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestConnectionsSpreadOverServers(t *testing.T) {
+	t.Parallel()
+	f := &fakeNet{}
+	p := pool(t, f)
+	for range 300 {
+		if _, err := p.Dial(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, server := range p.All() {
+		count := 0
+		for _, d := range f.dialled {
+			if d == server {
+				count++
+			}
+		}
+		if count < 50 { // 100 are expected; 50 is six standard deviations away
+			t.Errorf("%s was chosen %d times of 300", server, count)
+		}
+	}
+}
+
+func TestAServerThatFailsIsAskedLast(t *testing.T) {
+	t.Parallel()
+	f := &fakeNet{}
+	f.set("one", "two")
+	p := pool(t, f)
+	for range 20 {
+		if _, err := p.Dial(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Each of the two is asked once at most: after that the third comes first.
+	if len(f.dialled) > 22 {
+		t.Errorf("%d attempts for 20 connections: %v", len(f.dialled), f.dialled)
+	}
+	f.set("three")
+	if _, err := p.Dial(t.Context()); err != nil {
+		t.Errorf("those that failed before are not asked again: %v", err)
+	}
+	f.set("one", "two", "three")
+	_, err := p.DialOnce(t.Context())
+	for _, server := range []string{"one", "two", "three"} {
+		if err == nil || !strings.Contains(err.Error(), server+" is down") {
+			t.Errorf("the error does not name %s: %v", server, err)
+		}
+	}
+}
+
+func TestAnOutageIsWaitedForAndTriedForByOne(t *testing.T) {
+	t.Parallel()
+	f := &fakeNet{}
+	p := pool(t, f)
+	f.set("one", "two", "three")
+	impatient, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := p.Dial(impatient); err == nil || !strings.Contains(err.Error(), "is down") {
+		t.Errorf("waiting for an outage to end: %v", err)
+	}
+	done := make(chan error)
+	const waiters = 100
+	for range waiters {
+		go func() {
+			_, err := p.Dial(t.Context())
+			done <- err
+		}()
+	}
+	time.Sleep(time.Second) // in which the one goroutine makes three attempts or so
+	if n := f.attempts(); n > 3*10 {
+		t.Errorf("%d attempts in one second of outage", n)
+	}
+	f.set()
+	for range waiters {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
