@@ -5,10 +5,13 @@
 package agent
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -20,31 +23,45 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"brink/agent/join"
 	"brink/agent/kubelet"
 	"brink/agent/proxy"
+	"brink/agent/tunnel"
+	"brink/internal/clusterconfig"
+	"brink/internal/componentargs"
 	"brink/internal/host"
 	"brink/internal/layout"
 	"brink/internal/lifecycle"
+	"brink/internal/nodekey"
 	"brink/network"
 	"brink/runtime"
 	"brink/runtime/payload"
 )
 
-// Config is what the node is told.
-type Config struct {
-	Layout        layout.Layout
-	NodeName      string
-	NodeIPs       []netip.Addr
-	Labels        []string // key=value
-	Taints        []string // key=value:Effect
-	ClusterCIDRs  []netip.Prefix
-	ClusterDNS    []netip.Addr
-	ClusterDomain string
+// kubeletPort is that of a kubelet whose flags do not move it.
+const kubeletPort = 10250
 
-	// API reaches the API server as a user in groups.
-	API func(user string, groups ...string) *rest.Config
-	// ServingCert and ServingKey are the kubelet's; ClientCA verifies callers.
-	ServingCert, ServingKey, ClientCA string
+// Config is what the node is told. Access is that of a node beside a server, Join
+// that of one on a machine of its own.
+type Config struct {
+	Layout   layout.Layout
+	NodeName string
+	// NodeIPs are the node's addresses, one a family. FindIPs finds them again
+	// while the node runs; nil when the user has said which they are.
+	NodeIPs     []netip.Addr
+	FindIPs     func(pods, services []netip.Prefix) ([]netip.Addr, error)
+	ExternalIPs []netip.Addr // by which it is reached from outside
+	Labels      []string     // key=value
+	Taints      []string     // key=value:Effect
+
+	Access *Access
+	Join   *join.Join
+
+	// KubeletNeeds are further components before the kubelet. One process has one
+	// table of volume plugins for the kubelet and the controllers, and upstream's
+	// CSI plugin knows only the node of who has made it last: the controllers have
+	// none, and with them last the kubelet ends the process.
+	KubeletNeeds []string
 
 	RegistriesFile         string
 	Host                   host.Facts
@@ -52,13 +69,42 @@ type Config struct {
 	Debug                  bool
 }
 
+// Access is how a node reaches its cluster, and what it has to know of it.
+type Access struct {
+	// API reaches the API server as a user in groups; on a machine of its own the
+	// node acts for all of its parts.
+	API func(user string, groups ...string) *rest.Config
+	// Reconnect gives up connections that may be dead; nil when there are none.
+	Reconnect func()
+	// ServingCert and ServingKey are the kubelet's; with none it asks for one.
+	// ClientCA verifies callers.
+	ServingCert, ServingKey, ClientCA string
+
+	ClusterCIDRs  []netip.Prefix
+	ServiceCIDRs  []netip.Prefix
+	ClusterDNS    []netip.Addr
+	ClusterDomain string
+	Backend       network.Backend
+	// Machine is what the cluster knows this machine by; empty beside a server.
+	Machine nodekey.Public
+}
+
 // Agent is a configured node that has not been started.
 type Agent struct {
 	cfg     Config
 	started time.Time
 	health  atomic.Pointer[string] // why the node is not ready, nil when it is
+
+	// What follows is set once the node has access to its cluster, before the
+	// components start that use it.
+	access  Access
+	place   *place
 	kubelet lifecycle.Component
-	proxy   *proxy.Proxy
+	proxy   atomic.Pointer[proxy.Proxy]
+	network atomic.Pointer[network.Network] // nil until it runs
+	ranges  atomic.Pointer[[]netip.Prefix]  // of the node's pods, nil until they are known
+
+	tunnels *tunnel.Tunnels // nil beside a server
 }
 
 // New checks all settings; nothing is started and nothing is written.
@@ -67,82 +113,197 @@ func New(cfg Config) (*Agent, error) {
 	if _, err := runtime.ReadRegistries(cfg.RegistriesFile); err != nil {
 		return nil, err
 	}
-	l := cfg.Layout
+	if cfg.Join == nil {
+		return a, a.use(cmp.Or(cfg.Access, &assumed))
+	}
+	a.tunnels = a.newTunnels()
+	return a, a.use(&assumed)
+}
+
+// assumed stands for the access that joining brings, to check flags before.
+var assumed = Access{
+	API:           func(string, ...string) *rest.Config { return &rest.Config{} }, // never asked
+	ClientCA:      "/nowhere",
+	ClusterCIDRs:  []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")},
+	ClusterDNS:    []netip.Addr{netip.MustParseAddr("10.43.0.10")},
+	ClusterDomain: "cluster.local",
+}
+
+// use builds the parts that need the cluster.
+func (a *Agent) use(access *Access) error {
+	cfg, l := a.cfg, a.cfg.Layout
+	a.access = *access
+	a.place = newPlace(cfg.NodeName, cfg.NodeIPs, cfg.ExternalIPs, access.Backend)
+	if access.Machine != "" {
+		a.place.says[nodekey.NodeAnnotation] = string(access.Machine)
+	}
 	var err error
 	a.kubelet, err = kubelet.New(kubelet.Config{
 		NodeName:       cfg.NodeName,
 		NodeIPs:        cfg.NodeIPs,
+		Register:       a.place.complete,
 		Labels:         cfg.Labels,
 		Taints:         cfg.Taints,
-		ClusterDNS:     cfg.ClusterDNS,
-		ClusterDomain:  cfg.ClusterDomain,
+		ClusterDNS:     access.ClusterDNS,
+		ClusterDomain:  access.ClusterDomain,
 		API:            a.nodeAPI(),
+		Reconnect:      access.Reconnect,
 		CRISocket:      l.ContainerdSocket(),
 		RootDir:        l.Kubelet(),
 		PodLogsDir:     l.PodLogs(),
 		ManifestDir:    l.Manifests(),
 		CertDir:        l.KubeletCerts(),
-		ServingCert:    cfg.ServingCert,
-		ServingKey:     cfg.ServingKey,
-		ClientCA:       cfg.ClientCA,
+		ServingCert:    access.ServingCert,
+		ServingKey:     access.ServingKey,
+		ClientCA:       access.ClientCA,
 		SystemdCgroups: cfg.Host.SystemdCgroup(),
 		ResolvConf:     resolvConf(hostResolv, systemdResolv),
 		Args:           cfg.KubeletArgs,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	a.proxy, err = proxy.New(proxy.Config{
+	p, err := proxy.New(proxy.Config{
 		NodeName:     cfg.NodeName,
 		NodeIPs:      cfg.NodeIPs,
-		ClusterCIDRs: cfg.ClusterCIDRs,
-		API:          cfg.API("system:kube-proxy"),
+		IPsMayChange: cfg.FindIPs != nil,
+		ClusterCIDRs: access.ClusterCIDRs,
+		API:          access.API("system:kube-proxy"),
 		Args:         cfg.ProxyArgs,
 	})
-	if err != nil {
-		return nil, err
-	}
-	return a, nil
+	a.proxy.Store(p)
+	return err
 }
 
 // Components returns the node's parts in start order.
 func (a *Agent) Components() []lifecycle.Component {
-	kubelet, proxy := a.kubelet, a.proxy.Component()
-	kubelet.Run = a.afterAPI(kubelet.Run)
-	proxy.Needs = []string{"kubelet"}
-	return []lifecycle.Component{
-		{Name: "cgroups", Needs: lifecycle.Nothing, Run: a.runCgroups},            // where pods' cgroups lie
-		{Name: "containerd", Run: a.runContainerd, StopTimeout: 20 * time.Second}, // with the programs it needs
-		{Name: "images", Run: a.runImages},                                        // archives that lie beside the node
-		kubelet,                                                                   // registers the node
-		{Name: "network", Run: a.runNetwork},                                      // needs the node's address range
-		proxy,                                                                     // needs the node
-		{Name: "node", Needs: []string{"network", "service-proxy"}, Run: a.runNode}, // ready when Kubernetes says so
+	// A machine of its own joins while its containerd starts.
+	access := "images"
+	var list []lifecycle.Component
+	if a.cfg.Join != nil {
+		access = "join"
+		tunnels := a.tunnels.Component()
+		tunnels.Needs = []string{access}
+		list = append(list, lifecycle.Component{Name: access, Needs: lifecycle.Nothing, Run: a.runJoin}, tunnels)
 	}
+	return append(list,
+		lifecycle.Component{Name: "cgroups", Needs: lifecycle.Nothing, Run: a.runCgroups},            // where pods' cgroups lie
+		lifecycle.Component{Name: "containerd", Run: a.runContainerd, StopTimeout: 20 * time.Second}, // with the programs it needs
+		lifecycle.Component{Name: "images", Run: a.runImages},                                        // archives that lie beside the node
+		a.kubeletComponent(append(a.cfg.KubeletNeeds, "images", access)...),                          // registers the node
+		lifecycle.Component{Name: "network", Needs: []string{"kubelet"}, Run: a.runNetwork},          // needs the node's address range
+		a.proxyComponent("kubelet"), // needs the node
+		lifecycle.Component{Name: "node", Needs: []string{"network", "service-proxy"}, Run: a.runNode}, // ready when Kubernetes says so
+	)
 }
 
-// afterAPI holds a component back until the API server knows this node's
-// rights. A kubelet that comes earlier is refused and waits for seconds before
-// it asks again.
-func (a *Agent) afterAPI(run func(context.Context, func()) error) func(context.Context, func()) error {
-	return func(ctx context.Context, ready func()) error {
-		client, err := kubernetes.NewForConfig(a.nodeAPI())
+func (a *Agent) kubeletComponent(needs ...string) lifecycle.Component {
+	c := a.kubelet
+	c.Needs = needs
+	c.Run = func(ctx context.Context, ready func()) error {
+		if err := a.awaitAPI(ctx); err != nil {
+			return err
+		}
+		return a.kubelet.Run(ctx, ready) // the one of now, see use
+	}
+	return c
+}
+
+func (a *Agent) proxyComponent(needs ...string) lifecycle.Component {
+	c := a.proxy.Load().Component()
+	c.Needs = needs
+	c.Run = func(ctx context.Context, ready func()) error { return a.proxy.Load().Component().Run(ctx, ready) }
+	return c
+}
+
+// runJoin makes this machine a node of its cluster and keeps it one.
+func (a *Agent) runJoin(ctx context.Context, ready func()) error {
+	j := a.cfg.Join
+	settings, err := j.Run(ctx)
+	if err != nil {
+		return err
+	}
+	backend, err := network.ParseBackend(settings.NetworkBackend)
+	if err != nil {
+		return fmt.Errorf("the cluster's settings: %w", err)
+	}
+	if err := a.findIPs(settings); err != nil {
+		return err
+	}
+	err = a.use(&Access{
+		API:           j.API,
+		Reconnect:     j.Reconnect,
+		ClientCA:      a.cfg.Layout.ClientCA(),
+		ClusterCIDRs:  settings.ClusterCIDRs,
+		ServiceCIDRs:  settings.ServiceCIDRs,
+		ClusterDNS:    settings.ClusterDNS,
+		ClusterDomain: settings.ClusterDomain,
+		Backend:       backend,
+		Machine:       j.Machine(),
+	})
+	if err != nil {
+		return err
+	}
+	ready()
+	return j.Keep(ctx, a.tunnels.SetServers)
+}
+
+// newTunnels are those by which servers reach this node.
+func (a *Agent) newTunnels() *tunnel.Tunnels {
+	return tunnel.New(tunnel.Config{
+		TLS:     func() (*tls.Config, error) { return a.cfg.Join.TLS(), nil },
+		Kubelet: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), componentargs.Port(a.cfg.KubeletArgs, "port", kubeletPort)),
+		PodCIDRs: func() []netip.Prefix {
+			if ranges := a.ranges.Load(); ranges != nil {
+				return *ranges
+			}
+			return nil
+		},
+		NodeIPs: func() []netip.Addr { return a.place.internal() },
+	})
+}
+
+// findIPs completes what could not be known before the cluster was: of which
+// families the node's addresses must be.
+func (a *Agent) findIPs(settings clusterconfig.Config) error {
+	if a.cfg.FindIPs != nil {
+		ips, err := a.cfg.FindIPs(settings.ClusterCIDRs, settings.ServiceCIDRs)
 		if err != nil {
 			return err
 		}
-		answers := func(ctx context.Context) (bool, error) {
-			_, err := client.CoreV1().Nodes().Get(ctx, a.cfg.NodeName, metav1.GetOptions{})
-			return err == nil || apierrors.IsNotFound(err), nil
+		a.cfg.NodeIPs = ips
+	}
+	first := settings.ClusterCIDRs[0]
+	if ip := a.cfg.NodeIPs[0]; ip.Is4() != first.Addr().Is4() {
+		return fmt.Errorf("the node's address %s is not of the family of the cluster's pods, %s: give --node-ip", ip, first)
+	}
+	return nil
+}
+
+// awaitAPI holds a component back until the API server knows this node's
+// rights. A kubelet that comes earlier is refused and waits for seconds before
+// it asks again.
+func (a *Agent) awaitAPI(ctx context.Context) error {
+	client, err := kubernetes.NewForConfig(a.nodeAPI())
+	if err != nil {
+		return err
+	}
+	pause := wait.Backoff{Duration: 20 * time.Millisecond, Factor: 1.1, Cap: 2 * time.Second, Steps: math.MaxInt32}
+	for {
+		_, err := client.CoreV1().Nodes().Get(ctx, a.cfg.NodeName, metav1.GetOptions{})
+		if err == nil || apierrors.IsNotFound(err) {
+			return nil
 		}
-		if err := wait.PollUntilContextCancel(ctx, 20*time.Millisecond, true, answers); err != nil {
-			return err
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause.Step()):
 		}
-		return run(ctx, ready)
 	}
 }
 
 func (a *Agent) nodeAPI() *rest.Config {
-	return a.cfg.API("system:node:"+a.cfg.NodeName, "system:nodes")
+	return a.access.API("system:node:"+a.cfg.NodeName, "system:nodes")
 }
 
 // runContainerd unpacks the programs and runs containerd with them.
@@ -197,13 +358,31 @@ func (a *Agent) runNetwork(ctx context.Context, ready func()) error {
 	if err != nil {
 		return fmt.Errorf("node %s: %w", a.cfg.NodeName, err)
 	}
+	a.ranges.Store(&ranges)
+	// Before anything of it: peers that do not know how this node is reached now
+	// send their packets the old way.
+	a.keepPlace(ctx, client, node)
 	l := a.cfg.Layout
-	return network.New(network.Config{
-		ClusterCIDRs: a.cfg.ClusterCIDRs,
+	pods := network.New(network.Config{
+		ClusterCIDRs: a.access.ClusterCIDRs,
 		NodeCIDRs:    ranges,
 		CNIConfDir:   l.CNIConf(),
 		CNIStateDir:  l.CNIState(),
-	}).Run(ctx, ready)
+		Backend:      a.access.Backend,
+		Underlay:     a.cfg.NodeIPs,
+	})
+	a.network.Store(pods)
+	// A node may read nobody but itself until the server has said otherwise; the
+	// service proxy's rights are there from the start.
+	peers, err := kubernetes.NewForConfig(a.access.API("system:kube-proxy"))
+	if err != nil {
+		return err
+	}
+	go a.followPeers(ctx, peers, pods)
+	if a.cfg.FindIPs != nil {
+		go a.followPlace(ctx, client, pods)
+	}
+	return pods.Component().Run(ctx, ready)
 }
 
 func parsePrefixes(texts []string) ([]netip.Prefix, error) {
@@ -232,6 +411,7 @@ func (a *Agent) runNode(ctx context.Context, ready func()) error {
 func (a *Agent) followNode(ctx context.Context, client kubernetes.Interface, ready func()) {
 	wasReady := false
 	_ = kubelet.WatchNode(ctx, client, a.cfg.NodeName, func(node *corev1.Node) bool {
+		a.keepPlace(ctx, client, node)
 		reason := kubelet.NotReadyReason(node)
 		switch {
 		case node != nil && kubelet.IsReady(node, a.started):
@@ -243,6 +423,17 @@ func (a *Agent) followNode(ctx context.Context, client kubernetes.Interface, rea
 		}
 		return false
 	})
+}
+
+// keepPlace corrects where the Node says it is. What cannot be written now is
+// corrected at the next event.
+func (a *Agent) keepPlace(ctx context.Context, client kubernetes.Interface, node *corev1.Node) {
+	if node == nil || !kubelet.OwnsAddresses(a.cfg.KubeletArgs) {
+		return
+	}
+	if err := a.place.keep(ctx, client, node); err != nil && ctx.Err() == nil {
+		slog.Warn(err.Error(), "component", "node")
+	}
 }
 
 // notReady logs a reason once, also where the node's status comes again and again.
@@ -259,5 +450,31 @@ func (a *Agent) Health() error {
 	if reason := a.health.Load(); reason != nil {
 		ready = fmt.Errorf("node %s is not ready: %s", a.cfg.NodeName, *reason)
 	}
-	return errors.Join(ready, a.proxy.Health())
+	return errors.Join(ready, a.proxy.Load().Health())
+}
+
+// Warnings is nil, or what needs somebody's attention while the node is Ready:
+// peers whose pods cannot be reached, servers that cannot reach this node.
+func (a *Agent) Warnings() error {
+	var errs []error
+	if n := a.network.Load(); n != nil {
+		errs = append(errs, n.Warnings())
+	}
+	if a.tunnels != nil {
+		errs = append(errs, noTunnel(a.tunnels.Status()))
+	}
+	return errors.Join(errs...)
+}
+
+// noTunnel is nil while there is a tunnel: one server may be known by several
+// addresses, of which this node reaches only some.
+func noTunnel(all []tunnel.Status) error {
+	var errs []error
+	for _, t := range all {
+		if t.Up {
+			return nil
+		}
+		errs = append(errs, fmt.Errorf("no tunnel to server %s since %s, through which it reaches this node: %s", t.Server, t.Since.Format(time.TimeOnly), t.Error))
+	}
+	return errors.Join(errs...)
 }

@@ -13,6 +13,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"brink/agent/proxy"
+	"brink/network"
 )
 
 func readyNode() *corev1.Node {
@@ -41,7 +42,8 @@ func waitForWatch(t *testing.T, client *fake.Clientset) {
 func TestDeletedNode(t *testing.T) {
 	t.Parallel()
 	client := fake.NewClientset(readyNode())
-	a := &Agent{cfg: Config{NodeName: "node-1"}, started: time.Now(), proxy: &proxy.Proxy{}}
+	a := &Agent{cfg: Config{NodeName: "node-1"}, started: time.Now(), place: newPlace("node-1", nil, nil, network.VXLAN)}
+	a.proxy.Store(&proxy.Proxy{})
 	ctx, cancel := context.WithCancel(t.Context())
 	ready, ended := make(chan struct{}, 10), make(chan struct{})
 	go func() {

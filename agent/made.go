@@ -44,6 +44,12 @@ func RecordKubeconfig(l layout.Layout, path string) error {
 	return record(l.Made(), append(newDirs(l, filepath.Dir(path)), trace{kubeconfig, path})...)
 }
 
+// RecordNodePassword writes down which directories the node password is the
+// first thing in. It comes before the file is written.
+func RecordNodePassword(l layout.Layout) error {
+	return record(l.Made(), newDirs(l, filepath.Dir(l.NodePassword()))...)
+}
+
 // dirTraces are the shared directories that the node is the first to use.
 func dirTraces(l layout.Layout) []trace {
 	traces := newDirs(l, kubeletDir, devicePlugins, l.Kubelet(), l.PodLogs(), containerLogsDir, cniDir, cniResults)

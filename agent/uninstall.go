@@ -81,8 +81,10 @@ func Installed(l layout.Layout) bool {
 	if entries, err := os.ReadDir(l.Data()); err == nil && len(entries) > 0 {
 		return true
 	}
-	if _, err := os.Lstat(l.Run()); err == nil {
-		return true
+	for _, path := range []string{l.Run(), l.NodePassword()} {
+		if _, err := os.Lstat(path); err == nil {
+			return true
+		}
 	}
 	return len(payloadProcesses(l)) > 0 || hasNetwork(context.Background(), l)
 }

@@ -13,6 +13,8 @@ import (
 
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"brink/internal/atomicfile"
 )
 
 // own are the entries of a data directory. Others are not brink's.
@@ -26,6 +28,7 @@ func (u *uninstall) removeOutside() {
 	for _, path := range u.made(kubeconfig) {
 		u.removeKubeconfig(path)
 	}
+	u.removeNodePassword()
 	// Children were recorded after their parents.
 	for _, dir := range slices.Backward(u.made(madeDir)) {
 		if err := os.Remove(dir); err == nil {
@@ -185,6 +188,20 @@ func (u *uninstall) removeKubeconfig(path string) {
 		return
 	}
 	u.Removed(path)
+}
+
+// removeNodePassword removes it where it is not in the data directory. The path
+// is brink's alone.
+func (u *uninstall) removeNodePassword() {
+	path := u.Layout.NodePassword()
+	if isBelow(path, u.Layout.Data()) {
+		return
+	}
+	err := atomicfile.Clean(filepath.Dir(path), filepath.Base(path))
+	if !errors.Is(err, fs.ErrNotExist) {
+		u.failed(err)
+	}
+	u.remove(path)
 }
 
 func isOnlyFor(config *clientcmdapi.Config, ca []byte) bool {

@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,7 +42,11 @@ const stopTimeout = 5 * time.Second
 // Config says what kind of node this is.
 type Config struct {
 	NodeName string
-	NodeIPs  []netip.Addr
+	// NodeIPs are those of now. What the Node says about its addresses is not
+	// the kubelet's: see Register and OwnsAddresses.
+	NodeIPs []netip.Addr
+	// Register completes the Node before it is made: with its addresses.
+	Register func(*corev1.Node)
 	// Labels and Taints are given to the node when it registers, in the form
 	// of the kubelet's flags: key=value and key=value:Effect.
 	Labels, Taints []string
@@ -51,13 +56,17 @@ type Config struct {
 
 	// API reaches the API server as this node.
 	API *rest.Config
+	// Reconnect is called when heartbeats fail: connections may have died with
+	// a lost link. Nil closes those of API that are idle.
+	Reconnect func()
 	// CRISocket is containerd's socket, an absolute path.
 	CRISocket string
 
 	// RootDir, PodLogsDir, ManifestDir and CertDir are created by the kubelet.
 	RootDir, PodLogsDir, ManifestDir, CertDir string
-	// ServingCert and ServingKey are used, and read again when they change;
-	// ClientCA verifies who calls.
+	// ServingCert and ServingKey are used, and read again when they change. With
+	// none the kubelet asks the cluster for a certificate, keeps it in CertDir and
+	// renews it. ClientCA verifies who calls.
 	ServingCert, ServingKey, ClientCA string
 
 	// SystemdCgroups selects the systemd cgroup driver instead of cgroupfs.
@@ -132,7 +141,6 @@ func defaults(cfg Config) []string {
 		"container-runtime-endpoint=unix://" + cfg.CRISocket,
 		"cluster-domain=" + cfg.ClusterDomain,
 		"cluster-dns=" + joinAddrs(cfg.ClusterDNS),
-		"node-ip=" + joinAddrs(cfg.NodeIPs),
 		"resolv-conf=" + cfg.ResolvConf,
 		"fail-swap-on=false",
 		"healthz-port=0",
@@ -149,6 +157,7 @@ func defaults(cfg Config) []string {
 		"eviction-hard=imagefs.available<5%,nodefs.available<5%,memory.available<100Mi,nodefs.inodesFree<5%",
 		"eviction-minimum-reclaim=imagefs.available=10%,nodefs.available=10%",
 	}
+	args = append(args, addressFlags(cfg)...)
 	if cfg.SystemdCgroups {
 		args = append(args, "cgroup-driver=systemd")
 	} else {
@@ -161,6 +170,26 @@ func defaults(cfg Config) []string {
 		args = append(args, "register-with-taints="+strings.Join(cfg.Taints, ","))
 	}
 	return args
+}
+
+// OwnsAddresses tells that the agent, not the kubelet, says where the node is.
+// The kubelet takes one address a family from a flag for as long as it runs and
+// knows of no external ones; to one of a node with a cloud provider the addresses
+// in the Node come first. A user who has such a provider says so by this flag,
+// and then it is the provider's.
+func OwnsAddresses(args []string) bool {
+	return !slices.ContainsFunc(args, func(arg string) bool { return componentargs.Name(arg) == "cloud-provider" })
+}
+
+func addressFlags(cfg Config) []string {
+	switch {
+	case !OwnsAddresses(cfg.Args):
+		return []string{"node-ip=" + joinAddrs(cfg.NodeIPs)}
+	case len(cfg.NodeIPs) > 0 && cfg.NodeIPs[0].Is6():
+		// Only the family: pods' IPv6 addresses come first.
+		return []string{"cloud-provider=external", "node-ip=::"}
+	}
+	return []string{"cloud-provider=external"}
 }
 
 // keptFlags are those that apply sets and that must stay: who may talk to the
@@ -198,6 +227,7 @@ func apply(cfg Config, flags *options.KubeletFlags, config *kubeletconfig.Kubele
 	config.Authentication.X509.ClientCAFile = cfg.ClientCA
 	config.Authorization.Mode = kubeletconfig.KubeletAuthorizationModeWebhook
 	config.TLSCertFile, config.TLSPrivateKeyFile = cfg.ServingCert, cfg.ServingKey
+	config.ServerTLSBootstrap = cfg.ServingCert == ""
 	config.PodLogsDir = cfg.PodLogsDir
 	config.VolumePluginDir = filepath.Join(cfg.RootDir, "volumeplugins")
 	config.MemorySwap.SwapBehavior = "NoSwap"
@@ -257,8 +287,13 @@ func dependencies(ctx context.Context, cfg Config, server *options.KubeletServer
 	if err != nil {
 		return nil, err
 	}
-	if deps.KubeClient, err = kubernetes.NewForConfig(cfg.API); err != nil {
+	client, err := kubernetes.NewForConfig(cfg.API)
+	if err != nil {
 		return nil, err
+	}
+	deps.KubeClient = client
+	if OwnsAddresses(cfg.Args) {
+		deps.KubeClient = &registering{client, cfg.Register} // upstream asks whether the pointer is nil
 	}
 	eventConfig := rest.CopyConfig(cfg.API)
 	eventConfig.QPS, eventConfig.Burst = float32(server.EventRecordQPS), int(server.EventBurst)
@@ -277,6 +312,9 @@ func dependencies(ctx context.Context, cfg Config, server *options.KubeletServer
 		return nil, err
 	}
 	deps.OnHeartbeatFailure = func() { closeIdle(transport) }
+	if cfg.Reconnect != nil {
+		deps.OnHeartbeatFailure = cfg.Reconnect
+	}
 	return deps, nil
 }
 

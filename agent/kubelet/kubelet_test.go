@@ -42,8 +42,8 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if server.HostnameOverride != "node-1" || server.NodeIP != "192.0.2.1,2001:db8::1" || server.NodeLabels["room"] != "kitchen" || server.NodeLabels["floor"] != "2" {
-		t.Errorf("the node is %q at %q with labels %v", server.HostnameOverride, server.NodeIP, server.NodeLabels)
+	if server.HostnameOverride != "node-1" || server.NodeIP != "" || server.CloudProvider != "external" || server.NodeLabels["room"] != "kitchen" || server.NodeLabels["floor"] != "2" {
+		t.Errorf("the node is %q, its addresses %q the kubelet's, with labels %v", server.HostnameOverride, server.NodeIP, server.NodeLabels)
 	}
 	if taint := (corev1.Taint{Key: "edge", Value: "yes", Effect: corev1.TaintEffectNoSchedule}); !slices.Equal(server.RegisterWithTaints, []corev1.Taint{taint}) {
 		t.Errorf("taints are %v", server.RegisterWithTaints)
@@ -213,14 +213,14 @@ func TestWaitNode(t *testing.T) {
 		found <- node
 	}()
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-1"}}
-	time.Sleep(2 * retry) // the fake's watches show no past
+	time.Sleep(2 * firstPause) // the fake's watches show no past
 	if err := client.Tracker().Add(node); err != nil {
 		t.Fatal(err)
 	}
 	select {
 	case <-found:
 		t.Fatal("found a node without an address range")
-	case <-time.After(2 * retry):
+	case <-time.After(2 * firstPause):
 	}
 	node = node.DeepCopy()
 	node.Spec.PodCIDR = "10.42.0.0/24"

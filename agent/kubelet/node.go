@@ -7,13 +7,16 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 )
 
-// retry is the pause between attempts to list or watch a node.
-const retry = 50 * time.Millisecond
+// Pauses between attempts to list or watch a node: short while a server starts,
+// long enough for a server that is away.
+const (
+	firstPause   = 50 * time.Millisecond
+	longestPause = 5 * time.Second
+)
 
 // WaitNode blocks until the named node exists and satisfies ok, then returns
 // it. It watches, so it neither polls nor misses a short state for long.
@@ -32,9 +35,21 @@ func WaitNode(ctx context.Context, client kubernetes.Interface, name string, ok 
 // WatchNode shows what becomes of the named node, nil while there is none, until
 // done says so.
 func WatchNode(ctx context.Context, client kubernetes.Interface, name string, done func(*corev1.Node) bool) error {
-	return wait.PollUntilContextCancel(ctx, retry, true, func(ctx context.Context) (bool, error) {
-		return watchOnce(ctx, client, name, done), nil
-	})
+	pause := firstPause
+	for {
+		begun := time.Now()
+		if watchOnce(ctx, client, name, done) {
+			return nil
+		}
+		if pause = min(pause*3/2, longestPause); time.Since(begun) > longestPause {
+			pause = firstPause // it has worked
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
 }
 
 // watchOnce follows one watch to its end and tells whether done was met. It

@@ -28,6 +28,8 @@ const (
 	// notices when it changes. Other errors are none: a list of rules fails
 	// also at every first start, when there are none.
 	syncFailed = "nftables sync failed"
+	// listFailed is what upstream logs at every first start too.
+	listFailed = "Failed to list existing nftables objects"
 )
 
 // health tells whether Services are served: whether the kernel has taken their
@@ -126,6 +128,9 @@ type faultSink struct {
 }
 
 func (s faultSink) Error(err error, msg string, keysAndValues ...any) {
+	if msg == listFailed && err != nil && strings.Contains(err.Error(), "No such file or directory") {
+		return // there is no table to look into before the first transaction
+	}
 	if msg == syncFailed && err != nil {
 		s.note(err)
 	}

@@ -43,8 +43,11 @@ import (
 
 // Config says which node's traffic to serve.
 type Config struct {
-	NodeName     string
-	NodeIPs      []netip.Addr
+	NodeName string
+	NodeIPs  []netip.Addr
+	// IPsMayChange serves NodePorts on all of the node's addresses, not only on
+	// NodeIPs: upstream reads them once.
+	IPsMayChange bool
 	ClusterCIDRs []netip.Prefix
 	API          *rest.Config // as system:kube-proxy
 	Args         []string     // --kube-proxy-arg
@@ -193,7 +196,11 @@ func (p *Proxy) newServer(ctx context.Context, client kubernetes.Interface, h *h
 	}
 	s.Recorder = s.Broadcaster.NewRecorder(proxyscheme.Scheme, "kube-proxy")
 	s.PrimaryIPFamily, s.NodeIPs = families(cfg.NodeIPs)
-	resolvePrimary(config, cfg.NodeIPs)
+	if cfg.IPsMayChange {
+		resolvePrimary(config, nil)
+	} else {
+		resolvePrimary(config, cfg.NodeIPs)
+	}
 	h.server = s.HealthzServer
 	s.Proxier, err = newProxier(h.listen(ctx), cfg, s)
 	return s, err
@@ -263,7 +270,8 @@ func families(nodeIPs []netip.Addr) (corev1.IPFamily, map[corev1.IPFamily]net.IP
 }
 
 // resolvePrimary puts the node's addresses in place of the word "primary",
-// upstream's default for the addresses on which NodePorts are served.
+// upstream's default for the addresses on which NodePorts are served. None is all
+// of them but loopback.
 func resolvePrimary(config *proxyconfig.KubeProxyConfiguration, nodeIPs []netip.Addr) {
 	if !slices.Equal(config.NodePortAddresses, []string{proxyconfig.NodePortAddressesPrimary}) {
 		return

@@ -1,0 +1,47 @@
+package kubelet
+
+import (
+	"context"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	cloudproviderapi "k8s.io/cloud-provider/api"
+)
+
+// registering is a client through which a Node is made complete: with its
+// addresses from the first moment, and without the taint by which upstream keeps
+// pods away until a cloud provider has come.
+type registering struct {
+	kubernetes.Interface
+	complete func(*corev1.Node)
+}
+
+func (c registering) CoreV1() typedcorev1.CoreV1Interface {
+	return registeringCore{c.Interface.CoreV1(), c.complete}
+}
+
+type registeringCore struct {
+	typedcorev1.CoreV1Interface
+	complete func(*corev1.Node)
+}
+
+func (c registeringCore) Nodes() typedcorev1.NodeInterface {
+	return registeringNodes{c.CoreV1Interface.Nodes(), c.complete}
+}
+
+type registeringNodes struct {
+	typedcorev1.NodeInterface
+	complete func(*corev1.Node)
+}
+
+// Create makes the Node as the kubelet wants it, completed.
+func (n registeringNodes) Create(ctx context.Context, node *corev1.Node, opts metav1.CreateOptions) (*corev1.Node, error) {
+	node = node.DeepCopy()
+	isWaiting := func(t corev1.Taint) bool { return t.Key == cloudproviderapi.TaintExternalCloudProvider }
+	node.Spec.Taints = slices.DeleteFunc(node.Spec.Taints, isWaiting)
+	n.complete(node)
+	return n.NodeInterface.Create(ctx, node, opts)
+}

@@ -1,0 +1,117 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+
+	"brink/network"
+)
+
+// followPeers tells the network of the cluster's other nodes until ctx ends.
+func (a *Agent) followPeers(ctx context.Context, client kubernetes.Interface, pods *network.Network) {
+	source := cache.NewListWatchFromClient(client.CoreV1().RESTClient(), "nodes", metav1.NamespaceAll, fields.Everything())
+	var nodes cache.Store
+	var informer cache.Controller
+	update := func() {
+		if informer.HasSynced() { // a part of the peers is worse than those of before
+			pods.SetPeers(peersOf(nodes.List(), a.cfg.NodeName))
+		}
+	}
+	nodes, informer = cache.NewInformerWithOptions(cache.InformerOptions{
+		ListerWatcher: source,
+		ObjectType:    &corev1.Node{},
+		Transform:     trimNode,
+		Handler: cache.ResourceEventHandlerFuncs{
+			AddFunc:    func(any) { update() },
+			DeleteFunc: func(any) { update() },
+			UpdateFunc: func(was, is any) {
+				if !samePeer(was, is) { // most updates are heartbeats
+					update()
+				}
+			},
+		},
+	})
+	go func() {
+		if cache.WaitForCacheSync(ctx.Done(), informer.HasSynced) {
+			update()
+		}
+	}()
+	informer.RunWithContext(ctx)
+}
+
+// trimNode keeps what makes a peer: a Node is 10 KB, there may be a thousand, and
+// this lies in the memory of each of them.
+func trimNode(object any) (any, error) {
+	node, ok := object.(*corev1.Node)
+	if !ok {
+		return object, nil
+	}
+	return &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{
+			Name:            node.Name,
+			ResourceVersion: node.ResourceVersion,
+			Annotations:     map[string]string{backendAnnotation: node.Annotations[backendAnnotation]},
+		},
+		Spec:   corev1.NodeSpec{PodCIDRs: node.Spec.PodCIDRs},
+		Status: corev1.NodeStatus{Addresses: node.Status.Addresses},
+	}, nil
+}
+
+func samePeer(was, is any) bool {
+	a, okA := was.(*corev1.Node)
+	b, okB := is.(*corev1.Node)
+	return okA && okB && reflect.DeepEqual(a.Annotations, b.Annotations) &&
+		slices.Equal(a.Spec.PodCIDRs, b.Spec.PodCIDRs) && slices.Equal(a.Status.Addresses, b.Status.Addresses)
+}
+
+// peersOf translates all nodes but the own one, in a fixed order. A node without
+// a range or an address is not reachable yet.
+func peersOf(nodes []any, own string) []network.Peer {
+	var out []network.Peer
+	for _, object := range nodes {
+		node, ok := object.(*corev1.Node)
+		if !ok || node.Name == own {
+			continue
+		}
+		peer := network.Peer{Name: node.Name, Underlay: internalIPs(node)}
+		ranges, err := parsePrefixes(node.Spec.PodCIDRs)
+		if err == nil {
+			peer.CIDRs = ranges
+		}
+		if backend := node.Annotations[backendAnnotation]; backend != "" {
+			// A newer node's may be unknown here: then as if it said nothing.
+			peer.Backend, _ = network.ParseBackend(backend)
+		}
+		if len(peer.CIDRs) > 0 && len(peer.Underlay) > 0 {
+			out = append(out, peer)
+		}
+	}
+	slices.SortFunc(out, func(a, b network.Peer) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+func internalIPs(node *corev1.Node) []netip.Addr {
+	var out []netip.Addr
+	for _, address := range node.Status.Addresses {
+		if address.Type != corev1.NodeInternalIP {
+			continue
+		}
+		ip, err := netip.ParseAddr(address.Address)
+		if err != nil {
+			slog.Warn("a node has an address that is none", "component", "network", "node", node.Name, "address", address.Address)
+			continue
+		}
+		out = append(out, ip)
+	}
+	return out
+}

@@ -1,0 +1,75 @@
+package agent
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
+
+	"brink/network"
+)
+
+func addrs(texts ...string) []netip.Addr {
+	var out []netip.Addr
+	for _, text := range texts {
+		out = append(out, netip.MustParseAddr(text))
+	}
+	return out
+}
+
+func TestTheNodeSaysWhereItIs(t *testing.T) {
+	t.Parallel()
+	p := newPlace("till", addrs("192.0.2.1", "2001:db8::1"), addrs("203.0.113.7"), network.HostGW)
+	want := []corev1.NodeAddress{
+		{Type: corev1.NodeInternalIP, Address: "192.0.2.1"},
+		{Type: corev1.NodeInternalIP, Address: "2001:db8::1"},
+		{Type: corev1.NodeExternalIP, Address: "203.0.113.7"},
+		{Type: corev1.NodeHostName, Address: "till"},
+	}
+	fresh := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "till"}}
+	p.complete(fresh)
+	if !slices.Equal(fresh.Status.Addresses, want) || fresh.Annotations[backendAnnotation] != "host-gw" {
+		t.Errorf("a new node is at %v with %v", fresh.Status.Addresses, fresh.Annotations)
+	}
+
+	// One that an earlier version has made, with an address that is old.
+	old := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "till", Annotations: map[string]string{"theirs": "stays"}}}
+	old.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "192.0.2.9"}, {Type: corev1.NodeHostName, Address: "till"}}
+	client := fake.NewClientset(old)
+	if err := p.keep(t.Context(), client, old); err != nil {
+		t.Fatal(err)
+	}
+	got, err := client.CoreV1().Nodes().Get(t.Context(), "till", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(got.Status.Addresses, want) || got.Annotations[backendAnnotation] != "host-gw" || got.Annotations["theirs"] != "stays" {
+		t.Errorf("an old node is at %v with %v", got.Status.Addresses, got.Annotations)
+	}
+	before := len(client.Actions())
+	if err := p.keep(t.Context(), client, got); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(client.Actions()) - before; n > 0 {
+		t.Errorf("%d requests about a node that says what it should", n)
+	}
+}
+
+func TestMovingIsNoticedOnce(t *testing.T) {
+	t.Parallel()
+	p := newPlace("till", addrs("192.0.2.1"), nil, network.VXLAN)
+	for _, step := range []struct {
+		to   []netip.Addr
+		want bool
+	}{{addrs("192.0.2.1"), false}, {nil, false}, {addrs("192.0.2.2"), true}, {addrs("192.0.2.2"), false}} {
+		if got := p.move(step.to); got != step.want {
+			t.Errorf("moving to %v: %t", step.to, got)
+		}
+	}
+	if got := p.addresses()[0].Address; got != "192.0.2.2" {
+		t.Errorf("after moving the node is at %s", got)
+	}
+}
