@@ -25,6 +25,29 @@ func (s settings) findAddresses() ([]nodeaddr.Address, error) {
 	return nodeaddr.Find(addressQuery(s.layout, s.server.ClusterCIDRs, s.server.ServiceCIDRs))
 }
 
+func ipsOf(found []nodeaddr.Address) []netip.Addr {
+	var out []netip.Addr
+	for _, a := range found {
+		out = append(out, a.IP)
+	}
+	return out
+}
+
+// findIPs finds the addresses of a running node, and remembers them for its next
+// start.
+func findIPs(l layout.Layout) func(pods, services []netip.Prefix) ([]netip.Addr, error) {
+	return func(pods, services []netip.Prefix) ([]netip.Addr, error) {
+		found, err := nodeaddr.Find(addressQuery(l, pods, services))
+		if err != nil {
+			return nil, err
+		}
+		if !areGone(found) {
+			err = nodeaddr.Remember(l.NodeAddresses(), found)
+		}
+		return ipsOf(found), err
+	}
+}
+
 // areGone tells addresses that the node had the last time and has not now.
 func areGone(addrs []nodeaddr.Address) bool {
 	return slices.ContainsFunc(addrs, func(a nodeaddr.Address) bool { return a.Gone })

@@ -7,7 +7,6 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -17,6 +16,7 @@ import (
 	"brink/agent"
 	"brink/internal/componentargs"
 	"brink/internal/host"
+	"brink/network"
 	"brink/server/pki"
 )
 
@@ -31,13 +31,13 @@ const (
 )
 
 func checkCommand() *cli.Command {
-	flags := serverFlags()
+	flags := append(serverFlags(), joinFlags()...)
 	return &cli.Command{
 		Name:     "check",
 		Usage:    "look whether this machine can be a node, before and after",
 		Category: "Look",
-		Description: "Takes the flags and the configuration file of `brink server`. Exits with 1 when something\n" +
-			"fails that keeps a node from working; warnings do not.",
+		Description: "Takes the flags and the configuration file of `brink server`, or of `brink agent` when --server is\n" +
+			"among them. Exits with 1 when something fails that keeps a node from working; warnings do not.",
 		Flags: append(flags, outputFlag()),
 		Action: func(c *cli.Context) error {
 			asJSON, err := wantsJSON(c)
@@ -47,7 +47,11 @@ func checkCommand() *cli.Command {
 			if err := applyConfigFile(c, flags); err != nil {
 				return err
 			}
-			s, err := readSettings(c)
+			read := readSettings
+			if c.IsSet("server") {
+				read = readAgentSettings
+			}
+			s, err := read(c)
 			if err != nil {
 				return err
 			}
@@ -63,15 +67,16 @@ func checkCommand() *cli.Command {
 // checkSettings tries all flags, those of the embedded components too, as a start
 // would. Nothing is started or written by that.
 func checkSettings(s settings) error {
-	if err := s.server.Check(); err != nil || s.disableAgent {
+	if s.join == nil {
+		if err := s.server.Check(); err != nil || s.disableAgent {
+			return err
+		}
+		s.agent.Access.API = func(string, ...string) *rest.Config { return &rest.Config{} } // never asked
+	}
+	var err error
+	if s.agent.Host, err = host.Look(); err != nil {
 		return err
 	}
-	facts, err := host.Look()
-	if err != nil {
-		return err
-	}
-	s.agent.Host = facts
-	s.agent.API = func(string, ...string) *rest.Config { return &rest.Config{} } // never asked
 	_, err = agent.New(s.agent)
 	return err
 }
@@ -114,20 +119,29 @@ func withFix(check host.Check) string {
 func hostChecks(s settings, pid int) []host.Check {
 	opts := host.CheckOptions{
 		DataDir:          s.layout.Data(),
-		NodeName:         s.server.NodeName,
+		NodeName:         s.agent.NodeName,
 		NotBefore:        builtAt(),
 		PID:              pid,
 		ControlPlaneOnly: s.disableAgent,
-		Ports:            []host.Port{{Number: uint16(s.server.Port), Address: listenAddress(s), For: "API server", Flag: "--https-listen-port"}},
+		VXLAN:            s.mayUseVXLAN(),
+	}
+	if opts.VXLAN {
+		opts.Ports = append(opts.Ports, host.Port{Number: network.DefaultVXLANPort, UDP: true, For: "pod network between nodes"})
+	}
+	if s.join == nil {
+		opts.Ports = append(opts.Ports, host.Port{Number: uint16(s.server.Port), Address: listenAddress(s), For: "API server", Flag: "--https-listen-port"})
 	}
 	if !s.disableAgent {
 		opts.Ports = append(opts.Ports,
-			host.Port{Number: portOf(s.agent.KubeletArgs, "port", kubeletPort), For: "kubelet", Flag: "--kubelet-arg=port=PORT"},
-			host.Port{Number: portOf(s.agent.ProxyArgs, "healthz-bind-address", proxyHealthPort), For: "service proxy's health", Flag: "--kube-proxy-arg=healthz-bind-address=ADDRESS:PORT"})
+			host.Port{Number: componentargs.Port(s.agent.KubeletArgs, "port", kubeletPort), For: "kubelet", Flag: "--kubelet-arg=port=PORT"},
+			host.Port{Number: componentargs.Port(s.agent.ProxyArgs, "healthz-bind-address", proxyHealthPort), For: "service proxy's health", Flag: "--kube-proxy-arg=healthz-bind-address=ADDRESS:PORT"})
 	}
 	checks := host.Checks(opts)
 	for _, line := range s.ignored {
 		checks = append(checks, host.Check{Name: "flags", Result: host.Warn, Message: line, Fix: "remove it"})
+	}
+	if s.join != nil {
+		return checks
 	}
 	if err := pki.CheckClock(s.layout.TLS(), time.Now()); err != nil {
 		checks = append(checks, host.Check{Name: "certificates", Result: host.Fail, Message: err.Error()})
@@ -135,20 +149,9 @@ func hostChecks(s settings, pid int) []host.Check {
 	return checks
 }
 
-// portOf is the port that a pass-through flag moves a listener to: a number, or
-// what follows the last colon of an address.
-func portOf(args []string, flag string, standard uint16) uint16 {
-	port := standard
-	for _, arg := range args {
-		if componentargs.Name(arg) != flag {
-			continue
-		}
-		_, value, _ := strings.Cut(arg, "=")
-		if n, err := strconv.ParseUint(value[strings.LastIndex(value, ":")+1:], 10, 16); err == nil {
-			port = uint16(n)
-		}
-	}
-	return port
+// mayUseVXLAN: an agent does not know yet.
+func (s settings) mayUseVXLAN() bool {
+	return s.join != nil || !s.disableAgent && s.agent.Access.Backend == network.VXLAN
 }
 
 func listenAddress(s settings) netip.Addr {

@@ -67,25 +67,3 @@ func TestChecksWithoutPods(t *testing.T) {
 		t.Errorf("the API server's port is not looked at: %v", few)
 	}
 }
-
-func TestPortOf(t *testing.T) {
-	t.Parallel()
-	cases := []struct {
-		name string
-		args []string
-		want uint16
-	}{
-		{"nothing given", nil, 10250},
-		{"another flag", []string{"max-pods=5"}, 10250},
-		{"a number", []string{"port=10260"}, 10260},
-		{"dashes in front, the last wins", []string{"port=1", "--port=10261"}, 10261},
-		{"an address", []string{"port=127.0.0.1:10262"}, 10262},
-		{"an IPv6 address", []string{"port=[::1]:10263"}, 10263},
-		{"no number: the component will say so", []string{"port=many"}, 10250},
-	}
-	for _, c := range cases {
-		if got := portOf(c.args, "port", 10250); got != c.want {
-			t.Errorf("%s: %d, want %d", c.name, got, c.want)
-		}
-	}
-}

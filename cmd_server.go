@@ -6,11 +6,13 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"brink/agent"
+	"brink/agent/join"
 	"brink/internal/configfile"
 	"brink/internal/footprint"
 	"brink/internal/host"
@@ -41,7 +43,7 @@ func serverCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			return runServer(c.Context, settings, start)
+			return runNode(c.Context, settings, start)
 		},
 	}
 }
@@ -53,7 +55,7 @@ func applyConfigFile(c *cli.Context, flags []cli.Flag) error {
 	if err != nil {
 		return err
 	}
-	return configfile.Apply(values, c.IsSet, c.Set)
+	return configfile.Apply(values, givenIn(c), c.Set)
 }
 
 // readConfigFile reads the files that --config names; their keys are the names
@@ -84,8 +86,8 @@ const (
 	settleTime = 10 * time.Second
 )
 
-// runServer composes the server and the agent into one group and runs it.
-func runServer(ctx context.Context, s settings, start *startLog) error {
+// runNode composes the server, the agent or both into one group and runs it.
+func runNode(ctx context.Context, s settings, start *startLog) error {
 	begun := time.Now()
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
@@ -105,31 +107,21 @@ func runServer(ctx context.Context, s settings, start *startLog) error {
 	if err := prepare(s); err != nil {
 		return err
 	}
-	srv, err := server.New(s.server)
+	s.agent.Host = facts
+	parts, err := compose(s)
 	if err != nil {
 		return err
 	}
 	group := &lifecycle.Group{}
 	ready := make(chan struct{})
-	health, warnings := []func() error{srv.StoreHealth}, []func() error{srv.StoreWarning}
 	status := statusServer{layout: s.layout, pprof: s.pprof}
-	parts := srv.Components()
-	if !s.disableAgent {
-		s.agent.API, s.agent.Host = srv.ClientConfig, facts
-		node, err := agent.New(s.agent)
-		if err != nil {
-			return err
-		}
-		parts = append(parts, node.Components()...)
-		health = append(health, node.Health)
-	}
-	status.snapshot = snapshotter(s, group, begun, ready, health, warnings)
-	group.Add(status.component(), lateNetwork(s.found, s.findAddresses, addressInterval))
-	group.Add(parts...)
+	status.snapshot = snapshotter(s, group, begun, ready, parts.health, parts.warnings)
+	group.Add(status.component())
+	group.Add(parts.components...)
 	for _, line := range s.ignored {
 		slog.Warn(line, "component", "brink")
 	}
-	slog.Info("starting", "component", "brink", "version", version, "node", s.server.NodeName, "data", s.layout.Data())
+	slog.Info("starting", "component", "brink", "version", version, "node", s.agent.NodeName, "data", s.layout.Data())
 	err = group.Run(ctx, func() {
 		close(ready)
 		start.drop()
@@ -144,11 +136,61 @@ func runServer(ctx context.Context, s settings, start *startLog) error {
 	return err
 }
 
+// parts are what a node is made of.
+type parts struct {
+	components       []lifecycle.Component
+	health, warnings []func() error
+}
+
+// compose builds what the settings ask for.
+func compose(s settings) (parts, error) {
+	if s.join != nil {
+		return composeAgent(s)
+	}
+	srv, err := server.New(s.server)
+	if err != nil {
+		return parts{}, err
+	}
+	out := parts{
+		components: append([]lifecycle.Component{lateNetwork(s.found, s.findAddresses, addressInterval)}, srv.Components()...),
+		health:     []func() error{srv.StoreHealth},
+		warnings:   []func() error{srv.StoreWarning},
+	}
+	if s.disableAgent {
+		return out, nil
+	}
+	s.agent.Access.API, s.agent.KubeletNeeds = srv.ClientConfig, []string{"controllers"}
+	return out.withAgent(s.agent)
+}
+
+// composeAgent is compose for a machine without a server.
+func composeAgent(s settings) (parts, error) {
+	var err error
+	if s.agent.Join, err = join.New(*s.join); err != nil {
+		return parts{}, err
+	}
+	return parts{}.withAgent(s.agent)
+}
+
+func (p parts) withAgent(cfg agent.Config) (parts, error) {
+	node, err := agent.New(cfg)
+	if err != nil {
+		return parts{}, err
+	}
+	p.components = append(p.components, node.Components()...)
+	p.health = append(p.health, node.Health)
+	p.warnings = append(p.warnings, node.Warnings)
+	return p, nil
+}
+
 // prepare refuses what cannot work, and writes down what the next start and an
 // uninstall need to know. The caller holds the data directory's lock.
 func prepare(s settings) error {
 	if err := checkHost(s); err != nil {
 		return err
+	}
+	if s.join != nil {
+		return agent.RecordNodePassword(s.layout)
 	}
 	if err := pki.CheckKubeconfig(s.server.Kubeconfig, pki.Dir(s.layout.TLS()).ServerCA()); err != nil {
 		return fmt.Errorf("--write-kubeconfig: %w", err)
@@ -161,11 +203,15 @@ func prepare(s settings) error {
 
 // announce tells people, scripts and systemd that the node is up.
 func announce(s settings, took time.Duration) {
-	what := fmt.Sprintf("node %s is Ready", s.server.NodeName)
+	what := fmt.Sprintf("node %s is Ready", s.agent.NodeName)
 	if s.disableAgent {
 		what = "control plane is Ready"
 	}
-	fmt.Printf("brink: %s after %s; kubeconfig is %s\n", what, took.Round(10*time.Millisecond), s.server.Kubeconfig)
+	where := ""
+	if s.join == nil {
+		where = "; kubeconfig is " + s.server.Kubeconfig
+	}
+	fmt.Printf("brink: %s after %s%s\n", what, took.Round(10*time.Millisecond), where)
 	if err := notifySystemd(notifySocket, "READY=1"); err != nil {
 		slog.Warn("telling systemd that the node is ready", "component", "brink", "error", err)
 	}
@@ -175,12 +221,15 @@ func announce(s settings, took time.Duration) {
 // the node is not ready, one of warnings does not.
 func snapshotter(s settings, group *lifecycle.Group, begun time.Time, ready <-chan struct{}, health, warnings []func() error) func() nodeStatus {
 	role := "server"
-	if s.disableAgent {
+	switch {
+	case s.join != nil:
+		role = "agent"
+	case s.disableAgent:
 		role = "server without agent"
 	}
 	return func() nodeStatus {
 		status := nodeStatus{
-			Node: s.server.NodeName, Role: role, PID: os.Getpid(), Started: begun,
+			Node: s.agent.NodeName, Role: role, PID: os.Getpid(), Started: begun,
 			DataDir: s.layout.Data(), Components: group.Status(), Versions: versions(),
 		}
 		select {
@@ -194,12 +243,12 @@ func snapshotter(s settings, group *lifecycle.Group, begun time.Time, ready <-ch
 	}
 }
 
-// said returns the errors of those that have one.
+// said returns the errors of those that have some, a line each.
 func said(checks []func() error) []string {
 	var out []string
 	for _, check := range checks {
 		if err := check(); err != nil {
-			out = append(out, err.Error())
+			out = append(out, strings.Split(err.Error(), "\n")...)
 		}
 	}
 	return out

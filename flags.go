@@ -16,6 +16,7 @@ const (
 	groupNode      = "Node"
 	groupNetwork   = "Network"
 	groupAPI       = "API server"
+	groupCluster   = "Cluster"
 	groupData      = "Data"
 	groupThrough   = "Passed through to Kubernetes"
 	groupDebugging = "Debugging"
@@ -69,6 +70,7 @@ func nodeFlags() []cli.Flag {
 	return []cli.Flag{
 		text(groupNode, "node-name", "", "`NAME` of the node (default: the host name)"),
 		list(groupNode, "node-ip", "`IP` address of the node, one a family (default: that of the default route)"),
+		list(groupNode, "node-external-ip", "`IP` address by which the node is reached from outside, one a family"),
 		list(groupNode, "node-label", "`KEY=VALUE` label given to the node when it registers"),
 		list(groupNode, "node-taint", "`KEY=VALUE:EFFECT` taint given to the node when it registers"),
 		text(groupNode, "private-registry", filepath.Join(layout.ConfigDir, "registries.yaml"), "`FILE` with mirrors and credentials of image registries, in k3s's format"),
@@ -81,12 +83,23 @@ func nodeFlags() []cli.Flag {
 	}
 }
 
+// joinFlags are those of a machine that joins a cluster.
+func joinFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "server", Aliases: []string{"s"}, Category: groupCluster, Usage: "`URL` of a server of the cluster: https://HOST:6443", EnvVars: []string{"BRINK_URL"}},
+		&cli.StringFlag{Name: "token", Aliases: []string{"t"}, Category: groupCluster, Usage: "`TOKEN` to join with, from brink token create; needed once", EnvVars: []string{"BRINK_TOKEN"}},
+		&cli.StringFlag{Name: "token-file", Category: groupCluster, Usage: "`FILE` with the token", EnvVars: []string{"BRINK_TOKEN_FILE"}},
+	}
+}
+
 // serverFlags are those of a control plane.
 func serverFlags() []cli.Flag {
 	return append(nodeFlags(),
 		list(groupNetwork, "cluster-cidr", "`RANGE` of pod addresses, one a family", "10.42.0.0/16"),
 		list(groupNetwork, "service-cidr", "`RANGE` of Service addresses, one a family", "10.43.0.0/16"),
 		list(groupNetwork, "cluster-dns", "`IP` of the cluster's DNS (default: the tenth address of service-cidr)"),
+		text(groupNetwork, backendFlag, backends[0], "`HOW` pods reach pods on other nodes: "+strings.Join(backends, ", ")),
+		text(groupNetwork, backendAlias, "", "the same as --"+backendFlag),
 		text(groupNetwork, "cluster-domain", "cluster.local", "DNS `DOMAIN` of the cluster"),
 		text(groupAPI, "bind-address", "0.0.0.0", "`IP` on which the API server listens"),
 		number(groupAPI, "https-listen-port", 6443, "`PORT` on which the API server listens"),

@@ -80,7 +80,7 @@ func newApp() *cli.App {
 		Name:                 "brink",
 		HelpName:             "brink", // also when the file is called otherwise
 		Usage:                "Kubernetes for the edge in one file",
-		Description:          "A node is one process: `brink server` runs the control plane and, unless told otherwise, pods.\nGive kubectl's commands after `brink kubectl`. Configuration: /etc/brink/config.yaml, keys are flag names.",
+		Description:          "A node is one process: `brink server` runs the control plane and, unless told otherwise, pods;\n`brink agent` joins a cluster and runs pods only.\nGive kubectl's commands after `brink kubectl`. Configuration: /etc/brink/config.yaml, keys are flag names.",
 		Version:              version,
 		HideVersion:          true,
 		EnableBashCompletion: true,
@@ -92,8 +92,10 @@ func newApp() *cli.App {
 		OnUsageError:   usageError,
 		Commands: []*cli.Command{
 			serverCommand(),
+			agentCommand(),
 			kubectlCommand(),
 			ctrCommand(),
+			tokenCommand(),
 			statusCommand(),
 			checkCommand(),
 			imagesCommand(),

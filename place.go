@@ -49,6 +49,12 @@ func defaultPlace() (place, error) {
 	}
 	c := cli.NewContext(nil, set, nil)
 	c.Command = &cli.Command{Flags: flags}
+	return placeOf(c)
+}
+
+// placeOf is the place by c's flags, which are those of placeFlags with
+// writeKubeconfigFlag.
+func placeOf(c *cli.Context) (place, error) {
 	if err := applyPlace(c, "data-dir", "write-kubeconfig"); err != nil {
 		return place{}, err
 	}

@@ -15,16 +15,19 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"brink/agent"
+	"brink/agent/join"
 	"brink/internal/layout"
 	"brink/internal/nodeaddr"
+	"brink/network"
 	"brink/server"
 	"brink/server/pki"
 )
 
-// settings are the flags, parsed.
+// settings are the flags of `brink server` or `brink agent`, parsed.
 type settings struct {
 	layout       layout.Layout
-	server       server.Config
+	server       server.Config // of a server
+	join         *join.Config  // of a machine that joins, nil on a server
 	agent        agent.Config
 	found        []nodeaddr.Address // of the machine, none when the user gave them
 	ignored      []string           // what the user said in vain, a line each
@@ -32,75 +35,92 @@ type settings struct {
 	pprof        bool
 }
 
+// readSettings reads the flags of a server.
 func readSettings(c *cli.Context) (settings, error) {
-	dir, err := dataDir(c)
-	if err != nil {
-		return settings{}, err
-	}
-	var errs []error
+	s, errs := readNode(c, c.Bool("disable-agent"))
 	keep := func(err error) { errs = append(errs, err) }
-	l := layout.New(dir)
-	if err := l.CheckLength(); err != nil && !c.Bool("disable-agent") {
-		keep(fmt.Errorf("--data-dir=%w", err))
-	}
 	pods, err := prefixes(c, "cluster-cidr")
 	keep(err)
 	services, err := prefixes(c, "service-cidr")
 	keep(err)
 	dns, err := clusterDNS(c, services)
 	keep(err)
+	backend, err := networkBackend(c)
+	keep(err)
 	bind, err := netip.ParseAddr(c.String("bind-address"))
 	if err != nil {
 		keep(fmt.Errorf("--bind-address=%s: not an IP address", c.String("bind-address")))
 	}
+	if len(s.agent.NodeIPs) == 0 && len(pods) > 0 {
+		s.found, err = nodeaddr.Find(addressQuery(s.layout, pods, services))
+		keep(err)
+		s.agent.NodeIPs = ipsOf(s.found)
+	}
+	mode, err := fileMode(c.String("write-kubeconfig-mode"))
+	keep(err)
+	kubeconfig, err := kubeconfigPath(c, s.layout)
+	keep(err)
+	if err := errors.Join(errs...); err != nil {
+		return settings{}, err
+	}
+	s.server = server.Config{
+		Layout: s.layout, NodeName: s.agent.NodeName, NodeIPs: s.agent.NodeIPs, HasAgent: !s.disableAgent,
+		BindAddress: bind, Port: c.Int("https-listen-port"), TLSSANs: values(c, "tls-san"),
+		ClusterCIDRs: pods, ServiceCIDRs: services, ClusterDNS: dns,
+		ClusterDomain: c.String("cluster-domain"), NetworkBackend: backend,
+		DatastoreEndpoint: c.String("datastore-endpoint"), DatastoreCAFile: c.String("datastore-cafile"),
+		DatastoreCertFile: c.String("datastore-certfile"), DatastoreKeyFile: c.String("datastore-keyfile"),
+		DatastoreSetAsideDamaged: c.Bool("datastore-set-aside-damaged"),
+		Kubeconfig:               kubeconfig, KubeconfigMode: mode,
+		APIServerArgs: c.StringSlice("kube-apiserver-arg"), ControllerArgs: c.StringSlice("kube-controller-manager-arg"),
+		SchedulerArgs: c.StringSlice("kube-scheduler-arg"), Debug: s.agent.Debug,
+	}
+	s.agent.Access = serverAccess(s.server, dns, network.Backend(backend))
+	return s, nil
+}
+
+// readNode reads what any node has. Its errors are for the caller to join with
+// its own.
+func readNode(c *cli.Context, withoutPods bool) (settings, []error) {
+	var errs []error
+	keep := func(err error) { errs = append(errs, err) }
+	dir, err := dataDir(c)
+	keep(err)
+	l := layout.New(dir)
+	if err := l.CheckLength(); err != nil && !withoutPods {
+		keep(fmt.Errorf("--data-dir=%w", err))
+	}
 	name, err := nodeName(c.String("node-name"))
 	keep(err)
-	ips, found, err := nodeIPs(c, l, pods, services)
+	ips, err := addresses(c, "node-ip")
 	keep(err)
-	mode, err := fileMode(c.String("write-kubeconfig-mode"))
+	external, err := addresses(c, "node-external-ip")
 	keep(err)
 	keep(checkLabels(values(c, "node-label")))
 	keep(checkTaints(values(c, "node-taint")))
 	ignored, err := checkOwned(c)
 	keep(err)
 	keep(checkRegistries(c))
-	kubeconfig, err := kubeconfigPath(c, l)
-	keep(err)
-	if err := errors.Join(errs...); err != nil {
-		return settings{}, err
+	s := settings{layout: l, ignored: ignored, disableAgent: withoutPods, pprof: c.Bool("enable-pprof")}
+	s.agent = agent.Config{
+		Layout: l, NodeName: name, NodeIPs: ips, ExternalIPs: external,
+		Labels: values(c, "node-label"), Taints: values(c, "node-taint"),
+		RegistriesFile: c.String("private-registry"), KubeletArgs: c.StringSlice("kubelet-arg"),
+		ProxyArgs: c.StringSlice("kube-proxy-arg"), Debug: c.Bool("debug"),
 	}
-	srv := server.Config{
-		Layout: l, NodeName: name, NodeIPs: ips, HasAgent: !c.Bool("disable-agent"),
-		BindAddress: bind, Port: c.Int("https-listen-port"), TLSSANs: values(c, "tls-san"),
-		ClusterCIDRs: pods, ServiceCIDRs: services, ClusterDomain: c.String("cluster-domain"),
-		DatastoreEndpoint: c.String("datastore-endpoint"), DatastoreCAFile: c.String("datastore-cafile"),
-		DatastoreCertFile: c.String("datastore-certfile"), DatastoreKeyFile: c.String("datastore-keyfile"),
-		DatastoreSetAsideDamaged: c.Bool("datastore-set-aside-damaged"),
-		Kubeconfig:               kubeconfig, KubeconfigMode: mode,
-		APIServerArgs: c.StringSlice("kube-apiserver-arg"), ControllerArgs: c.StringSlice("kube-controller-manager-arg"),
-		SchedulerArgs: c.StringSlice("kube-scheduler-arg"), Debug: c.Bool("debug"),
+	if len(ips) == 0 {
+		s.agent.FindIPs = findIPs(l)
 	}
-	return settings{
-		layout:       l,
-		server:       srv,
-		agent:        agentConfig(c, srv, dns),
-		found:        found,
-		ignored:      ignored,
-		disableAgent: c.Bool("disable-agent"),
-		pprof:        c.Bool("enable-pprof"),
-	}, nil
+	return s, errs
 }
 
-// agentConfig is that of the node beside a server.
-func agentConfig(c *cli.Context, srv server.Config, dns []netip.Addr) agent.Config {
+// serverAccess is that of the node beside a server, but for its API.
+func serverAccess(srv server.Config, dns []netip.Addr, backend network.Backend) *agent.Access {
 	tls := pki.Dir(srv.Layout.TLS())
-	return agent.Config{
-		Layout: srv.Layout, NodeName: srv.NodeName, NodeIPs: srv.NodeIPs,
-		Labels: values(c, "node-label"), Taints: values(c, "node-taint"),
-		ClusterCIDRs: srv.ClusterCIDRs, ClusterDNS: dns, ClusterDomain: srv.ClusterDomain,
+	return &agent.Access{
 		ServingCert: tls.Cert(pki.ServingKubelet), ServingKey: tls.Key(pki.ServingKubelet), ClientCA: tls.ClientCA(),
-		RegistriesFile: c.String("private-registry"), KubeletArgs: c.StringSlice("kubelet-arg"),
-		ProxyArgs: c.StringSlice("kube-proxy-arg"), Debug: srv.Debug,
+		ClusterCIDRs: srv.ClusterCIDRs, ServiceCIDRs: srv.ServiceCIDRs, ClusterDNS: dns,
+		ClusterDomain: srv.ClusterDomain, Backend: backend,
 	}
 }
 
@@ -199,19 +219,6 @@ func verbosity(c *cli.Context) int {
 		}
 	}
 	return highest
-}
-
-// nodeIPs are those given or, for each family of pods, one that is found.
-func nodeIPs(c *cli.Context, l layout.Layout, pods, services []netip.Prefix) ([]netip.Addr, []nodeaddr.Address, error) {
-	given, err := addresses(c, "node-ip")
-	if err != nil || len(given) > 0 || len(pods) == 0 {
-		return given, nil, err
-	}
-	found, err := nodeaddr.Find(addressQuery(l, pods, services))
-	for _, a := range found {
-		given = append(given, a.IP)
-	}
-	return given, found, err
 }
 
 func fileMode(text string) (fs.FileMode, error) {

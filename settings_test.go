@@ -100,7 +100,7 @@ func TestReadSettings(t *testing.T) {
 		if s.layout.Data() != "/srv/edge" || s.server.NodeName != "edge-1" || s.agent.NodeName != "edge-1" || s.server.Port != 6443 {
 			t.Errorf("got %+v", s.server)
 		}
-		if got := fmt.Sprint(s.server.ClusterCIDRs, s.server.ServiceCIDRs, s.agent.ClusterDNS, s.server.TLSSANs); got != "[10.42.0.0/16] [10.43.0.0/16] [10.43.0.10] [a.example.org b.example.org]" {
+		if got := fmt.Sprint(s.server.ClusterCIDRs, s.server.ServiceCIDRs, s.agent.Access.ClusterDNS, s.server.TLSSANs); got != "[10.42.0.0/16] [10.43.0.0/16] [10.43.0.10] [a.example.org b.example.org]" {
 			t.Errorf("got %s", got)
 		}
 		// A comma in what is passed through belongs to the value.
