@@ -47,8 +47,10 @@ func TestDefaultInstallation(t *testing.T) {
 	neighbour.readyPod("box")
 	before := neighbour.lives()
 
+	// As an agent makes it, outside of the data directory.
+	n.writeInside(t, "/etc/brink/node-password", strings.Repeat("0", 64)+"\n")
 	uninstallsWhileRunning(t, n)
-	for _, path := range []string{layout.DefaultData, "/var/lib/kubelet", "/var/log/pods", "/var/log/containers", "/var/lib/cni", "/run/brink", "/etc/brink/brink.yaml"} {
+	for _, path := range []string{layout.DefaultData, "/var/lib/kubelet", "/var/log/pods", "/var/log/containers", "/var/lib/cni", "/run/brink", "/etc/brink/brink.yaml", "/etc/brink/node-password"} {
 		if _, err := os.Lstat(n.inside(path)); err == nil {
 			t.Errorf("%s is there after uninstalling", path)
 		}
@@ -66,6 +68,7 @@ func (ns *namespace) defaultPlaces() {
 	}{
 		{[]string{"kubectl", "get", "nodes"}, []string{ns.node.id, "Ready"}},
 		{[]string{"ctr", "--namespace", "k8s.io", "images", "list"}, []string{busybox1}},
+		{[]string{"token", "list"}, []string{"the own token of server " + ns.node.id}},
 		{[]string{"status"}, []string{ns.node.id, "is ready"}},
 	} {
 		r, err := ns.node.brink(tc.args...)

@@ -34,6 +34,11 @@ const (
 	// lanHost is the bridge's own address: the machines' router, and the
 	// address that requests from outside a node come from.
 	lanHost = lanPrefix + "1"
+	// farPrefix is a second segment, of which the switch's namespace is the router
+	// to the first.
+	farPrefix, farHost = "172.31.251.", farPrefix + "1"
+	// lanPrefix6 is the same network for clusters with IPv6.
+	lanPrefix6 = "fd31:250::"
 )
 
 var sharedLAN = sync.OnceValues(newLAN)
@@ -43,7 +48,12 @@ func newLAN() (*lan, error) {
 ip link set lo up
 ip link add br0 type bridge
 ip address add `+lanHost+`/24 dev br0
+ip address add `+lanPrefix6+`1/64 dev br0 nodad
 ip link set br0 up
+ip link add br1 type bridge
+ip address add `+farHost+`/24 dev br1
+ip link set br1 up
+echo 1 > /proc/sys/net/ipv4/ip_forward
 echo ready
 exec cat`, nil)
 	if err != nil {
@@ -54,16 +64,16 @@ exec cat`, nil)
 
 func (l *lan) netns() netns { return l.holder.netns() }
 
-// attach plugs the namespace of process pid into the switch.
-func (l *lan) attach(pid int) (netip.Addr, error) {
+// attach plugs the namespace of process pid into a segment of the switch.
+func (l *lan) attach(pid int, bridge, prefix string) (netip.Addr, error) {
 	number := l.last.Add(1)
-	addr := netip.MustParseAddr(lanPrefix + strconv.Itoa(int(number)+1))
+	addr := netip.MustParseAddr(prefix + strconv.Itoa(int(number)+1))
 	port := fmt.Sprintf("port%d", number)
 	err := l.holder.run("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", strconv.Itoa(pid))
 	if err != nil {
 		return addr, err
 	}
-	return addr, l.holder.run("ip", "link", "set", port, "master", "br0", "up")
+	return addr, l.holder.run("ip", "link", "set", port, "master", bridge, "up")
 }
 
 // holder is a process that keeps namespaces alive. It ends when its standard
@@ -135,6 +145,8 @@ type machine struct {
 	// data is brink's data directory: below dir, or the default.
 	data string
 	addr netip.Addr
+	// far is a machine of the second segment.
+	far bool
 	// namespace is the mount namespace's name, such as mnt:[4026532281].
 	namespace string
 	// before is what there was before brink ran.
@@ -173,8 +185,11 @@ exec cat`
 
 // newMachine is a machine for a brink that keeps its data below the machine's
 // directory.
-func newMachine() (*machine, error) {
-	m := &machine{id: newID()}
+func newMachine() (*machine, error) { return newMachineOn(false) }
+
+// newMachineOn is newMachine on the first segment or, far, the second one.
+func newMachineOn(far bool) (*machine, error) {
+	m := &machine{id: newID(), far: far}
 	m.dir = filepath.Join("/tmp", m.id)
 	m.data = filepath.Join(m.dir, "data")
 	return m, m.make("OVERLAID=etc var usr opt", "FRESH=")
@@ -235,19 +250,33 @@ func (m *machine) moveIn(sw *lan) (err error) {
 // connect gives the machine its address and the default route from which a
 // kubelet learns which address is the node's.
 func (m *machine) connect(sw *lan) (err error) {
-	if m.addr, err = sw.attach(m.holder.pid()); err != nil {
+	bridge, prefix, router := "br0", lanPrefix, lanHost
+	if m.far {
+		bridge, prefix, router = "br1", farPrefix, farHost
+	}
+	if m.addr, err = sw.attach(m.holder.pid(), bridge, prefix); err != nil {
 		return err
 	}
-	for _, args := range [][]string{
+	setup := [][]string{
 		{"address", "add", m.addr.String() + "/24", "dev", "eth0"},
 		{"link", "set", "eth0", "up"},
-		{"route", "add", "default", "via", lanHost},
-	} {
+		{"route", "add", "default", "via", router},
+	}
+	if !m.far {
+		setup = append(setup, []string{"address", "add", m.addr6().String() + "/64", "dev", "eth0", "nodad"},
+			[]string{"-6", "route", "add", "default", "via", lanPrefix6 + "1"})
+	}
+	for _, args := range setup {
 		if err := m.holder.run(append([]string{"ip"}, args...)...); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// addr6 is the machine's IPv6 address, of the same number.
+func (m *machine) addr6() netip.Addr {
+	return netip.MustParseAddr(lanPrefix6 + strings.TrimPrefix(m.addr.String(), lanPrefix))
 }
 
 func randomID() string {

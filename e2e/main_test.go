@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -79,19 +80,27 @@ func placeBinary(dir string) error {
 	return nil
 }
 
-// kubeletSysctls are what a kubelet sets on its host, and no namespace holds.
-var kubeletSysctls = []string{
+// hostSysctls are what a kubelet sets on its host, and no namespace holds. The last
+// is set here: a dozen nodes are one user's in the kernel's eyes.
+var hostSysctls = []string{
 	"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops",
 	"kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes",
+	inotifyInstances,
 }
+
+const inotifyInstances = "fs/inotify/max_user_instances"
 
 // keepSysctls returns what gives the host its settings back.
 func keepSysctls() (restore func()) {
 	before := map[string][]byte{}
-	for _, name := range kubeletSysctls {
+	for _, name := range hostSysctls {
 		if value, err := os.ReadFile("/proc/sys/" + name); err == nil {
 			before[name] = value
 		}
+	}
+	// Where it may not be written, or is more already, it is as it is.
+	if has, err := strconv.Atoi(strings.TrimSpace(string(before[inotifyInstances]))); err == nil && has < 2048 {
+		_ = os.WriteFile("/proc/sys/"+inotifyInstances, []byte("2048"), 0)
 	}
 	return func() {
 		for name, value := range before {
@@ -170,11 +179,11 @@ func startShared() {
 // closeShared uninstalls the shared node after everything that ran on it, which
 // must leave as little as any other. Up to then it must have been Ready.
 func closeShared() error {
-	var err error
+	err := closeClusters()
 	if shared.ready != nil {
 		shared.ready.stop()
 		if losses := shared.ready.losses(); len(losses) > 0 {
-			err = fmt.Errorf("the shared node was not Ready:\n%s", strings.Join(losses, "\n"))
+			err = errors.Join(err, fmt.Errorf("the shared node was not Ready:\n%s", strings.Join(losses, "\n")))
 		}
 	}
 	if shared.node != nil && shared.node.starts > 0 {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -120,4 +121,13 @@ func (n netns) askUDP(addr string) (string, error) {
 	buf := make([]byte, 1500)
 	size, err := conn.Read(buf)
 	return string(buf[:size]), err
+}
+
+// serveClientIP is a web server on the switch that says who asks.
+func serveClientIP(t *testing.T) string {
+	t.Helper()
+	return serveOnLAN(t, nil, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host, _, _ := net.SplitHostPort(r.RemoteAddr)
+		_, _ = io.WriteString(w, host)
+	}))
 }

@@ -31,11 +31,21 @@ type node struct {
 	starts int
 	// foreign are leftovers that uninstalling must leave.
 	foreign []string
-	// cmd is the running `brink server`; exited is closed when it has ended.
+	// cmd is the running brink; exited is closed when it has ended.
 	cmd    *exec.Cmd
 	exited chan struct{}
 
 	client kubernetes.Interface
+	// server is that of an agent's cluster, nil on a server.
+	server *node
+}
+
+// role is the command that the node runs.
+func (n *node) role() string {
+	if n.server != nil {
+		return "agent"
+	}
+	return "server"
 }
 
 // newNode prepares a machine whose configuration file holds what every node of
@@ -125,10 +135,10 @@ func (n *node) logFile(stream string, start int) string {
 	return filepath.Join(n.dir, fmt.Sprintf("brink.%d.%s", start, stream))
 }
 
-// launch starts `brink server` and does not wait for anything.
+// launch starts brink and does not wait for anything.
 func (n *node) launch() error {
 	n.starts++
-	n.cmd = n.command(context.Background(), append([]string{brinkBinary, "server"}, n.flags("config")...)...)
+	n.cmd = n.command(context.Background(), append([]string{brinkBinary, n.role()}, n.flags("config")...)...)
 	n.cmd.Env = append(n.cmd.Env, n.env...)
 	// A terminal's ^C is for the tests, who then stop it in their own way.
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -235,6 +245,21 @@ func tail(path string, size int64) string {
 	return string(b)
 }
 
+// connectClient gives the node the administrator's client: an agent has that of
+// its server.
+func (n *node) connectClient() error {
+	if n.server != nil {
+		n.client = n.server.client
+		return nil
+	}
+	config, err := n.restConfig()
+	if err != nil {
+		return err
+	}
+	n.client, err = kubernetes.NewForConfig(config)
+	return err
+}
+
 // restConfig is the admin's, read from the file that brink wrote. Connections
 // are made from the machine itself.
 func (n *node) restConfig() (*rest.Config, error) {
@@ -245,15 +270,6 @@ func (n *node) restConfig() (*rest.Config, error) {
 	config.Dial = n.netns().dial
 	config.QPS = -1
 	return config, nil
-}
-
-func (n *node) connectClient() error {
-	config, err := n.restConfig()
-	if err != nil {
-		return err
-	}
-	n.client, err = kubernetes.NewForConfig(config)
-	return err
 }
 
 // running tells whether the last start's process is alive.

@@ -23,7 +23,7 @@ import (
 // authorityOf says who signs which leaf of those that are used over the network.
 var authorityOf = map[string]string{
 	pki.ServingAPIServer: pki.ServerCA,
-	pki.ServingKubelet:   pki.ServerCA,
+	pki.ServingKubelet:   pki.KubeletCA,
 	pki.ClientAdmin:      pki.ClientCA,
 	pki.ClientAPIServer:  pki.ClientCA,
 	pki.ClientAuthProxy:  pki.RequestHeaderCA,
@@ -96,7 +96,14 @@ func TestCertificates(t *testing.T) {
 	// Each through another pair of certificates: the client's, and the API
 	// server's towards the kubelet.
 	ns.readyPod("talker")
-	ns.mustContain(ns.logs("talker"), ns.name+"-line-1-end")
+	// A kubelet that has just started does not know its pods for a moment.
+	ns.eventually("logs after the restart", func() error {
+		out, err := ns.tryKubectl("logs", "talker")
+		if err != nil {
+			return err
+		}
+		return contains(out, ns.name+"-line-1-end")
+	})
 	ns.mustEqual("exec", ns.exec("talker", "echo", "hello"), "hello")
 
 	ns.replacedWhileRunning(pki.ServingAPIServer, "6443")
@@ -154,13 +161,17 @@ func (ns *namespace) replacedWhileRunning(leaf, port string) {
 // handshake connects from the machine to a port of its own with the authority of
 // the admin kubeconfig, and returns whom it met.
 func (n *node) handshake(port, name string) (*x509.Certificate, error) {
-	config, err := n.restConfig()
+	authority := n.tls().ServerCA()
+	if port == "10250" {
+		authority = n.tls().KubeletCA()
+	}
+	bundle, err := os.ReadFile(authority)
 	if err != nil {
 		return nil, err
 	}
 	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(config.CAData) {
-		return nil, errors.New("the kubeconfig has no certificate authority")
+	if !roots.AppendCertsFromPEM(bundle) {
+		return nil, errors.New("the authority's file holds no certificate")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()

@@ -45,6 +45,8 @@ func run(ctx context.Context, args []string) error {
 		body, err := get(newClient(), args[1])
 		fmt.Print(body)
 		return err
+	case mode == "reach" && len(args) > 1:
+		return reach(args[1:])
 	case mode == "api" && len(args) == 2:
 		return askAPI(ctx, args[1])
 	default:
@@ -71,6 +73,14 @@ func newServer() http.Handler {
 	mux.HandleFunc("/clientip", func(w http.ResponseWriter, r *http.Request) {
 		host, _, _ := net.SplitHostPort(r.RemoteAddr)
 		fmt.Fprint(w, host)
+	})
+	mux.HandleFunc("POST /echo", func(w http.ResponseWriter, r *http.Request) {
+		all, err := io.ReadAll(r.Body)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		_, _ = w.Write(all)
 	})
 	mux.HandleFunc("/sleep/{duration}", func(w http.ResponseWriter, r *http.Request) {
 		d, err := time.ParseDuration(r.PathValue("duration"))

@@ -1,0 +1,385 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"math/big"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"brink/internal/jointoken"
+)
+
+// newToken makes a token as an administrator does.
+func (n *node) newToken(t *testing.T, args ...string) jointoken.Token {
+	t.Helper()
+	r, err := n.brink(append(append([]string{"token", "create"}, n.flags("data-dir")...), args...)...)
+	if err != nil || r.code != 0 {
+		t.Fatalf("brink token create: %v %v", err, r)
+	}
+	token, err := jointoken.Parse(r.stdout)
+	if err != nil {
+		t.Fatalf("brink token create printed %q: %v", r.stdout, err)
+	}
+	return token
+}
+
+func (n *node) deleteToken(t *testing.T, id string) {
+	t.Helper()
+	r, err := n.brink(append(append([]string{"token", "delete"}, n.flags("data-dir")...), id)...)
+	if err != nil || r.code != 0 {
+		t.Fatalf("brink token delete: %v %v", err, r)
+	}
+}
+
+// TestJoin goes from a new machine to a node whose token is gone, through every
+// way in which a token can be wrong before.
+func TestJoin(t *testing.T) {
+	t.Parallel()
+	c := aControlPlane(t)
+	good := c.server.newToken(t, "--description", "till 3")
+	expired, deleted := c.server.newToken(t), c.server.newToken(t)
+	c.server.expire(t, expired.ID)
+	c.server.deleteToken(t, deleted.ID)
+	other, unknown := good, jointoken.New(good.CAHash)
+	other.CAHash = strings.Repeat("0", 64)
+	wrong := good
+	wrong.Secret = unknown.Secret
+
+	n := c.prepareAgent(t, "token-file: /nowhere")
+	n.refuses(t, "token-file", "/nowhere", "no such file")
+	for _, tc := range []struct {
+		name string
+		give string
+		want []string
+	}{
+		{"none", "", []string{"has not joined", "--token", "brink token create"}},
+		{"half", good.Bootstrap(), []string{"--token", "without the hash"}},
+		{"wrong hash", other.Text(), []string{"not the token's", "hash", "--server"}},
+		{"unknown", unknown.Text(), []string{"does not know the token", unknown.ID}},
+		{"wrong secret", wrong.Text(), []string{"does not know the token", wrong.ID}},
+		{"expired", expired.Text(), []string{"has expired", expired.ID, "brink token create"}},
+		{"deleted", deleted.Text(), []string{"was deleted", deleted.ID, "brink token create"}},
+	} {
+		n.give(t, tc.give)
+		n.refuses(t, tc.want...)
+		if secret := tc.give[strings.LastIndex(tc.give, ".")+1:]; tc.give != "" && strings.Contains(n.logTail(), secret) {
+			t.Errorf("%s: the log shows the token's secret", tc.name)
+		}
+	}
+	// Nothing of all that has made a node.
+	if _, err := c.server.client.CoreV1().Nodes().Get(t.Context(), n.id, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("a refused machine is a node: %v", err)
+	}
+	n.give(t, good.Text())
+	if err := n.start(); err != nil {
+		t.Fatal(err)
+	}
+	c.server.deleteToken(t, good.ID)
+	n.give(t, "")
+	for range 2 {
+		if err := n.stop(); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.start(); err != nil {
+			t.Fatalf("a node that has joined, without its token: %v", err)
+		}
+	}
+	// Another cluster's token is a mistake to be told, not one to be followed.
+	n.give(t, other.Text())
+	if err := n.stop(); err != nil {
+		t.Fatal(err)
+	}
+	n.refuses(t, "node of another cluster", "brink uninstall")
+}
+
+// give has the next start use a token, "" for none.
+func (n *node) give(t *testing.T, token string) {
+	t.Helper()
+	var config []string
+	for _, line := range n.config {
+		if !strings.HasPrefix(line, "token") {
+			config = append(config, line)
+		}
+	}
+	if token != "" {
+		config = append(config, "token: "+token)
+	}
+	n.config = config
+	if err := n.writeConfig(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// expire lets a token's time be over.
+func (n *node) expire(t *testing.T, id string) {
+	t.Helper()
+	patch, err := json.Marshal(corev1.Secret{StringData: map[string]string{"expiration": time.Now().Add(-time.Minute).UTC().Format(time.RFC3339)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = n.client.CoreV1().Secrets("kube-system").Patch(t.Context(), "bootstrap-token-"+id, types.MergePatchType, patch, metav1.PatchOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestJoinWhereNoServerIs: what answers is something else, or nobody yet.
+func TestJoinWhereNoServerIs(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 0)
+	token := c.server.newToken(t)
+	n := c.prepareAgent(t, "token: "+token.Text())
+	at := func(addr string) {
+		for i, line := range n.config {
+			if strings.HasPrefix(line, "server: ") {
+				n.config[i] = "server: " + addr
+			}
+		}
+		if err := n.writeConfig(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at("http://" + c.server.addr.String() + ":6443")
+	n.refuses(t, "--server=http", "https")
+	at("https://" + serveOnLAN(t, nil, http.NotFoundHandler()))
+	n.refuses(t, "not a brink server", "does not speak TLS")
+	web := newCA(t, time.Now())
+	at("https://" + serveOnLAN(t, web, http.NotFoundHandler()))
+	n.refuses(t, "not a brink server", "404")
+	at("https://" + serveOnLAN(t, web, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") })))
+	n.refuses(t, "not a brink server", "no certificate")
+
+	// A CA that is not valid yet is what a machine sees whose clock is behind.
+	future := newCA(t, time.Now().Add(30*24*time.Hour))
+	hash, err := jointoken.HashCA(future.pem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.give(t, jointoken.New(hash).Text())
+	at("https://" + serveOnLAN(t, future, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(future.pem) })))
+	n.refuses(t, "clock", "NTP")
+
+	n.give(t, token.Text())
+	at("https://" + c.server.addr.String() + ":6443")
+	if err := c.server.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.launch(); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.await("a line about the server", func() error { return n.says("err", "connection refused") }); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(5 * time.Second) // in which it tries again and again
+	if said := strings.Count(tail(n.logFile("err", n.starts), 64<<10), "connection refused"); said > 2 {
+		t.Errorf("%d lines about a server that is away\n%s", said, n.logTail())
+	}
+	if err := c.server.start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.await("joining when the server is there", func() error { return n.says("out", "is Ready") }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ca is a certificate authority that is not brink's, with a server certificate.
+type ca struct {
+	pem  []byte
+	leaf tls.Certificate
+}
+
+func newCA(t *testing.T, from time.Time) *ca {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "e2e"}, DNSNames: []string{"kubernetes"},
+		NotBefore: from.Add(-time.Hour), NotAfter: from.Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &ca{
+		pem:  pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		leaf: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key},
+	}
+}
+
+// serveOnLAN serves on the switch, with TLS when there is a CA, and returns where.
+func serveOnLAN(t *testing.T, with *ca, handler http.Handler) string {
+	t.Helper()
+	sw, err := sharedLAN()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := sw.netns().listen(lanHost + ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	if with != nil {
+		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{with.leaf}})
+	}
+	srv := &http.Server{Handler: handler, ErrorLog: log.New(io.Discard, "", 0)}
+	go func() { _ = srv.Serve(l) }()
+	t.Cleanup(func() { _ = srv.Close() })
+	return addr
+}
+
+// TestNameOfAnotherMachine: who has only a token gets no name that is taken, the
+// machine itself gets its own back, and kubectl delete node gives it free.
+func TestNameOfAnotherMachine(t *testing.T) {
+	t.Parallel()
+	c := aControlPlane(t)
+	owner := c.join(t, 1)[0]
+	thief := c.prepareAgent(t)
+	thief.rename(t, owner.id)
+	thief.refuses(t, "node name", owner.id, "belongs to another machine", "kubectl delete node")
+
+	// The owner loses all that it knows but its node password.
+	owner.forgetCertificate(t)
+	if err := owner.start(); err != nil {
+		t.Fatalf("the machine itself: %v", err)
+	}
+	// So it does after its Node was deleted while it had a certificate.
+	if err := owner.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.server.client.CoreV1().Nodes().Delete(t.Context(), owner.id, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := owner.start(); err != nil {
+		t.Fatalf("a node that was deleted and started again: %v", err)
+	}
+	thief.refuses(t, "node name", owner.id, "belongs to another machine")
+	owner.forgetCertificate(t)
+	if err := owner.start(); err != nil {
+		t.Fatalf("the machine itself, after its Node was deleted: %v", err)
+	}
+	if err := owner.stop(); err != nil {
+		t.Fatal(err)
+	}
+	err := c.server.client.CoreV1().Nodes().Delete(t.Context(), owner.id, metav1.DeleteOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	thief.rename(t, owner.id)
+	if err := thief.startUntil("node " + owner.id + " is Ready"); err != nil {
+		t.Fatalf("the name of a node that was deleted: %v", err)
+	}
+}
+
+// forgetCertificate stops a node and takes what proves that it has joined.
+func (n *node) forgetCertificate(t *testing.T) {
+	t.Helper()
+	if err := errors.Join(n.stop(), os.RemoveAll(n.layout().KubeletCerts())); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (n *node) rename(t *testing.T, name string) {
+	t.Helper()
+	var config []string
+	for _, line := range n.config {
+		if !strings.HasPrefix(line, "node-name: ") {
+			config = append(config, line)
+		}
+	}
+	n.config = append([]string{"node-name: " + name}, config...)
+	if err := n.writeConfig(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestTokenIsNotInTheListOfProcesses: everybody on the machine sees that list.
+func TestTokenIsNotInTheListOfProcesses(t *testing.T) {
+	t.Parallel()
+	c := aControlPlane(t)
+	token := c.server.newToken(t)
+	n := c.prepareAgent(t, "token: ")
+	n.give(t, "")
+	for _, args := range [][]string{{"--token", token.Text()}, {"--token=" + token.Text()}, {"-t", token.Text()}} {
+		ctx, cancel := context.WithCancel(t.Context())
+		cmd := n.command(ctx, append(append([]string{brinkBinary, "agent"}, n.flags("config")...), args...)...)
+		var log bytes.Buffer
+		cmd.Stderr, cmd.Stdout = &log, &log
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		hidden := func() error {
+			line := commandLine(cmd.Process.Pid)
+			if strings.Contains(line, token.Secret) || !strings.Contains(line, "***") {
+				return fmt.Errorf("the list of processes shows %s", line)
+			}
+			return nil
+		}
+		if err := eventually(hidden); err != nil {
+			t.Error(err)
+		}
+		cancel()
+		_ = cmd.Wait()
+		if strings.Contains(log.String(), token.Secret) {
+			t.Errorf("the log shows the token\n%s", log.String())
+		}
+	}
+}
+
+// TestAgentsFlags: what a node says about itself when it registers.
+func TestAgentsFlags(t *testing.T) {
+	t.Parallel()
+	c := aControlPlane(t)
+	n := c.join(t, 1, "node-label: [room=kitchen, floor=2]", "node-taint: edge=yes:PreferNoSchedule", "node-external-ip: 203.0.113.7")[0]
+	obj := n.object(t)
+	if obj.Labels["room"] != "kitchen" || obj.Labels["floor"] != "2" {
+		t.Errorf("labels %v", obj.Labels)
+	}
+	if len(obj.Spec.Taints) != 1 || obj.Spec.Taints[0].Key != "edge" {
+		t.Errorf("taints %v", obj.Spec.Taints)
+	}
+	want := map[corev1.NodeAddressType]string{corev1.NodeInternalIP: n.addr.String(), corev1.NodeExternalIP: "203.0.113.7", corev1.NodeHostName: n.id}
+	for _, a := range obj.Status.Addresses {
+		if want[a.Type] != a.Address {
+			t.Errorf("%s is %s, want %s", a.Type, a.Address, want[a.Type])
+		}
+		delete(want, a.Type)
+	}
+	if len(want) > 0 {
+		t.Errorf("addresses %v, missing %v", obj.Status.Addresses, want)
+	}
+	// Nobody may pass for a kubelet: its certificate is of the cluster's CA and has
+	// the node's name and addresses.
+	served := func() error {
+		cert, err := n.verifiedKubelet(t)
+		if err != nil {
+			return err
+		}
+		return errors.Join(cert.VerifyHostname(n.addr.String()), cert.VerifyHostname("203.0.113.7"))
+	}
+	if err := eventually(served); err != nil {
+		t.Errorf("the kubelet's certificate: %v", err)
+	}
+}

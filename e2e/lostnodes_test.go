@@ -1,0 +1,361 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// movers is a Deployment whose pods leave a lost node soon.
+const movers = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: movers}
+spec:
+  replicas: 3
+  selector: {matchLabels: {app: movers}}
+  template:
+    metadata: {labels: {app: movers}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      tolerations:
+      - {key: node.kubernetes.io/not-ready, operator: Exists, effect: NoExecute, tolerationSeconds: 5}
+      - {key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 5}
+      topologySpreadConstraints:
+      - {maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: ScheduleAnyway, labelSelector: {matchLabels: {app: movers}}}
+      containers: [{name: server, image: e2e.local/server:1}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: movers}
+spec:
+  type: NodePort
+  selector: {app: movers}
+  ports: [{port: 80, targetPort: 8080}]
+`
+
+// isolate drops everything that comes from or goes to other machines.
+func (m *machine) isolate() error {
+	return m.holder.run("nft", "add table inet e2e; "+
+		"add chain inet e2e in { type filter hook prerouting priority -400; }; add rule inet e2e in iifname eth0 drop; "+
+		"add chain inet e2e out { type filter hook postrouting priority 400; }; add rule inet e2e out oifname eth0 drop")
+}
+
+func (m *machine) heal() error { return m.holder.run("nft", "delete table inet e2e") }
+
+// ready waits for a node's Ready condition.
+func (ns *namespace) nodeIs(n *node, want corev1.ConditionStatus) {
+	ns.Helper()
+	ns.eventually(fmt.Sprintf("node %s with Ready=%s", n.id, want), func() error {
+		if c := readyCondition(n.object(ns.T)); c.Status != want {
+			return fmt.Errorf("it is %s: %s", c.Status, c.Message)
+		}
+		return nil
+	})
+}
+
+// onOthers waits until all pods of a set are Ready and none on a node.
+func (ns *namespace) onOthers(selector string, count int, n *node) {
+	ns.Helper()
+	ns.eventually(fmt.Sprintf("%d pods of %s on other nodes than %s", count, selector, n.id), func() error {
+		ready := 0
+		for _, pod := range ns.pods(selector) {
+			if pod.Spec.NodeName != n.id && podReady(&pod) && pod.DeletionTimestamp == nil {
+				ready++
+			}
+		}
+		if ready != count {
+			return fmt.Errorf("there are %d", ready)
+		}
+		return nil
+	})
+}
+
+// TestPartition: a node that nobody reaches, and that reaches nobody, for longer
+// than its pods may wait.
+func TestPartition(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 2, "kube-controller-manager-arg: [node-monitor-grace-period=25s]")
+	ns := newNamespace(t, c.server)
+	ns.apply(movers)
+	pods := ns.readyPods("app=movers", 3)
+	lost := c.agents[0]
+	if _, err := podOf(pods, lost); err != nil {
+		lost = c.agents[1] // 3 pods are not all on the server
+	}
+	healed := false
+	t.Cleanup(func() {
+		if !healed {
+			_ = lost.heal()
+		}
+	})
+	if err := lost.isolate(); err != nil {
+		t.Fatal(err)
+	}
+	ns.nodeIs(lost, corev1.ConditionUnknown)
+	tainted := func() error {
+		for _, taint := range lost.object(t).Spec.Taints {
+			if taint.Key == corev1.TaintNodeUnreachable && taint.Effect == corev1.TaintEffectNoExecute {
+				return nil
+			}
+		}
+		return fmt.Errorf("taints are %v", lost.object(t).Spec.Taints)
+	}
+	ns.eventually("the taint of a lost node", tainted)
+	ns.onOthers("app=movers", 3, lost)
+	if running := lost.containers(t); running == 0 {
+		t.Error("the lost node has stopped its pods: it cannot know that they have moved")
+	}
+	begun := time.Now()
+	healed = true
+	if err := lost.heal(); err != nil {
+		t.Fatal(err)
+	}
+	ns.nodeIs(lost, corev1.ConditionTrue)
+	t.Logf("Ready %v after the link is back", time.Since(begun).Round(time.Second))
+	ns.eventually("the pods that have moved to end where they were", func() error {
+		for _, pod := range ns.pods("app=movers") {
+			if pod.Spec.NodeName == lost.id {
+				return fmt.Errorf("%s is still there", pod.Name)
+			}
+		}
+		if n := lost.containers(t); n > 0 {
+			return fmt.Errorf("%d containers run", n)
+		}
+		return nil
+	})
+}
+
+// containers counts those of the test server on the machine.
+func (m *machine) containers(t *testing.T) int {
+	t.Helper()
+	count := 0
+	for _, pid := range m.trace().processes() {
+		if strings.HasPrefix(commandLine(pid), "/server") {
+			count++
+		}
+	}
+	return count
+}
+
+// asker asks a URL again and again and counts what fails.
+type asker struct {
+	stop func()
+	done chan struct{}
+
+	mu       sync.Mutex
+	asked    int
+	failures []string
+}
+
+func ask(from netns, url string) *asker {
+	ctx, cancel := context.WithCancel(context.Background())
+	a := &asker{stop: cancel, done: make(chan struct{})}
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DialContext: from.dial, DisableKeepAlives: true}}
+	go func() {
+		defer close(a.done)
+		for ctx.Err() == nil {
+			resp, err := client.Get(url)
+			if err == nil {
+				_ = resp.Body.Close()
+			}
+			a.mu.Lock()
+			a.asked++
+			if err != nil {
+				a.failures = append(a.failures, time.Now().Format(time.TimeOnly)+" "+err.Error())
+			}
+			a.mu.Unlock()
+			time.Sleep(50 * time.Millisecond)
+		}
+	}()
+	return a
+}
+
+// end returns how many requests there were, and those that failed.
+func (a *asker) end() (int, []string) {
+	a.stop()
+	<-a.done
+	return a.asked, a.failures
+}
+
+// TestServerAway: agents work on while the server is killed, stopped and started,
+// and so does an agent's pod while its brink is killed.
+func TestServerAway(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 2)
+	ns := newNamespace(t, c.server)
+	patient := strings.ReplaceAll(movers, "tolerationSeconds: 5", "tolerationSeconds: 300")
+	ns.apply(strings.Replace(patient, "      topologySpread", "      nodeSelector: {node: agent}\n      topologySpread", 1))
+	for _, n := range c.agents {
+		ns.kubectl("label", "node", n.id, "node=agent")
+	}
+	before := ns.readyPods("app=movers", 3)
+	sw, err := sharedLAN()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The node that is asked has pods of the other agent behind its NodePort too.
+	url := "http://" + c.agents[0].addr.String() + ":" + ns.nodePort("movers", "") + "/hostname"
+	ns.getFrom(sw.netns(), url)
+	asking := ask(sw.netns(), url)
+	t.Cleanup(asking.stop)
+	for what, end := range map[string]func() error{"killing": c.server.kill, "stopping": c.server.stop} {
+		if err := end(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(15 * time.Second)
+		if err := c.server.start(); err != nil {
+			t.Fatal(err)
+		}
+		begun := time.Now()
+		for _, n := range c.agents {
+			ns.eventually("a heartbeat of "+n.id+" after "+what+" the server", func() error { return n.beats(t, begun) })
+		}
+		t.Logf("agents are back %v after the server", time.Since(begun).Round(time.Second))
+	}
+	if err := errors.Join(c.agents[1].kill(), c.agents[1].start()); err != nil {
+		t.Fatal(err)
+	}
+	if asked, failed := asking.end(); asked < 100 || len(failed) > 0 {
+		t.Errorf("%d requests, of which failed:\n%s", asked, strings.Join(failed, "\n"))
+	}
+	after := map[string]int32{}
+	for _, pod := range ns.pods("app=movers") {
+		after[pod.Name] = restarts(&pod)
+	}
+	for _, pod := range before {
+		if count, ok := after[pod.Name]; !ok || count != 0 {
+			t.Errorf("%s: there %t, %d restarts", pod.Name, ok, count)
+		}
+	}
+	ns.mustContain(ns.exec(before[0].Name, "cat", "/version"), "1") // the tunnels are back too
+}
+
+// beats is nil when the node has renewed its lease since then.
+func (n *node) beats(t *testing.T, since time.Time) error {
+	t.Helper()
+	lease, err := n.client.CoordinationV1().Leases(corev1.NamespaceNodeLease).Get(t.Context(), n.id, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	if !lease.Spec.RenewTime.After(since) {
+		return fmt.Errorf("the last was at %v", lease.Spec.RenewTime)
+	}
+	return nil
+}
+
+// TestDrainAndDelete takes a node away as an administrator does. The cluster has
+// room for two nodes only, so the next one needs the first one's range.
+func TestDrainAndDelete(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 1, "cluster-cidr: 10.42.0.0/23")
+	ns := newNamespace(t, c.server)
+	ns.apply(movers)
+	ns.readyPods("app=movers", 3)
+	leaver := c.agents[0]
+	ns.kubectl("cordon", leaver.id)
+	if !leaver.object(t).Spec.Unschedulable {
+		t.Error("a cordoned node is schedulable")
+	}
+	ns.kubectl("uncordon", leaver.id)
+	ns.kubectl("drain", leaver.id, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=120s")
+	ns.onOthers("app=movers", 3, leaver)
+	cidr := leaver.object(t).Spec.PodCIDR
+	has := func(want bool) error {
+		r, err := c.server.run("", "sh", "-c", "ip route; ip neigh show dev brink-vxlan; bridge fdb show dev brink-vxlan")
+		if found := strings.Contains(r.stdout, strings.TrimSuffix(cidr, "0/24")) || strings.Contains(r.stdout, leaver.addr.String()+" self"); found != want {
+			err = errors.Join(err, fmt.Errorf("the server has\n%s", r.stdout))
+		}
+		return err
+	}
+	if err := has(true); err != nil {
+		t.Errorf("before the deletion: %v", err)
+	}
+	if err := leaver.stop(); err != nil {
+		t.Fatal(err)
+	}
+	ns.kubectl("delete", "node", leaver.id)
+	ns.eventually("the deleted node to vanish from its peer's kernel", func() error { return has(false) })
+
+	next := c.join(t, 1)[0]
+	ns.mustEqual("the range of the next node", next.object(t).Spec.PodCIDR, cidr)
+	if err := next.stop(); err != nil {
+		t.Fatal(err)
+	}
+	ns.kubectl("delete", "node", next.id)
+	// The first one comes back by being started: it has its certificate.
+	if err := leaver.start(); err != nil {
+		t.Fatal(err)
+	}
+	ns.kubectl("scale", "deployment", "movers", "--replicas=6")
+	ns.readyPods("app=movers", 6)
+	if _, err := podOf(ns.pods("app=movers"), leaver); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestUnreachableAgent: nobody can open a connection to the machine, as behind NAT
+// or a firewall.
+func TestUnreachableAgent(t *testing.T) {
+	t.Parallel()
+	c := aControlPlane(t)
+	n := c.prepareAgent(t, "node-label: [reach=none]")
+	if err := n.holder.run("nft", "add table inet e2e; add chain inet e2e in { type filter hook input priority 0; policy drop; }; "+
+		"add rule inet e2e in iifname != eth0 accept; add rule inet e2e in ct state established,related accept; add rule inet e2e in icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = n.holder.run("nft", "delete table inet e2e") })
+	if err := n.start(); err != nil {
+		t.Fatal(err)
+	}
+	soon, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, err := c.server.netns().dial(soon, "tcp", n.addr.String()+":10250"); err == nil {
+		t.Fatal("the kubelet can be dialled, this test shows nothing")
+	}
+	ns := newNamespace(t, c.server)
+	ns.apply(strings.Replace(hostPortPod("far", 28083), "spec:", "spec:\n  nodeSelector: {reach: none}", 1))
+	ns.readyPod("far")
+	ns.eventually("exec", func() error {
+		out, err := ns.tryKubectl("exec", "far", "--", "/server", "get", "http://127.0.0.1:8080/hostname")
+		if err == nil && out != "far" {
+			err = fmt.Errorf("it printed %q", out)
+		}
+		return err
+	})
+	big := strings.Repeat("0123456789abcdef", 1<<18)
+	if back := ns.kubectlFor(big, "exec", "-i", "far", "--", "cat"); back != big {
+		t.Errorf("%d bytes through exec came back as %d", len(big), len(back))
+	}
+	ns.apply(sleeper("talker", "  nodeSelector: {reach: none}\n"))
+	ns.readyPod("talker")
+	ns.kubectl("exec", "talker", "--", "sh", "-c", "echo hello > /proc/1/fd/1")
+	ns.eventually("logs", func() error { return contains(ns.logs("talker"), "hello") })
+	ns.mustEqual("the API proxy to a pod", ns.kubectl("get", "--raw", "/api/v1/namespaces/"+ns.name+"/pods/far:8080/proxy/hostname"), "far")
+	ns.mustContain(ns.kubectl("get", "--raw", "/api/v1/nodes/"+n.id+"/proxy/healthz"), "ok")
+	cmd, out := ns.background("port-forward", "--address", "127.0.0.1", "pod/far", "28090:8080")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ns.eventually("port-forward", func() error {
+		name, err := c.server.netns().get("http://127.0.0.1:28090/hostname")
+		if err == nil && name != "far" {
+			err = fmt.Errorf("%q answered", name)
+		}
+		if err != nil {
+			err = fmt.Errorf("%w; kubectl says %s", err, out)
+		}
+		return err
+	})
+	_ = cmd.Process.Signal(os.Interrupt)
+	_ = ns.ended(cmd, out)
+}

@@ -1,0 +1,318 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// serversOnHosts is a DaemonSet like serversOnAll on the nodes' own addresses.
+const serversOnHosts = `
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: hosts}
+spec:
+  selector: {matchLabels: {app: hosts}}
+  template:
+    metadata: {labels: {app: hosts}}
+    spec:
+      hostNetwork: true
+      terminationGracePeriodSeconds: 1
+      tolerations: [{operator: Exists}]
+      containers: [{name: server, image: e2e.local/server:1}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: all}
+spec:
+  type: NodePort
+  ipFamilyPolicy: PreferDualStack
+  selector: {app: pods}
+  ports: [{port: 80, targetPort: 8080}]
+`
+
+// deployed are a pod and a pod on the host network on each node of a cluster.
+type deployed struct {
+	*namespace
+	*cluster
+	pods, hosts []corev1.Pod
+}
+
+func (c *cluster) deploy(t *testing.T) *deployed {
+	t.Helper()
+	ns := newNamespace(t, c.server)
+	ns.apply(serversOnAll)
+	ns.apply(serversOnHosts)
+	size := len(c.nodes())
+	return &deployed{ns, c, ns.readyPods("app=pods", size), ns.readyPods("app=hosts", size)}
+}
+
+// reach has a pod ask all addresses.
+func (d *deployed) reach(from corev1.Pod, addresses []string) error {
+	_, err := d.tryKubectl(append([]string{"exec", from.Name, "--", "/server", "reach"}, addresses...)...)
+	if err != nil {
+		err = fmt.Errorf("from %s on %s: %w", from.Name, d.named(from.Spec.NodeName).addr, err)
+	}
+	return err
+}
+
+// allReachAll is the whole promise of a pod network: every pod reaches every pod
+// and every node in every way, with its own address; nodes reach pods.
+func (d *deployed) allReachAll() error {
+	var toPods []string
+	for _, pod := range d.pods {
+		for _, ip := range pod.Status.PodIPs {
+			toPods = append(toPods, ip.IP)
+		}
+	}
+	var all sync.WaitGroup
+	errs := make([]error, 2*len(d.pods))
+	for i, pod := range d.pods {
+		all.Go(func() { errs[2*i] = d.reach(pod, append(d.hostsFor(pod), toPods...)) })
+		all.Go(func() { errs[2*i+1] = d.reach(d.hosts[i], toPods) })
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+// hostsFor are the addresses of the pods in the hosts' network, as reach takes them
+// of a pod.
+func (d *deployed) hostsFor(pod corev1.Pod) []string {
+	var out []string
+	for _, host := range d.hosts {
+		mark := "~"
+		if host.Spec.NodeName == pod.Spec.NodeName {
+			mark = "!"
+		}
+		out = append(out, mark+host.Status.HostIP)
+	}
+	return out
+}
+
+// servicesAnswer asks the ClusterIPs and the NodePort of every node from every node
+// until all pods have answered.
+func (d *deployed) servicesAnswer() {
+	d.Helper()
+	svc, err := d.client.CoreV1().Services(d.name).Get(d.Context(), "all", metav1.GetOptions{})
+	if err != nil {
+		d.Fatal(err)
+	}
+	for _, n := range d.nodes() {
+		for _, ip := range svc.Spec.ClusterIPs {
+			d.reachesAll(d.pods, "ClusterIP "+ip+" on "+n.addr.String(), func() (string, error) {
+				return n.netns().get("http://" + net.JoinHostPort(ip, "80") + "/hostname")
+			})
+		}
+		for _, other := range d.nodes() {
+			url := fmt.Sprintf("http://%s:%d/hostname", other.addr, svc.Spec.Ports[0].NodePort)
+			d.reachesAll(d.pods, url+" on "+n.addr.String(), func() (string, error) { return n.netns().get(url) })
+		}
+	}
+}
+
+// TestPodNetworkVXLAN has IPv4 and IPv6 at the same time.
+func TestPodNetworkVXLAN(t *testing.T) {
+	t.Parallel()
+	d := theCluster(t).deploy(t)
+	for _, pod := range d.pods {
+		d.mustEqual("the number of addresses of "+pod.Name, len(pod.Status.PodIPs), 2)
+	}
+	if err := d.allReachAll(); err != nil {
+		t.Error(err)
+	}
+	d.servicesAnswer()
+	d.masquerades()
+}
+
+// masquerades: outside of the cluster nobody knows the way back to a pod.
+func (d *deployed) masquerades() {
+	d.Helper()
+	seen := serveClientIP(d.T)
+	for _, pod := range d.pods {
+		got := d.exec(pod.Name, "/server", "get", "http://"+seen+"/")
+		d.mustEqual("the address that the outside sees of "+pod.Name, got, d.named(pod.Spec.NodeName).addr.String())
+	}
+}
+
+// repairs are what somebody may do to a node's pod network behind brink's back.
+var repairs = []struct{ name, command string }{
+	{"the peer's route", "ip route del $(ip route show dev brink-vxlan | head -n 1 | cut -d' ' -f1)"},
+	{"the peer's neighbour", "ip neigh flush dev brink-vxlan nud permanent"},
+	{"the FDB entry", "bridge fdb show dev brink-vxlan | sed -n 's/^\\([^ ]*\\).* dst \\([^ ]*\\) .*/bridge fdb del \\1 dev brink-vxlan dst \\2/p' | sh -e"},
+	{"the device", "ip link del brink-vxlan"},
+	{"the device's address", "ip address flush dev brink-vxlan"},
+	{"the device's state", "ip link set brink-vxlan down"},
+	{"the rules", "nft delete table inet brink"},
+	{"forwarding", "sysctl -qw net.ipv4.ip_forward=0"},
+}
+
+// waysScript prints all that the pod network is in a machine's kernel, in one
+// form: without what changes with each making.
+const waysScript = `ip route show proto 98; ip neigh show dev brink-vxlan nud permanent 2>&1; bridge fdb show dev brink-vxlan 2>&1
+ip -o address show dev brink-vxlan 2>&1 | sed 's/^[0-9]*: //' | grep -v fe80
+ip -o link show dev brink-vxlan 2>&1 | sed 's/^[0-9]*: //; s/ state [A-Z]*//'
+nft list table inet brink 2>&1; sysctl net.ipv4.ip_forward`
+
+func (m *machine) ways() (string, error) {
+	r, err := m.run("", "sh", "-c", waysScript)
+	return r.stdout, err
+}
+
+// TestPodNetworkRepairsItself also goes through a change of a node's address.
+func TestPodNetworkRepairsItself(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 1)
+	d := c.deploy(t)
+	if err := d.allReachAll(); err != nil {
+		t.Fatal(err)
+	}
+	d.masquerades()
+	before, err := c.agents[0].ways()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.mustContain(before, "udp dport 8472 notrack", "masquerade")
+	for _, r := range repairs {
+		damaged, err := c.agents[0].run("", "sh", "-ec", r.command+"\nset +e\n"+waysScript)
+		if err != nil || damaged.code != 0 || damaged.stdout == before {
+			t.Fatalf("nothing is damaged of %s: %v %v", r.name, err, damaged)
+		}
+		begun := time.Now()
+		d.eventually("the kernel's state after somebody took "+r.name, func() error {
+			now, err := c.agents[0].ways()
+			if err == nil && now != before {
+				err = fmt.Errorf("it is\n%s\nand was\n%s", now, before)
+			}
+			return err
+		})
+		d.eventually("the pod network after somebody took "+r.name, d.allReachAll)
+		t.Logf("%s is back after %v", r.name, time.Since(begun).Round(time.Second))
+	}
+	if err := c.agents[0].moveTo(t); err != nil {
+		t.Fatal(err)
+	}
+	d.eventually("the node's new address in its Node", func() error {
+		if got := c.agents[0].object(t).Status.Addresses[0].Address; got != c.agents[0].addr.String() {
+			return fmt.Errorf("it is %s", got)
+		}
+		return nil
+	})
+	d.hosts = d.hosts[:1] // the other one still has the old address
+	pods := d.pods
+	d.eventually("the pod network after a node's address has changed", func() error {
+		return errors.Join(d.reach(pods[0], ipsOf(pods)), d.reach(pods[1], ipsOf(pods)))
+	})
+}
+
+func ipsOf(pods []corev1.Pod) []string {
+	var out []string
+	for _, pod := range pods {
+		out = append(out, pod.Status.PodIP)
+	}
+	return out
+}
+
+// moveTo gives the machine another address, as a DHCP server does.
+func (m *machine) moveTo(t *testing.T) error {
+	t.Helper()
+	old := m.addr
+	m.addr = netip.MustParseAddr(lanPrefix + fmt.Sprint(200+int(old.As4()[3])%50))
+	return m.holder.run("sh", "-ec", strings.NewReplacer("OLD", old.String(), "NEW", m.addr.String(), "ROUTER", lanHost).Replace(
+		"ip address del OLD/24 dev eth0; ip address add NEW/24 dev eth0; ip route replace default via ROUTER"))
+}
+
+// TestSwitchingTheBackend begins with direct routes and goes over to VXLAN node by
+// node; pods reach each other at every step.
+func TestSwitchingTheBackend(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 2, append(slices.Clone(dualStack), "flannel-backend: host-gw")...)
+	d := c.deploy(t)
+	if err := d.allReachAll(); err != nil {
+		t.Fatal(err)
+	}
+	d.servicesAnswer()
+	d.masquerades()
+	for _, n := range c.nodes() {
+		if links, err := n.netns().links(); err != nil || strings.Contains(strings.Join(links, " "), "vxlan") {
+			t.Errorf("links of a node with direct routes: %v, %v", links, err)
+		}
+	}
+	for _, step := range [][2]string{{"host-gw", "vxlan"}, {"vxlan", "host-gw"}} {
+		for i, line := range c.server.config {
+			c.server.config[i] = strings.ReplaceAll(line, step[0], step[1])
+		}
+		if err := c.server.writeConfig(); err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range c.nodes() {
+			if err := errors.Join(n.stop(), n.start()); err != nil {
+				t.Fatal(err)
+			}
+			d.eventually(fmt.Sprintf("the pod network with a part of the nodes switched to %s", step[1]), d.allReachAll)
+		}
+	}
+	for _, n := range c.nodes() {
+		n := n
+		d.eventually("the device to go when nobody needs it", func() error {
+			links, err := n.netns().links()
+			if err == nil && strings.Contains(strings.Join(links, " "), "vxlan") {
+				err = fmt.Errorf("links are %v", links)
+			}
+			return err
+		})
+	}
+}
+
+// TestTwoSegments has a router between two nodes. VXLAN does not mind; direct routes
+// are not possible, which both nodes say by the other's name.
+func TestTwoSegments(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 0)
+	m, err := newMachineOn(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	far, err := newAgentOn(m, c.server)
+	far.closeAfter(t)
+	if err := errors.Join(err, far.start()); err != nil {
+		t.Fatal(err)
+	}
+	c.agents = []*node{far}
+	d := c.deploy(t)
+	if err := d.allReachAll(); err != nil {
+		t.Error(err)
+	}
+	d.servicesAnswer()
+	c.server.config = append(c.server.config, "flannel-backend: host-gw")
+	if err := c.server.writeConfig(); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range c.nodes() {
+		if err := errors.Join(n.stop(), n.start()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n, peer := range map[*node]*node{c.server: far, far: c.server} {
+		d.eventually("a warning about "+peer.id, func() error {
+			r, err := n.brink(append([]string{"status"}, n.flags("data-dir")...)...)
+			if err != nil || r.code != 0 {
+				return fmt.Errorf("%v %v", err, r)
+			}
+			for _, part := range []string{"warning: ", peer.id, peer.addr.String(), "vxlan"} {
+				if err := contains(r.stdout, part); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+}

@@ -1,0 +1,113 @@
+package e2e
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// TestCertificatesRotate has certificates of two minutes. While they are renewed
+// again and again nothing that goes from the server to the node or from the node
+// to the server fails.
+func TestCertificatesRotate(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 1, "kube-controller-manager-arg: [cluster-signing-duration=2m]")
+	n := c.agents[0]
+	ns := newNamespace(t, c.server)
+	ns.nodeIs(n, corev1.ConditionTrue)
+	ns.apply(strings.Replace(sleeper("box", ""), "  containers:", "  nodeName: "+n.id+"\n  containers:", 1))
+	ns.readyPod("box")
+	ns.eventually("the kubelet to have its certificate", func() error { return n.kubeletAnswers(t) })
+
+	clients, servers := map[string]bool{}, map[string]bool{}
+	asked, failures := 0, []string(nil)
+	// Until those of the beginning have long expired: certificates of two minutes.
+	expired := time.Now().Add(150 * time.Second)
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline) && (len(clients) < 3 || len(servers) < 3 || time.Now().Before(expired)); {
+		clients[n.nodeCertificate(t)] = true
+		served, err := n.servingCertificate(t)
+		if err == nil {
+			servers[served] = true
+		}
+		asked++
+		if err := errors.Join(err, n.kubeletAnswers(t)); err != nil {
+			failures = append(failures, time.Now().Format(time.TimeOnly)+" "+err.Error())
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	if len(clients) < 3 || len(servers) < 3 {
+		t.Errorf("%d client and %d serving certificates in %v", len(clients), len(servers), patience)
+	}
+	if len(failures) > 0 {
+		t.Errorf("of %d requests failed:\n%s", asked, strings.Join(failures, "\n"))
+	}
+	if log := tail(n.logFile("err", n.starts), 1<<20); strings.Contains(log, "Unauthorized") || strings.Contains(log, "expired") {
+		t.Errorf("the node was refused\n%s", log)
+	}
+	begun := time.Now()
+	ns.eventually("a heartbeat", func() error { return n.beats(t, begun) })
+}
+
+// kubeletAnswers asks the node's kubelet through the API server.
+func (n *node) kubeletAnswers(t *testing.T) error {
+	t.Helper()
+	return n.client.CoreV1().RESTClient().Get().Resource("nodes").Name(n.id).SubResource("proxy").Suffix("healthz").Do(t.Context()).Error()
+}
+
+// nodeCertificate is the serial number of the one with which the node speaks.
+func (n *node) nodeCertificate(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(n.layout().KubeletCerts(), "kubelet-client-current.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		t.Fatalf("the certificate file is %q", text)
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert.SerialNumber.String()
+}
+
+// servingCertificate is the serial number of the kubelet's, which must be valid for
+// the node's name by the cluster's CA.
+func (n *node) servingCertificate(t *testing.T) (string, error) {
+	t.Helper()
+	cert, err := n.verifiedKubelet(t)
+	if err != nil {
+		return "", err
+	}
+	return cert.SerialNumber.String(), nil
+}
+
+func (n *node) verifiedKubelet(t *testing.T) (*x509.Certificate, error) {
+	t.Helper()
+	bundle, err := os.ReadFile(filepath.Join(n.server.layout().TLS(), "kubelet-ca.crt"))
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(bundle)
+	conn, err := n.server.netns().dial(t.Context(), "tcp", n.addr.String()+":10250")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = conn.Close() }()
+	client := tls.Client(conn, &tls.Config{RootCAs: roots, ServerName: n.id})
+	if err := client.HandshakeContext(t.Context()); err != nil {
+		return nil, fmt.Errorf("the kubelet's certificate: %w", err)
+	}
+	return client.ConnectionState().PeerCertificates[0], nil
+}
