@@ -34,7 +34,7 @@ func (n *separateNode) args(program string) []string {
 		return []string{"--config=" + n.file("containerd.toml")}
 	case "kube-apiserver":
 		return []string{
-			"--advertise-address=" + nodeIP,
+			"--advertise-address=" + n.ip,
 			"--allow-privileged=true",
 			"--anonymous-auth=false",
 			"--authorization-mode=Node,RBAC",
@@ -78,7 +78,7 @@ func (n *separateNode) args(program string) []string {
 	case "kube-scheduler":
 		return []string{"--kubeconfig=" + n.kubeconfigOf(program), "--leader-elect=false"}
 	case "kubelet":
-		return []string{"--kubeconfig=" + n.kubeconfigOf(program), "--config=" + n.file("kubelet.yaml"), "--node-ip=" + nodeIP,
+		return []string{"--kubeconfig=" + n.kubeconfigOf(program), "--config=" + n.file("kubelet.yaml"), "--node-ip=" + n.ip,
 			"--root-dir=" + n.file("kubelet"), "--cert-dir=" + n.file("kubelet-pki")}
 	default: // kube-proxy
 		return []string{
@@ -147,14 +147,13 @@ runtime_type = 'io.containerd.runc.v2'
 		n.tools.Bin(), n.file("cni-conf"))
 }
 
-// cniConfig is brink's: bridge, host-local, portmap. The range is the first that
-// the node IPAM controller gives away.
+// cniConfig is brink's: bridge, host-local, portmap.
 func (n *separateNode) cniConfig() string {
 	return fmt.Sprintf(`{"cniVersion": "1.1.0", "name": "bench", "plugins": [
 	{"type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true,
-	 "ipam": {"type": "host-local", "dataDir": %q, "ranges": [[{"subnet": "10.42.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
+	 "ipam": {"type": "host-local", "dataDir": %q, "ranges": [[{"subnet": %q}]], "routes": [{"dst": "0.0.0.0/0"}]}},
 	{"type": "portmap", "capabilities": {"portMappings": true}, "backend": "nftables", "snat": true}]}
-`, n.file("cni-state"))
+`, n.file("cni-state"), n.podRange)
 }
 
 // clientCertificate makes what identifies a component to the API server, as PEM.

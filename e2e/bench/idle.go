@@ -109,7 +109,7 @@ func (r *runOf) idle() error {
 }
 
 // disk counts what was written since a moment, when that much time has passed.
-// It notes a brink that wrote no leases and events meanwhile: its figure would
+// It notes a server that wrote no leases and events meanwhile: its figure would
 // leave out most of what it writes.
 func (r *runOf) disk(begun time.Time, before usage) error {
 	if err := r.sleep(time.Until(begun.Add(r.settings.disk))); err != nil {
@@ -121,7 +121,7 @@ func (r *runOf) disk(begun time.Time, before usage) error {
 	}
 	r.note("disk", float64(after.written-before.written)/time.Since(begun).Hours())
 	b, isBrink := r.node.(*brinkNode)
-	if !isBrink {
+	if !isBrink || r.cluster != nil {
 		return nil
 	}
 	saved, err := b.saved()

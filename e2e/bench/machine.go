@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -26,14 +25,21 @@ import (
 // known by its id: its directory, host name and cgroup root carry it.
 type machine struct {
 	id, dir string
+	ip      string
+	lan     *lan      // nil for a machine that is alone
 	holder  *exec.Cmd // keeps the namespaces
 	release io.Closer // ends the holder
 	janitor io.Closer // erases the machine when this process is gone
 	inside  chan func()
 }
 
-// nodeIP is the machine's address, on a cable whose other end is held by nobody.
-const nodeIP = "172.31.249.2"
+// A machine that is alone is at the end of a cable whose other end is held by
+// nobody; on a switch it is router to nobody either.
+const (
+	subnet  = "172.31.249."
+	gateway = subnet + "1"
+	loneIP  = subnet + "2"
+)
 
 // machineScript gives the machine an empty /run and /var and the host's /etc
 // without a configuration of brink's. Its own directory, which is in /var, is
@@ -44,7 +50,7 @@ mount --make-rprivate /
 mkdir -p $DIR/etc $DIR/work $DIR/var/lib/cni $DIR/var/log $DIR/var/tmp/$ID
 mount -t overlay overlay -o lowerdir=/etc,upperdir=$DIR/etc,workdir=$DIR/work /etc
 rm -rf /etc/brink /etc/resolv.conf
-echo nameserver 172.31.249.1 > /etc/resolv.conf
+echo nameserver ` + gateway + ` > /etc/resolv.conf
 mount --bind $DIR /mnt
 mount --bind $DIR/var /var
 mount --bind /mnt $DIR
@@ -53,18 +59,31 @@ mount -t tmpfs -o mode=755 tmpfs /run
 mount --make-rshared /
 echo $ID > /proc/sys/kernel/hostname
 ip link set lo up
-ip link add eth0 type veth peer name wire
-ip link set wire up
-ip address add ` + nodeIP + `/24 dev eth0
-ip link set eth0 up
-ip route add default via 172.31.249.1
+` + holderEnd
+
+// holderEnd is how a script ends that is run by startHolder.
+const holderEnd = `
 echo ready
 exec cat`
 
-func newMachine() (_ *machine, err error) {
+// cableScript connects a machine that is alone.
+const cableScript = `
+ip link add eth0 type veth peer name wire
+ip link set wire up`
+
+// addressScript gives a connected machine its address.
+const addressScript = `
+ip address add $IP/24 dev eth0
+ip link set eth0 up
+ip route add default via ` + gateway
+
+func newMachine() (*machine, error) { return makeMachine(nil) }
+
+// makeMachine makes a machine that is plugged into a switch, or alone with nil.
+func makeMachine(l *lan) (_ *machine, err error) {
 	b := make([]byte, 3)
 	_, _ = rand.Read(b) // never fails
-	m := &machine{id: "brink-bench-" + hex.EncodeToString(b), inside: make(chan func())}
+	m := &machine{id: "brink-bench-" + hex.EncodeToString(b), ip: loneIP, lan: l, inside: make(chan func())}
 	// Not the user's TMPDIR: unix sockets allow paths of 107 bytes, and a tmpfs
 	// would hide disk writes.
 	m.dir = filepath.Join("/var/tmp", m.id)
@@ -85,26 +104,22 @@ func newMachine() (_ *machine, err error) {
 	return m, nil
 }
 
-func (m *machine) startHolder() error {
-	m.holder = exec.Command("unshare", "--net", "--mount", "--uts", "--", "sh", "-ec", machineScript)
-	m.holder.Env = append(os.Environ(), "DIR="+m.dir, "ID="+m.id)
-	m.holder.Stderr = os.Stderr
-	stdin, err := m.holder.StdinPipe()
+func (m *machine) startHolder() (err error) {
+	m.holder, m.release, err = startHolder([]string{"--net", "--mount", "--uts"}, machineScript, "DIR="+m.dir, "ID="+m.id)
 	if err != nil {
 		return err
 	}
-	m.release = stdin
-	stdout, err := m.holder.StdoutPipe()
-	if err != nil {
-		return err
+	if m.lan == nil {
+		err = m.script(cableScript)
+	} else {
+		m.ip, err = m.lan.plug(m.holder.Process.Pid)
 	}
-	if err := m.holder.Start(); err != nil {
-		return err
-	}
-	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "ready\n" {
-		return fmt.Errorf("setting up namespaces: %q: %w", line, err)
-	}
-	return nil
+	return errors.Join(err, m.script(addressScript, "IP="+m.ip))
+}
+
+// script runs shell commands on the machine.
+func (m *machine) script(commands string, env ...string) error {
+	return runScript(m.holder.Process.Pid, commands, env...)
 }
 
 // proc is a file of the holder in /proc.

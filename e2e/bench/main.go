@@ -7,6 +7,10 @@
 // own: namespaces, an empty /run and private directories, as in the end-to-end
 // tests. The runs alternate, so that whatever else the host does meanwhile
 // troubles both. scripts/bench builds what is needed and runs this.
+//
+// Nodes that join are measured in the same way, beside a brink server that both
+// sides join; the pod network against links and routes that are made by hand, with
+// all sides there at once and taking turns.
 package main
 
 import (
@@ -20,6 +24,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -32,9 +38,28 @@ type settings struct {
 	disk         time.Duration
 	output       string
 	profiles     string
-	only         string
+	only         []string // parts
+	side         string
 	kineEndpoint string
+
+	rounds        int
+	round         time.Duration
+	networkSettle time.Duration
+	networkTest   string
 }
+
+// parts are what can be measured, in the order of the report.
+var parts = []string{nodePart, networkPart, joinPart, agentPart, peersPart}
+
+const (
+	nodePart    = "node"    // a server with a node
+	networkPart = "network" // pods of two nodes
+	joinPart    = "join"    // an agent's start
+	agentPart   = "agent"   // an agent that idles
+	peersPart   = "peers"   // what other nodes cost an agent
+)
+
+func (s settings) wants(part string) bool { return len(s.only) == 0 || slices.Contains(s.only, part) }
 
 func main() {
 	if id := os.Getenv(janitorEnv); id != "" {
@@ -66,7 +91,15 @@ func parse(args []string) (settings, error) {
 	fs.DurationVar(&s.disk, "disk", 20*time.Minute, "`TIME` from then on over which disk writes are counted, in the first run of each side: longer than what brink keeps back before it writes")
 	fs.StringVar(&s.output, "o", "", "`FILE` to which the table is also written")
 	fs.StringVar(&s.profiles, "profiles", "", "`DIRECTORY` for heap and CPU profiles of the idle brink of the first run")
-	fs.StringVar(&s.only, "only", "", "`SIDE` to run alone: brink or separate")
+	fs.Func("only", "`PARTS` to measure, by commas: "+strings.Join(parts, ", ")+" (default: all)", func(text string) error {
+		s.only = strings.Split(text, ",")
+		return nil
+	})
+	fs.StringVar(&s.side, "side", "", "`SIDE` to run alone: brink or separate; the network is always measured on both")
+	fs.IntVar(&s.rounds, "rounds", 15, "`NUMBER` of rounds of each side of the network")
+	fs.DurationVar(&s.round, "round", 2*time.Second, "`TIME` for which a round sends")
+	fs.DurationVar(&s.networkSettle, "network-settle", 30*time.Second, "`TIME` from the first stream between pods to the first round")
+	fs.StringVar(&s.networkTest, "network-test", ".build/network.test", "`FILE` with the tests of package network, which measure the cost of peers")
 	fs.StringVar(&s.kineEndpoint, "kine-endpoint", "", "`URL` of the other side's kine (default: kine's own, SQLite that does not wait for the disk)")
 	if err := fs.Parse(args); err != nil {
 		return s, err
@@ -77,13 +110,22 @@ func parse(args []string) (settings, error) {
 	if s.disk < s.idle {
 		return s, fmt.Errorf("-disk=%s: must not be shorter than -idle=%s, with which it begins", s.disk, s.idle)
 	}
-	if s.only != "" && s.only != brinkName && s.only != separateName {
-		return s, fmt.Errorf("-only=%s: must be %s or %s", s.only, brinkName, separateName)
+	if s.side != "" && s.side != brinkName && s.side != separateName {
+		return s, fmt.Errorf("-side=%s: must be %s or %s", s.side, brinkName, separateName)
 	}
-	var errs [3]error
+	for _, part := range s.only {
+		if !slices.Contains(parts, part) {
+			return s, fmt.Errorf("-only=%s: must be of %s", part, strings.Join(parts, ", "))
+		}
+	}
+	if s.rounds < 1 {
+		return s, fmt.Errorf("-rounds=%d: at least one", s.rounds)
+	}
+	var errs [4]error
 	s.brink, errs[0] = filepath.Abs(s.brink)
 	s.rival, errs[1] = filepath.Abs(s.rival)
 	s.profiles, errs[2] = absolute(s.profiles)
+	s.networkTest, errs[3] = absolute(s.networkTest)
 	return s, errors.Join(errs[:]...)
 }
 
@@ -108,40 +150,77 @@ func run(ctx context.Context, s settings) error {
 	// The packages that make the other side's certificates log every one.
 	slog.SetLogLoggerLevel(slog.LevelWarn)
 	progress := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	r := report{settings: s, begun: time.Now(), samples: map[string][]sample{}}
+	r := report{settings: s, begun: time.Now()}
 	if r.versions, err = versions(s); err != nil {
 		return err
 	}
-	for i := range s.runs {
-		for _, side := range sides {
-			if s.only != "" && s.only != side.name {
-				continue
-			}
-			log := progress.With("run", fmt.Sprintf("%d/%d", i+1, s.runs), "side", side.name)
-			if err := r.add(ctx, log, side, i == 0); err != nil {
-				return fmt.Errorf("run %d of %s: %w", i+1, side.name, err)
-			}
+	for _, part := range parts {
+		if !s.wants(part) {
+			continue
+		}
+		if err := r.measure(ctx, progress, part); err != nil {
+			return fmt.Errorf("measuring %s: %w", part, err)
 		}
 	}
 	return r.publish()
 }
 
-// add measures one run of a side. The other side is also asked to create objects
-// as durably as brink does.
-func (r *report) add(ctx context.Context, log *slog.Logger, side side, first bool) error {
-	one, err := measure(ctx, log, r.settings, side.newNode, first)
-	if err != nil {
+// measure adds a part to the report.
+func (r *report) measure(ctx context.Context, log *slog.Logger, part string) error {
+	switch part {
+	case nodePart:
+		return r.eachRun(log, &r.node, func(log *slog.Logger, side side, first bool) (sample, error) {
+			return measureNode(ctx, log, r.settings, side, first)
+		})
+	case networkPart:
+		for _, p := range pairings {
+			one, err := measureNetwork(ctx, log, r.settings, p)
+			if err != nil {
+				return fmt.Errorf("%s: %w", p.backend, err)
+			}
+			r.network = append(r.network, one)
+		}
+		return nil
+	case joinPart:
+		return r.measureJoins(ctx, log)
+	case agentPart:
+		return r.eachRun(log, &r.joined, func(log *slog.Logger, side side, first bool) (sample, error) {
+			return measureAgent(ctx, log, r.settings, side, first)
+		})
+	default:
+		var err error
+		r.peers, err = measurePeers(ctx, r.settings.networkTest)
 		return err
 	}
-	if side.name == separateName && r.settings.kineEndpoint == "" {
-		more, err := measureDurable(ctx, log.With("kine", "waits for the disk"), r.settings)
-		if err != nil {
-			return err
+}
+
+// eachRun measures all runs of both sides in turn.
+func (r *report) eachRun(log *slog.Logger, into *comparison, measure func(*slog.Logger, side, bool) (sample, error)) error {
+	for i := range r.settings.runs {
+		for _, side := range sides {
+			if r.settings.side != "" && r.settings.side != side.name {
+				continue
+			}
+			one, err := measure(log.With("run", fmt.Sprintf("%d/%d", i+1, r.settings.runs), "side", side.name), side, i == 0)
+			if err != nil {
+				return fmt.Errorf("run %d of %s: %w", i+1, side.name, err)
+			}
+			into.add(side.name, one)
 		}
-		maps.Copy(one, more)
 	}
-	r.samples[side.name] = append(r.samples[side.name], one)
 	return nil
+}
+
+// measureNode measures one run of a side. The other side is also asked to create
+// objects as durably as brink does.
+func measureNode(ctx context.Context, log *slog.Logger, s settings, side side, first bool) (sample, error) {
+	one, err := measure(ctx, log, s, side.newNode, first)
+	if err != nil || side.name != separateName || s.kineEndpoint != "" {
+		return one, err
+	}
+	more, err := measureDurable(ctx, log.With("kine", "waits for the disk"), s)
+	maps.Copy(one, more)
+	return one, err
 }
 
 // publish prints the report and writes it to the file of -o.

@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"k8s.io/client-go/kubernetes"
 )
 
 // sample is what one run of one side gave, by the keys of metrics.
@@ -23,6 +25,7 @@ type runOf struct {
 	settings settings
 	machine  *machine
 	node     node
+	cluster  *cluster  // which the node joins, nil for a server's own
 	first    bool      // of this side: with what is measured once
 	begun    time.Time // when the node was last started
 	sample   sample
@@ -66,15 +69,29 @@ func onNewMachine(ctx context.Context, log *slog.Logger, s settings, newNode new
 		return nil, err
 	}
 	r := &runOf{ctx: ctx, log: log.With("machine", m.id), settings: s, machine: m, node: n, sample: sample{}}
-	for _, step := range steps(r) {
-		if err = errors.Join(step(), ctx.Err()); err != nil {
-			break
+	return r.sample, errors.Join(r.through(steps(r)), n.stop())
+}
+
+// through goes through steps until one goes wrong.
+func (r *runOf) through(steps []func() error) error {
+	for _, step := range steps {
+		err := errors.Join(step(), r.ctx.Err())
+		if err != nil && r.ctx.Err() == nil {
+			err = fmt.Errorf("%w\n%s", err, r.node.logs())
+		}
+		if err != nil {
+			return err
 		}
 	}
-	if err != nil && ctx.Err() == nil {
-		err = fmt.Errorf("%w\n%s", err, n.logs())
+	return nil
+}
+
+// client is the administrator's.
+func (r *runOf) client() (kubernetes.Interface, error) {
+	if r.cluster != nil {
+		return r.cluster.client, nil
 	}
-	return r.sample, errors.Join(err, n.stop())
+	return connect(r.ctx, r.machine, r.node.kubeconfig())
 }
 
 func (r *runOf) prepare() error { return r.node.prepare(r.ctx) }
@@ -92,7 +109,7 @@ func (r *runOf) ready() (float64, error) {
 	if err := r.node.start(); err != nil {
 		return 0, err
 	}
-	client, err := connect(r.ctx, r.machine, r.node.kubeconfig())
+	client, err := r.client()
 	if err != nil {
 		return 0, err
 	}
@@ -122,7 +139,7 @@ func (r *runOf) startPod() error {
 	if err := r.node.importImage(r.ctx, archive); err != nil {
 		return err
 	}
-	client, err := connect(r.ctx, r.machine, r.node.kubeconfig())
+	client, err := r.client()
 	if err != nil {
 		return err
 	}
@@ -178,7 +195,7 @@ func fetch(ctx context.Context, client *http.Client, url, path string) error {
 const manyPods = 20
 
 func (r *runOf) pods() error {
-	client, err := connect(r.ctx, r.machine, r.node.kubeconfig())
+	client, err := r.client()
 	if err != nil {
 		return err
 	}
@@ -192,7 +209,7 @@ func (r *runOf) pods() error {
 }
 
 func (r *runOf) api() error {
-	client, err := connect(r.ctx, r.machine, r.node.kubeconfig())
+	client, err := r.client()
 	if err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ type metric struct {
 	format     func(float64) string
 }
 
-var metrics = []metric{
+var nodeMetrics = []metric{
 	{"ready", "Start to Ready, new data directory", seconds},
 	{"firstpod", "Start to first pod Ready, its image imported on the way", seconds},
 	{"restart", "Start to Ready, existing data", seconds},
@@ -49,25 +49,42 @@ const unsaved = "unsaved"
 func seconds(v float64) string      { return fmt.Sprintf("%.2f s", v) }
 func milliseconds(v float64) string { return fmt.Sprintf("%.2f ms", v*1e3) }
 func percent(v float64) string      { return fmt.Sprintf("%.2f %%", v*100) }
+func gigabits(v float64) string     { return fmt.Sprintf("%.2f Gbit/s", v*8/1e9) }
+func microseconds(v float64) string { return fmt.Sprintf("%.1f µs", v*1e6) }
 func megabytes(v float64) string    { return fmt.Sprintf("%.1f MB", v/1e6) }
+
+// comparison is what was measured on sides, by their names.
+type comparison struct {
+	samples map[string][]sample
+}
+
+func (c *comparison) add(side string, one sample) {
+	if c.samples == nil {
+		c.samples = map[string][]sample{}
+	}
+	c.samples[side] = append(c.samples[side], one)
+}
+
+// values are those of one side for one metric, in the order of the runs.
+func (c comparison) values(side, key string) []float64 {
+	var out []float64
+	for _, s := range c.samples[side] {
+		if v, ok := s[key]; ok {
+			out = append(out, v)
+		}
+	}
+	return out
+}
 
 // report is everything that was measured.
 type report struct {
 	settings settings
 	begun    time.Time
 	versions string
-	samples  map[string][]sample
-}
-
-// values are those of one side for one metric, in the order of the runs.
-func (r report) values(side, key string) []float64 {
-	var out []float64
-	for _, s := range r.samples[side] {
-		if v, ok := s[key]; ok {
-			out = append(out, v)
-		}
-	}
-	return out
+	node     comparison
+	network  []networkResult
+	joined   comparison
+	peers    []peerCost
 }
 
 func median(values []float64) float64 {
@@ -82,12 +99,12 @@ func median(values []float64) float64 {
 // row is a metric with the median of each side and all runs in short.
 type row struct{ Title, Brink, Separate, Ratio, Runs string }
 
-func (r report) rows() []row {
+func (c comparison) rows(metrics []metric) []row {
 	var out []row
 	for _, m := range metrics {
-		b, s := r.values(brinkName, m.key), r.values(separateName, m.key)
+		b, s := c.values(brinkName, m.key), c.values(separateName, m.key)
 		title := m.title
-		if m.key == "disk" && len(r.values(brinkName, unsaved)) > 0 {
+		if m.key == "disk" && len(c.values(brinkName, unsaved)) > 0 {
 			title += " (not valid: brink saved nothing in that time, -disk is too short)"
 		}
 		out = append(out, row{
@@ -125,24 +142,53 @@ func spread(m metric, values []float64) string {
 	return strings.Fields(least)[0] + "–" + most
 }
 
-var page = template.Must(template.New("").Parse(`| | brink | separate processes | ratio | least–most of {{.Runs}} run{{if gt .Runs 1}}s{{end}}, brink / separate |
+var page = template.Must(template.New("").Parse(`
+{{- define "sides"}}| | brink | separate processes | ratio | least–most, brink / separate |
 |---|---:|---:|---:|---|
-{{range .Rows}}| {{.Title}} | {{.Brink}} | {{.Separate}} | {{.Ratio}} | {{.Runs}} |
+{{range .}}| {{.Title}} | {{.Brink}} | {{.Separate}} | {{.Ratio}} | {{.Runs}} |
 {{end}}
+{{end}}
+{{- with .Node}}{{template "sides" .}}{{end}}
+{{- with .Network}}| TCP between pods of two nodes | brink | by hand | ratio | bar | least–most of {{$.Rounds}} rounds, brink / by hand |
+|---|---:|---:|---:|---|---|
+{{range .}}| {{.Title}} | {{.Brink}} | {{.Hand}} | {{.Ratio}} | {{.Bar}} | {{.Rounds}} |
+{{end}}
+{{end}}
+{{- with .Joined}}{{template "sides" .}}{{end}}
+{{- with .Peers}}| One more peer | time | allocated |
+|---|---:|---:|
+{{range .}}| {{.Name}} | {{.Time}} | {{.Allocated}} |
+{{end}}
+{{end -}}
 - Command: ` + "`{{.Command}}`" + `, {{.Date}}
 - Host: {{.Host}}
 - Versions: {{.Versions}}
 `))
+
+// rowsOf leaves out a table of which nothing was measured.
+func rowsOf(c comparison, metrics []metric) []row {
+	if len(c.samples) == 0 {
+		return nil
+	}
+	return slices.DeleteFunc(c.rows(metrics), func(r row) bool { return r.Brink == "-" && r.Separate == "-" })
+}
 
 func (r report) markdown() (string, error) {
 	facts, err := host.Look()
 	if err != nil {
 		return "", err
 	}
+	var network []networkRow
+	for _, n := range r.network {
+		network = append(network, n.rows()...)
+	}
 	var out strings.Builder
 	err = page.Execute(&out, map[string]any{
-		"Rows":    r.rows(),
-		"Runs":    r.settings.runs,
+		"Node":    rowsOf(r.node, nodeMetrics),
+		"Network": network,
+		"Rounds":  r.settings.rounds,
+		"Joined":  rowsOf(r.joined, joinedMetrics),
+		"Peers":   r.peers,
 		"Command": strings.Join(append([]string{"scripts/bench"}, os.Args[1:]...), " "),
 		"Date":    r.begun.UTC().Format("2006-01-02 15:04 MST"),
 		"Host": fmt.Sprintf("%d cores, %.1f GB memory, Linux %s, %s, cgroup v%d",

@@ -29,13 +29,13 @@ func TestMedian(t *testing.T) {
 
 func TestRows(t *testing.T) {
 	t.Parallel()
-	r := report{samples: map[string][]sample{
+	r := comparison{samples: map[string][]sample{
 		brinkName:    {{"ready": 3, "pss": 100e6}, {"ready": 1, "pss": 100e6}, {"ready": 2, "pss": 100e6}},
 		separateName: {{"ready": 8, "disk": 0}, {"ready": 4, "disk": 0}, {"ready": 5, "disk": 0}},
 	}}
 	got := map[string]row{}
-	for i, row := range r.rows() {
-		got[metrics[i].key] = row
+	for i, row := range r.rows(nodeMetrics) {
+		got[nodeMetrics[i].key] = row
 	}
 	for key, want := range map[string]row{
 		"ready": {Brink: "2.00 s", Separate: "5.00 s", Ratio: "0.40", Runs: "1.00–3.00 s / 4.00–8.00 s"},
@@ -101,12 +101,44 @@ func TestUnsaved(t *testing.T) {
 		{sample{"disk": 1e6}, false},
 		{sample{"disk": 1e6, unsaved: 1}, true},
 	} {
-		r := report{samples: map[string][]sample{brinkName: {c.sample}}}
-		for i, row := range r.rows() {
+		r := comparison{samples: map[string][]sample{brinkName: {c.sample}}}
+		for i, row := range r.rows(nodeMetrics) {
 			marked := strings.Contains(row.Title, "not valid")
-			if want := c.want && metrics[i].key == "disk"; marked != want {
+			if want := c.want && nodeMetrics[i].key == "disk"; marked != want {
 				t.Errorf("with %v the row %q is marked: %t, want %t", c.sample, row.Title, marked, want)
 			}
 		}
+	}
+}
+
+// TestNetworkRows: the bar is a share of the other's throughput, not of its time.
+func TestNetworkRows(t *testing.T) {
+	t.Parallel()
+	n := networkResult{pairing: pairings[0], comparison: comparison{samples: map[string][]sample{
+		brinkName: {{"throughput": 2e9, "roundtrip": 60e-6}, {"throughput": 2e9, "roundtrip": 60e-6}},
+		handName:  {{"throughput": 2.2e9, "roundtrip": 50e-6}, {"throughput": 2.2e9, "roundtrip": 50e-6}},
+		proxyName: {{"throughput": 2.1e9, "roundtrip": 50e-6}, {"throughput": 2.1e9, "roundtrip": 50e-6}},
+	}}}
+	var got []string
+	for _, row := range n.rows() {
+		got = append(got, row.Ratio+" "+row.Bar)
+	}
+	want := []string{"0.91 at least 0.95: missed", "0.95 at least 0.95: passed", "1.20 ", "1.20 "}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestParseBenchmark(t *testing.T) {
+	t.Parallel()
+	got := parseBenchmark(`goos: linux
+BenchmarkOneMorePeer/vxlan/10/join-and-leave-2         	    5000	    234567 ns/op	   12345 B/op	     678 allocs/op
+BenchmarkOneMorePeer/host-gw/1000/tick-2	200000	55.21 ns/op	0 B/op	0 allocs/op
+BenchmarkOther/10-2    1    1 ns/op
+PASS
+`)
+	want := []peerCost{{"vxlan, 10, join-and-leave", "235µs", "12.3 kB"}, {"host-gw, 1000, tick", "55ns", "0.0 kB"}}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -30,55 +30,75 @@ type separateNode struct {
 	brink    string      // for its ctr
 	facts    host.Facts  // of the host; its systemd is not in the machine
 	endpoint string      // of kine; empty is its default
+	names    []string    // of its programs, in the order in which they are stopped, reversed
+	api      string      // URL of the API server
+	cluster  *cluster    // of which it is a node, nil if it is all of one
+	podRange string      // of its pods
+	images   []string    // archives that it has imported before it starts
 	programs []*program
 }
 
 const (
 	criSocket  = "/run/containerd/containerd.sock"
 	kineSocket = "/run/kine.sock"
-	apiURL     = "https://127.0.0.1:6443"
+	localAPI   = "https://127.0.0.1:6443"
 	serviceIP  = "10.43.0.1"
 )
 
-// rivalPrograms are in the order in which they are stopped, reversed.
-var rivalPrograms = []string{
-	"kine", "containerd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy",
-}
+// serverPrograms are a node with the control plane, agentPrograms one without.
+var (
+	serverPrograms = []string{
+		"kine", "containerd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy",
+	}
+	agentPrograms = []string{"containerd", "kubelet", "kube-proxy"}
+)
 
 func newSeparate(s settings, m *machine) (node, error) {
-	n := &separateNode{machine: m, tls: pki.Dir(filepath.Join(m.dir, "tls")), endpoint: s.kineEndpoint}
-	var err error
+	// The range is the first that the node IPAM controller gives away.
+	n := &separateNode{machine: m, names: serverPrograms, endpoint: s.kineEndpoint, api: localAPI, podRange: "10.42.0.0/24"}
+	return n, n.make(s)
+}
+
+// make makes all files of the node.
+func (n *separateNode) make(s settings) (err error) {
+	m := n.machine
+	n.tls = pki.Dir(filepath.Join(m.dir, "tls"))
 	if n.facts, err = host.Look(); err != nil {
-		return nil, err
+		return err
 	}
 	if n.tools, err = payload.Unpack(filepath.Join(m.dir, "tools")); err != nil {
-		return nil, err
+		return err
 	}
 	if n.brink, err = copyProgram(m, s.brink, "brink"); err != nil {
-		return nil, err
+		return err
 	}
 	if err := errors.Join(n.certify(), n.writeFiles(), m.makeCgroupRoot(n.facts.Cgroup.Version)); err != nil {
-		return nil, err
+		return err
 	}
-	for _, name := range rivalPrograms {
+	for _, name := range n.names {
 		path, err := copyProgram(m, filepath.Join(s.rival, name), name)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		n.programs = append(n.programs, &program{
 			machine: m, name: name, argv: append([]string{path}, n.args(name)...),
 			env: []string{"PATH=" + n.tools.Bin() + ":/usr/sbin:/usr/bin:/sbin:/bin"},
 		})
 	}
-	return n, nil
+	return nil
 }
 
 // certify makes the authorities and certificates that brink has too, and client
 // certificates for those components that brink reaches in memory.
 func (n *separateNode) certify() error {
+	if n.cluster != nil {
+		if err := n.cluster.copyAuthorities(string(n.tls)); err != nil {
+			return err
+		}
+	}
 	_, err := pki.Ensure(pki.Config{
 		Dir: string(n.tls), ClusterDomain: "cluster.local", NodeName: n.id,
-		NodeIPs: []netip.Addr{netip.MustParseAddr(nodeIP)}, ServiceIPs: []netip.Addr{netip.MustParseAddr(serviceIP)},
+		NodeIPs: []netip.Addr{netip.MustParseAddr(n.ip)}, ServiceIPs: []netip.Addr{netip.MustParseAddr(serviceIP)},
 	})
 	if err != nil {
 		return err
@@ -113,19 +133,21 @@ func (n *separateNode) writeKubeconfig(user string, cert, key []byte) error {
 	if err != nil {
 		return err
 	}
-	return pki.WriteKubeconfig(n.kubeconfigOf(user), apiURL, ca, cert, key, 0o600)
+	return pki.WriteKubeconfig(n.kubeconfigOf(user), n.api, ca, cert, key, 0o600)
 }
 
 // prepare has containerd import the pause image, which brink brings itself: the
 // figures are of a node whose owner has installed everything.
 func (n *separateNode) prepare(ctx context.Context) error {
-	containerd := n.programs[slices.Index(rivalPrograms, "containerd")]
+	containerd := n.programs[slices.Index(n.names, "containerd")]
 	if err := containerd.start(); err != nil {
 		return err
 	}
 	err := n.await(ctx, criSocket)
-	if err == nil {
-		err = n.importImage(ctx, n.tools.PauseArchive())
+	for _, archive := range append([]string{n.tools.PauseArchive()}, n.images...) {
+		if err == nil {
+			err = n.importImage(ctx, archive)
+		}
 	}
 	return errors.Join(err, containerd.stop())
 }
