@@ -27,6 +27,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 
+	"brink/internal/jointoken"
 	"brink/internal/nodekey"
 )
 
@@ -121,6 +122,10 @@ func (c *cluster) delete(a clienttesting.Action) (bool, runtime.Object, error) {
 // start runs a controller until the test ends.
 func (c *cluster) start() *Controller {
 	c.t.Helper()
+	token := NewToken(jointoken.Token{ID: "abcdef", Secret: "abcdef0123456789"}, 0, "") // of all machines
+	if err := c.Tracker().Add(token); err != nil {
+		c.t.Fatal(err)
+	}
 	controller := New(Config{Client: c, Informers: informers.NewSharedInformerFactory(c, 0), OwnNode: "own", Tokens: c.tokens})
 	controller.now, controller.look = c.now, 5*time.Millisecond
 	ctx, cancel := context.WithCancel(context.Background())

@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"brink/internal/jointoken"
 	"brink/internal/nodekey"
 )
 
@@ -22,6 +23,7 @@ import (
 const (
 	ReasonNameTaken       = "NameTaken"
 	ReasonBadRequest      = "BadRequest"
+	ReasonTokenEnded      = "TokenEnded"
 	ReasonAddressNotOwned = "AddressNotOwned"
 )
 
@@ -107,6 +109,11 @@ func (c *Controller) decideClient(ctx context.Context, csr *certificatesv1.Certi
 	machine, err := nodekey.Verify(proof, r.der)
 	if err != nil {
 		return refuse(ReasonBadRequest, "%s", err), nil
+	}
+	if state, err := c.tokenState(ctx, tokenOf(csr)); err != nil {
+		return decision{}, err
+	} else if state != jointoken.Valid {
+		return refuse(ReasonTokenEnded, "token %s is %s: get another one with brink token create", tokenOf(csr), state), nil
 	}
 	if r.node == c.cfg.OwnNode {
 		return refuse(ReasonNameTaken, "node name %q is that of the server: give this machine another --node-name", r.node), nil

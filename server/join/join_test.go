@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	clienttesting "k8s.io/client-go/testing"
 
+	"brink/internal/jointoken"
 	"brink/internal/nodekey"
 )
 
@@ -135,6 +136,35 @@ func TestNodeWithoutRecordIsTaken(t *testing.T) {
 	c.isRefused(c.asked(newMachine(t).joining("own")), ReasonNameTaken, `node name "own" is that of the server: give this machine another --node-name`)
 	if c.record("till-3") != nil || c.record("own") != nil {
 		t.Error("a refused machine has a record")
+	}
+}
+
+// The API server goes on to take a token for a moment after its end.
+func TestTokenThatHasEnded(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.clock = time.Now()
+	deleted, expires, gone, theirs := jointoken.New(hash), jointoken.New(hash), jointoken.New(hash), jointoken.New(hash)
+	c.addSecret(NewToken(deleted, 0, ""))
+	c.addSecret(NewToken(expires, time.Hour, ""))
+	c.addSecret(foreign(theirs, 0))
+	if err := DeleteToken(t.Context(), c, deleted.ID); err != nil {
+		t.Fatal(err)
+	}
+	c.start()
+	m := newMachine(t)
+	by := func(token jointoken.Token) *certificatesv1.CertificateSigningRequest {
+		r := m.joining("till-3")
+		r.Spec.Username = "system:bootstrap:" + token.ID
+		return r
+	}
+	c.isApproved(c.asked(by(expires)))
+	c.wait(time.Hour + time.Second) // whole seconds are kept of the end
+	for token, state := range map[jointoken.Token]jointoken.State{
+		deleted: jointoken.Deleted, expires: jointoken.Expired, gone: jointoken.Unknown, theirs: jointoken.Unknown,
+	} {
+		c.isRefused(c.asked(by(token)), ReasonTokenEnded,
+			fmt.Sprintf("token %s is %s: get another one with brink token create", token.ID, state))
 	}
 }
 
@@ -264,7 +294,7 @@ func TestBadClientRequests(t *testing.T) {
 			c.start()
 			c.isRefused(c.asked(test.csr), ReasonBadRequest, test.message)
 			secrets, err := c.CoreV1().Secrets("").List(t.Context(), metav1.ListOptions{})
-			if err != nil || len(secrets.Items) > 0 {
+			if err != nil || len(secrets.Items) != 1 { // the token
 				t.Errorf("a refused request left %v, %v", secrets.Items, err)
 			}
 		})

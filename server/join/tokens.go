@@ -259,6 +259,24 @@ func statusOf(secrets corelisters.SecretNamespaceLister, bearer string, now time
 	return status
 }
 
+// tokenState is that of the token by which a request was made. The API server
+// takes a token for up to ten seconds after its end (TokenSuccessCacheTTL), which
+// is long enough to join by one that was deleted because it got into wrong hands.
+func (c *Controller) tokenState(ctx context.Context, id string) (jointoken.State, error) {
+	s, err := c.cfg.Client.CoreV1().Secrets(namespace).Get(ctx, bootstrapapi.BootstrapTokenSecretPrefix+id, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return jointoken.Unknown, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	token, isOurs := tokenIn(s)
+	if !isOurs {
+		return jointoken.Unknown, nil
+	}
+	return token.State(c.now()), nil
+}
+
 // isSecretOf compares in constant time.
 func isSecretOf(s *corev1.Secret, secret string) bool {
 	has, want := []byte(secret), s.Data[bootstrapapi.BootstrapTokenSecretKey]
