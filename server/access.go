@@ -5,7 +5,7 @@ import (
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
+	typedrbacv1 "k8s.io/client-go/kubernetes/typed/rbac/v1"
 
 	"brink/internal/clusterconfig"
 	"brink/server/join"
@@ -70,38 +70,34 @@ func clusterConfigBinding() *rbacv1.RoleBinding {
 	}
 }
 
-func ensureBinding(ctx context.Context, client kubernetes.Interface, binding *rbacv1.ClusterRoleBinding) error {
-	bindings := client.RbacV1().ClusterRoleBindings()
-	_, err := bindings.Get(ctx, binding.Name, metav1.GetOptions{})
+// objects are those of a kind, as the typed clients have them.
+type objects[T any] interface {
+	Get(ctx context.Context, name string, opts metav1.GetOptions) (T, error)
+	Create(ctx context.Context, object T, opts metav1.CreateOptions) (T, error)
+}
+
+// ensureObject makes an object that is missing. One that is there is its user's.
+func ensureObject[T metav1.Object](ctx context.Context, all objects[T], want T) error {
+	_, err := all.Get(ctx, want.GetName(), metav1.GetOptions{})
 	return ifMissing(err, func() error {
-		_, err := bindings.Create(ctx, binding, metav1.CreateOptions{})
+		_, err := all.Create(ctx, want, metav1.CreateOptions{})
 		return err
 	})
 }
 
-func ensureNodeRole(ctx context.Context, client kubernetes.Interface) error {
-	roles := client.RbacV1().ClusterRoles()
-	_, err := roles.Get(ctx, nodeRole().Name, metav1.GetOptions{})
-	return ifMissing(err, func() error {
-		_, err := roles.Create(ctx, nodeRole(), metav1.CreateOptions{})
-		return err
-	})
-}
-
-func ensureClusterConfigRole(ctx context.Context, client kubernetes.Interface) error {
-	roles := client.RbacV1().Roles(clusterconfig.Namespace)
-	_, err := roles.Get(ctx, clusterConfigRole().Name, metav1.GetOptions{})
-	return ifMissing(err, func() error {
-		_, err := roles.Create(ctx, clusterConfigRole(), metav1.CreateOptions{})
-		return err
-	})
-}
-
-func ensureClusterConfigBinding(ctx context.Context, client kubernetes.Interface) error {
-	bindings := client.RbacV1().RoleBindings(clusterconfig.Namespace)
-	_, err := bindings.Get(ctx, clusterConfigBinding().Name, metav1.GetOptions{})
-	return ifMissing(err, func() error {
-		_, err := bindings.Create(ctx, clusterConfigBinding(), metav1.CreateOptions{})
-		return err
-	})
+// nodeAccess is what makes the objects that nodes, and who wants to be one, have
+// their rights by, under what they are called.
+func nodeAccess(rbac typedrbacv1.RbacV1Interface) map[string]func(context.Context) error {
+	role, binding := clusterConfigRole(), clusterConfigBinding()
+	out := map[string]func(context.Context) error{
+		"ClusterRole " + nodeRole().Name: func(ctx context.Context) error { return ensureObject(ctx, rbac.ClusterRoles(), nodeRole()) },
+		"Role " + role.Name:              func(ctx context.Context) error { return ensureObject(ctx, rbac.Roles(role.Namespace), role) },
+		"RoleBinding " + binding.Name: func(ctx context.Context) error {
+			return ensureObject(ctx, rbac.RoleBindings(binding.Namespace), binding)
+		},
+	}
+	for _, b := range nodeBindings() {
+		out["ClusterRoleBinding "+b.Name] = func(ctx context.Context) error { return ensureObject(ctx, rbac.ClusterRoleBindings(), b) }
+	}
+	return out
 }

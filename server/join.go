@@ -32,7 +32,7 @@ func (c Config) public(tokens *join.Tokens) map[string]http.Handler {
 // ends the server because of an object that cannot be written.
 func (s *Server) runJoin(ctx context.Context, ready func()) error {
 	ready()
-	client, err := kubernetes.NewForConfig(s.ClientConfig("system:apiserver", "system:masters"))
+	client, err := s.ownClient()
 	if err != nil {
 		return err
 	}
@@ -40,21 +40,14 @@ func (s *Server) runJoin(ctx context.Context, ready func()) error {
 	defer running.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	keep := func(what string, make func(context.Context, kubernetes.Interface) error) {
-		running.Go(func() {
-			ensure(ctx, what, func(ctx context.Context) error { return make(ctx, client) })
-		})
+	keep := func(what string, make func(context.Context) error) {
+		running.Go(func() { ensure(ctx, what, make) })
 	}
-	for _, binding := range nodeBindings() {
-		keep("ClusterRoleBinding "+binding.Name, func(ctx context.Context, client kubernetes.Interface) error {
-			return ensureBinding(ctx, client, binding)
-		})
+	for what, make := range nodeAccess(client.RbacV1()) {
+		keep(what, make)
 	}
-	keep("ClusterRole "+nodeRole().Name, ensureNodeRole)
-	keep("Role "+clusterConfigRole().Name, ensureClusterConfigRole)
-	keep("RoleBinding "+clusterConfigBinding().Name, ensureClusterConfigBinding)
-	keep("ConfigMap "+clusterconfig.Name, s.keepClusterConfig)
-	keep("the token in "+s.cfg.Layout.ServerToken(), s.keepServerToken)
+	keep("ConfigMap "+clusterconfig.Name, func(ctx context.Context) error { return s.keepClusterConfig(ctx, client) })
+	keep("the token in "+s.cfg.Layout.ServerToken(), func(ctx context.Context) error { return s.keepServerToken(ctx, client) })
 	if err := s.dropTunnels(); err != nil {
 		return err
 	}

@@ -197,17 +197,8 @@ func TestAccess(t *testing.T) {
 	t.Parallel()
 	client := fake.NewClientset()
 	for range 2 {
-		for _, b := range nodeBindings() {
-			if err := ensureBinding(t.Context(), client, b); err != nil {
-				t.Fatal(err)
-			}
-		}
-		for what, err := range map[string]error{
-			"ClusterRole": ensureNodeRole(t.Context(), client),
-			"Role":        ensureClusterConfigRole(t.Context(), client),
-			"RoleBinding": ensureClusterConfigBinding(t.Context(), client),
-		} {
-			if err != nil {
+		for what, make := range nodeAccess(client.RbacV1()) {
+			if err := make(t.Context()); err != nil {
 				t.Fatalf("%s: %v", what, err)
 			}
 		}

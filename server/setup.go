@@ -31,14 +31,14 @@ import (
 // that is out of order refuses these writes too, and it can only be repaired
 // while the API server runs.
 func (s *Server) runClusterSetup(ctx context.Context, ready func()) error {
-	client, err := kubernetes.NewForConfig(s.ClientConfig("system:apiserver", "system:masters"))
+	client, err := s.ownClient()
 	if err != nil {
 		return err
 	}
 	impatient := time.AfterFunc(setupPatience, ready)
 	kubelets := kubeletAPIBinding()
 	ensure(ctx, "ClusterRoleBinding "+kubelets.Name, func(ctx context.Context) error {
-		return ensureBinding(ctx, client, kubelets)
+		return ensureObject(ctx, client.RbacV1().ClusterRoleBindings(), kubelets)
 	})
 	ensure(ctx, "namespace "+corev1.NamespaceNodeLease, func(ctx context.Context) error {
 		return ensureLeaseNamespace(ctx, client)
@@ -53,6 +53,11 @@ func (s *Server) runClusterSetup(ctx context.Context, ready func()) error {
 	}
 	<-ctx.Done()
 	return nil
+}
+
+// ownClient acts as the server itself.
+func (s *Server) ownClient() (kubernetes.Interface, error) {
+	return kubernetes.NewForConfig(s.ClientConfig("system:apiserver", "system:masters"))
 }
 
 // setupPatience is how long an object may be missing before that is told and
@@ -107,13 +112,8 @@ func ifMissing(found error, create func() error) error {
 // (NodeMonitorGracePeriod): for ten seconds, 50 s after the first start, which
 // is what a trial with upstream's components in separate processes showed.
 func ensureLeaseNamespace(ctx context.Context, client kubernetes.Interface) error {
-	namespaces := client.CoreV1().Namespaces()
-	_, err := namespaces.Get(ctx, corev1.NamespaceNodeLease, metav1.GetOptions{})
-	return ifMissing(err, func() error {
-		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: corev1.NamespaceNodeLease}}
-		_, err := namespaces.Create(ctx, namespace, metav1.CreateOptions{})
-		return err
-	})
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: corev1.NamespaceNodeLease}}
+	return ensureObject(ctx, client.CoreV1().Namespaces(), namespace)
 }
 
 const controlPlaneLabel = "node-role.kubernetes.io/control-plane"
@@ -147,7 +147,7 @@ func (s *Server) runFirstNode(ctx context.Context, ready func()) error {
 		<-ctx.Done() // there is no such node, or the controller cuts ranges in its own way
 		return nil
 	}
-	client, err := kubernetes.NewForConfig(s.ClientConfig("system:apiserver", "system:masters"))
+	client, err := s.ownClient()
 	if err != nil {
 		return err
 	}

@@ -31,7 +31,7 @@ func TestBindingThatExistsIsNotWritten(t *testing.T) {
 	changed := kubeletAPIBinding()
 	changed.Subjects = append(changed.Subjects, rbacv1.Subject{Kind: rbacv1.UserKind, Name: "a user's own"})
 	client := refusing(changed)
-	if err := ensureBinding(t.Context(), client, kubeletAPIBinding()); err != nil {
+	if err := ensureObject(t.Context(), client.RbacV1().ClusterRoleBindings(), kubeletAPIBinding()); err != nil {
 		t.Error(err)
 	}
 	got, err := client.RbacV1().ClusterRoleBindings().Get(t.Context(), changed.Name, metav1.GetOptions{})
@@ -43,7 +43,7 @@ func TestBindingThatExistsIsNotWritten(t *testing.T) {
 func TestBindingIsMade(t *testing.T) {
 	t.Parallel()
 	client := fake.NewClientset()
-	if err := ensureBinding(t.Context(), client, kubeletAPIBinding()); err != nil {
+	if err := ensureObject(t.Context(), client.RbacV1().ClusterRoleBindings(), kubeletAPIBinding()); err != nil {
 		t.Fatal(err)
 	}
 	got, err := client.RbacV1().ClusterRoleBindings().Get(t.Context(), kubeletAPIBinding().Name, metav1.GetOptions{})
@@ -59,14 +59,14 @@ func TestBindingMadeMeanwhile(t *testing.T) {
 	client.PrependReactor("create", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
 		return true, nil, apierrors.NewAlreadyExists(schema.GroupResource{}, kubeletAPIBinding().Name)
 	})
-	if err := ensureBinding(t.Context(), client, kubeletAPIBinding()); err != nil {
+	if err := ensureObject(t.Context(), client.RbacV1().ClusterRoleBindings(), kubeletAPIBinding()); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestBindingRefused(t *testing.T) {
 	t.Parallel()
-	if err := ensureBinding(t.Context(), refusing(), kubeletAPIBinding()); err == nil {
+	if err := ensureObject(t.Context(), refusing().RbacV1().ClusterRoleBindings(), kubeletAPIBinding()); err == nil {
 		t.Error("a refused write passes for done")
 	}
 }
