@@ -14,7 +14,7 @@ import (
 )
 
 func agentCommand() *cli.Command {
-	flags := append(joinFlags(), nodeFlags()...)
+	flags := agentFlags()
 	return &cli.Command{
 		Name:     "agent",
 		Usage:    "join a cluster and run pods",

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,19 +12,7 @@ import (
 // withAgentFlags calls f with parsed flags of brink agent.
 func withAgentFlags(t *testing.T, args []string, f func(*cli.Context)) {
 	t.Helper()
-	set := flag.NewFlagSet("agent", flag.ContinueOnError)
-	flags := append(joinFlags(), nodeFlags()...)
-	for _, one := range flags {
-		if err := one.Apply(set); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := set.Parse(args); err != nil {
-		t.Fatal(err)
-	}
-	c := cli.NewContext(cli.NewApp(), set, nil)
-	c.Command = &cli.Command{Flags: flags}
-	f(c)
+	withFlagsOf(t, agentFlags(), args, f)
 }
 
 func TestAgentSettings(t *testing.T) {

@@ -31,7 +31,7 @@ const (
 )
 
 func checkCommand() *cli.Command {
-	flags := append(serverFlags(), joinFlags()...)
+	flags := allFlags()
 	return &cli.Command{
 		Name:     "check",
 		Usage:    "look whether this machine can be a node, before and after",

@@ -57,7 +57,7 @@ func uninstallCommand() *cli.Command {
 // given.
 func installedLayout(c *cli.Context) (layout.Layout, error) {
 	if !c.IsSet("data-dir") {
-		values, err := readConfigFile(c, serverFlags())
+		values, err := readConfigFile(c, allFlags())
 		if err != nil {
 			return layout.Layout{}, fmt.Errorf("%w\nto uninstall without the configuration file give --data-dir", err)
 		}

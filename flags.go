@@ -118,6 +118,13 @@ func serverFlags() []cli.Flag {
 	)
 }
 
+// agentFlags are those of a machine without a control plane.
+func agentFlags() []cli.Flag { return append(joinFlags(), nodeFlags()...) }
+
+// allFlags are what the configuration file of a machine may hold, whichever it
+// runs.
+func allFlags() []cli.Flag { return append(serverFlags(), joinFlags()...) }
+
 func defaultConfig() string { return filepath.Join(layout.ConfigDir, "config.yaml") }
 
 // values returns a list flag's values; one value may hold several, separated

@@ -22,9 +22,14 @@ import (
 // withFlags runs f with what `brink server` makes of args.
 func withFlags(t *testing.T, args []string, f func(c *cli.Context)) {
 	t.Helper()
+	withFlagsOf(t, serverFlags(), args, f)
+}
+
+// withFlagsOf is withFlags for a command with these flags.
+func withFlagsOf(t *testing.T, flags []cli.Flag, args []string, f func(c *cli.Context)) {
+	t.Helper()
 	app := newApp()
-	flags := serverFlags()
-	app.Commands = []*cli.Command{{Name: "server", Flags: flags, Action: func(c *cli.Context) error {
+	app.Commands = []*cli.Command{{Name: "command", Flags: flags, Action: func(c *cli.Context) error {
 		if err := applyConfigFile(c, flags); err != nil {
 			return err
 		}
@@ -36,7 +41,7 @@ func withFlags(t *testing.T, args []string, f func(c *cli.Context)) {
 	if err := os.WriteFile(config, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := app.Run(append([]string{"brink", "server", "--config", config}, args...)); err != nil {
+	if err := app.Run(append([]string{"brink", "command", "--config", config}, args...)); err != nil {
 		t.Fatal(err)
 	}
 }
