@@ -24,11 +24,8 @@ import (
 // less is wrong.
 var buildTime = "0"
 
-// Ports that every node opens, beside the API server's own.
-const (
-	kubeletPort     = 10250
-	proxyHealthPort = 10256
-)
+// proxyHealthPort is kube-proxy's default.
+const proxyHealthPort = 10256
 
 func checkCommand() *cli.Command {
 	flags := allFlags()
@@ -133,7 +130,7 @@ func hostChecks(s settings, pid int) []host.Check {
 	}
 	if !s.disableAgent {
 		opts.Ports = append(opts.Ports,
-			host.Port{Number: componentargs.Port(s.agent.KubeletArgs, "port", kubeletPort), For: "kubelet", Flag: "--kubelet-arg=port=PORT"},
+			host.Port{Number: componentargs.Port(s.agent.KubeletArgs, "port", agent.KubeletPort), For: "kubelet", Flag: "--kubelet-arg=port=PORT"},
 			host.Port{Number: componentargs.Port(s.agent.ProxyArgs, "healthz-bind-address", proxyHealthPort), For: "service proxy's health", Flag: "--kube-proxy-arg=healthz-bind-address=ADDRESS:PORT"})
 	}
 	checks := host.Checks(opts)

@@ -38,8 +38,8 @@ import (
 	"brink/runtime/payload"
 )
 
-// kubeletPort is that of a kubelet whose flags do not move it.
-const kubeletPort = 10250
+// KubeletPort is that of a kubelet whose flags do not move it.
+const KubeletPort = 10250
 
 // Config is what the node is told. Access is that of a node beside a server, Join
 // that of one on a machine of its own.
@@ -252,7 +252,7 @@ func (a *Agent) runJoin(ctx context.Context, ready func()) error {
 func (a *Agent) newTunnels() *tunnel.Tunnels {
 	return tunnel.New(tunnel.Config{
 		TLS:     func() (*tls.Config, error) { return a.cfg.Join.TLS(), nil },
-		Kubelet: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), componentargs.Port(a.cfg.KubeletArgs, "port", kubeletPort)),
+		Kubelet: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), componentargs.Port(a.cfg.KubeletArgs, "port", KubeletPort)),
 		PodCIDRs: func() []netip.Prefix {
 			if ranges := a.ranges.Load(); ranges != nil {
 				return *ranges
@@ -289,17 +289,10 @@ func (a *Agent) awaitAPI(ctx context.Context) error {
 		return err
 	}
 	pause := wait.Backoff{Duration: 20 * time.Millisecond, Factor: 1.1, Cap: 2 * time.Second, Steps: math.MaxInt32}
-	for {
+	return pause.DelayFunc().Until(ctx, true, true, func(ctx context.Context) (bool, error) {
 		_, err := client.CoreV1().Nodes().Get(ctx, a.cfg.NodeName, metav1.GetOptions{})
-		if err == nil || apierrors.IsNotFound(err) {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(pause.Step()):
-		}
-	}
+		return err == nil || apierrors.IsNotFound(err), nil
+	})
 }
 
 func (a *Agent) nodeAPI() *rest.Config {

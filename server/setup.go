@@ -69,26 +69,19 @@ const setupPatience = 20 * time.Second
 func ensure(ctx context.Context, what string, make func(context.Context) error) {
 	begun, told := time.Now(), false
 	pause := wait.Backoff{Duration: 50 * time.Millisecond, Factor: 1.5, Cap: 15 * time.Second, Steps: math.MaxInt32}
-	for {
+	_ = pause.DelayFunc().Until(ctx, true, true, func(ctx context.Context) (bool, error) {
 		err := make(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return
+			return false, ctx.Err()
 		case err == nil && told:
 			slog.Info("made at last", "component", "cluster-setup", "what", what)
-			return
-		case err == nil:
-			return
-		case !told && time.Since(begun) > setupPatience:
+		case err != nil && !told && time.Since(begun) > setupPatience:
 			slog.Warn("not made yet, trying on", "component", "cluster-setup", "what", what, "error", err)
 			told = true
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(pause.Step()):
-		}
-	}
+		return err == nil, nil
+	})
 }
 
 // ifMissing creates what looking for it has not found. One looks before one

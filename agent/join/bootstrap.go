@@ -176,20 +176,18 @@ func awaitCertificate(ctx context.Context, client kubernetes.Interface, name str
 	ctx, cancel := context.WithTimeout(ctx, approvalPatience)
 	defer cancel()
 	pause := wait.Backoff{Duration: 50 * time.Millisecond, Factor: 1.3, Steps: 100, Cap: 2 * time.Second}
-	for {
+	err = pause.DelayFunc().Until(ctx, true, true, func(ctx context.Context) (bool, error) {
 		csr, err := client.CertificatesV1().CertificateSigningRequests().Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
-			return nil, fmt.Errorf("waiting for the certificate: %w", err)
+			return false, fmt.Errorf("waiting for the certificate: %w", err)
 		}
-		if cert, err := decision(csr); len(cert) > 0 || err != nil {
-			return cert, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("no server has decided on the certificate request within %s", approvalPatience)
-		case <-time.After(pause.Step()):
-		}
+		cert, err = decision(csr)
+		return len(cert) > 0, err
+	})
+	if wait.Interrupted(err) {
+		return nil, fmt.Errorf("no server has decided on the certificate request within %s", approvalPatience)
 	}
+	return cert, err
 }
 
 // decision is the certificate, a refusal, or neither yet.

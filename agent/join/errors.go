@@ -65,26 +65,22 @@ func brief(err error) string {
 func try(ctx context.Context, what string, f func(context.Context) error) error {
 	pause := wait.Backoff{Duration: 500 * time.Millisecond, Factor: 1.5, Jitter: 0.2, Cap: 10 * time.Second, Steps: math.MaxInt32}
 	told := ""
-	for {
+	return pause.DelayFunc().Until(ctx, true, true, func(ctx context.Context) (bool, error) {
 		err := f(ctx)
 		switch {
 		case err == nil:
-			return nil
+			return true, nil
 		case ctx.Err() != nil:
-			return ctx.Err()
+			return false, ctx.Err()
 		case errors.As(err, &permanent{}):
-			return err
+			return false, err
 		}
 		if reason := brief(err); reason != told {
 			slog.Warn(what+" does not work yet, trying on", "component", component, "error", reason)
 			told = reason
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(pause.Step()):
-		}
-	}
+		return false, nil
+	})
 }
 
 func complain(err error) { slog.Warn(brief(err), "component", component) }

@@ -164,7 +164,7 @@ func (j *Join) Run(ctx context.Context) (clusterconfig.Config, error) {
 		}
 		slog.Info("joined the cluster", "component", component, "node", j.cfg.NodeName, "server", j.cfg.Server)
 	}
-	j.api = newTransport(j.pool, j.tls)
+	j.api = newTransport(j.pool, j.TLS)
 	var settings clusterconfig.Config
 	err := try(ctx, "reading the cluster's settings", func(ctx context.Context) (err error) {
 		settings, err = j.settings(ctx)
@@ -189,15 +189,10 @@ func (j *Join) API(string, ...string) *rest.Config {
 func (j *Join) Reconnect() { j.api.cut() }
 
 // TLS returns how to speak to servers as this node.
-func (j *Join) TLS() *tls.Config { return j.tls() }
-
-func (j *Join) tls() *tls.Config {
-	return &tls.Config{
-		RootCAs:    j.ca.pool,
-		ServerName: serverName,
-		MinVersion: tls.VersionTLS12,
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			return j.certs.Current()
-		},
+func (j *Join) TLS() *tls.Config {
+	config := j.verified()
+	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		return j.certs.Current()
 	}
+	return config
 }

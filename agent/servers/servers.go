@@ -131,7 +131,7 @@ func (p *Pool) Dial(ctx context.Context) (net.Conn, error) {
 		if err := p.wait(ctx); err != nil {
 			return nil, err
 		}
-		conn, err := p.DialOnce(ctx)
+		conn, err := p.dialOnce(ctx)
 		if err == nil || ctx.Err() != nil {
 			return conn, err
 		}
@@ -182,7 +182,7 @@ func (p *Pool) endOutage(o *outage, begun time.Time) {
 	for time.Since(idle) < patience {
 		time.Sleep(pause)
 		pause = min(pause*3/2, longestPause)
-		conn, err := p.DialOnce(context.Background())
+		conn, err := p.dialOnce(context.Background())
 		if err == nil {
 			conn.Close()
 			slog.Info("a server answers again", "component", "servers", "after", time.Since(begun).Round(time.Second))
@@ -203,8 +203,8 @@ func (p *Pool) endOutage(o *outage, begun time.Time) {
 
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
-// DialOnce asks each server once. Its error names all that were tried.
-func (p *Pool) DialOnce(ctx context.Context) (net.Conn, error) {
+// dialOnce asks each server once. Its error names all that were tried.
+func (p *Pool) dialOnce(ctx context.Context) (net.Conn, error) {
 	var errs []error
 	for _, server := range p.order(time.Now()) {
 		conn, err := p.dial(ctx, "tcp", server)

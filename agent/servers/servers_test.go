@@ -124,7 +124,7 @@ func TestAServerThatFailsIsAskedLast(t *testing.T) {
 		t.Errorf("those that failed before are not asked again: %v", err)
 	}
 	f.set("one", "two", "three")
-	_, err := p.DialOnce(t.Context())
+	_, err := p.dialOnce(t.Context())
 	for _, server := range []string{"one", "two", "three"} {
 		if err == nil || !strings.Contains(err.Error(), server+" is down") {
 			t.Errorf("the error does not name %s: %v", server, err)
