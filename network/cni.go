@@ -1,7 +1,6 @@
 package network
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -99,14 +98,8 @@ func writeConflist(cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("making the CNI configuration: %w", err)
 	}
-	path := filepath.Join(cfg.CNIConfDir, conflistName)
-	if has, err := os.ReadFile(path); err == nil && bytes.Equal(has, want) {
-		return nil
+	if err := os.MkdirAll(cfg.CNIStateDir, 0o755); err != nil {
+		return fmt.Errorf("making the directory of address leases: %w", err)
 	}
-	for _, dir := range []string{cfg.CNIConfDir, cfg.CNIStateDir} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return fmt.Errorf("writing the CNI configuration: %w", err)
-		}
-	}
-	return atomicfile.Write(path, want, 0o644)
+	return atomicfile.Keep(filepath.Join(cfg.CNIConfDir, conflistName), want, 0o644)
 }

@@ -44,7 +44,7 @@ func (s *Server) keepServerToken(ctx context.Context, client kubernetes.Interfac
 		return err
 	}
 	token.CAHash = hash
-	if err := writeToken(path, token); err != nil {
+	if err := atomicfile.Keep(path, []byte(token.Text()+"\n"), 0o600); err != nil {
 		return err
 	}
 	return join.KeepServerToken(ctx, client, s.cfg.NodeName, token)
@@ -83,14 +83,4 @@ func readToken(path string) (jointoken.Token, error) {
 		return jointoken.Token{}, fmt.Errorf("%s: %w: %w", path, errDamagedToken, err)
 	}
 	return token, nil
-}
-
-// writeToken leaves a file alone that is already as wanted.
-func writeToken(path string, token jointoken.Token) error {
-	text := token.Text() + "\n"
-	has, err := os.ReadFile(path)
-	if err == nil && string(has) == text {
-		return os.Chmod(path, 0o600)
-	}
-	return atomicfile.Write(path, []byte(text), 0o600)
 }

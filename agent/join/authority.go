@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
-	"path/filepath"
 	"time"
 
 	"brink/internal/atomicfile"
@@ -47,10 +46,7 @@ func readAuthority(path string) (authority, error) {
 }
 
 func (a authority) write(path string) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	return atomicfile.Write(path, a.bundle, 0o600)
+	return atomicfile.Keep(path, a.bundle, 0o600)
 }
 
 // maxAnswer bounds what is read of a server that is not trusted yet.

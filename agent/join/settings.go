@@ -3,8 +3,6 @@ package join
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -33,12 +31,5 @@ func (j *Join) settings(ctx context.Context) (clusterconfig.Config, error) {
 	if err != nil {
 		return none, fmt.Errorf("ConfigMap %s/%s: %w", clusterconfig.Namespace, clusterconfig.Name, err)
 	}
-	path := j.cfg.Layout.ClientCA()
-	if has, err := os.ReadFile(path); err == nil && string(has) == settings.ClientCA {
-		return settings, nil
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return none, err
-	}
-	return settings, atomicfile.Write(path, []byte(settings.ClientCA), 0o600)
+	return settings, atomicfile.Keep(j.cfg.Layout.ClientCA(), []byte(settings.ClientCA), 0o600)
 }

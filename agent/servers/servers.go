@@ -27,7 +27,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -103,10 +102,7 @@ func (p *Pool) Set(servers []string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(p.file), 0o755); err != nil {
-		return fmt.Errorf("remembering the cluster's servers: %w", err)
-	}
-	return atomicfile.Write(p.file, text, 0o600)
+	return atomicfile.Keep(p.file, text, 0o600)
 }
 
 // All are the servers that are known, the given one first.

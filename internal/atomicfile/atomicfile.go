@@ -4,6 +4,7 @@
 package atomicfile
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -23,6 +24,27 @@ func Write(path string, data []byte, perm os.FileMode) error {
 		_, err := w.Write(data)
 		return err
 	})
+}
+
+// Keep makes path hold data with permission perm, and its directory where there is
+// none. A file that is so already costs a flash card nothing.
+func Keep(path string, data []byte, perm os.FileMode) error {
+	if holds(path, data, perm) {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	return Write(path, data, perm)
+}
+
+func holds(path string, data []byte, perm os.FileMode) bool {
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != perm {
+		return false
+	}
+	has, err := os.ReadFile(path)
+	return err == nil && bytes.Equal(has, data)
 }
 
 // WriteWith is Write for content that is produced piece by piece.

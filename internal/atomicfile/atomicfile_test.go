@@ -226,3 +226,37 @@ func TestSyncDirNeedsOne(t *testing.T) {
 		t.Errorf("got %v, want a missing directory", err)
 	}
 }
+
+// TestKeep: what is wanted already is not written again, which a changed inode
+// would show; anything else is put right.
+func TestKeep(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "made", "here", "file")
+	keep := func(data string, perm os.FileMode) os.FileInfo {
+		t.Helper()
+		if err := Keep(path, []byte(data), perm); err != nil {
+			t.Fatal(err)
+		}
+		has, err := os.ReadFile(path)
+		if err != nil || string(has) != data {
+			t.Fatalf("has %q, %v, want %q", has, err, data)
+		}
+		info, err := os.Stat(path)
+		if err != nil || info.Mode().Perm() != perm {
+			t.Fatalf("has %v, %v, want %v", info.Mode(), err, perm)
+		}
+		return info
+	}
+	first := keep("data", 0o600)
+	if !os.SameFile(first, keep("data", 0o600)) {
+		t.Error("an equal file was written again")
+	}
+	if os.SameFile(first, keep("Data", 0o600)) {
+		t.Error("other content was written in place")
+	}
+	keep("Data", 0o644)
+	keep("Data", 0o600)
+	if err := Keep(filepath.Join(path, "below"), nil, 0o600); err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("a file where the directory should be: %v", err)
+	}
+}

@@ -1,11 +1,8 @@
 package nodeaddr
 
 import (
-	"bytes"
 	"encoding/json"
-	"fmt"
 	"os"
-	"path/filepath"
 
 	"brink/internal/atomicfile"
 )
@@ -17,13 +14,7 @@ func Remember(file string, addrs []Address) error {
 	if err != nil {
 		return err
 	}
-	if has, err := os.ReadFile(file); err == nil && bytes.Equal(has, text) {
-		return nil
-	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return fmt.Errorf("remembering the node's address: %w", err)
-	}
-	return atomicfile.Write(file, text, 0o600)
+	return atomicfile.Keep(file, text, 0o600)
 }
 
 // remembered returns nothing where nothing can be read: the file only helps.

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
-	"path/filepath"
 
 	"sigs.k8s.io/yaml"
 
@@ -43,13 +42,7 @@ func WriteKubeconfig(path, server string, ca, cert, key []byte, perm os.FileMode
 	if err != nil {
 		return fmt.Errorf("making kubeconfig %s: %w", path, err)
 	}
-	if isAsWanted(path, data, perm) {
-		return nil
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return fmt.Errorf("writing kubeconfig: %w", err)
-	}
-	return atomicfile.Write(path, data, perm)
+	return atomicfile.Keep(path, data, perm)
 }
 
 // CheckKubeconfig is an error when WriteKubeconfig would take somebody's access to
@@ -98,15 +91,6 @@ func (c kubeconfigCluster) isLocal() bool {
 	}
 	a, err := netip.ParseAddr(u.Hostname())
 	return err == nil && a.IsLoopback()
-}
-
-func isAsWanted(path string, data []byte, perm os.FileMode) bool {
-	info, err := os.Stat(path)
-	if err != nil || info.Mode().Perm() != perm {
-		return false
-	}
-	has, err := os.ReadFile(path)
-	return err == nil && bytes.Equal(has, data)
 }
 
 // AdminKubeconfig returns the kubeconfig of the cluster's administrator.
