@@ -30,28 +30,6 @@ import (
 	"brink/internal/jointoken"
 )
 
-// newToken makes a token as an administrator does.
-func (n *node) newToken(t *testing.T, args ...string) jointoken.Token {
-	t.Helper()
-	r, err := n.brink(append(append([]string{"token", "create"}, n.flags("data-dir")...), args...)...)
-	if err != nil || r.code != 0 {
-		t.Fatalf("brink token create: %v %v", err, r)
-	}
-	token, err := jointoken.Parse(r.stdout)
-	if err != nil {
-		t.Fatalf("brink token create printed %q: %v", r.stdout, err)
-	}
-	return token
-}
-
-func (n *node) deleteToken(t *testing.T, id string) {
-	t.Helper()
-	r, err := n.brink(append(append([]string{"token", "delete"}, n.flags("data-dir")...), id)...)
-	if err != nil || r.code != 0 {
-		t.Fatalf("brink token delete: %v %v", err, r)
-	}
-}
-
 // TestJoin goes from a new machine to a node whose token is gone, through every
 // way in which a token can be wrong before.
 func TestJoin(t *testing.T) {
@@ -60,7 +38,7 @@ func TestJoin(t *testing.T) {
 	good := c.server.newToken(t, "--description", "till 3")
 	expired, deleted := c.server.newToken(t), c.server.newToken(t)
 	c.server.expire(t, expired.ID)
-	c.server.deleteToken(t, deleted.ID)
+	c.server.mustToken(t, "delete", deleted.ID)
 	other, unknown := good, jointoken.New(good.CAHash)
 	other.CAHash = strings.Repeat("0", 64)
 	wrong := good
@@ -95,7 +73,7 @@ func TestJoin(t *testing.T) {
 	if err := n.start(); err != nil {
 		t.Fatal(err)
 	}
-	c.server.deleteToken(t, good.ID)
+	c.server.mustToken(t, "delete", good.ID)
 	n.give(t, "")
 	for range 2 {
 		if err := n.stop(); err != nil {
@@ -131,7 +109,8 @@ func (n *node) give(t *testing.T, token string) {
 	}
 }
 
-// expire lets a token's time be over.
+// expire lets a token's time be over, not long ago: what has expired is remembered
+// for a week.
 func (n *node) expire(t *testing.T, id string) {
 	t.Helper()
 	patch, err := json.Marshal(corev1.Secret{StringData: map[string]string{"expiration": time.Now().Add(-time.Minute).UTC().Format(time.RFC3339)}})

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -26,8 +25,6 @@ import (
 	"brink/internal/jointoken"
 	"brink/internal/nodekey"
 )
-
-func testContext() context.Context { return context.Background() }
 
 // joiner is a machine without an agent: it speaks to the API as one would.
 type joiner struct {
@@ -75,12 +72,12 @@ func (j *joiner) request(template x509.CertificateRequest, signer string, purpos
 // asks puts a request to the cluster and waits for what comes of it.
 func (j *joiner) asks(client kubernetes.Interface, template x509.CertificateRequest, signer string, purpose certificatesv1.KeyUsage) *certificatesv1.CertificateSigningRequest {
 	j.t.Helper()
-	csr, err := client.CertificatesV1().CertificateSigningRequests().Create(testContext(), j.request(template, signer, purpose), metav1.CreateOptions{})
+	csr, err := client.CertificatesV1().CertificateSigningRequests().Create(j.t.Context(), j.request(template, signer, purpose), metav1.CreateOptions{})
 	if err != nil {
 		j.t.Fatal(err)
 	}
 	for begun := time.Now(); time.Since(begun) < patience && decided(csr) != nil; time.Sleep(50 * time.Millisecond) {
-		if csr, err = j.node.client.CertificatesV1().CertificateSigningRequests().Get(testContext(), csr.Name, metav1.GetOptions{}); err != nil {
+		if csr, err = j.node.client.CertificatesV1().CertificateSigningRequests().Get(j.t.Context(), csr.Name, metav1.GetOptions{}); err != nil {
 			j.t.Fatal(err)
 		}
 	}
@@ -137,12 +134,12 @@ func (j *joiner) asNode(csr *certificatesv1.CertificateSigningRequest) kubernete
 func (j *joiner) registers(client kubernetes.Interface, name, address string) {
 	j.t.Helper()
 	nodes := client.CoreV1().Nodes()
-	if _, err := nodes.Create(testContext(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
+	if _, err := nodes.Create(j.t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
 		j.t.Fatal(err)
 	}
 	// A patch: controllers write to new nodes too.
 	status := fmt.Sprintf(`{"status":{"addresses":[{"type":"InternalIP","address":%q},{"type":"Hostname","address":%q}]}}`, address, name)
-	if _, err := nodes.Patch(testContext(), name, types.MergePatchType, []byte(status), metav1.PatchOptions{}, "status"); err != nil {
+	if _, err := nodes.Patch(j.t.Context(), name, types.MergePatchType, []byte(status), metav1.PatchOptions{}, "status"); err != nil {
 		j.t.Fatal(err)
 	}
 }
@@ -168,7 +165,7 @@ func (j *joiner) isDenied(csr *certificatesv1.CertificateSigningRequest, message
 func (j *joiner) mayNotAsk(client kubernetes.Interface, name string) {
 	j.t.Helper()
 	csr := j.request(x509.CertificateRequest{Subject: nodeSubject(name)}, certificatesv1.KubeAPIServerClientKubeletSignerName, certificatesv1.UsageClientAuth)
-	_, err := client.CertificatesV1().CertificateSigningRequests().Create(testContext(), csr, metav1.CreateOptions{})
+	_, err := client.CertificatesV1().CertificateSigningRequests().Create(j.t.Context(), csr, metav1.CreateOptions{})
 	if !apierrors.IsForbidden(err) {
 		j.t.Errorf("a node asks in the name of %s: %v", name, err)
 	}

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -16,7 +17,6 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -85,20 +85,22 @@ func (n *node) holderOf(token jointoken.Token) (kubernetes.Interface, error) {
 }
 
 // accepts is nil when the API server takes the token.
-func (n *node) accepts(token jointoken.Token) error {
+func (n *node) accepts(ctx context.Context, token jointoken.Token) error {
 	client, err := n.holderOf(token)
 	if err != nil {
 		return err
 	}
-	_, err = client.CertificatesV1().CertificateSigningRequests().List(testContext(), metav1.ListOptions{})
+	_, err = client.CertificatesV1().CertificateSigningRequests().List(ctx, metav1.ListOptions{})
 	return err
 }
 
-func mustParse(t *testing.T, text string) jointoken.Token {
+// newToken makes a token as an administrator does.
+func (n *node) newToken(t *testing.T, args ...string) jointoken.Token {
 	t.Helper()
+	text := n.mustToken(t, append([]string{"create"}, args...)...)
 	token, err := jointoken.Parse(text)
 	if err != nil {
-		t.Fatalf("%v: %q", err, text)
+		t.Fatalf("brink token create printed %q: %v", text, err)
 	}
 	return token
 }
@@ -116,7 +118,7 @@ func (n *node) ownToken(t *testing.T) jointoken.Token {
 		if token, err = jointoken.Parse(string(text)); err != nil {
 			return err
 		}
-		return n.accepts(token)
+		return n.accepts(t.Context(), token)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -126,25 +128,24 @@ func (n *node) ownToken(t *testing.T) jointoken.Token {
 
 // TestTokens: made, listed, used and deleted as a person does it.
 func TestTokens(t *testing.T) {
-	n := prepareNode(t)
+	n := prepareNode(t, "disable-agent: true")
 	n.refusesToken(t, "is this a server, and has it been started?", "list")
-	if err := n.startControlPlaneOnly(); err != nil {
+	if err := n.startControlPlane(); err != nil {
 		t.Fatal(err)
 	}
 	own := n.ownToken(t)
 
-	text := n.mustToken(t, "create", "--description", "for the tills", "--ttl", "2h")
-	token := mustParse(t, text)
+	token := n.newToken(t, "--description", "for the tills", "--ttl", "2h")
 	if token.CAHash != own.CAHash {
 		t.Errorf("the hashes of two tokens are %s and %s", token.CAHash, own.CAHash)
 	}
-	forever := mustParse(t, n.mustToken(t, "create", "--ttl", "0"))
+	forever := n.newToken(t, "--ttl", "0")
 	command := n.mustToken(t, "create", "--print-join-command")
 	if want := fmt.Sprintf("brink agent --server https://%s:6443 --token brink1.%s.", n.addr, own.CAHash); !strings.HasPrefix(command, want) {
 		t.Errorf("the command is %s, want %s...", command, want)
 	}
 	for _, made := range []jointoken.Token{token, forever, own} {
-		if err := n.accepts(made); err != nil {
+		if err := n.accepts(t.Context(), made); err != nil {
 			t.Errorf("the API server refuses token %s: %v", made.ID, err)
 		}
 	}
@@ -173,7 +174,7 @@ func TestTokens(t *testing.T) {
 	n.mustToken(t, "delete", forever.Text())
 	err := n.await("the end of deleted tokens", func() error {
 		for _, gone := range []jointoken.Token{token, forever} {
-			if err := n.accepts(gone); !apierrors.IsUnauthorized(err) {
+			if err := n.accepts(t.Context(), gone); !apierrors.IsUnauthorized(err) {
 				return fmt.Errorf("token %s: %v", gone.ID, err)
 			}
 		}
@@ -201,8 +202,8 @@ func TestTokens(t *testing.T) {
 // TestTokenTells: a machine that has only a token learns whether this is the
 // cluster that it is for, and why it may not join.
 func TestTokenTells(t *testing.T) {
-	n := prepareNode(t)
-	if err := n.startControlPlaneOnly(); err != nil {
+	n := prepareNode(t, "disable-agent: true")
+	if err := n.startControlPlane(); err != nil {
 		t.Fatal(err)
 	}
 	own := n.ownToken(t)
@@ -214,14 +215,9 @@ func TestTokenTells(t *testing.T) {
 		t.Errorf("POST %s: %d", jointoken.CAPath, status)
 	}
 
-	expired, deleted := mustParse(t, n.mustToken(t, "create")), mustParse(t, n.mustToken(t, "create"))
+	expired, deleted := n.newToken(t), n.newToken(t)
 	n.mustToken(t, "delete", deleted.ID)
-	// Not long ago: what has expired is remembered for a week.
-	past := []byte(`{"stringData":{"expiration":"` + time.Now().Add(-time.Minute).UTC().Format(time.RFC3339) + `"}}`)
-	_, err := n.client.CoreV1().Secrets("kube-system").Patch(testContext(), "bootstrap-token-"+expired.ID, types.MergePatchType, past, metav1.PatchOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	n.expire(t, expired.ID)
 	unknown, wrong := jointoken.New(own.CAHash), own
 	wrong.Secret = unknown.Secret
 	for _, tc := range []struct {
@@ -243,7 +239,7 @@ func TestTokenTells(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		if err := n.accepts(tc.token); (err == nil) != (tc.code == http.StatusOK) {
+		if err := n.accepts(t.Context(), tc.token); (err == nil) != (tc.code == http.StatusOK) {
 			t.Errorf("the API server says %v to a token that is %s", err, tc.state)
 		}
 	}
@@ -286,7 +282,7 @@ func (n *node) replacesOwnToken(t *testing.T, own jointoken.Token) {
 				t.Fatal(err)
 			}
 		}
-		if err := n.startControlPlaneOnly(); err != nil {
+		if err := n.startControlPlane(); err != nil {
 			t.Fatal(err)
 		}
 		return n.ownToken(t)
@@ -309,7 +305,7 @@ func (n *node) replacesOwnToken(t *testing.T, own jointoken.Token) {
 		t.Error("removing the file makes no new token")
 	}
 	err := n.await("the end of the former token", func() error {
-		if err := n.accepts(own); !apierrors.IsUnauthorized(err) {
+		if err := n.accepts(t.Context(), own); !apierrors.IsUnauthorized(err) {
 			return fmt.Errorf("it is taken: %v", err)
 		}
 		return nil
@@ -319,22 +315,10 @@ func (n *node) replacesOwnToken(t *testing.T, own jointoken.Token) {
 	}
 }
 
-// startControlPlaneOnly starts a node whose machine runs no pods.
-func (n *node) startControlPlaneOnly() error {
-	const only = "disable-agent: true"
-	if n.config[len(n.config)-1] != only {
-		n.config = append(n.config, only)
-		if err := n.writeConfig(); err != nil {
-			return err
-		}
-	}
-	return n.startControlPlane()
-}
-
 // TestTokenJoins asks for certificates as machines do, with the real signers.
 func TestTokenJoins(t *testing.T) {
-	n := prepareNode(t)
-	if err := n.startControlPlaneOnly(); err != nil {
+	n := prepareNode(t, "disable-agent: true")
+	if err := n.startControlPlane(); err != nil {
 		t.Fatal(err)
 	}
 	own := n.ownToken(t)
@@ -349,20 +333,20 @@ func TestTokenJoins(t *testing.T) {
 	// The certificate makes it a node, which may read what it has to know.
 	till3 := first.asNode(approved)
 	first.registers(till3, "till-3", "192.0.2.3")
-	config, err := till3.CoreV1().ConfigMaps(clusterconfig.Namespace).Get(testContext(), clusterconfig.Name, metav1.GetOptions{})
+	config, err := till3.CoreV1().ConfigMaps(clusterconfig.Namespace).Get(t.Context(), clusterconfig.Name, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if c, err := clusterconfig.Decode(config.Data[clusterconfig.Key]); err != nil || c.NetworkBackend != "vxlan" {
 		t.Errorf("the cluster's settings are %+v, %v", c, err)
 	}
-	if _, err := till3.CoreV1().ConfigMaps(clusterconfig.Namespace).List(testContext(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
+	if _, err := till3.CoreV1().ConfigMaps(clusterconfig.Namespace).List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
 		t.Errorf("a node may list ConfigMaps: %v", err)
 	}
-	if _, err := till3.CoreV1().Secrets("kube-system").Get(testContext(), "till-3.node-key.brink", metav1.GetOptions{}); !apierrors.IsForbidden(err) {
+	if _, err := till3.CoreV1().Secrets("kube-system").Get(t.Context(), "till-3.node-key.brink", metav1.GetOptions{}); !apierrors.IsForbidden(err) {
 		t.Errorf("a node may read the record of its name: %v", err)
 	}
-	if _, err := till3.CoreV1().Services("").List(testContext(), metav1.ListOptions{}); err != nil {
+	if _, err := till3.CoreV1().Services("").List(t.Context(), metav1.ListOptions{}); err != nil {
 		t.Errorf("a node's proxy may not list Services: %v", err)
 	}
 
@@ -375,7 +359,7 @@ func TestTokenJoins(t *testing.T) {
 	first.isApproved(first.serves(till3, "till-3", "till-3", "192.0.2.3"))
 	first.isDenied(first.serves(till3, "till-3", "till-4"), `the name "till-4" is not that of the node that asks, till-3`)
 
-	if err := n.client.CoreV1().Nodes().Delete(testContext(), "till-3", metav1.DeleteOptions{}); err != nil {
+	if err := n.client.CoreV1().Nodes().Delete(t.Context(), "till-3", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	first.isApproved(thief.joins("till-3"))
