@@ -146,10 +146,17 @@ func missing[K interface {
 	return set, del
 }
 
+// part is something that ways are made of and others of them rely on: a next hop's
+// address, a MAC address behind it, the index of a link.
+type part any
+
 // step is one change of the kernel's state.
 type step struct {
 	text string
 	do   func(kernel) error
+	// parts are, of a step that sets, what stays in use when it fails; of one that
+	// takes away, what goes with it.
+	parts []part
 }
 
 // plan is how has becomes want: what others rely on first, and in reverse when
@@ -166,30 +173,48 @@ func (want ways) planFrom(has found, device int) plan {
 	setN, delN := missing(want.neighs, has.neighs)
 	setR, delR := missing(want.routes, has.routes)
 	for _, e := range setF {
-		p.set = append(p.set, step{"set " + e.String(), func(k kernel) error { return k.setFDB(device, e) }})
+		p.set = append(p.set, step{"set " + e.String(), func(k kernel) error { return k.setFDB(device, e) }, []part{e.mac}})
 	}
 	for _, a := range setN {
 		to := want.neighs[a]
-		p.set = append(p.set, step{fmt.Sprintf("set neigh %s lladdr %s", a, to), func(k kernel) error { return k.setNeigh(device, a, to) }})
+		p.set = append(p.set, step{fmt.Sprintf("set neigh %s lladdr %s", a, to), func(k kernel) error { return k.setNeigh(device, a, to) }, has.behind(a)})
 	}
 	for _, key := range setR {
 		if _, ok := has.foreign[key.dst]; ok {
 			continue // reported, not fought
 		}
 		to := want.routes[key]
-		_, replace := has.routes[key]
-		p.set = append(p.set, step{fmt.Sprintf("set %s %s", key, to), func(k kernel) error { return k.setRoute(key, to, replace) }})
+		old, replace := has.routes[key]
+		p.set = append(p.set, step{fmt.Sprintf("set %s %s", key, to), func(k kernel) error { return k.setRoute(key, to, replace) }, has.under(old)})
 	}
 	for _, key := range delR {
-		p.unway = append(p.unway, step{"delete " + key.String(), func(k kernel) error { return k.delRoute(key, has.routes[key]) }})
+		old := has.routes[key]
+		p.unway = append(p.unway, step{"delete " + key.String(), func(k kernel) error { return k.delRoute(key, old) }, has.under(old)})
 	}
 	for _, a := range delN {
-		p.unset = append(p.unset, step{fmt.Sprintf("delete neigh %s", a), func(k kernel) error { return k.delNeigh(device, a) }})
+		p.unset = append(p.unset, step{fmt.Sprintf("delete neigh %s", a), func(k kernel) error { return k.delNeigh(device, a) }, []part{a}})
 	}
 	for _, e := range delF {
-		p.unset = append(p.unset, step{"delete " + e.String(), func(k kernel) error { return k.delFDB(device, e) }})
+		p.unset = append(p.unset, step{"delete " + e.String(), func(k kernel) error { return k.delFDB(device, e) }, []part{e.mac}})
 	}
 	return p
+}
+
+// behind is a neighbour with what it relies on.
+func (w ways) behind(a netip.Addr) []part {
+	parts := []part{a}
+	if m, ok := w.neighs[a]; ok {
+		parts = append(parts, m)
+	}
+	return parts
+}
+
+// under is what a route by h relies on, nothing for the zero hop.
+func (w ways) under(h hop) []part {
+	if h == (hop{}) {
+		return nil
+	}
+	return append(w.behind(h.via), h.link)
 }
 
 // afterDevice is what is left of has when its device was removed: the kernel

@@ -23,6 +23,7 @@ type testNode struct {
 	network *Network
 	stop    func()
 	cfg     Config
+	linger  time.Duration // of a device that nobody needs
 }
 
 // stacks name the address families of a cluster: of nodes and of pods.
@@ -132,6 +133,7 @@ func (node *testNode) run(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ready := make(chan struct{})
 	node.network = New(node.cfg)
+	node.network.peers.linger = node.linger
 	done := start(node.ns, func() error { return node.network.Component().Run(ctx, func() { close(ready) }) })
 	stopped := false
 	node.stop = func() {
@@ -161,14 +163,18 @@ func (node *testNode) peer() Peer {
 // introduce tells each of the nodes of all others.
 func introduce(nodes ...*testNode) {
 	for _, node := range nodes {
-		var peers []Peer
-		for _, other := range nodes {
-			if other != node {
-				peers = append(peers, other.peer())
-			}
-		}
-		node.network.SetPeers(peers)
+		introduceTo(node, nodes...)
 	}
+}
+
+func introduceTo(node *testNode, nodes ...*testNode) {
+	var peers []Peer
+	for _, other := range nodes {
+		if other != node {
+			peers = append(peers, other.peer())
+		}
+	}
+	node.network.SetPeers(peers)
 }
 
 // call asks the server at addr, from ns, by which address it was called.

@@ -20,6 +20,11 @@ import (
 // such, so this is for what nobody thought of.
 const fullLookEvery = 5 * time.Minute
 
+// lingerFor is how long the device stays when no peer is reached by it any more:
+// peers that have not heard yet that there is a direct way go on sending by theirs.
+// They hear within seconds, and a server that is away may take as long to be back.
+const lingerFor = 30 * time.Second
+
 // wish is what was asked for from outside: the peers, nil as long as nobody has
 // said which there are, and this node's own addresses.
 type wish struct {
@@ -35,6 +40,7 @@ type ground struct {
 	device  int                 // MTU of what VXLAN carries
 	pods    int                 // MTU of pods
 	advice  string              // what is wrong with that, if anything
+	lost    []netip.Addr        // underlay addresses that no link has
 }
 
 // peerKeeper keeps the ways to peers in the kernel as they shall be.
@@ -45,7 +51,8 @@ type peerKeeper struct {
 	kernel kernel
 	watch  *watchlist
 	probe  *prober
-	wake   func() // makes the loop call reconcile
+	linger time.Duration // lingerFor
+	wake   func()        // makes the loop call reconcile
 
 	mu       sync.Mutex
 	wish     wish
@@ -55,6 +62,7 @@ type peerKeeper struct {
 	retry  bool         // the last look did not end well
 	ends   []netip.Addr // of peers' tunnels
 	looked time.Time
+	idle   time.Time       // since when no peer needs the device that is there; zero is not so
 	done   int             // number of the wish that was looked at last
 	mtu    int             // of pods, as far as known
 	said   map[string]bool // warnings that have been logged
@@ -64,7 +72,7 @@ func newPeerKeeper(cfg Config, wake func()) *peerKeeper {
 	k := &peerKeeper{
 		noted: map[string]noted{},
 		cfg:   cfg, mtu: cfg.MTU, wish: wish{underlay: cfg.Underlay}, done: -1, wake: wake,
-		watch: &watchlist{name: []byte(cfg.VXLANDevice)}, probe: newProber(),
+		watch: &watchlist{name: []byte(cfg.VXLANDevice)}, probe: newProber(), linger: lingerFor,
 	}
 	if cfg.MTU == 0 && cfg.Backend == VXLAN && len(cfg.Underlay) > 0 {
 		k.mtu = ethernetMTU - overhead(cfg.Underlay[0]) // until the link is known
@@ -171,7 +179,14 @@ func (k *peerKeeper) look(w wish) (warnings []string, err error) {
 			return nil, err
 		}
 	}
-	k.mtu = g.pods
+	if len(g.lost) == 0 || k.mtu == 0 {
+		k.mtu = g.pods
+	} else {
+		g.advice = "" // what is left need not be what pods' packets go by
+	}
+	for _, addr := range g.lost {
+		warnings = append(warnings, fmt.Sprintf("no link of this node has its address %s: no peer is reached by it", addr))
+	}
 	if g.advice != "" {
 		warnings = append(warnings, g.advice)
 	}
@@ -191,15 +206,17 @@ func (k *peerKeeper) reach(w wish, g ground) (warnings []string, err error) {
 	for _, p := range w.peers {
 		want.add(p)
 	}
-	if k.ends = want.ends; want.device != nil {
-		want.device.checksum = !k.probe.mustBeOff(probed{want.device.local, want.device.parent})
-	}
+	k.ends = want.ends
 	has, err := k.kernel.look(k.cfg.VXLANDevice, want.routes)
 	if err != nil {
 		return want.warnings, err
 	}
+	want.keepLost(has)
+	if want.device != nil {
+		want.device.checksum = !k.probe.mustBeOff(probed{want.device.local, want.device.parent})
+	}
 	has, index, devErr := k.keepDevice(has, want.device)
-	want.place(index)
+	want.place(index, has)
 	k.watch.set(g, index, want.ways)
 	for _, dst := range slices.SortedFunc(maps.Keys(has.foreign), netip.Prefix.Compare) {
 		want.warn("%s: there is a route to its pods' range %s by somebody else (protocol %s), which stays: remove it", want.owner[dst], dst, protocolName(has.foreign[dst]))
@@ -209,10 +226,12 @@ func (k *peerKeeper) reach(w wish, g ground) (warnings []string, err error) {
 	}
 	p := want.planFrom(has, index)
 	k.tell(p, w)
-	err = k.apply(p, devErr)
-	if err == nil && want.device == nil && has.device != nil {
-		slog.Info("removing the VXLAN device, no peer is reached by it", "component", componentName, "link", k.cfg.VXLANDevice)
-		err = k.kernel.removeDevice(*has.device)
+	stays, err := k.apply(p)
+	err = errors.Join(devErr, err)
+	if want.device != nil || has.device == nil {
+		k.idle = time.Time{}
+	} else if !stays[has.device.index] || k.cfg.Backend == None { // routes go with it
+		err = errors.Join(err, k.retire(*has.device))
 	}
 	return want.warnings, err
 }
@@ -261,7 +280,7 @@ func (k *peerKeeper) keepDevice(has found, want *device) (found, int, error) {
 		if reason := want.remake(*has.device); reason != "" {
 			k.note(slog.LevelWarn, "making the VXLAN device anew: "+reason, "link", want.name)
 			if err := k.kernel.removeDevice(*has.device); err != nil {
-				return has, 0, err
+				return has, has.device.index, err // better than none
 			}
 			has = has.afterDevice(has.device.index)
 		} else if reasons := want.adjust(*has.device); len(reasons) > 0 {
@@ -287,22 +306,39 @@ func (k *peerKeeper) keepDevice(has found, want *device) (found, int, error) {
 	return has, has.device.index, nil
 }
 
-// apply takes the steps of a plan. A failure ends only the taking away of what
-// an old route may still rely on.
-func (k *peerKeeper) apply(p plan, before error) error {
-	errs := []error{before}
+// apply takes the steps of a plan and returns what must stay: a way that cannot be
+// changed goes on by the old parts.
+func (k *peerKeeper) apply(p plan) (stays map[part]bool, err error) {
+	stays = map[part]bool{}
+	var errs []error
 	take := func(steps []step) {
 		for _, s := range steps {
 			slog.Debug(s.text, "component", componentName)
 			if err := s.do(k.kernel); err != nil {
 				errs = append(errs, fmt.Errorf("%s: %w", s.text, err))
+				for _, part := range s.parts {
+					stays[part] = true
+				}
 			}
 		}
 	}
 	take(p.set)
 	take(p.unway)
-	if errors.Join(errs...) == nil {
-		take(p.unset)
+	take(slices.DeleteFunc(p.unset, func(s step) bool {
+		return slices.ContainsFunc(s.parts, func(part part) bool { return stays[part] })
+	}))
+	return stays, errors.Join(errs...)
+}
+
+// retire removes the device that no peer is reached by any more, after a while.
+func (k *peerKeeper) retire(d device) error {
+	if k.idle.IsZero() {
+		k.idle = time.Now()
 	}
-	return errors.Join(errs...)
+	if left := k.linger - time.Since(k.idle); left > 0 && k.cfg.Backend != None {
+		time.AfterFunc(left, func() { k.beUnsure(); k.wake() })
+		return nil
+	}
+	slog.Info("removing the VXLAN device, no peer is reached by it", "component", componentName, "link", k.cfg.VXLANDevice)
+	return k.kernel.removeDevice(d)
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,7 +19,7 @@ func fakeNode(backend Backend, cidrs ...string) (*peerKeeper, *fakeKernel) {
 	}
 	cfg := Config{ClusterCIDRs: prefixes("10.42.0.0/16", "fd42::/56"), NodeCIDRs: prefixes(cidrs...), Backend: backend, Underlay: addrs("192.0.2.1", "2001:db8::1")}
 	k, kernel := newPeerKeeper(cfg.withDefaults(), func() {}), newFakeKernel()
-	k.kernel, k.probe.settled = kernel, true
+	k.kernel, k.probe.settled, k.linger = kernel, true, 0
 	return k, kernel
 }
 
@@ -208,6 +209,8 @@ func TestRefusedPeers(t *testing.T) {
 func TestFailures(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("broken")
+	moved := peer(2, "")
+	moved.Underlay = addrs("192.0.2.22")
 	for _, tt := range []struct {
 		name, fail   string
 		before, then []Peer
@@ -217,12 +220,26 @@ func TestFailures(t *testing.T) {
 set fdb MAC3 dst 192.0.2.3 dev 7 FAILS
 set neigh 10.42.3.0 lladdr MAC3 dev 7
 add route 10.42.3.0/24 via 10.42.3.0 dev 7 onlink
-delete route 10.42.2.0/24 via 10.42.2.0 dev 7 onlink`},
+delete route 10.42.2.0/24 via 10.42.2.0 dev 7 onlink
+delete neigh 10.42.2.0 dev 7
+delete fdb MAC2 dst 192.0.2.2 dev 7`},
+		{"FDB entry of a peer that has moved", "set fdb", []Peer{peer(2, ""), peer(3, "")}, []Peer{moved}, `
+set fdb MAC2 dst 192.0.2.22 dev 7 FAILS
+delete route 10.42.3.0/24 via 10.42.3.0 dev 7 onlink
+delete neigh 10.42.3.0 dev 7
+delete fdb MAC3 dst 192.0.2.3 dev 7`},
+		{"route that shall go", "delete route 10.42.2", []Peer{peer(2, ""), peer(3, ""), peer(4, "")}, []Peer{peer(4, "")}, `
+delete route 10.42.2.0/24 via 10.42.2.0 dev 7 onlink FAILS
+delete route 10.42.3.0/24 via 10.42.3.0 dev 7 onlink
+delete neigh 10.42.3.0 dev 7
+delete fdb MAC3 dst 192.0.2.3 dev 7`},
 		{"neighbour", "set neigh", []Peer{peer(2, "")}, []Peer{peer(3, "")}, `
 set fdb MAC3 dst 192.0.2.3 dev 7
 set neigh 10.42.3.0 lladdr MAC3 dev 7 FAILS
 add route 10.42.3.0/24 via 10.42.3.0 dev 7 onlink
-delete route 10.42.2.0/24 via 10.42.2.0 dev 7 onlink`},
+delete route 10.42.2.0/24 via 10.42.2.0 dev 7 onlink
+delete neigh 10.42.2.0 dev 7
+delete fdb MAC2 dst 192.0.2.2 dev 7`},
 		{"one of two routes", "route 10.42.3", []Peer{peer(2, "")}, []Peer{peer(2, ""), peer(3, ""), peer(4, "")}, `
 set fdb MAC4 dst 192.0.2.4 dev 7
 set fdb MAC3 dst 192.0.2.3 dev 7
@@ -235,6 +252,8 @@ replace route 10.42.2.0/24 via 192.0.2.2 dev 2 FAILS`},
 		{"device", "make link", []Peer{peer(2, HostGW)}, []Peer{peer(2, HostGW), peer(3, VXLAN), peer(4, HostGW)}, `
 make link brink-vxlan FAILS
 add route 10.42.4.0/24 via 192.0.2.4 dev 2`},
+		{"device instead of a direct route", "make link", []Peer{peer(2, HostGW)}, []Peer{peer(2, VXLAN)}, `
+make link brink-vxlan FAILS`},
 		{"device not removed", "remove link", []Peer{peer(2, VXLAN)}, nil, `
 delete route 10.42.2.0/24 via 10.42.2.0 dev 7 onlink
 remove link brink-vxlan FAILS`},
@@ -341,6 +360,93 @@ func TestUnknownPeers(t *testing.T) {
 	}
 	if again.mtu != 1450 {
 		t.Errorf("MTU of pods is %d", again.mtu)
+	}
+}
+
+// TestLostAddress: a node of two families that has lost an address follows its
+// peers by the other, and does not take down what it cannot make again. Pods that
+// start meanwhile have the MTU of before.
+func TestLostAddress(t *testing.T) {
+	t.Parallel()
+	both := func(n int, backend Backend) Peer {
+		p := peer(n, backend)
+		p.CIDRs = append(p.CIDRs, prefixes(fmt.Sprintf("fd42:0:0:%d::/64", n))...)
+		p.Underlay = append(p.Underlay, addrs(fmt.Sprintf("2001:db8::%d", n))...)
+		return p
+	}
+	hop3 := vtepHop(prefixes("fd42::/64")[0], vtepMAC(peer(3, "").CIDRs)).String()
+	tunnel := "\nset fdb MAC3 dst 192.0.2.3 dev 7\nset neigh 10.42.3.0 lladdr MAC3 dev 7\nset neigh " + hop3 + " lladdr MAC3 dev 7" +
+		"\nadd route 10.42.3.0/24 via 10.42.3.0 dev 7 onlink\nadd route fd42:0:0:3::/64 via " + hop3 + " dev 7"
+	for _, tt := range []struct {
+		lost    string
+		backend Backend
+		want    string
+	}{
+		{"192.0.2.1", VXLAN, tunnel},
+		{"2001:db8::1", VXLAN, tunnel},
+		{"192.0.2.1", HostGW, "\nadd route fd42:0:0:3::/64 via 2001:db8::3 dev 3"},
+		{"2001:db8::1", HostGW, "\nadd route 10.42.3.0/24 via 192.0.2.3 dev 2"},
+	} {
+		t.Run(string(tt.backend)+" "+tt.lost, func(t *testing.T) {
+			t.Parallel()
+			k, kernel := fakeNode(tt.backend, "10.42.1.0/24", "fd42:0:0:1::/64")
+			// IPv6 goes by a link of its own, which carries more.
+			own := map[netip.Addr]link{}
+			for i, a := range addrs("192.0.2.1", "2001:db8::1") {
+				own[a] = link{index: 2 + i, mtu: 1500 + 7500*i, name: fmt.Sprintf("eth%d", i), carries: true}
+				for _, n := range []string{"2", "3"} {
+					kernel.answers[netip.MustParseAddr(strings.TrimSuffix(a.String(), "1")+n)] = answer{link: own[a]}
+				}
+			}
+			kernel.links = own
+			k.setPeers([]Peer{both(2, tt.backend)})
+			must(t, look(k))
+			mtu := k.mtu
+			delete(own, netip.MustParseAddr(tt.lost))
+			for _, n := range []string{"2", "3"} {
+				kernel.answers[netip.MustParseAddr(strings.TrimSuffix(tt.lost, "1")+n)] = answer{} // no way
+			}
+			kernel.log = nil
+			k.setPeers([]Peer{both(2, tt.backend), both(3, tt.backend)})
+			if err := look(k); err == nil || err.Error() != fmt.Sprintf("no link of this node has its address %s: no peer is reached by it", tt.lost) {
+				t.Errorf("got %v", err)
+			}
+			if got, want := "\n"+kernel.changes(), strings.ReplaceAll(tt.want, "MAC3", macOf(3)); got != want {
+				t.Errorf("got%s\nwant%s", got, want)
+			}
+			if k.mtu != mtu {
+				t.Errorf("pods' MTU was %d and is %d", mtu, k.mtu)
+			}
+		})
+	}
+}
+
+// TestIdleDeviceStays for a while, with what is on it, unless there shall be no
+// network at all.
+func TestIdleDeviceStays(t *testing.T) {
+	t.Parallel()
+	k, kernel := fakeNode(HostGW)
+	k.linger = time.Hour
+	k.setPeers([]Peer{peer(2, VXLAN)})
+	must(t, look(k))
+	kernel.log = nil
+	k.setPeers([]Peer{peer(2, HostGW)})
+	must(t, look(k))
+	if got := kernel.changes(); got != "replace route 10.42.2.0/24 via 192.0.2.2 dev 2" {
+		t.Errorf("at once\n%s", got)
+	}
+	k.setPeers([]Peer{peer(2, VXLAN)})
+	must(t, look(k))
+	if got := kernel.changes(); got != "replace route 10.42.2.0/24 via 10.42.2.0 dev 7 onlink" || !k.idle.IsZero() {
+		t.Errorf("needed again\n%s", got)
+	}
+	k.setPeers(nil)
+	must(t, look(k))
+	k.idle = k.idle.Add(-time.Hour)
+	k.beUnsure()
+	must(t, look(k))
+	if got, want := kernel.changes(), "delete route 10.42.2.0/24 via 10.42.2.0 dev 7 onlink\nremove link brink-vxlan"; got != want {
+		t.Errorf("an hour later\n%s\nwant\n%s", got, want)
 	}
 }
 

@@ -24,9 +24,12 @@ import (
 //	  | yes
 //	UDP answered?  --yes-->  all is well
 //	  | no
-//	offload off on our device; UDP answered now?  --yes-->  it stays off
-//	  | no
+//	offload off on our device; UDP answered now?  --yes-->  once more from the
+//	  | no                                                    start, then it stays off
 //	offload on again: it was something else, such as a firewall; later another one
+//
+// Once more, because a link that was dead for the seconds of the first question
+// looks the same.
 //
 // UDP goes to ports that are closed, where the answer is ICMP's "port
 // unreachable". Once it is known, nothing is sent until the underlay changes.
@@ -38,8 +41,10 @@ import (
 const (
 	probeTries   = 3
 	probeTimeout = time.Second // for each answer
+	// probeRounds is how often the same must be seen before hardware is distrusted.
+	probeRounds = 2
 	// The ports are traceroute's: whoever filters may know them, and nobody
-	// listens there. Each try takes the next.
+	// listens there. Each datagram takes the next.
 	probePort = 33434
 
 	firstProbeAgain = 10 * time.Second // doubled each time
@@ -157,7 +162,8 @@ func (p *prober) begin(link string, targets []netip.Addr, done func()) {
 type probe struct {
 	offload checksumOffload
 	echo    *net.IPConn
-	udp     []net.Conn
+	udp     []net.Conn // one for each datagram
+	asked   int        // how many of them were used
 	to      netip.Addr
 	timeout time.Duration
 }
@@ -185,8 +191,8 @@ func openProbe(link string, to netip.Addr, timeout time.Duration) (p *probe, err
 		return nil, err
 	}
 	p.echo = conn.(*net.IPConn)
-	for try := range probeTries {
-		conn, err := dialer.Dial("udp", netip.AddrPortFrom(to, probePort+uint16(try)).String())
+	for n := range 2 * probeRounds * probeTries {
+		conn, err := dialer.Dial("udp", netip.AddrPortFrom(to, probePort+uint16(n)).String())
 		if err != nil {
 			return nil, err
 		}
@@ -216,19 +222,25 @@ func (p *probe) run(alreadyOff bool) verdict {
 	if !p.echoes() {
 		return unreached
 	}
-	if p.refuses() {
-		return works
+	for range probeRounds {
+		if p.refuses() {
+			return works
+		}
+		if alreadyOff || p.offload.switchOff() != nil {
+			return unanswered
+		}
+		answered := p.refuses()
+		if err := p.offload.switchOn(); err != nil {
+			slog.Warn("switching checksum offload on again", "component", componentName, "error", err)
+		}
+		if !answered {
+			return unanswered
+		}
 	}
-	if alreadyOff || p.offload.switchOff() != nil {
+	if p.offload.switchOff() != nil {
 		return unanswered
 	}
-	if p.refuses() {
-		return broken
-	}
-	if err := p.offload.switchOn(); err != nil {
-		slog.Warn("switching checksum offload on again", "component", componentName, "error", err)
-	}
-	return unanswered
+	return broken
 }
 
 // echoes tells whether an echo request is answered.
@@ -270,18 +282,17 @@ func echoRequest(to netip.Addr, sequence uint16) []byte {
 	return b
 }
 
-// refuses tells whether a datagram to a closed port is answered.
+// refuses tells whether a datagram to a closed port is answered. Each has a socket
+// of its own, so that a late answer is not taken for one to a later question.
 func (p *probe) refuses() bool {
-	answer := make([]byte, 1)
-	for _, conn := range p.udp {
+	for range probeTries {
+		conn := p.udp[p.asked]
+		p.asked++
 		if _, err := conn.Write([]byte("brink: do you get this?")); err != nil {
-			if errors.Is(err, unix.ECONNREFUSED) {
-				return true
-			}
 			continue
 		}
 		_ = conn.SetReadDeadline(time.Now().Add(p.timeout))
-		if _, err := conn.Read(answer); err == nil || errors.Is(err, unix.ECONNREFUSED) {
+		if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, unix.ECONNREFUSED) {
 			return true
 		}
 	}

@@ -195,6 +195,38 @@ func TestProbeVerdicts(t *testing.T) {
 	}
 }
 
+// TestDeadMomentIsNoVerdict: packets are lost for just as long as the offload is
+// on, once.
+func TestDeadMomentIsNoVerdict(t *testing.T) {
+	t.Parallel()
+	s := allStacks["dual stack"]
+	nodes := cluster(t, s, VXLAN, VXLAN)
+	meet(t, s, nodes...)
+	sh(t, nodes[1].ns, "nft 'add table inet wall; add chain inet wall in { type filter hook input priority 0; }; add rule inet wall in iifname brink-vxlan meta l4proto udp drop'")
+	got := start(nodes[0].ns, func() error {
+		p, err := openProbe(DefaultVXLANDevice, netip.MustParseAddr("10.42.2.0"), 2*time.Second)
+		if err != nil {
+			return err
+		}
+		defer p.close()
+		if v := p.run(false); v != works {
+			return fmt.Errorf("got %q", v)
+		}
+		return nil
+	})
+	eventually(t, "the offload to be off", func() (off bool) {
+		inside(t, nodes[0].ns, func() error {
+			on, err := hasChecksumOffload(DefaultVXLANDevice)
+			off = !on
+			return err
+		})
+		return off
+	})
+	sh(t, nodes[1].ns, "nft delete table inet wall")
+	must(t, <-got)
+	isOn(t, nodes[0], true)
+}
+
 // TestProbeIsAskedRarely follows the prober through its moods.
 func TestProbeIsAskedRarely(t *testing.T) {
 	t.Parallel()

@@ -1,12 +1,15 @@
 package network
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 )
 
 // TestPeersRepair damages the ways to peers while brink does not run, as leftovers
@@ -111,19 +114,85 @@ func TestRestartKeepsWays(t *testing.T) {
 	}
 }
 
+// longestCall is that of one whose first two packets are lost: the kernel sends them
+// again after one and after three seconds, and once more after seven.
+const longestCall = 6 * time.Second
+
+// callers call each pod from each other one all the time, and note what took longer.
+type callers struct {
+	stop   func()
+	done   <-chan struct{}
+	all    sync.WaitGroup
+	mu     sync.Mutex
+	calls  int
+	losses []string
+}
+
+func callAll(t *testing.T, s stacks, nodes ...*testNode) *callers {
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &callers{stop: cancel, done: ctx.Done()}
+	t.Cleanup(func() { c.end() })
+	for _, from := range nodes {
+		for _, to := range nodes {
+			for _, addr := range s.podAddrs(to.number) {
+				if from != to {
+					c.all.Go(func() { c.call(from, addr) })
+				}
+			}
+		}
+	}
+	return c
+}
+
+func (c *callers) call(from *testNode, addr string) {
+	for {
+		select {
+		case <-c.done:
+			return
+		case <-time.After(50 * time.Millisecond):
+		}
+		begun := time.Now()
+		_, err := call(from.pod, addr, 10*time.Second)
+		took := time.Since(begun)
+		c.mu.Lock()
+		if c.calls++; err != nil || took > longestCall {
+			c.losses = append(c.losses, fmt.Sprintf("%s: from node %d to %s: %v after %v", begun.Format("15:04:05.000"), from.number, addr, err, took))
+		}
+		c.mu.Unlock()
+	}
+}
+
+// end returns how many calls there were, and those that took too long.
+func (c *callers) end() (int, []string) {
+	c.stop()
+	c.all.Wait()
+	return c.calls, c.losses
+}
+
 // TestRollingSwitch changes the backend by restarting one node after another,
-// there and back.
+// there and back. Peers hear of it before the node itself hears of them, as it
+// announces itself first, and one after the other. Packets that are under way are
+// lost then: where rp_filter is strict, those that come by the new way to who
+// answers by the old one, and those to a device that is not there yet. No three
+// that are seconds apart are.
 func TestRollingSwitch(t *testing.T) {
 	t.Parallel()
 	s := allStacks["dual stack"]
 	nodes := cluster(t, s, VXLAN, VXLAN, VXLAN)
 	meet(t, s, nodes...)
+	calling := callAll(t, s, nodes...)
 	for _, backend := range []Backend{HostGW, VXLAN} {
 		for _, n := range nodes {
 			n.stop()
-			n.cfg.Backend = backend
+			n.cfg.Backend, n.linger = backend, 5*time.Second
 			n.run(t)
-			introduce(nodes...)
+			for _, other := range nodes {
+				if other != n {
+					introduceTo(other, nodes...)
+					time.Sleep(200 * time.Millisecond)
+				}
+			}
+			introduceTo(n, nodes...)
 			meet(t, s, nodes...)
 			for _, n := range nodes {
 				eventually(t, "no warnings", func() bool { return !n.network.peers.unsure.Load() && n.network.Warnings() == nil })
@@ -134,6 +203,9 @@ func TestRollingSwitch(t *testing.T) {
 				return strings.Contains(waysOf(t, n.ns), "link brink-vxlan") == (backend == VXLAN)
 			})
 		}
+	}
+	if calls, losses := calling.end(); calls < 100 || len(losses) > 0 {
+		t.Errorf("of %d calls\n%s", calls, strings.Join(losses, "\n"))
 	}
 }
 
@@ -149,7 +221,7 @@ func TestNoneRemovesLeftovers(t *testing.T) {
 			n := nodes[0]
 			n.stop()
 			sh(t, n.ns, "ip route add 10.99.0.0/16 via 192.0.0.2 proto static")
-			n.cfg.Backend, n.cfg.Underlay = None, nil
+			n.cfg.Backend, n.cfg.Underlay, n.linger = None, nil, time.Hour
 			n.run(t)
 			if got := waysOf(t, n.ns); got != "" {
 				t.Errorf("left:\n%s", got)

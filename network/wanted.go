@@ -14,6 +14,7 @@ type wantedWays struct {
 	ends     []netip.Addr // of peers' tunnels, one of each peer
 	warnings []string
 	owner    map[netip.Prefix]string // whose pods a prefix is of
+	kept     []netip.Prefix          // whose routes stay as they are
 
 	cfg    Config
 	kernel kernel
@@ -63,6 +64,10 @@ func (w *wantedWays) acceptable(p Peer) []netip.Prefix {
 // addDirect adds routes by the peer's own addresses.
 func (w *wantedWays) addDirect(p Peer, cidrs []netip.Prefix) {
 	for _, c := range cidrs {
+		if _, lost := sameFamily(w.ground.lost, c.Addr()); lost {
+			w.kept = append(w.kept, c)
+			continue
+		}
 		addr, ok := sameFamily(p.Underlay, c.Addr())
 		if !ok {
 			w.warn("%s: it has no address of the family of its pods' range %s, which %s needs: use the backend %s", p.Name, c, HostGW, VXLAN)
@@ -125,16 +130,32 @@ func (w *wantedWays) addTunnel(p Peer, cidrs []netip.Prefix) {
 	}
 }
 
-// place is the last step: the index of the device, 0 when there is none.
-func (w *wantedWays) place(index int) {
+// keepLost takes over what depends on an address that this node has lost: it is
+// likely to come back, and nothing better is known.
+func (w *wantedWays) keepLost(has found) {
+	for _, c := range w.kept {
+		if h, ok := has.routes[wayTo(c)]; ok {
+			w.routes[wayTo(c)] = h
+		}
+	}
+	if w.device != nil && has.device != nil && slices.Contains(w.ground.lost, w.device.local) {
+		w.device.parent, w.device.mtu = has.device.parent, has.device.mtu
+	}
+}
+
+// place is the last step: the index of the device, 0 when there is none. Without
+// one, peers that were reached in another way stay reached by it.
+func (w *wantedWays) place(index int, has found) {
 	for key, h := range w.routes {
 		if h.link != 0 {
 			continue
 		}
-		if h.link = index; index == 0 {
+		h.link = index
+		if index == 0 {
+			h = has.routes[key]
+		}
+		if w.routes[key] = h; h == (hop{}) {
 			delete(w.routes, key)
-		} else {
-			w.routes[key] = h
 		}
 	}
 	if index == 0 {
@@ -171,25 +192,29 @@ func (k *peerKeeper) stand(underlay []netip.Addr) (ground, error) {
 	if err != nil {
 		return ground{}, err
 	}
+	if len(holders) == 0 {
+		return ground{}, fmt.Errorf("no link of this node has its address %s: peers stay as they are", underlay[0])
+	}
 	g := ground{holders: holders}
-	least := 0
+	least, carrier := 0, link{}
 	for _, addr := range underlay {
 		l, ok := holders[addr]
 		if !ok {
-			return ground{}, fmt.Errorf("no link of this node has its address %s: peers stay as they are", addr)
+			g.lost = append(g.lost, addr)
+			continue
 		}
 		mtu := l.mtu
 		if l.hasNoWire {
 			mtu = k.defaultMTU(addr)
 		}
-		if addr == underlay[0] {
-			g.device = mtu - overhead(addr)
+		if carrier.index == 0 { // of the tunnel, or else of what is left
+			carrier, g.device = l, mtu-overhead(underlay[0])
 		}
 		if least == 0 || mtu < least {
 			least = mtu
 		}
 	}
-	g.fit(k.cfg, least, holders[underlay[0]])
+	g.fit(k.cfg, least, carrier)
 	return g, nil
 }
 
