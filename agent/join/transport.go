@@ -32,15 +32,35 @@ func newTransport(pool *servers.Pool, config func() *tls.Config) *transport {
 	return t
 }
 
+const (
+	// silence on a connection calls for a ping, pingTimeout later it is dead. A node
+	// that has another server must be back with time to spare before it is NotReady,
+	// after 50 s; upstream's 30 and 15 leave none. The heartbeat of every ten seconds
+	// comes before a ping is needed.
+	silence     = 12 * time.Second
+	pingTimeout = 10 * time.Second
+)
+
+// make builds a transport whose connections are the pool's, TLS included: the pool
+// has to know of a server that does not get that far. HTTP/2 needs a *tls.Conn, so
+// what is kept to be cut lies below it.
 func (t *transport) make() (*http.Transport, *connrotation.Dialer) {
-	conns := connrotation.NewDialer(func(ctx context.Context, _, _ string) (net.Conn, error) { return t.pool.Dial(ctx) })
-	return utilnet.SetTransportDefaults(&http.Transport{
-		DialContext:         conns.DialContext,
+	conns := connrotation.NewDialer(servers.DialPlain)
+	transport := utilnet.SetTransportDefaults(&http.Transport{
 		TLSClientConfig:     t.tls(),
-		TLSHandshakeTimeout: 10 * time.Second,
 		Proxy:               noProxy,
 		MaxIdleConnsPerHost: 25,
-	}), conns
+		HTTP2:               &http.HTTP2Config{SendPingTimeout: silence, PingTimeout: pingTimeout},
+	})
+	way := servers.Way{Dial: conns.DialContext, TLS: transport.TLSClientConfig} // it knows of HTTP/2 by now
+	transport.DialTLSContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		conn, err := t.pool.Dial(ctx, way)
+		if err != nil {
+			return nil, err // not a nil *tls.Conn
+		}
+		return conn, nil
+	}
+	return transport, conns
 }
 
 // noProxy keeps proxies from the environment out: they are for pulling images, and
@@ -65,8 +85,10 @@ func (t *transport) renew() {
 	old.CloseIdleConnections()
 }
 
-// cut closes all connections: they may have died with a lost link.
+// cut closes all connections: they may have died with a lost link, or their server
+// with them.
 func (t *transport) cut() {
+	t.pool.Suspect()
 	t.mu.Lock()
 	conns := t.conns
 	t.mu.Unlock()

@@ -9,6 +9,8 @@
 //     that agents spread over the servers.
 //   - One that failed is asked last for a while. There are no probes: a
 //     connection that is needed is the probe, and costs nothing while all is well.
+//     TLS is a part of it: something may listen there that is no server, or none
+//     any more.
 //   - While no server answers, whoever wants a connection waits for one instead
 //     of failing: Kubernetes' watches back off up to a minute when they are
 //     refused, and a node shall be back within seconds of its server. One
@@ -19,6 +21,7 @@ package servers
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,8 +40,9 @@ import (
 
 const (
 	// dialTimeout is how long one server may take to answer before the next is
-	// asked.
-	dialTimeout = 5 * time.Second
+	// asked, shakeTimeout how long TLS may take then.
+	dialTimeout  = 5 * time.Second
+	shakeTimeout = 5 * time.Second
 	// shunned is how long a server that failed is asked last.
 	shunned = 30 * time.Second
 	// keepAlive finds a peer that is gone without a word, when nothing is sent.
@@ -54,16 +58,46 @@ const (
 type Pool struct {
 	given string
 	file  string
-	dial  func(ctx context.Context, network, addr string) (net.Conn, error)
+	dial  func(ctx context.Context, way Way, server string) (*tls.Conn, error)
 
 	mu     sync.Mutex
 	known  []string // by the cluster, without given
 	failed map[string]time.Time
+	last   string  // that was connected to
 	outage *outage // nil while servers answer
+}
+
+// Way is how a connection to a server is made: by which dialer, such as
+// DialPlain, and with which TLS upon it.
+type Way struct {
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	TLS  *tls.Config
+}
+
+// DialPlain is a dialer for a Way: it notices a peer that is gone.
+func DialPlain(ctx context.Context, network, addr string) (net.Conn, error) {
+	return (&net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}).DialContext(ctx, network, addr)
+}
+
+// connect dials one server and makes sure that it is one.
+func connect(ctx context.Context, way Way, server string) (*tls.Conn, error) {
+	raw, err := way.Dial(ctx, "tcp", server)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, shakeTimeout)
+	defer cancel()
+	conn := tls.Client(raw, way.TLS)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		return nil, fmt.Errorf("TLS with %s: %w", server, err)
+	}
+	return conn, nil
 }
 
 // outage is a time in which no server answers.
 type outage struct {
+	way     Way           // of who noticed it
 	over    chan struct{} // closed when one does
 	waiting int           // callers of Dial
 	err     error         // the last attempt's
@@ -72,8 +106,7 @@ type outage struct {
 // Open returns a pool of the given server and those that file remembers. What
 // cannot be read there is forgotten: the file only helps.
 func Open(given, file string) *Pool {
-	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}
-	p := &Pool{given: given, file: file, dial: dialer.DialContext, failed: map[string]time.Time{}}
+	p := &Pool{given: given, file: file, dial: connect, failed: map[string]time.Time{}}
 	text, err := os.ReadFile(file)
 	if err == nil {
 		err = json.Unmarshal(text, &p.known)
@@ -120,18 +153,18 @@ func (p *Pool) All() []string {
 
 // Dial connects to any server. While none answers it waits for one, until ctx
 // ends or for a minute.
-func (p *Pool) Dial(ctx context.Context) (net.Conn, error) {
+func (p *Pool) Dial(ctx context.Context, way Way) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
 		if err := p.wait(ctx); err != nil {
 			return nil, err
 		}
-		conn, err := p.dialOnce(ctx)
+		conn, err := p.dialOnce(ctx, way)
 		if err == nil || ctx.Err() != nil {
 			return conn, err
 		}
-		p.beginOutage(err)
+		p.beginOutage(way, err)
 	}
 }
 
@@ -160,14 +193,14 @@ func (p *Pool) wait(ctx context.Context) error {
 	}
 }
 
-func (p *Pool) beginOutage(err error) {
+func (p *Pool) beginOutage(way Way, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.outage != nil {
 		return
 	}
 	slog.Warn("no server answers", "component", "servers", "error", oneLine(err))
-	p.outage = &outage{over: make(chan struct{}), err: err}
+	p.outage = &outage{way: way, over: make(chan struct{}), err: err}
 	go p.endOutage(p.outage, time.Now())
 }
 
@@ -178,7 +211,7 @@ func (p *Pool) endOutage(o *outage, begun time.Time) {
 	for time.Since(idle) < patience {
 		time.Sleep(pause)
 		pause = min(pause*3/2, longestPause)
-		conn, err := p.dialOnce(context.Background())
+		conn, err := p.dialOnce(context.Background(), o.way)
 		if err == nil {
 			conn.Close()
 			slog.Info("a server answers again", "component", "servers", "after", time.Since(begun).Round(time.Second))
@@ -200,10 +233,10 @@ func (p *Pool) endOutage(o *outage, begun time.Time) {
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 // dialOnce asks each server once. Its error names all that were tried.
-func (p *Pool) dialOnce(ctx context.Context) (net.Conn, error) {
+func (p *Pool) dialOnce(ctx context.Context, way Way) (*tls.Conn, error) {
 	var errs []error
 	for _, server := range p.order(time.Now()) {
-		conn, err := p.dial(ctx, "tcp", server)
+		conn, err := p.dial(ctx, way, server)
 		p.note(server, err)
 		if err == nil {
 			return conn, nil
@@ -237,8 +270,19 @@ func (p *Pool) note(server string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err == nil {
+		p.last = server
 		delete(p.failed, server)
 		return
 	}
 	p.failed[server] = time.Now()
+}
+
+// Suspect says that the server that was connected to last does not answer any
+// more.
+func (p *Pool) Suspect() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.last != "" {
+		p.failed[p.last] = time.Now()
+	}
 }

@@ -2,8 +2,16 @@ package servers
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"io"
+	"math/big"
 	"net"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -62,7 +70,7 @@ func (f *fakeNet) attempts() int {
 	return len(f.dialled)
 }
 
-func (f *fakeNet) dial(_ context.Context, _, addr string) (net.Conn, error) {
+func (f *fakeNet) dial(_ context.Context, _ Way, addr string) (*tls.Conn, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.dialled = append(f.dialled, addr)
@@ -70,7 +78,7 @@ func (f *fakeNet) dial(_ context.Context, _, addr string) (net.Conn, error) {
 		return nil, errors.New(addr + " is down")
 	}
 	conn, _ := net.Pipe()
-	return conn, nil
+	return tls.Client(conn, &tls.Config{}), nil
 }
 
 func pool(t *testing.T, f *fakeNet) *Pool {
@@ -88,7 +96,7 @@ func TestConnectionsSpreadOverServers(t *testing.T) {
 	f := &fakeNet{}
 	p := pool(t, f)
 	for range 300 {
-		if _, err := p.Dial(t.Context()); err != nil {
+		if _, err := p.Dial(t.Context(), Way{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -111,7 +119,7 @@ func TestAServerThatFailsIsAskedLast(t *testing.T) {
 	f.set("one", "two")
 	p := pool(t, f)
 	for range 20 {
-		if _, err := p.Dial(t.Context()); err != nil {
+		if _, err := p.Dial(t.Context(), Way{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -120,14 +128,31 @@ func TestAServerThatFailsIsAskedLast(t *testing.T) {
 		t.Errorf("%d attempts for 20 connections: %v", len(f.dialled), f.dialled)
 	}
 	f.set("three")
-	if _, err := p.Dial(t.Context()); err != nil {
+	if _, err := p.Dial(t.Context(), Way{}); err != nil {
 		t.Errorf("those that failed before are not asked again: %v", err)
 	}
 	f.set("one", "two", "three")
-	_, err := p.dialOnce(t.Context())
+	_, err := p.dialOnce(t.Context(), Way{})
 	for _, server := range []string{"one", "two", "three"} {
 		if err == nil || !strings.Contains(err.Error(), server+" is down") {
 			t.Errorf("the error does not name %s: %v", server, err)
+		}
+	}
+}
+
+func TestASuspectIsAskedLast(t *testing.T) {
+	t.Parallel()
+	f := &fakeNet{}
+	p := pool(t, f)
+	p.Suspect() // nobody yet
+	for range 20 {
+		if _, err := p.Dial(t.Context(), Way{}); err != nil {
+			t.Fatal(err)
+		}
+		last := f.dialled[len(f.dialled)-1]
+		p.Suspect()
+		if got := p.order(time.Now()); got[0] == last && len(p.failed) < 3 {
+			t.Errorf("%s is asked first again: %v", last, got)
 		}
 	}
 }
@@ -139,14 +164,14 @@ func TestAnOutageIsWaitedForAndTriedForByOne(t *testing.T) {
 	f.set("one", "two", "three")
 	impatient, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := p.Dial(impatient); err == nil || !strings.Contains(err.Error(), "is down") {
+	if _, err := p.Dial(impatient, Way{}); err == nil || !strings.Contains(err.Error(), "is down") {
 		t.Errorf("waiting for an outage to end: %v", err)
 	}
 	done := make(chan error)
 	const waiters = 100
 	for range waiters {
 		go func() {
-			_, err := p.Dial(t.Context())
+			_, err := p.Dial(t.Context(), Way{})
 			done <- err
 		}()
 	}
@@ -160,4 +185,74 @@ func TestAnOutageIsWaitedForAndTriedForByOne(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// TestWhatListensIsNotAlwaysAServer: one that does not speak TLS, and one with
+// somebody else's certificate, are left for one that is right.
+func TestWhatListensIsNotAlwaysAServer(t *testing.T) {
+	t.Parallel()
+	good, stranger := httptest.NewTLSServer(nil), httptest.NewTLSServer(nil)
+	defer good.Close()
+	defer stranger.Close()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	var plain sync.WaitGroup
+	plain.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.WriteString(conn, "HTTP/1.1 400 Bad Request\r\n\r\n")
+			conn.Close()
+		}
+	})
+	stranger.TLS.Certificates[0] = selfSigned(t)
+	trusted := x509.NewCertPool()
+	trusted.AddCert(good.Certificate())
+	p := Open(listener.Addr().String(), filepath.Join(t.TempDir(), "servers.json"))
+	if err := p.Set([]string{good.Listener.Addr().String(), stranger.Listener.Addr().String()}); err != nil {
+		t.Fatal(err)
+	}
+	way := Way{Dial: DialPlain, TLS: &tls.Config{RootCAs: trusted, ServerName: "example.com"}}
+	for range 20 {
+		conn, err := p.Dial(t.Context(), way)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := conn.RemoteAddr().String(), good.Listener.Addr().String(); got != want {
+			t.Errorf("connected to %s, want %s", got, want)
+		}
+		conn.Close()
+	}
+	for _, server := range []string{listener.Addr().String(), stranger.Listener.Addr().String()} {
+		if _, failed := p.failed[server]; !failed {
+			t.Errorf("%s is not known to have failed", server)
+		}
+	}
+	good.Close()
+	_, err = p.dialOnce(t.Context(), way)
+	for _, part := range []string{"TLS with " + listener.Addr().String() + ": tls: first record does not look like a TLS handshake",
+		"TLS with " + stranger.Listener.Addr().String() + ": tls: failed to verify certificate", "connection refused"} {
+		if err == nil || !strings.Contains(err.Error(), part) {
+			t.Errorf("%v, want it to say %s", err, part)
+		}
+	}
+}
+
+func selfSigned(t *testing.T) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"example.com"},
+		NotAfter: time.Now().Add(time.Hour)}, &x509.Certificate{}, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
