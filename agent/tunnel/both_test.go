@@ -38,7 +38,7 @@ const patience = 20 * time.Second
 
 // hasty is for tests in which links fail.
 var hasty = timing{
-	firstDelay: 20 * time.Millisecond, maxDelay: 100 * time.Millisecond, stable: time.Second,
+	firstDelay: 20 * time.Millisecond, maxDelay: 100 * time.Millisecond, strangerDelay: time.Hour, stable: time.Second,
 	newReason: time.Minute, readIdle: 300 * time.Millisecond, pingTimeout: 300 * time.Millisecond,
 }
 
@@ -696,6 +696,33 @@ func TestSeveralTunnels(t *testing.T) {
 	}
 	s.Drop("a")
 	eventually(t, "the end of all", func() bool { _, err := early.Read(make([]byte, 1)); return err != nil })
+}
+
+// TestAddressThatLeadsNowhere: while there is a tunnel, an address by which none has
+// ever come about is hardly tried; without one, it is again.
+func TestAddressThatLeadsNowhere(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	s := ca.serve("127.0.0.1:0")
+	var attempts atomic.Int32
+	const nowhere = "192.0.2.1:6443"
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		if address == nowhere {
+			attempts.Add(1)
+			return nil, errors.New("no route to host")
+		}
+		return (&net.Dialer{}).DialContext(ctx, network, address)
+	}
+	tunnels := run(t, Config{TLS: ca.config(ca.node("a")), Kubelet: target(t, echo), Dial: dial, timing: hasty}, s.addr, nowhere)
+	eventually(t, "the tunnel", func() bool { return s.Has("a") })
+	// 20, 40, 80 ms and so on: the tenth pause takes ten seconds.
+	time.Sleep(2 * time.Second)
+	if n := attempts.Load(); n < 3 || n > 10 {
+		t.Errorf("%d attempts beside a tunnel", n)
+	}
+	before := attempts.Load()
+	tunnels.SetServers([]string{nowhere})
+	eventually(t, "attempts without a tunnel", func() bool { return attempts.Load() > before+5 })
 }
 
 // TestRedial has a tunnel made anew while the old one still works.

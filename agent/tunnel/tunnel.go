@@ -13,7 +13,9 @@
 //
 // A tunnel that fails is dialed again by itself, the first time after a quarter
 // of a second and then at growing distances of at most 10 s. A link that has died
-// silently is noticed after at most 25 s.
+// silently is noticed after at most 25 s. Where no tunnel has ever come about, the
+// distances grow further while there is another one: a server may be known by
+// addresses that lead nowhere from here, and the data of a mobile link has a price.
 package tunnel
 
 import (
@@ -34,6 +36,9 @@ import (
 const (
 	firstDelay = 500 * time.Millisecond
 	maxDelay   = 10 * time.Second
+	// strangerDelay is maxDelay for a server that was never reached while others
+	// are. One that the cluster tells of anew is dialed at once.
+	strangerDelay = 5 * time.Minute
 	// stable is how long a tunnel must have lived for the next dial to be soon:
 	// a server that takes tunnels and ends them at once is not dialed without
 	// pause.
@@ -64,14 +69,14 @@ type Config struct {
 
 // timing is what tests cannot wait for.
 type timing struct {
-	firstDelay, maxDelay, stable, newReason, readIdle, pingTimeout time.Duration
+	firstDelay, maxDelay, strangerDelay, stable, newReason, readIdle, pingTimeout time.Duration
 }
 
 func (t timing) orDefaults() timing {
 	if t != (timing{}) {
 		return t
 	}
-	return timing{firstDelay, maxDelay, stable, newReason, readIdle, pingTimeout}
+	return timing{firstDelay, maxDelay, strangerDelay, stable, newReason, readIdle, pingTimeout}
 }
 
 // Status is the tunnel to one server.
@@ -102,6 +107,7 @@ type link struct {
 
 	mu     sync.Mutex // guards what follows
 	status Status
+	known  bool      // it has been up
 	logged time.Time // the last line
 	kind   failure   // what it was about
 }
@@ -214,13 +220,40 @@ func (l *link) keep(ctx context.Context) {
 		if time.Since(began) > timing.stable {
 			delay = timing.firstDelay
 		}
+		if !l.pause(ctx, jitter(delay)) {
+			return
+		}
+		delay = min(2*delay, l.longest())
+	}
+}
+
+// pause ends early when the tunnels that made it long have ended. It is false when
+// ctx has ended.
+func (l *link) pause(ctx context.Context, delay time.Duration) bool {
+	for until := time.Now().Add(delay); time.Now().Before(until); {
 		select {
 		case <-ctx.Done():
-			return
-		case <-time.After(jitter(delay)):
+			return false
+		case <-time.After(min(time.Until(until), l.tunnels.cfg.timing.maxDelay)):
 		}
-		delay = min(2*delay, timing.maxDelay)
+		if l.longest() < delay {
+			break
+		}
 	}
+	return true
+}
+
+// longest is the distance between two attempts now.
+func (l *link) longest() time.Duration {
+	timing := l.tunnels.cfg.timing
+	l.mu.Lock()
+	known := l.known
+	l.mu.Unlock()
+	isUp := func(s Status) bool { return s.Up }
+	if !known && slices.ContainsFunc(l.tunnels.Status(), isUp) {
+		return timing.strangerDelay
+	}
+	return timing.maxDelay
 }
 
 // jitter keeps the nodes that lost a server together from returning together.
@@ -230,7 +263,7 @@ func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
 func (l *link) up() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.status = Status{Server: l.server, Up: true, Since: time.Now()}
+	l.status, l.known = Status{Server: l.server, Up: true, Since: time.Now()}, true
 	l.logged, l.kind = time.Now(), ""
 	l.log.Info("tunnel is up")
 }
