@@ -98,6 +98,7 @@ type Agent struct {
 	// What follows is set once the node has access to its cluster, before the
 	// components start that use it.
 	access  Access
+	offline bool // no server answered then
 	place   *place
 	kubelet lifecycle.Component
 	proxy   atomic.Pointer[proxy.Proxy]
@@ -141,6 +142,7 @@ func (a *Agent) use(access *Access) error {
 	a.kubelet, err = kubelet.New(kubelet.Config{
 		NodeName:       cfg.NodeName,
 		NodeIPs:        cfg.NodeIPs,
+		Offline:        a.offline,
 		Register:       a.place.complete,
 		Labels:         cfg.Labels,
 		Taints:         cfg.Taints,
@@ -191,10 +193,19 @@ func (a *Agent) Components() []lifecycle.Component {
 		lifecycle.Component{Name: "containerd", Run: a.runContainerd, StopTimeout: 20 * time.Second}, // with the programs it needs
 		lifecycle.Component{Name: "images", Run: a.runImages},                                        // archives that lie beside the node
 		a.kubeletComponent(append(a.cfg.KubeletNeeds, "images", access)...),                          // registers the node
-		lifecycle.Component{Name: "network", Needs: []string{"kubelet"}, Run: a.runNetwork},          // needs the node's address range
+		lifecycle.Component{Name: "network", Needs: []string{a.networkNeeds()}, Run: a.runNetwork},   // needs the node's address range
 		a.proxyComponent("kubelet"), // needs the node
 		lifecycle.Component{Name: "node", Needs: []string{"network", "service-proxy"}, Run: a.runNode}, // ready when Kubernetes says so
 	)
+}
+
+// networkNeeds: beside a server, the Node and with it its range are there when the
+// kubelet is ready. A machine of its own may know its range without a server.
+func (a *Agent) networkNeeds() string {
+	if a.cfg.Join != nil {
+		return "join"
+	}
+	return "kubelet"
 }
 
 func (a *Agent) kubeletComponent(needs ...string) lifecycle.Component {
@@ -219,10 +230,11 @@ func (a *Agent) proxyComponent(needs ...string) lifecycle.Component {
 // runJoin makes this machine a node of its cluster and keeps it one.
 func (a *Agent) runJoin(ctx context.Context, ready func()) error {
 	j := a.cfg.Join
-	settings, err := j.Run(ctx)
+	settings, online, err := j.Run(ctx)
 	if err != nil {
 		return err
 	}
+	a.offline = !online
 	backend, err := network.ParseBackend(settings.NetworkBackend)
 	if err != nil {
 		return fmt.Errorf("the cluster's settings: %w", err)
@@ -282,8 +294,11 @@ func (a *Agent) findIPs(settings clusterconfig.Config) error {
 
 // awaitAPI holds a component back until the API server knows this node's
 // rights. A kubelet that comes earlier is refused and waits for seconds before
-// it asks again.
+// it asks again. Without a server there are static pods to begin with.
 func (a *Agent) awaitAPI(ctx context.Context) error {
+	if a.offline {
+		return nil
+	}
 	client, err := kubernetes.NewForConfig(a.nodeAPI())
 	if err != nil {
 		return err
@@ -336,59 +351,6 @@ func (a *Agent) runImages(ctx context.Context, ready func()) error {
 	return nil
 }
 
-// runNetwork waits for the address range that the cluster gives this node,
-// then keeps the pod network up.
-func (a *Agent) runNetwork(ctx context.Context, ready func()) error {
-	client, err := kubernetes.NewForConfig(a.nodeAPI())
-	if err != nil {
-		return err
-	}
-	node, err := kubelet.WaitNode(ctx, client, a.cfg.NodeName, func(n *corev1.Node) bool { return len(n.Spec.PodCIDRs) > 0 })
-	if err != nil {
-		return fmt.Errorf("waiting for the node's address range: %w", err)
-	}
-	ranges, err := parsePrefixes(node.Spec.PodCIDRs)
-	if err != nil {
-		return fmt.Errorf("node %s: %w", a.cfg.NodeName, err)
-	}
-	a.ranges.Store(&ranges)
-	// Before anything of it: peers that do not know how this node is reached now
-	// send their packets the old way.
-	a.keepPlace(ctx, client, node)
-	l := a.cfg.Layout
-	pods := network.New(network.Config{
-		ClusterCIDRs: a.access.ClusterCIDRs,
-		NodeCIDRs:    ranges,
-		CNIConfDir:   l.CNIConf(),
-		CNIStateDir:  l.CNIState(),
-		Backend:      a.access.Backend,
-		Underlay:     a.cfg.NodeIPs,
-	})
-	a.network.Store(pods)
-	// A node may read nobody but itself until the server has said otherwise; the
-	// service proxy's rights are there from the start.
-	peers, err := kubernetes.NewForConfig(a.access.API("system:kube-proxy"))
-	if err != nil {
-		return err
-	}
-	go a.followPeers(ctx, peers, pods)
-	if a.cfg.FindIPs != nil {
-		go a.followPlace(ctx, client, pods)
-	}
-	return pods.Component().Run(ctx, ready)
-}
-
-func parsePrefixes(texts []string) ([]netip.Prefix, error) {
-	var out []netip.Prefix
-	var errs []error
-	for _, text := range texts {
-		p, err := netip.ParsePrefix(text)
-		errs = append(errs, err)
-		out = append(out, p)
-	}
-	return out, errors.Join(errs...)
-}
-
 // runNode is ready when the API server has the node as Ready, by a report of
 // this process.
 func (a *Agent) runNode(ctx context.Context, ready func()) error {
@@ -396,14 +358,18 @@ func (a *Agent) runNode(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
-	a.followNode(ctx, client, ready)
-	return nil
+	return a.followNode(ctx, client, ready)
 }
 
-// followNode keeps what Health says until ctx is done.
-func (a *Agent) followNode(ctx context.Context, client kubernetes.Interface, ready func()) {
+// followNode keeps what Health says until ctx is done, or the Node is not one that
+// this process can go on with.
+func (a *Agent) followNode(ctx context.Context, client kubernetes.Interface, ready func()) error {
 	wasReady := false
+	var other error
 	_ = kubelet.WatchNode(ctx, client, a.cfg.NodeName, func(node *corev1.Node) bool {
+		if other = a.checkRanges(node); other != nil {
+			return true
+		}
 		a.keepPlace(ctx, client, node)
 		reason := kubelet.NotReadyReason(node)
 		switch {
@@ -416,6 +382,7 @@ func (a *Agent) followNode(ctx context.Context, client kubernetes.Interface, rea
 		}
 		return false
 	})
+	return other
 }
 
 // keepPlace corrects where the Node says it is. What cannot be written now is

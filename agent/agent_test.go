@@ -47,7 +47,9 @@ func TestDeletedNode(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ready, ended := make(chan struct{}, 10), make(chan struct{})
 	go func() {
-		a.followNode(ctx, client, func() { ready <- struct{}{} })
+		if err := a.followNode(ctx, client, func() { ready <- struct{}{} }); err != nil {
+			t.Error(err)
+		}
 		close(ended)
 	}()
 	<-ready

@@ -13,7 +13,9 @@
 //  4. With the certificate, the cluster's settings are read.
 //
 // A machine that has a certificate begins with the last step: it needs its token
-// no more, and no server of the past to be the one it was given.
+// no more, and no server of the past to be the one it was given. When no server
+// answers it begins with the settings of the last time: power comes back before
+// the uplink does, and static pods need no server.
 //
 // Decisions:
 //   - What cannot get better by itself ends the process with one line while the
@@ -93,6 +95,7 @@ type Join struct {
 	certs *store
 	ca    authority
 	api   *transport
+	used  clusterconfig.Config // what the node started with
 }
 
 // New reads what the machine has of an earlier joining. Nothing is asked of the
@@ -156,21 +159,19 @@ func (j *Join) Machine() nodekey.Public {
 func (j *Join) Pool() *servers.Pool { return j.pool }
 
 // Run joins, unless the machine has joined, and returns the cluster's settings.
-// It returns an error only for what does not get better by itself.
-func (j *Join) Run(ctx context.Context) (clusterconfig.Config, error) {
+// When no server answers a machine that has joined, they are those of the last
+// time, and online is false. It returns an error only for what does not get better
+// by itself.
+func (j *Join) Run(ctx context.Context) (settings clusterconfig.Config, online bool, err error) {
 	if !j.hasJoined() {
 		if err := try(ctx, "joining the cluster", j.join); err != nil {
-			return clusterconfig.Config{}, err
+			return clusterconfig.Config{}, false, err
 		}
 		slog.Info("joined the cluster", "component", component, "node", j.cfg.NodeName, "server", j.cfg.Server)
 	}
 	j.api = newTransport(j.pool, j.TLS)
-	var settings clusterconfig.Config
-	err := try(ctx, "reading the cluster's settings", func(ctx context.Context) (err error) {
-		settings, err = j.settings(ctx)
-		return err
-	})
-	return settings, err
+	j.used, online, err = j.current(ctx)
+	return j.used, online, err
 }
 
 // API reaches the API server as this node, who acts for all of its parts.

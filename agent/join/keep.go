@@ -44,10 +44,16 @@ func (j *Join) Keep(ctx context.Context, onServers func([]string)) error {
 	defer renewals.Stop()
 	onServers(j.pool.All())
 	go j.followServers(ctx, client, onServers)
+	checked := make(chan error, 1)
+	go func() { checked <- j.checkSettings(ctx) }()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case err := <-checked:
+			if err != nil && ctx.Err() == nil {
+				return err
+			}
 		case <-time.After(expiryInterval):
 		}
 		// Nobody takes it any more, so nobody renews it: joining again does.

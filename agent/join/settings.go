@@ -2,7 +2,12 @@ package join
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
+	"os"
+	"reflect"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -12,8 +17,70 @@ import (
 	"brink/internal/clusterconfig"
 )
 
-// settings reads what the cluster tells its nodes, and writes down the CA of
-// those who may call this one's kubelet.
+// offlinePatience is how long a machine that has joined waits for a server before
+// it starts as it was: long enough to find two that do not answer before the third.
+const offlinePatience = 15 * time.Second
+
+// current returns the cluster's settings, and whether a server has said so now:
+// else they are those of the last time.
+func (j *Join) current(ctx context.Context) (settings clusterconfig.Config, online bool, err error) {
+	last, lastErr := j.remembered()
+	trying := ctx
+	if lastErr == nil {
+		var cancel context.CancelFunc
+		trying, cancel = context.WithTimeout(ctx, offlinePatience)
+		defer cancel()
+	}
+	var reason error
+	err = try(trying, readingSettings, func(ctx context.Context) error {
+		settings, reason = j.settings(ctx)
+		return reason
+	})
+	if err == nil || lastErr != nil || ctx.Err() != nil || errors.As(err, &permanent{}) {
+		return settings, true, err
+	}
+	slog.Warn("the cluster's settings cannot be read: this node starts as it was, with its static pods; all other pods wait for a server", "component", component, "error", brief(reason))
+	return last, false, nil
+}
+
+const readingSettings = "reading the cluster's settings"
+
+// remembered are the settings of the last time.
+func (j *Join) remembered() (clusterconfig.Config, error) {
+	text, err := os.ReadFile(j.cfg.Layout.ClusterSettings())
+	if err != nil {
+		return clusterconfig.Config{}, err
+	}
+	return clusterconfig.Decode(string(text))
+}
+
+// settled is how long after its first answer a server surely has written the
+// settings of now: it answers before, with those of its last run.
+const settled = 30 * time.Second
+
+// checkSettings returns an error when the settings that the node started with are
+// not those of its cluster, and nil when they are or ctx ends.
+func (j *Join) checkSettings(ctx context.Context) error {
+	check := func(ctx context.Context) error {
+		settings, err := j.settings(ctx)
+		if err == nil && !reflect.DeepEqual(settings, j.used) {
+			return permanentf("the cluster's settings are others than those that this node started with: start brink again to use them")
+		}
+		return err
+	}
+	if err := try(ctx, readingSettings, check); err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-time.After(settled):
+		return try(ctx, readingSettings, check)
+	}
+}
+
+// settings reads what the cluster tells its nodes, and writes it down with the CA
+// of those who may call this one's kubelet.
 func (j *Join) settings(ctx context.Context) (clusterconfig.Config, error) {
 	none := clusterconfig.Config{}
 	client, err := kubernetes.NewForConfig(j.API(""))
@@ -31,5 +98,18 @@ func (j *Join) settings(ctx context.Context) (clusterconfig.Config, error) {
 	if err != nil {
 		return none, fmt.Errorf("ConfigMap %s/%s: %w", clusterconfig.Namespace, clusterconfig.Name, err)
 	}
+	j.remember(settings)
 	return settings, atomicfile.Keep(j.cfg.Layout.ClientCA(), []byte(settings.ClientCA), 0o600)
+}
+
+// remember writes settings down. The file only helps: a node whose disk is full
+// must start, to make room.
+func (j *Join) remember(settings clusterconfig.Config) {
+	text, err := settings.Encode()
+	if err == nil {
+		err = atomicfile.Keep(j.cfg.Layout.ClusterSettings(), []byte(text), 0o600)
+	}
+	if err != nil {
+		complain(fmt.Errorf("remembering the cluster's settings: %w", err))
+	}
 }

@@ -45,6 +45,8 @@ type Config struct {
 	// NodeIPs are those of now. What the Node says about its addresses is not
 	// the kubelet's: see Register and OwnsAddresses.
 	NodeIPs []netip.Addr
+	// Offline is a start without a server, who would know the Node.
+	Offline bool
 	// Register completes the Node before it is made: with its addresses.
 	Register func(*corev1.Node)
 	// Labels and Taints are given to the node when it registers, in the form
@@ -185,6 +187,10 @@ func addressFlags(cfg Config) []string {
 	switch {
 	case !OwnsAddresses(cfg.Args):
 		return []string{"node-ip=" + joinAddrs(cfg.NodeIPs)}
+	case cfg.Offline:
+		// Without a Node static pods in the host's network have no address. A node
+		// that moves later is logged by the kubelet from time to time for it.
+		return []string{"cloud-provider=external", "node-ip=" + joinAddrs(cfg.NodeIPs)}
 	case len(cfg.NodeIPs) > 0 && cfg.NodeIPs[0].Is6():
 		// Only the family: pods' IPv6 addresses come first.
 		return []string{"cloud-provider=external", "node-ip=::"}

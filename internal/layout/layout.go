@@ -139,8 +139,20 @@ func (l Layout) NodePassword() string {
 // ServerToken is the token with which machines join that does not expire.
 func (l Layout) ServerToken() string { return filepath.Join(l.Server(), "token") }
 
+// VolumePlugins is where FlexVolume drivers lie that the controllers attach volumes
+// with. Those of the kubelet lie in "volumeplugins" below Kubelet.
+func (l Layout) VolumePlugins() string { return filepath.Join(l.Server(), "volumeplugins") }
+
 // Servers is the file in which an agent remembers the cluster's servers.
 func (l Layout) Servers() string { return filepath.Join(l.Agent(), "servers.json") }
+
+// ClusterSettings is the file in which an agent remembers what the cluster told its
+// nodes, PodRanges that of the addresses of its own pods: for a start without a
+// server.
+func (l Layout) ClusterSettings() string { return filepath.Join(l.Agent(), "cluster.json") }
+
+// PodRanges: see ClusterSettings.
+func (l Layout) PodRanges() string { return filepath.Join(l.Agent(), "pod-ranges.json") }
 
 // ClusterCA is the server CA as an agent has verified it.
 func (l Layout) ClusterCA() string { return filepath.Join(l.Agent(), "server-ca.crt") }
