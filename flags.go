@@ -102,6 +102,7 @@ func serverFlags() []cli.Flag {
 		text(groupNetwork, backendAlias, "", "the same as --"+backendFlag),
 		text(groupNetwork, "cluster-domain", "cluster.local", "DNS `DOMAIN` of the cluster"),
 		text(groupAPI, "bind-address", "0.0.0.0", "`IP` on which the API server listens"),
+		text(groupAPI, "advertise-address", "", "`IP` by which agents and pods reach the API server (default: that of --node-external-ip, else of the node)"),
 		number(groupAPI, "https-listen-port", 6443, "`PORT` on which the API server listens"),
 		list(groupAPI, "tls-san", "`NAME` or IP by which the API server is also reached"),
 		writeKubeconfigFlag(),

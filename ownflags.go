@@ -44,6 +44,7 @@ var ownFlags = map[string][]ownFlag{
 	"kube-apiserver-arg": append([]ownFlag{
 		{name: "secure-port", refused: "use brink's own --https-listen-port"},
 		{name: "bind-address", refused: "use brink's own --bind-address"},
+		{name: "advertise-address", refused: "use brink's own --advertise-address"},
 		{name: "service-cluster-ip-range", refused: "use brink's own --service-cidr"},
 		{name: "tls-cert-file", refused: ownCerts + ", for further names use --tls-san"},
 		{name: "tls-private-key-file", refused: ownCerts + ", for further names use --tls-san"},

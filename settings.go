@@ -51,6 +51,8 @@ func readSettings(c *cli.Context) (settings, error) {
 	if err != nil {
 		keep(fmt.Errorf("--bind-address=%s: not an IP address", c.String("bind-address")))
 	}
+	advertise, err := advertised(c)
+	keep(err)
 	if len(s.agent.NodeIPs) == 0 && len(pods) > 0 {
 		s.found, err = nodeaddr.Find(addressQuery(s.layout, pods, services))
 		keep(err)
@@ -65,6 +67,7 @@ func readSettings(c *cli.Context) (settings, error) {
 	}
 	s.server = server.Config{
 		Layout: s.layout, NodeName: s.agent.NodeName, NodeIPs: s.agent.NodeIPs, HasAgent: !s.disableAgent,
+		ExternalIPs: s.agent.ExternalIPs, AdvertiseAddress: advertise,
 		BindAddress: bind, Port: c.Int("https-listen-port"), TLSSANs: values(c, "tls-san"),
 		ClusterCIDRs: pods, ServiceCIDRs: services, ClusterDNS: dns,
 		ClusterDomain: c.String("cluster-domain"), NetworkBackend: backend,
@@ -77,6 +80,27 @@ func readSettings(c *cli.Context) (settings, error) {
 	}
 	s.agent.Access = serverAccess(s.server, dns, network.Backend(backend))
 	return s, nil
+}
+
+// advertised is --advertise-address, zero when it is not given.
+func advertised(c *cli.Context) (netip.Addr, error) {
+	text := c.String("advertise-address")
+	if text == "" {
+		return netip.Addr{}, nil
+	}
+	a, err := netip.ParseAddr(text)
+	if err != nil {
+		return a, fmt.Errorf("--advertise-address=%s: not an IP address", text)
+	}
+	return a, reachable("advertise-address", a)
+}
+
+// reachable says why no other machine can send to an address.
+func reachable(flag string, a netip.Addr) error {
+	if a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() || a.Zone() != "" {
+		return fmt.Errorf("--%s=%s: other machines cannot send to it", flag, a)
+	}
+	return nil
 }
 
 // readNode reads what any node has. Its errors are for the caller to join with
@@ -96,6 +120,9 @@ func readNode(c *cli.Context, withoutPods bool) (settings, []error) {
 	keep(err)
 	external, err := addresses(c, "node-external-ip")
 	keep(err)
+	for _, a := range external {
+		keep(reachable("node-external-ip", a))
+	}
 	keep(checkLabels(values(c, "node-label")))
 	keep(checkTaints(values(c, "node-taint")))
 	ignored, err := checkOwned(c)

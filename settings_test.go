@@ -110,6 +110,32 @@ func TestReadSettings(t *testing.T) {
 	})
 }
 
+// TestAdvertisedAddress: by what agents and pods reach the API server.
+func TestAdvertisedAddress(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ args, want string }{
+		{"", "<nil> invalid IP []"},
+		{"--node-external-ip=203.0.113.7,2001:db8::7", "<nil> invalid IP [203.0.113.7 2001:db8::7]"},
+		{"--advertise-address=203.0.113.8", "<nil> 203.0.113.8 []"},
+		{"--advertise-address=here", "--advertise-address=here: not an IP address"},
+		{"--advertise-address=127.0.0.1", "--advertise-address=127.0.0.1: other machines cannot send to it"},
+		{"--node-external-ip=0.0.0.0", "--node-external-ip=0.0.0.0: other machines cannot send to it"},
+		{"--advertise-address=2001:db8::7", "--advertise-address=2001:db8::7: must be of the same family as the first --service-cidr, 10.43.0.0/16 2001:db8::7 []"},
+		{"--kube-apiserver-arg=advertise-address=203.0.113.8", "--kube-apiserver-arg=advertise-address=203.0.113.8: use brink's own --advertise-address"},
+	} {
+		withFlags(t, append(plausible, strings.Fields(tt.args)...), func(c *cli.Context) {
+			s, err := readSettings(c)
+			got := fmt.Sprint(err)
+			if err == nil {
+				got = fmt.Sprint(s.server.Validate(), " ", s.server.AdvertiseAddress, " ", s.server.ExternalIPs)
+			}
+			if got != tt.want {
+				t.Errorf("%s: got %s, want %s", tt.args, got, tt.want)
+			}
+		})
+	}
+}
+
 func TestReadSettingsTellsAllMistakes(t *testing.T) {
 	t.Parallel()
 	long := "/" + strings.Repeat("d", 100)

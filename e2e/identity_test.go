@@ -14,6 +14,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -118,6 +119,24 @@ func TestKubeletIdentity(t *testing.T) {
 		}
 	}
 	ns.mirrorPodRefused(own)
+	ns.claimsRefused(own, stranger)
+}
+
+// claimsRefused: a node cannot have itself the pods of others.
+func (ns *namespace) claimsRefused(own, stranger kubernetes.Interface) {
+	ns.Helper()
+	thief := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "stranger"}, Spec: corev1.NodeSpec{PodCIDR: "10.42.0.0/24", PodCIDRs: []string{"10.42.0.0/24"}}}
+	_, rangeErr := stranger.CoreV1().Nodes().Create(ns.Context(), thief, metav1.CreateOptions{})
+	service := []byte(`{"status":{"addresses":[{"type":"InternalIP","address":"10.43.0.1"}]}}`)
+	_, addressErr := own.CoreV1().Nodes().Patch(ns.Context(), ns.node.id, types.MergePatchType, service, metav1.PatchOptions{}, "status")
+	for want, err := range map[string]error{
+		"may not choose the range of its pods": rangeErr,
+		"may not claim the address 10.43.0.1":  addressErr,
+	} {
+		if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), want) {
+			ns.Errorf("%v, want it forbidden with %q", err, want)
+		}
+	}
 }
 
 // mirrorPodRefused: NodeRestriction lets a kubelet make mirror pods only.

@@ -52,7 +52,7 @@ func (s *Server) runJoin(ctx context.Context, ready func()) error {
 		return err
 	}
 	return join.New(join.Config{
-		Client: client, Informers: s.plane.Informers(), OwnNode: s.ownNode(), Tokens: s.tokens,
+		Client: client, Informers: s.plane.Informers(), OwnNode: s.cfg.ownNode(), Tokens: s.tokens, Sources: s.tunnels.Sources, OuterIPs: s.cfg.outerIPs(),
 	}).Run(ctx)
 }
 
@@ -67,9 +67,9 @@ func (s *Server) dropTunnels() error {
 }
 
 // ownNode is the name of the node in this process, empty without one.
-func (s *Server) ownNode() string {
-	if s.cfg.HasAgent {
-		return s.cfg.NodeName
+func (c Config) ownNode() string {
+	if c.HasAgent {
+		return c.NodeName
 	}
 	return ""
 }

@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"k8s.io/client-go/rest"
@@ -32,8 +33,15 @@ import (
 type Config struct {
 	Layout   layout.Layout
 	NodeName string
-	NodeIPs  []netip.Addr // at least one; the first is advertised
+	NodeIPs  []netip.Addr // at least one
 	HasAgent bool         // an agent runs beside this server
+
+	ExternalIPs []netip.Addr // of the node, by which it is reached from outside
+	// AdvertiseAddress is what agents and pods on all nodes reach the API server by:
+	// it is told to agents, and the Service kubernetes leads there. Zero is the
+	// external address of the family of NodeIPs[0], else that one. Nodes at other
+	// sites can do nothing with a private address.
+	AdvertiseAddress netip.Addr
 
 	BindAddress netip.Addr // of the HTTPS port
 	Port        int        // HTTPS port
@@ -83,10 +91,46 @@ func (c Config) Validate() error {
 	} else {
 		errs = append(errs, c.pki(serviceIPs).Validate())
 	}
+	if a := c.AdvertiseAddress; a.IsValid() && len(c.ServiceCIDRs) > 0 && a.Is4() != c.ServiceCIDRs[0].Addr().Is4() {
+		errs = append(errs, fmt.Errorf("--advertise-address=%s: must be of the same family as the first --service-cidr, %s", a, c.ServiceCIDRs[0]))
+	}
 	if len(c.NodeIPs) > 0 && len(c.ServiceCIDRs) > 0 && c.NodeIPs[0].Is4() != c.ServiceCIDRs[0].Addr().Is4() {
 		errs = append(errs, fmt.Errorf("--node-ip=%s: must be of the same family as the first --service-cidr, %s", c.NodeIPs[0], c.ServiceCIDRs[0]))
 	}
 	return errors.Join(errs...)
+}
+
+// advertised is what AdvertiseAddress means.
+func (c Config) advertised() netip.Addr {
+	if c.AdvertiseAddress.IsValid() {
+		return c.AdvertiseAddress
+	}
+	for _, a := range c.ExternalIPs {
+		if a.Is4() == c.NodeIPs[0].Is4() {
+			return a
+		}
+	}
+	return c.NodeIPs[0]
+}
+
+// outerIPs are those by which the server is reached from elsewhere, beside the
+// node's own.
+func (c Config) outerIPs() []netip.Addr {
+	outer := slices.Clone(c.ExternalIPs)
+	if a := c.AdvertiseAddress; a.IsValid() && !slices.Contains(slices.Concat(outer, c.NodeIPs), a) {
+		outer = append(outer, a)
+	}
+	return outer
+}
+
+// extraSANs are the further names of the API server, and the addresses by which it
+// is reached from elsewhere.
+func (c Config) extraSANs() []string {
+	sans := slices.Clone(c.TLSSANs)
+	for _, a := range c.outerIPs() {
+		sans = append(sans, a.String())
+	}
+	return sans
 }
 
 // pki is the part of c that certificates are made for.
@@ -97,7 +141,7 @@ func (c Config) pki(serviceIPs []netip.Addr) pki.Config {
 		NodeName:      c.NodeName,
 		NodeIPs:       c.NodeIPs,
 		ServiceIPs:    serviceIPs,
-		ExtraSANs:     c.TLSSANs,
+		ExtraSANs:     c.extraSANs(),
 	}
 }
 
@@ -186,7 +230,9 @@ func (c Config) controlPlane(durable, volatile string, tunnels *tunnel.Server) c
 	return controlplane.Config{
 		BindAddress:      c.BindAddress,
 		Port:             c.Port,
-		AdvertiseAddress: c.NodeIPs[0],
+		AdvertiseAddress: c.advertised(),
+		OwnNode:          c.ownNode(),
+		OuterIPs:         c.outerIPs(),
 		ClusterCIDRs:     c.ClusterCIDRs,
 		ServiceCIDRs:     c.ServiceCIDRs,
 		ClusterDomain:    c.ClusterDomain,
@@ -194,6 +240,7 @@ func (c Config) controlPlane(durable, volatile string, tunnels *tunnel.Server) c
 		VolatileEndpoint: volatile,
 		Etcd:             c.etcd(),
 		Files:            files(pki.Dir(c.Layout.TLS())),
+		VolumePlugins:    c.Layout.VolumePlugins(),
 		APIServerArgs:    c.APIServerArgs,
 		ControllerArgs:   c.ControllerArgs,
 		SchedulerArgs:    c.SchedulerArgs,

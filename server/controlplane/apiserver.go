@@ -43,6 +43,7 @@ type apiServer struct {
 
 func newAPIServer(cp *ControlPlane, cfg Config) (*apiServer, error) {
 	opts := options.NewServerRunOptions()
+	useNodeClaims(opts.Admission, cfg)
 	fs := merge("kube-apiserver", opts.Flags())
 	if err := componentargs.Parse(fs, "kube-apiserver-arg", apiServerDefaults(cfg), cfg.APIServerArgs); err != nil {
 		return nil, err
@@ -69,7 +70,6 @@ func apiServerDefaults(cfg Config) []string {
 		"anonymous-auth=false",
 		"authorization-mode=Node,RBAC",
 		"client-ca-file="+cfg.Files.ClientCA,
-		"enable-admission-plugins=NodeRestriction",
 		"enable-aggregator-routing=true",
 		"enable-bootstrap-token-auth=true",
 		"kubelet-certificate-authority="+cfg.Files.KubeletCA,

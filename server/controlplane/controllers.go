@@ -82,6 +82,8 @@ func controllerDefaults(cfg Config) []string {
 		// Neither bootstrapsigner, which signs a ConfigMap that only kubeadm makes,
 		// nor tokencleaner, whose work the server's join part does.
 		"controllers=*",
+		// Upstream's default is in /usr, where it is made at every start.
+		"flex-volume-plugin-dir=" + cfg.VolumePlugins,
 		"profiling=false",
 		"root-ca-file=" + f.ServerCA,
 		"service-account-private-key-file=" + f.ServiceAccountKey,

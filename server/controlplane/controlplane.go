@@ -55,6 +55,10 @@ type Config struct {
 	BindAddress      netip.Addr // what the HTTPS port listens on
 	Port             int        // HTTPS port
 	AdvertiseAddress netip.Addr // what the kubernetes Service leads to
+	OwnNode          string     // the node in this process, empty without one
+	// OuterIPs are further addresses by which this server is reached: no other node
+	// may say that they are its own.
+	OuterIPs         []netip.Addr
 	ClusterCIDRs     []netip.Prefix
 	ServiceCIDRs     []netip.Prefix
 	ClusterDomain    string
@@ -62,6 +66,7 @@ type Config struct {
 	VolatileEndpoint string // etcd endpoints of leases and events; may be the same
 	Etcd             *Etcd  // nil when brink serves the endpoints itself
 	Files            Files
+	VolumePlugins    string // directory of FlexVolume drivers, made when missing
 
 	// Authenticated and Public answer requests to exactly these paths of the
 	// HTTPS port. Those of Authenticated went through authentication,

@@ -41,6 +41,7 @@ func plausible() Config {
 		DurableEndpoint:  "unix:///run/brink/datastore/durable.sock",
 		VolatileEndpoint: "unix:///run/brink/datastore/volatile.sock",
 		Files:            files("/nowhere"),
+		VolumePlugins:    "/nowhere",
 	}
 }
 
@@ -120,8 +121,10 @@ func TestAPIServerAcceptsItsOptions(t *testing.T) {
 	if got := completed.Authorization.Modes; !slices.Equal(got, []string{"Node", "RBAC"}) {
 		t.Errorf("authorization modes are %q", got)
 	}
-	if !slices.Contains(completed.Admission.GenericAdmission.EnablePlugins, "NodeRestriction") {
-		t.Error("NodeRestriction is off")
+	for _, plugin := range []string{"NodeRestriction", nodeClaimsPlugin} {
+		if generic := completed.Admission.GenericAdmission; generic.DefaultOffPlugins.Has(plugin) || !slices.Contains(generic.RecommendedPluginOrder, plugin) {
+			t.Errorf("%s is off", plugin)
+		}
 	}
 	if got := completed.Audit.LogOptions.Path + completed.Audit.PolicyFile; got != "" {
 		t.Errorf("audit is on: %s", got)

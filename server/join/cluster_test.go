@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -37,6 +38,7 @@ type cluster struct {
 	*fake.Clientset
 	t       *testing.T
 	tokens  *Tokens
+	sources map[string][]netip.Addr // of tunnels, by node; set before start
 	mu      sync.Mutex
 	version int
 	clock   time.Time
@@ -126,7 +128,8 @@ func (c *cluster) start() *Controller {
 	if err := c.Tracker().Add(token); err != nil {
 		c.t.Fatal(err)
 	}
-	controller := New(Config{Client: c, Informers: informers.NewSharedInformerFactory(c, 0), OwnNode: "own", Tokens: c.tokens})
+	controller := New(Config{Client: c, Informers: informers.NewSharedInformerFactory(c, 0), OwnNode: "own", Tokens: c.tokens,
+		Sources: func(node string) []netip.Addr { return c.sources[node] }})
 	controller.now, controller.look = c.now, 5*time.Millisecond
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)

@@ -134,7 +134,7 @@ func (c *Controller) decideClient(ctx context.Context, csr *certificatesv1.Certi
 }
 
 // decideServing decides on a node that wants to be called. A node speaks for its
-// own name and for the addresses in its status that no other node claims.
+// own name and for the addresses in its status, unless they are another's.
 func (c *Controller) decideServing(csr *certificatesv1.CertificateSigningRequest, r request) decision {
 	problem := c.foreignAddress(r)
 	if problem == "" {
@@ -169,13 +169,53 @@ func (c *Controller) foreignAddress(r request) string {
 			return fmt.Sprintf("the address %s is not in the status of node %s", ip, r.node)
 		}
 		for _, other := range all {
-			if other.Name != own.Name && slices.Contains(addressesOf(other), ip) {
+			if other.Name != own.Name && slices.Contains(addressesOf(other), ip) && !c.bothHave(own.Name, other.Name, ip) {
 				return fmt.Sprintf("the address %s of node %s is also that of node %s: give each its own with --node-ip, or remove the one that is gone with kubectl delete node %s",
 					ip, r.node, other.Name, other.Name)
 			}
 		}
 	}
 	return ""
+}
+
+// bothHave tells that a node may have an address although another one says that it
+// has it. Either the node speaks from there and the other does not, so that it is
+// the other who is wrong. Or the two are at sites of their own, where the same
+// private addresses are in use: both speak now, from different places, and if the
+// other is in this server's network, as it speaks from the address itself, the
+// node speaks from outside. Places are told apart by IPv4 only, where a site has
+// one address for all.
+//
+// The certificate matters to who calls kubelets by address, which the API server
+// does not. A node that is at the other's site and comes by another uplink would
+// get one for the other's address.
+func (c *Controller) bothHave(node, other string, ip netip.Addr) bool {
+	from, othersFrom := c.cfg.Sources(node), c.cfg.Sources(other)
+	if other == c.cfg.OwnNode {
+		othersFrom = []netip.Addr{ip}
+	}
+	otherIsThere := slices.Contains(othersFrom, ip)
+	switch {
+	case slices.Contains(from, ip):
+		return !otherIsThere
+	case !ip.IsPrivate() || len(from) == 0 || len(othersFrom) == 0:
+		return false
+	}
+	isElsewhere := func(a netip.Addr) bool {
+		return a.Is4() && !slices.Contains(othersFrom, a) && !(otherIsThere && c.isInside(a))
+	}
+	for _, a := range from {
+		if !isElsewhere(a) {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(othersFrom, netip.Addr.Is6)
+}
+
+// isInside tells that whoever comes from an address may be in this server's network:
+// also by its router, when it uses the server's outer address.
+func (c *Controller) isInside(a netip.Addr) bool {
+	return a.IsPrivate() || slices.Contains(c.cfg.OuterIPs, a)
 }
 
 // addressesOf are the IP addresses in a node's status.

@@ -36,6 +36,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -61,6 +62,10 @@ type Config struct {
 	OwnNode string
 	// Tokens is armed by Run and may be asked from then on.
 	Tokens *Tokens
+	// Sources are the addresses from which a node speaks to this server now.
+	Sources func(node string) []netip.Addr
+	// OuterIPs are addresses by which this server is reached from outside.
+	OuterIPs []netip.Addr
 }
 
 // Controller is the part that runs.

@@ -187,32 +187,34 @@ func (s *Server) holder(host string) (string, netip.Addr, error) {
 }
 
 // choose returns which of the nodes has ip, "" when none does. The addresses of
-// pods are unique. Those of nodes are not: sites behind NAT number their
-// machines alike. Then the one in this process has it, else the only one with a
-// tunnel.
+// pods are unique, the cluster gives each node its range. Those of nodes are what
+// they say, and sites behind NAT number their machines alike: of several the one
+// in this process has it, else the one whose tunnel comes from there. A guess
+// would hand requests, and what they show, to whoever claims another's address.
 func (s *Server) choose(nodes []*corev1.Node, ip netip.Addr) (string, error) {
-	var first string
-	var tunnelled []string
+	var claim, proven []string
 	for _, node := range nodes {
 		switch {
 		case s.isPod(ip) && hasPod(node, ip):
 			return node.Name, nil
 		case !hasAddress(node, ip):
+			continue
 		case node.Name == s.cfg.OwnNode:
 			return node.Name, nil
-		case s.Has(node.Name):
-			tunnelled = append(tunnelled, node.Name)
-		case first == "":
-			first = node.Name
+		case slices.Contains(s.Sources(node.Name), ip):
+			proven = append(proven, node.Name)
 		}
+		claim = append(claim, node.Name)
 	}
-	switch len(tunnelled) {
-	case 0:
-		return first, nil
-	case 1:
-		return tunnelled[0], nil
+	switch {
+	case len(claim) == 0:
+		return "", nil
+	case len(claim) == 1:
+		return claim[0], nil
+	case len(proven) == 1:
+		return proven[0], nil
 	}
-	return "", fmt.Errorf("nodes %s all have this address", strings.Join(tunnelled, ", "))
+	return "", fmt.Errorf("nodes %s all say that they have this address, and by their tunnels it cannot be told whose it is: kubectl delete node removes one that is gone", strings.Join(claim, ", "))
 }
 
 // isPod keeps out what a node claims as its range that is none of the cluster's.

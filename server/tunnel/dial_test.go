@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,9 +45,22 @@ func node(name, ip string, cidrs ...string) *corev1.Node {
 	return n
 }
 
-// session adds a node's tunnel whose far end answers each target with its name
+// fromConn is a connection from an address.
+type fromConn struct {
+	net.Conn
+	from string
+}
+
+func (c fromConn) RemoteAddr() net.Addr { return addr(net.JoinHostPort(c.from, "1234")) }
+
+// fakeTunnel adds a node's tunnel whose far end answers each target with its name
 // and ends.
 func (s *Server) fakeTunnel(t *testing.T, name string) *session {
+	t.Helper()
+	return s.fakeTunnelFrom(t, name, "192.0.2.1")
+}
+
+func (s *Server) fakeTunnelFrom(t *testing.T, name, from string) *session {
 	t.Helper()
 	near, far := net.Pipe()
 	go (&http2.Server{}).ServeConn(far, &http2.ServeConnOpts{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -56,7 +70,7 @@ func (s *Server) fakeTunnel(t *testing.T, name string) *session {
 		}
 		io.WriteString(w, name+" "+r.Host)
 	})})
-	added, err := newSession(s.transport, near)
+	added, err := newSession(s.transport, fromConn{near, from})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,10 +110,16 @@ func TestWays(t *testing.T) {
 		node("near", "127.0.0.3", "127.0.3.0/24"), // has no tunnel, and needs none
 		node("twin1", "192.168.1.10"), node("twin2", "192.168.1.10"),
 		node("lone", "192.168.1.20"), node("gone", "192.168.1.20"),
+		node("thief", "192.0.2.9"), node("owner", "192.0.2.9"), node("liar", "192.0.2.9"),
+		node("router", "192.0.2.10"), node("behind", "192.0.2.10"),
 		node("shadow", "127.0.0.1"), // has the address of our own
 	}})
-	for _, name := range []string{"far", "twin1", "twin2", "lone", "shadow"} {
-		s.fakeTunnel(t, name)
+	for name, from := range map[string]string{
+		"far": "192.0.2.7", "twin1": "198.51.100.1", "twin2": "198.51.100.2", "lone": "198.51.100.1", "shadow": "127.0.0.1",
+		"thief": "192.0.2.66", "owner": "::ffff:192.0.2.9",
+		"router": "192.0.2.10", "behind": "192.0.2.10",
+	} {
+		s.fakeTunnelFrom(t, name, from)
 	}
 	port := listening(t).String()[len("127.0.0.1"):]
 	tests := []struct {
@@ -120,7 +140,7 @@ func TestWays(t *testing.T) {
 		{s.DialPod, "far:9100", "far 192.0.2.7:9100"},       // proxying to another port of a node
 		{s.DialPod, "own" + port, "direct"},
 		{s.DialPod, "127.0.0.1" + port, "direct"},
-		{s.DialPod, "192.168.1.20:80", "lone 192.168.1.20:80"},
+		{s.DialPod, "192.0.2.9:80", "owner 192.0.2.9:80"},
 	}
 	for _, tt := range tests {
 		conn, err := tt.dial(t.Context(), "tcp", tt.to)
@@ -134,11 +154,14 @@ func TestWays(t *testing.T) {
 		}
 		conn.Close()
 	}
+	const unproven = " all say that they have this address, and by their tunnels it cannot be told whose it is: kubectl delete node removes one that is gone"
 	bad := []struct {
 		dial     func(context.Context, string, string) (net.Conn, error)
 		to, want string
 	}{
-		{s.DialPod, "192.168.1.10:80", "dialing 192.168.1.10:80: nodes twin1, twin2 all have this address"},
+		{s.DialPod, "192.168.1.10:80", "dialing 192.168.1.10:80: nodes twin1, twin2" + unproven},
+		{s.DialPod, "192.0.2.10:80", "dialing 192.0.2.10:80: nodes router, behind" + unproven},
+		{s.DialPod, "192.168.1.20:80", "dialing 192.168.1.20:80: nodes lone, gone" + unproven},
 		{s.DialPod, "10.42.1.5:1", "reaching node far by its tunnel: not that one"},
 		{s.DialKubelet, "near:1", "reaching node near: it has no tunnel to this server, and directly: dial tcp 127.0.0.3:1: connect: connection refused"},
 		{s.DialKubelet, "own:1", "reaching node own: dial tcp 127.0.0.1:1: connect: connection refused"},
@@ -228,4 +251,29 @@ func TestSessionsAreBounded(t *testing.T) {
 	if s.add("a", all[1]) {
 		t.Error("a server that is closed takes tunnels")
 	}
+}
+
+// TestSources: where a node's tunnels come from, as long as they are there.
+func TestSources(t *testing.T) {
+	t.Parallel()
+	s := New(Config{})
+	first, second := s.fakeTunnelFrom(t, "a", "192.0.2.1"), s.fakeTunnelFrom(t, "a", "2001:db8::1")
+	s.fakeTunnelFrom(t, "a", "2001:db8::1")
+	want := func(texts ...string) {
+		t.Helper()
+		var got []string
+		for _, from := range s.Sources("a") {
+			got = append(got, from.String())
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, texts) {
+			t.Errorf("comes from %v, want %v", got, texts)
+		}
+	}
+	want("192.0.2.1", "2001:db8::1")
+	s.remove("a", second)
+	first.conn.Close()
+	want("2001:db8::1")
+	s.Drop("a")
+	want()
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"strings"
@@ -54,6 +55,7 @@ func newTransport(readIdle, pingTimeout time.Duration) *http2.Transport {
 type session struct {
 	conn   *closingConn
 	client *http2.ClientConn
+	from   netip.Addr // the other end, or whoever translates its address
 }
 
 func newSession(transport *http2.Transport, conn net.Conn) (*session, error) {
@@ -63,7 +65,8 @@ func newSession(transport *http2.Transport, conn net.Conn) (*session, error) {
 		c.Close()
 		return nil, err
 	}
-	return &session{conn: c, client: client}, nil
+	from, _ := netip.ParseAddrPort(conn.RemoteAddr().String())
+	return &session{conn: c, client: client, from: from.Addr().Unmap()}, nil
 }
 
 // usable is false as soon as the tunnel is known to have ended.

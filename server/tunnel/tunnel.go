@@ -200,6 +200,20 @@ func (s *Server) remove(node string, removed *session) {
 	s.sessions[node] = list
 }
 
+// Sources are the addresses from which a node's tunnels come: its own where nobody
+// translates addresses between here and there, else that of its site. What a node
+// says of its own addresses is proven by nothing else.
+func (s *Server) Sources(node string) []netip.Addr {
+	list, _ := s.live(node)
+	var from []netip.Addr
+	for _, session := range list {
+		if session.from.IsValid() && !slices.Contains(from, session.from) {
+			from = append(from, session.from)
+		}
+	}
+	return from
+}
+
 // live returns a node's tunnels that take connections, newest first, and a
 // channel that is closed when any node has one more.
 func (s *Server) live(node string) ([]*session, <-chan struct{}) {

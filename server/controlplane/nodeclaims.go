@@ -1,0 +1,113 @@
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/kubernetes/pkg/apis/core"
+	"k8s.io/kubernetes/pkg/auth/nodeidentifier"
+	"k8s.io/kubernetes/pkg/kubeapiserver/options"
+	"k8s.io/kubernetes/plugin/pkg/admission/noderestriction"
+)
+
+// nodeClaimsPlugin is the name of the admission plugin of nodeClaims.
+const nodeClaimsPlugin = "BrinkNodeClaims"
+
+// nodeClaims refuses what a node may say of itself by upstream's NodeRestriction,
+// and what would turn the traffic of others to it: peers route a range of pods to
+// whoever has it in its spec, and the API server sends to a node's addresses what
+// is for its pods in the host's network. A node may write both, its range even as
+// long as the cluster has not given it one.
+//
+// In this process and not as a ValidatingAdmissionPolicy, which is an object that
+// can be deleted, and is not there yet when the first node registers.
+type nodeClaims struct {
+	*admission.Handler
+	nodes    nodeidentifier.NodeIdentifier
+	notNodes []netip.Prefix // where no node is: pods and services
+	ownNode  string
+	outer    []netip.Addr // ownNode's alone
+}
+
+var _ admission.ValidationInterface = &nodeClaims{}
+
+// useNodeClaims puts the plugin after NodeRestriction, and turns on both unless
+// the user turns them off by name: upstream leaves NodeRestriction out when
+// enable-admission-plugins names others.
+func useNodeClaims(opts *options.AdmissionOptions, cfg Config) {
+	generic := opts.GenericAdmission
+	generic.Plugins.Register(nodeClaimsPlugin, func(io.Reader) (admission.Interface, error) {
+		return &nodeClaims{
+			Handler:  admission.NewHandler(admission.Create, admission.Update),
+			nodes:    nodeidentifier.NewDefaultNodeIdentifier(),
+			notNodes: slices.Concat(cfg.ClusterCIDRs, cfg.ServiceCIDRs),
+			ownNode:  cfg.OwnNode,
+			outer:    cfg.OuterIPs,
+		}, nil
+	})
+	order := slices.Clone(generic.RecommendedPluginOrder)
+	after := slices.Index(order, noderestriction.PluginName) + 1
+	generic.RecommendedPluginOrder = slices.Insert(order, after, nodeClaimsPlugin)
+	generic.DefaultOffPlugins = generic.DefaultOffPlugins.Clone().Delete(noderestriction.PluginName)
+}
+
+// Validate implements admission.ValidationInterface.
+func (p *nodeClaims) Validate(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+	if a.GetResource().GroupResource() != core.Resource("nodes") || a.GetSubresource() != "" && a.GetSubresource() != "status" {
+		return nil
+	}
+	name, isNode := p.nodes.NodeIdentity(a.GetUserInfo())
+	if !isNode {
+		return nil
+	}
+	is, ok := a.GetObject().(*core.Node)
+	if !ok {
+		return admission.NewForbidden(a, fmt.Errorf("unexpected type %T", a.GetObject()))
+	}
+	was, ok := a.GetOldObject().(*core.Node)
+	if !ok {
+		was = &core.Node{} // it is being made
+	}
+	if !slices.Equal(is.Spec.PodCIDRs, was.Spec.PodCIDRs) {
+		return admission.NewForbidden(a, fmt.Errorf("node %q may not choose the range of its pods, %v: the cluster gives it one", name, is.Spec.PodCIDRs))
+	}
+	for _, address := range is.Status.Addresses {
+		if slices.Contains(was.Status.Addresses, address) {
+			continue
+		}
+		if err := p.check(name, address); err != nil {
+			return admission.NewForbidden(a, fmt.Errorf("node %q may not claim the address %s: %w", name, address.Address, err))
+		}
+	}
+	return nil
+}
+
+// check says why a node cannot have an address. The server's outer address may be
+// that of a site's router, by which other nodes are reached from outside too.
+func (p *nodeClaims) check(node string, address core.NodeAddress) error {
+	if address.Type != core.NodeInternalIP && address.Type != core.NodeExternalIP {
+		return nil
+	}
+	ip, err := netip.ParseAddr(address.Address)
+	if err != nil || ip.Zone() != "" {
+		return errors.New("it is no IP address")
+	}
+	ip = ip.Unmap()
+	switch {
+	case ip.IsLoopback() || ip.IsUnspecified() || ip.IsMulticast() || ip.IsLinkLocalUnicast():
+		return errors.New("other nodes cannot send to it")
+	case address.Type == core.NodeInternalIP && node != p.ownNode && slices.Contains(p.outer, ip):
+		return errors.New("it is the server's")
+	}
+	for _, prefix := range p.notNodes {
+		if prefix.Contains(ip) {
+			return fmt.Errorf("%s has the addresses of pods or services", prefix)
+		}
+	}
+	return nil
+}

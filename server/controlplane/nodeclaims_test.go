@@ -1,0 +1,85 @@
+package controlplane
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/kubernetes/pkg/apis/core"
+	"k8s.io/kubernetes/pkg/kubeapiserver/options"
+)
+
+// claims is a Node with a range and addresses.
+func claims(podCIDR string, addresses ...string) *core.Node {
+	node := &core.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}}
+	if podCIDR != "" {
+		node.Spec.PodCIDRs = []string{podCIDR}
+	}
+	for _, a := range addresses {
+		kind, address, _ := strings.Cut(a, " ")
+		node.Status.Addresses = append(node.Status.Addresses, core.NodeAddress{Type: core.NodeAddressType(kind), Address: address})
+	}
+	return node
+}
+
+func TestNodeClaims(t *testing.T) {
+	opts := options.NewAdmissionOptions()
+	useNodeClaims(opts, Config{
+		ClusterCIDRs: prefixes("10.42.0.0/16"), ServiceCIDRs: prefixes("fd43::/112"),
+		OwnNode: "hub", OuterIPs: []netip.Addr{netip.MustParseAddr("203.0.113.1")},
+	})
+	plugin, err := opts.GenericAdmission.Plugins.InitPlugin(nodeClaimsPlugin, nil, admission.PluginInitializers{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	checks := plugin.(admission.ValidationInterface)
+	node := &user.DefaultInfo{Name: "system:node:n", Groups: []string{user.NodesGroup}}
+	hub := &user.DefaultInfo{Name: "system:node:hub", Groups: []string{user.NodesGroup}}
+	controller := &user.DefaultInfo{Name: "system:serviceaccount:kube-system:node-controller"}
+	given := claims("10.42.7.0/24")
+	for name, c := range map[string]struct {
+		by          user.Info
+		was, is     *core.Node
+		subresource string
+		want        string // "" is allowed
+	}{
+		"registers":                     {node, nil, claims("", "InternalIP 192.0.2.7", "Hostname n"), "", ""},
+		"registers with a range":        {node, nil, claims("10.42.7.0/24"), "", "may not choose the range of its pods"},
+		"takes a range before it has":   {node, claims(""), given, "", "may not choose the range of its pods"},
+		"gives its range up":            {node, given, claims(""), "", "may not choose"},
+		"keeps its range":               {node, given, given, "", ""},
+		"is given a range":              {controller, claims(""), given, "", ""},
+		"registers as a pod":            {node, nil, claims("", "InternalIP 10.42.1.5"), "", "10.42.0.0/16 has the addresses of pods"},
+		"becomes a service":             {node, given, claims("10.42.7.0/24", "ExternalIP fd43::1"), "status", "fd43::/112"},
+		"becomes an IPv4-mapped pod":    {node, given, claims("10.42.7.0/24", "InternalIP ::ffff:10.42.1.5"), "status", "10.42.0.0/16"},
+		"becomes everybody's loopback":  {node, given, claims("10.42.7.0/24", "InternalIP 127.0.0.1"), "status", "cannot send to it"},
+		"has a name for an address":     {node, given, claims("10.42.7.0/24", "InternalIP peer"), "status", "no IP address"},
+		"has a zone":                    {node, given, claims("10.42.7.0/24", "ExternalIP fd43::1%eth0"), "status", "no IP address"},
+		"becomes the server":            {node, given, claims("10.42.7.0/24", "InternalIP 203.0.113.1"), "status", "it is the server's"},
+		"is behind the server's router": {node, given, claims("10.42.7.0/24", "ExternalIP 203.0.113.1"), "status", ""},
+		"is the server":                 {hub, given, claims("10.42.7.0/24", "InternalIP 203.0.113.1"), "status", ""},
+		"moves":                         {node, given, claims("10.42.7.0/24", "InternalIP 192.0.2.8"), "status", ""},
+		"keeps an address of before":    {node, claims("", "InternalIP 10.42.1.5"), claims("", "InternalIP 10.42.1.5"), "status", ""},
+		"is placed by a controller":     {controller, given, claims("10.42.7.0/24", "InternalIP 10.42.1.5"), "status", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			operation, old := admission.Create, runtime.Object(nil)
+			if c.was != nil {
+				operation, old = admission.Update, c.was
+			}
+			attributes := admission.NewAttributesRecord(c.is, old, core.SchemeGroupVersion.WithKind("Node"), "", "n",
+				core.SchemeGroupVersion.WithResource("nodes"), c.subresource, operation, nil, false, c.by)
+			err := checks.Validate(t.Context(), attributes, nil)
+			switch {
+			case c.want == "" && err != nil:
+				t.Error(err)
+			case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
+				t.Errorf("%v, want it to say %q", err, c.want)
+			}
+		})
+	}
+}
