@@ -149,15 +149,18 @@ func TestJoinWhereNoServerIs(t *testing.T) {
 	at("https://" + serveOnLAN(t, web, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") })))
 	n.refuses(t, "not a brink server", "no certificate")
 
-	// A CA that is not valid yet is what a machine sees whose clock is behind.
-	future := newCA(t, time.Now().Add(30*24*time.Hour))
-	hash, err := jointoken.HashCA(future.pem)
-	if err != nil {
-		t.Fatal(err)
+	// A CA that is not valid yet is what a machine sees whose clock is behind; one
+	// that has ended, a machine whose clock is ahead.
+	for _, from := range []time.Time{time.Now().Add(30 * 24 * time.Hour), time.Now().Add(-30 * 24 * time.Hour)} {
+		other := newCA(t, from)
+		hash, err := jointoken.HashCA(other.pem)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.give(t, jointoken.New(hash).Text())
+		at("https://" + serveOnLAN(t, other, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(other.pem) })))
+		n.refuses(t, "clock", "NTP", from.Add(24*time.Hour).UTC().Format(time.DateOnly))
 	}
-	n.give(t, jointoken.New(hash).Text())
-	at("https://" + serveOnLAN(t, future, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(future.pem) })))
-	n.refuses(t, "clock", "NTP")
 
 	n.give(t, token.Text())
 	at("https://" + c.server.addr.String() + ":6443")

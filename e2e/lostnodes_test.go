@@ -254,10 +254,10 @@ func (n *node) beats(t *testing.T, since time.Time) error {
 }
 
 // TestDrainAndDelete takes a node away as an administrator does. The cluster has
-// room for two nodes only, so the next one needs the first one's range.
+// room for four nodes only, so the next one needs the first one's range.
 func TestDrainAndDelete(t *testing.T) {
 	t.Parallel()
-	c := startCluster(t, 1, "cluster-cidr: 10.42.0.0/23")
+	c := startCluster(t, 3, "cluster-cidr: 10.42.0.0/22")
 	ns := newNamespace(t, c.server)
 	ns.apply(movers)
 	ns.readyPods("app=movers", 3)
@@ -270,21 +270,29 @@ func TestDrainAndDelete(t *testing.T) {
 	ns.kubectl("drain", leaver.id, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=120s")
 	ns.onOthers("app=movers", 3, leaver)
 	cidr := leaver.object(t).Spec.PodCIDR
-	has := func(want bool) error {
-		r, err := c.server.run("", "sh", "-c", "ip route; ip neigh show dev brink-vxlan; bridge fdb show dev brink-vxlan")
-		if found := strings.Contains(r.stdout, strings.TrimSuffix(cidr, "0/24")) || strings.Contains(r.stdout, leaver.addr.String()+" self"); found != want {
-			err = errors.Join(err, fmt.Errorf("the server has\n%s", r.stdout))
+	peers := []*node{c.server, c.agents[1], c.agents[2]}
+	have := func(want bool) error {
+		var errs []error
+		for _, peer := range peers {
+			r, err := peer.run("", "sh", "-ec", "ip route; ip neigh show dev brink-vxlan; bridge fdb show dev brink-vxlan")
+			if err == nil && r.code != 0 {
+				err = fmt.Errorf("looking at %s: %v", peer.id, r)
+			}
+			if found := strings.Contains(r.stdout, strings.TrimSuffix(cidr, "0/24")) || strings.Contains(r.stdout, leaver.addr.String()+" self"); found != want {
+				err = errors.Join(err, fmt.Errorf("%s has\n%s", peer.id, r.stdout))
+			}
+			errs = append(errs, err)
 		}
-		return err
+		return errors.Join(errs...)
 	}
-	if err := has(true); err != nil {
+	if err := have(true); err != nil {
 		t.Errorf("before the deletion: %v", err)
 	}
 	if err := leaver.stop(); err != nil {
 		t.Fatal(err)
 	}
 	ns.kubectl("delete", "node", leaver.id)
-	ns.eventually("the deleted node to vanish from its peer's kernel", func() error { return has(false) })
+	ns.eventually("the deleted node to vanish from its peers' kernels", func() error { return have(false) })
 
 	next := c.join(t, 1)[0]
 	ns.mustEqual("the range of the next node", next.object(t).Spec.PodCIDR, cidr)
@@ -340,6 +348,7 @@ func TestUnreachableAgent(t *testing.T) {
 	ns.readyPod("talker")
 	ns.kubectl("exec", "talker", "--", "sh", "-c", "echo hello > /proc/1/fd/1")
 	ns.eventually("logs", func() error { return contains(ns.logs("talker"), "hello") })
+	ns.attaches(strings.Replace(reader, "spec:", "spec:\n  nodeSelector: {reach: none}", 1))
 	ns.mustEqual("the API proxy to a pod", ns.kubectl("get", "--raw", "/api/v1/namespaces/"+ns.name+"/pods/far:8080/proxy/hostname"), "far")
 	ns.mustContain(ns.kubectl("get", "--raw", "/api/v1/nodes/"+n.id+"/proxy/healthz"), "ok")
 	cmd, out := ns.background("port-forward", "--address", "127.0.0.1", "pod/far", "28090:8080")

@@ -246,6 +246,14 @@ func TestSwitchingTheBackend(t *testing.T) {
 			t.Errorf("links of a node with direct routes: %v, %v", links, err)
 		}
 	}
+	// One who asks the pods of all nodes meanwhile sees delays at most: no way is
+	// lost for as long as a request waits, which is ten seconds.
+	sw, err := sharedLAN()
+	if err != nil {
+		t.Fatal(err)
+	}
+	asking := ask(sw.netns(), "http://"+c.agents[0].addr.String()+":"+d.nodePort("all", "")+"/hostname")
+	t.Cleanup(asking.stop)
 	for _, step := range [][2]string{{"host-gw", "vxlan"}, {"vxlan", "host-gw"}} {
 		for i, line := range c.server.config {
 			c.server.config[i] = strings.ReplaceAll(line, step[0], step[1])
@@ -260,8 +268,10 @@ func TestSwitchingTheBackend(t *testing.T) {
 			d.eventually(fmt.Sprintf("the pod network with a part of the nodes switched to %s", step[1]), d.allReachAll)
 		}
 	}
+	if asked, failed := asking.end(); asked < 100 || len(failed) > 0 {
+		t.Errorf("%d requests, of which failed:\n%s", asked, strings.Join(failed, "\n"))
+	}
 	for _, n := range c.nodes() {
-		n := n
 		d.eventually("the device to go when nobody needs it", func() error {
 			links, err := n.netns().links()
 			if err == nil && strings.Contains(strings.Join(links, " "), "vxlan") {

@@ -28,6 +28,13 @@ func TestCertificatesRotate(t *testing.T) {
 	ns.readyPod("box")
 	ns.eventually("the kubelet to have its certificate", func() error { return n.kubeletAnswers(t) })
 
+	// What is open lives on, with the certificates of when it was opened.
+	stream, out := ns.background("exec", "box", "--", "sh", "-c", "while echo tick; do sleep 1; done")
+	if err := stream.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ns.eventually("a tick", func() error { return out.has("tick") })
+	begun := time.Now()
 	clients, servers := map[string]bool{}, map[string]bool{}
 	asked, failures := 0, []string(nil)
 	// Until those of the beginning have long expired: certificates of two minutes.
@@ -50,10 +57,19 @@ func TestCertificatesRotate(t *testing.T) {
 	if len(failures) > 0 {
 		t.Errorf("of %d requests failed:\n%s", asked, strings.Join(failures, "\n"))
 	}
+	ticks := strings.Count(out.String(), "tick\n")
+	ns.eventually("a stream that was opened before to go on", func() error {
+		if now := strings.Count(out.String(), "tick\n"); now <= ticks {
+			return fmt.Errorf("%d ticks in %v:\n%s", now, time.Since(begun), out)
+		}
+		return nil
+	})
+	_ = stream.Process.Signal(os.Interrupt)
+	_ = ns.ended(stream, out)
 	if log := tail(n.logFile("err", n.starts), 1<<20); strings.Contains(log, "Unauthorized") || strings.Contains(log, "expired") {
 		t.Errorf("the node was refused\n%s", log)
 	}
-	begun := time.Now()
+	begun = time.Now()
 	ns.eventually("a heartbeat", func() error { return n.beats(t, begun) })
 }
 

@@ -187,8 +187,14 @@ spec:
 `
 
 func TestAttach(t *testing.T) {
-	ns := sharedNamespace(t)
-	ns.apply(reader)
+	sharedNamespace(t).attaches(reader)
+}
+
+// attaches to the reader, writes and reads.
+func (ns *namespace) attaches(manifest string) {
+	t := ns.T
+	t.Helper()
+	ns.apply(manifest)
 	ns.readyPod("reader")
 	cmd, out := ns.background("attach", "-i", "reader")
 	stdin, err := cmd.StdinPipe()
