@@ -309,7 +309,7 @@ func (ns *namespace) sameLives(before map[string]life) {
 // stillWorks uses an old container and a new one.
 func (ns *namespace) stillWorks() {
 	ns.Helper()
-	ns.mustEqual("exec in an old container", ns.exec("talker", "echo", "hello"), "hello")
+	ns.eventuallyExec("talker", "hello", "echo", "hello")
 	ns.mustContain(ns.logs("talker"), ns.name+"-line-1-end")
 	seen := lines(ns.logs("talker"))
 	ns.eventually("the old container's log to go on", func() error {

@@ -176,6 +176,19 @@ func (ns *namespace) exec(pod string, command ...string) string {
 	return strings.TrimRight(out, "\n")
 }
 
+// eventuallyExec waits until a command in a pod prints want: a kubelet that has just
+// started hears of its pods a moment after it is Ready, and until then has none.
+func (ns *namespace) eventuallyExec(pod, want string, command ...string) {
+	ns.Helper()
+	ns.eventually(fmt.Sprintf("exec of %q in %s", command, pod), func() error {
+		out, err := ns.tryKubectl(append([]string{"exec", pod, "--"}, command...)...)
+		if err != nil {
+			return err
+		}
+		return contains(out, want)
+	})
+}
+
 // eventually polls cond until it returns nil. The error of the last try is what
 // the test fails with.
 func (ns *namespace) eventually(what string, cond func() error) {

@@ -104,11 +104,11 @@ func TestCertificates(t *testing.T) {
 		}
 		return contains(out, ns.name+"-line-1-end")
 	})
-	ns.mustEqual("exec", ns.exec("talker", "echo", "hello"), "hello")
+	ns.eventuallyExec("talker", "hello", "echo", "hello")
 
 	ns.replacedWhileRunning(pki.ServingAPIServer, "6443")
 	ns.replacedWhileRunning(pki.ServingKubelet, "10250")
-	ns.mustEqual("exec after that", ns.exec("talker", "echo", "hello"), "hello")
+	ns.eventuallyExec("talker", "hello", "echo", "hello")
 	ns.mustEqual("the node's Ready condition", n.readiness(), "Ready")
 	ns.podThat("talker", "was never restarted", func(p *corev1.Pod) bool { return restarts(p) == 0 })
 }

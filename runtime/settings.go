@@ -47,8 +47,15 @@ func (c Config) settings(snapshotter string, auths section) *srvconfig.Config {
 			"io.containerd.metrics.v1.grpc-otel",
 			"io.containerd.server.v1.grpc-tcp",
 		},
-		// A database that another process holds is an error, not a silent wait.
-		Timeouts: map[string]string{"io.containerd.timeout.bolt.open": "10s"},
+		Timeouts: map[string]string{
+			// A database that another process holds is an error, not a silent wait.
+			"io.containerd.timeout.bolt.open": "10s",
+			// A shim that has not answered by then at a start has its containers
+			// killed. Upstream's five seconds are little for a board that reads them
+			// back from a slow card while everything else starts; one that is gone is
+			// known at once.
+			"io.containerd.timeout.shim.load": "60s",
+		},
 		Plugins: section{
 			"io.containerd.server.v1.grpc":           section{"address": c.Socket},
 			"io.containerd.server.v1.ttrpc":          section{"address": c.Socket + ttrpcSuffix},
