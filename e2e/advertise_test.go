@@ -71,8 +71,5 @@ func (n *node) failsOver(ns *namespace) {
 	if err := errors.Join(n.kill(), n.start()); err != nil {
 		ns.Fatal(err)
 	}
-	ns.eventually("exec after a start", func() error {
-		out, err := ns.tryKubectl("exec", "inside", "--", "echo", "still here")
-		return errors.Join(err, contains(out, "still here"))
-	})
+	ns.eventuallyExec("inside", "still here", "echo", "still here")
 }

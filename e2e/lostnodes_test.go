@@ -237,7 +237,7 @@ func TestServerAway(t *testing.T) {
 			t.Errorf("%s: there %t, %d restarts", pod.Name, ok, count)
 		}
 	}
-	ns.mustContain(ns.exec(before[0].Name, "cat", "/version"), "1") // the tunnels are back too
+	ns.eventuallyExec(before[0].Name, "1", "cat", "/version") // the tunnels are back too
 }
 
 // beats is nil when the node has renewed its lease since then.
@@ -333,13 +333,7 @@ func TestUnreachableAgent(t *testing.T) {
 	ns := newNamespace(t, c.server)
 	ns.apply(strings.Replace(hostPortPod("far", 28083), "spec:", "spec:\n  nodeSelector: {reach: none}", 1))
 	ns.readyPod("far")
-	ns.eventually("exec", func() error {
-		out, err := ns.tryKubectl("exec", "far", "--", "/server", "get", "http://127.0.0.1:8080/hostname")
-		if err == nil && out != "far" {
-			err = fmt.Errorf("it printed %q", out)
-		}
-		return err
-	})
+	ns.eventuallyExec("far", "far", "/server", "get", "http://127.0.0.1:8080/hostname")
 	big := strings.Repeat("0123456789abcdef", 1<<18)
 	if back := ns.kubectlFor(big, "exec", "-i", "far", "--", "cat"); back != big {
 		t.Errorf("%d bytes through exec came back as %d", len(big), len(back))

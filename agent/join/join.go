@@ -95,7 +95,9 @@ type Join struct {
 	certs *store
 	ca    authority
 	api   *transport
-	used  clusterconfig.Config // what the node started with
+	// used is what the node started with; online, that a server said so.
+	used   clusterconfig.Config
+	online bool
 }
 
 // New reads what the machine has of an earlier joining. Nothing is asked of the
@@ -162,7 +164,7 @@ func (j *Join) Pool() *servers.Pool { return j.pool }
 // When no server answers a machine that has joined, they are those of the last
 // time, and online is false. It returns an error only for what does not get better
 // by itself.
-func (j *Join) Run(ctx context.Context) (settings clusterconfig.Config, online bool, err error) {
+func (j *Join) Run(ctx context.Context) (_ clusterconfig.Config, online bool, err error) {
 	if !j.hasJoined() {
 		if err := try(ctx, "joining the cluster", j.join); err != nil {
 			return clusterconfig.Config{}, false, err
@@ -170,8 +172,8 @@ func (j *Join) Run(ctx context.Context) (settings clusterconfig.Config, online b
 		slog.Info("joined the cluster", "component", component, "node", j.cfg.NodeName, "server", j.cfg.Server)
 	}
 	j.api = newTransport(j.pool, j.TLS)
-	j.used, online, err = j.current(ctx)
-	return j.used, online, err
+	j.used, j.online, err = j.current(ctx)
+	return j.used, j.online, err
 }
 
 // API reaches the API server as this node, who acts for all of its parts.

@@ -59,24 +59,33 @@ func (j *Join) remembered() (clusterconfig.Config, error) {
 const settled = 30 * time.Second
 
 // checkSettings returns an error when the settings that the node started with are
-// not those of its cluster, and nil when they are or ctx ends.
+// not those of its cluster, and nil when they are or ctx ends. It is an error for a
+// node that started without a server and would not be told by anybody; one that
+// had a server goes on, for then somebody is about to change them, and restarts
+// node after node.
 func (j *Join) checkSettings(ctx context.Context) error {
+	other := permanentf("the cluster's settings are others than those that this node started with: start brink again to use them")
 	check := func(ctx context.Context) error {
 		settings, err := j.settings(ctx)
 		if err == nil && !reflect.DeepEqual(settings, j.used) {
-			return permanentf("the cluster's settings are others than those that this node started with: start brink again to use them")
+			return other
 		}
 		return err
 	}
-	if err := try(ctx, readingSettings, check); err != nil {
-		return err
+	err := try(ctx, readingSettings, check)
+	if err == nil {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(settled):
+		}
+		err = try(ctx, readingSettings, check)
 	}
-	select {
-	case <-ctx.Done():
+	if err == other && j.online {
+		complain(err)
 		return nil
-	case <-time.After(settled):
-		return try(ctx, readingSettings, check)
 	}
+	return err
 }
 
 // settings reads what the cluster tells its nodes, and writes it down with the CA
