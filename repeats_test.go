@@ -1,0 +1,70 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestRepeats: what a kubelet says again and again is written now and then, and
+// all that differs is written.
+func TestRepeats(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	now := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
+	h := newRepeats(slog.NewTextHandler(&out, nil))
+	h.lines.now = func() time.Time { return now }
+	log := slog.New(h)
+	wrote := func(want ...string) {
+		t.Helper()
+		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+		if out.Len() == 0 {
+			lines = nil
+		}
+		out.Reset()
+		if len(lines) != len(want) {
+			t.Fatalf("wrote %q, want %q", lines, want)
+		}
+		for i, part := range want {
+			if !strings.Contains(lines[i], part) {
+				t.Errorf("wrote %s, want %s", lines[i], part)
+			}
+		}
+	}
+	lease := func(err string) {
+		log.Error("Failed to update lease", "err", errors.New(err))
+		now = now.Add(10 * time.Second)
+	}
+	for range 10 {
+		lease("Put \"https://192.0.2.1:6443/a?timeout=10s\": context deadline exceeded")
+		lease("Put \"https://192.0.2.1:6443/b\": net/http: request canceled while waiting for connection (Client.Timeout exceeded while awaiting headers)")
+	}
+	wrote("Failed to update lease")
+	now = now.Add(repeatAfter)
+	lease("connection refused")
+	wrote("repeated=19")
+	lease("leases is forbidden")
+	wrote("forbidden")
+	for i := range 3 {
+		log.Error("Failed to ensure lease exists, will retry", "interval", fmt.Sprint(i), "err", "EOF")
+		log.Error(fmt.Sprintf("Unable to write event (may retry after sleeping): connection refused at %d", i))
+	}
+	wrote("Failed to ensure", "Unable to write")
+	for _, pod := range []string{"a", "b", "a"} {
+		log.With("pod", pod).Error("Error syncing pod")
+		log.WithGroup("g").Error("Error syncing pod", "pod", pod)
+	}
+	wrote("pod=a", "g.pod=a", "pod=b", "g.pod=b")
+	log.Warn("Failed to update lease", "err", "connection refused")
+	wrote("level=WARN")
+	for i := range 3 * maxRepeats {
+		log.Error("one", "of", i)
+	}
+	if len(h.lines.said) > maxRepeats {
+		t.Errorf("remembers %d lines", len(h.lines.said))
+	}
+}
