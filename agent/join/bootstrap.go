@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -38,10 +39,11 @@ func (j *Join) join(ctx context.Context) error {
 		return j.explain(err)
 	}
 	j.ca = ca
-	if err := j.checkToken(ctx); err != nil {
+	isValid, err := j.checkToken(ctx)
+	if err != nil {
 		return j.explain(err)
 	}
-	cert, key, err := j.request(ctx)
+	cert, key, err := j.request(ctx, isValid)
 	if err != nil {
 		return j.explain(err)
 	}
@@ -60,18 +62,21 @@ func (j *Join) verified() *tls.Config {
 
 // checkToken says what has become of a token, which the API server does not: it
 // answers 401 to all that it does not take. A server that cannot tell leaves it to
-// the API server.
-func (j *Join) checkToken(ctx context.Context) error {
+// the API server; isValid is then false.
+func (j *Join) checkToken(ctx context.Context) (isValid bool, _ error) {
 	client := j.client(j.verified())
 	defer client.CloseIdleConnections()
 	resp, err := get(ctx, client, j.url(jointoken.StatusPath), j.cfg.Token.Bootstrap())
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode >= http.StatusInternalServerError {
+		return false, fmt.Errorf("the server is not ready: it answers %s", resp.Status)
+	}
 	var status jointoken.Status
 	if json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&status) != nil {
-		return nil
+		return false, nil
 	}
 	since := ""
 	if status.Since != nil {
@@ -79,13 +84,13 @@ func (j *Join) checkToken(ctx context.Context) error {
 	}
 	switch status.State {
 	case jointoken.Expired:
-		return permanentf("the token with the id %s has expired%s: %s", j.cfg.Token.ID, since, makeAnother)
+		return false, permanentf("the token with the id %s has expired%s: %s", j.cfg.Token.ID, since, makeAnother)
 	case jointoken.Deleted:
-		return permanentf("the token with the id %s was deleted%s: %s", j.cfg.Token.ID, since, makeAnother)
+		return false, permanentf("the token with the id %s was deleted%s: %s", j.cfg.Token.ID, since, makeAnother)
 	case jointoken.Unknown:
-		return j.unknownToken()
+		return false, j.unknownToken()
 	}
-	return nil
+	return status.State == jointoken.Valid, nil
 }
 
 const makeAnother = "make another with brink token create on the server"
@@ -94,8 +99,10 @@ func (j *Join) unknownToken() error {
 	return permanentf("the server does not know the token with the id %s: it is of another cluster, or its secret is wrong; %s", j.cfg.Token.ID, makeAnother)
 }
 
-// request returns a certificate for the node's name and its key, in PEM.
-func (j *Join) request(ctx context.Context) (cert, key []byte, err error) {
+// request returns a certificate for the node's name and its key, in PEM. An API
+// server that has just started refuses what it will take a moment later, so its
+// refusal of a token that is known to be valid is none for good.
+func (j *Join) request(ctx context.Context, isValid bool) (cert, key []byte, err error) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, err
@@ -110,13 +117,15 @@ func (j *Join) request(ctx context.Context) (cert, key []byte, err error) {
 	}
 	requests := client.CertificatesV1().CertificateSigningRequests()
 	made, err := requests.Create(ctx, csr, metav1.CreateOptions{})
-	if apierrors.IsUnauthorized(err) {
+	switch {
+	case err == nil:
+	case isValid:
+		return nil, nil, fmt.Errorf("asking for a certificate: %w", err)
+	case apierrors.IsUnauthorized(err):
 		return nil, nil, j.unknownToken()
-	}
-	if apierrors.IsForbidden(err) {
+	case apierrors.IsForbidden(err):
 		return nil, nil, permanentf("the token with the id %s may not be used to join: %s", j.cfg.Token.ID, makeAnother)
-	}
-	if err != nil {
+	default:
 		return nil, nil, fmt.Errorf("asking for a certificate: %w", err)
 	}
 	if cert, err = awaitCertificate(ctx, client, made.Name); err != nil {
