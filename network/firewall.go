@@ -6,21 +6,43 @@ import (
 	"fmt"
 	"log/slog"
 	"os/exec"
+	"slices"
+	"time"
 )
 
-// warnOfFirewalls names the chains that drop forwarded packets unless a rule of
-// theirs lets them through. Whether one does is not known here, nor could a rule
-// of ours overrule them (see the package comment). Rules of legacy iptables (not
-// iptables-nft) are no nftables chains and cannot be seen.
-func warnOfFirewalls(ctx context.Context, cfg Config) {
+// firewallsEvery is how often at most the rules of others are looked at, which takes
+// a process.
+const firewallsEvery = 5 * time.Minute
+
+// firewalls names the chains that drop forwarded packets unless a rule of theirs
+// lets them through: brink cannot let them through instead, see the package comment,
+// nor tell whether such a rule does.
+type firewalls struct {
+	generation uint32 // of the rules that were looked at
+	looked     time.Time
+	said       []nftChain
+}
+
+// look logs chains that were not there the last time, as when a firewall is started
+// after brink. It does nothing when no rules have changed since, or it was asked a
+// moment ago.
+func (f *firewalls) look(ctx context.Context, cfg Config, generation uint32) {
+	if !f.looked.IsZero() && (generation == f.generation || time.Since(f.looked) < firewallsEvery) {
+		return
+	}
+	f.looked, f.generation = time.Now(), generation
 	chains, err := droppingChains(ctx)
 	if err != nil {
 		slog.Debug("looking for firewalls", "component", componentName, "error", err)
+		return
 	}
 	for _, c := range chains {
-		slog.Warn(fmt.Sprintf("a firewall on this host drops forwarded packets by default: unless its rules let %v through, pods reach no other node and no outside", cfg.ClusterCIDRs),
-			"component", componentName, "table", c.Family+" "+c.Table, "chain", c.Name)
+		if !slices.Contains(f.said, c) {
+			slog.Warn(fmt.Sprintf("a firewall on this host drops forwarded packets by default: unless its rules let %v through, pods reach no other node and no outside", cfg.ClusterCIDRs),
+				"component", componentName, "table", c.Family+" "+c.Table, "chain", c.Name)
+		}
 	}
+	f.said = chains
 }
 
 // nftChain is a chain as in libnftables-json(5).

@@ -3,6 +3,7 @@ package network
 import (
 	"fmt"
 	"testing"
+	"time"
 )
 
 func TestDroppingChains(t *testing.T) {
@@ -38,5 +39,50 @@ func TestParseDroppingChains(t *testing.T) {
 	t.Parallel()
 	if _, err := parseDroppingChains([]byte("nothing")); err == nil {
 		t.Error("no error of what is no JSON")
+	}
+}
+
+// TestFirewalls: a chain is named once, also one that comes later.
+func TestFirewalls(t *testing.T) {
+	t.Parallel()
+	privateNetns(t)
+	var f firewalls
+	f.look(t.Context(), Config{}, 1)
+	nft(t, "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority filter; policy drop; }")
+	f.look(t.Context(), Config{}, 2)
+	if len(f.said) != 0 {
+		t.Errorf("looked again at once: %v", f.said)
+	}
+	for range 2 {
+		f.looked = f.looked.Add(-firewallsEvery)
+		f.look(t.Context(), Config{}, 2)
+		if fmt.Sprint(f.said) != "[{ip filter FORWARD forward drop}]" {
+			t.Errorf("said %v", f.said)
+		}
+	}
+}
+
+// TestHostFirewall: pods reach each other where a firewall that drops forwarded
+// packets lets the cluster's range through, and not where it does not.
+func TestHostFirewall(t *testing.T) {
+	t.Parallel()
+	for _, backend := range []Backend{VXLAN, HostGW} {
+		t.Run(string(backend), func(t *testing.T) {
+			t.Parallel()
+			s := allStacks["dual stack"]
+			nodes := cluster(t, s, backend, backend)
+			meet(t, s, nodes...)
+			for _, n := range nodes {
+				sh(t, n.ns, "nft 'add table inet wall; add chain inet wall forward { type filter hook forward priority 10; policy drop; }'")
+			}
+			if _, err := call(nodes[0].pod, s.podAddrs(2)[0], time.Second); err == nil {
+				t.Error("the firewall drops nothing, this test shows nothing")
+			}
+			for _, n := range nodes {
+				sh(t, n.ns, "nft 'add rule inet wall forward ip saddr 10.42.0.0/16 accept; add rule inet wall forward ip daddr 10.42.0.0/16 accept; "+
+					"add rule inet wall forward ip6 saddr fd42::/56 accept; add rule inet wall forward ip6 daddr fd42::/56 accept'")
+			}
+			meet(t, s, nodes...)
+		})
 	}
 }

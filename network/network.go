@@ -308,7 +308,7 @@ func (n *Network) run(ctx context.Context, ready func()) error {
 		return err
 	}
 	ready()
-	warnOfFirewalls(ctx, n.cfg)
+	node.firewalls.look(ctx, n.cfg, node.rules.generation)
 	node.keep(ctx, n.wake)
 	return nil
 }
@@ -318,6 +318,7 @@ type node struct {
 	rules      *ruleset
 	stack      *netstack
 	peers      *peerKeeper
+	firewalls  firewalls
 	bridgeMAC  net.HardwareAddr // of the bridge at the last look
 	complained time.Time
 }
@@ -374,6 +375,7 @@ func (n *node) keep(ctx context.Context, changed <-chan struct{}) {
 			n.complain(err)
 		} else {
 			n.complained = time.Time{}
+			n.firewalls.look(ctx, n.cfg, n.rules.generation)
 		}
 	}
 }
