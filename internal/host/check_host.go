@@ -2,6 +2,7 @@ package host
 
 import (
 	"fmt"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -149,31 +150,67 @@ func installHint(distribution []string, name string) string {
 	return "install the package " + name
 }
 
+// checkForwarding wants IPv4; a cluster has IPv6 only if it is told to.
 func (m machine) checkForwarding() Check {
-	const name, file = "ip forwarding", "proc/sys/net/ipv4/ip_forward"
-	if m.read(file) == "1" {
-		return ok(name, "enabled")
+	const name, file, file6 = "ip forwarding", "proc/sys/net/ipv4/ip_forward", "proc/sys/net/ipv6/conf/all/forwarding"
+	state := func(file string) string {
+		switch m.read(file) {
+		case "1":
+			return "enabled"
+		case "":
+			return "not there"
+		}
+		return "off, brink will enable it where pods have it"
 	}
-	if err := writable(m.path(file)); err != nil {
-		return fail(name, "set net.ipv4.ip_forward=1 on the machine, or let brink write to /proc/sys",
-			"IPv4 forwarding is off and /%s cannot be written (%v)", file, err)
+	if m.read(file) != "1" {
+		if err := writable(m.path(file)); err != nil {
+			return fail(name, "set net.ipv4.ip_forward=1 on the machine, or let brink write to /proc/sys",
+				"IPv4 forwarding is off and /%s cannot be written (%v)", file, err)
+		}
 	}
-	return ok(name, "off, brink will enable it")
+	return ok(name, "IPv4 %s; IPv6 %s", state(file), state(file6))
 }
 
-// checkReversePath tells of the kernel's check of source addresses. Strict is no
-// problem: pods answer by the link they are routed by, and where a peer may not,
-// which is in the tunnel while a cluster changes its backend, brink is lenient.
+// checkBridged wants packets between pods of one node to be shown to the rules of
+// Services. Before the module is loaded there is no such setting.
+func (m machine) checkBridged() Check {
+	const name = "bridged packets"
+	if !m.exists(bridgeNetfilter) {
+		return ok(name, "no setting yet, brink loads br_netfilter")
+	}
+	if m.read(bridgeNetfilter) == "1" {
+		return ok(name, "pass the rules of services")
+	}
+	if err := writable(m.path(bridgeNetfilter)); err != nil {
+		return fail(name, "set net.bridge.bridge-nf-call-iptables=1 on the machine, or let brink write to /proc/sys",
+			"services between pods of one node need /%s, which is off and cannot be written (%v)", bridgeNetfilter, err)
+	}
+	return ok(name, "do not pass the rules of services, brink will change that")
+}
+
+// checkReversePath tells of the kernel's check of source addresses, which for a link
+// is the stricter of its own setting and that for all. Strict is no problem: pods
+// answer by the link they are routed by, and where a peer may not, which is in the
+// tunnel while a cluster changes its backend, brink is lenient.
 func (m machine) checkReversePath() Check {
-	const name = "reverse path filter"
-	switch value := m.read("proc/sys/net/ipv4/conf/all/rp_filter"); value {
+	const name, conf = "reverse path filter", "proc/sys/net/ipv4/conf"
+	switch m.read(conf + "/all/rp_filter") {
+	case "":
+		return ok(name, "cannot be told")
 	case "1":
 		return ok(name, "strict, brink makes it loose on its VXLAN device")
-	case "0", "2":
-		return ok(name, "not strict")
-	default:
-		return ok(name, "cannot be told")
 	}
+	var strict []string
+	links, _ := os.ReadDir(m.path(conf))
+	for _, l := range links {
+		if link := l.Name(); link != "all" && link != "default" && m.read(conf+"/"+link+"/rp_filter") == "1" && m.read(conf+"/all/rp_filter") == "0" {
+			strict = append(strict, link)
+		}
+	}
+	if len(strict) > 0 {
+		return ok(name, "strict on %s, brink makes it loose on its VXLAN device", strings.Join(strict, ", "))
+	}
+	return ok(name, "not strict")
 }
 
 // The kernel's defaults for a user, on all but very small machines. The kubelet,

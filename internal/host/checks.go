@@ -121,7 +121,7 @@ func (m machine) podChecks(f Facts, o CheckOptions) []Check {
 		m.checkNFT(f),
 	}
 	checks = append(checks, m.checkFeatures(f, o.VXLAN)...)
-	return append(checks, m.checkForwarding(), m.checkReversePath(), m.checkInotify())
+	return append(checks, m.checkForwarding(), m.checkBridged(), m.checkReversePath(), m.checkInotify())
 }
 
 func ok(name, format string, args ...any) Check {

@@ -210,6 +210,30 @@ func TestChecks(t *testing.T) {
 	}
 }
 
+// TestNetworkSettings: what is told of settings that are no problem.
+func TestNetworkSettings(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		changes files
+		want    string
+	}{
+		{nil, "IPv4 off, brink will enable it where pods have it; IPv6 not there | pass the rules of services | cannot be told"},
+		{files{"proc/sys/net/ipv4/ip_forward": "1\n", "proc/sys/net/ipv6/conf/all/forwarding": "0\n", bridgeNetfilter: "0\n", "proc/sys/net/ipv4/conf/all/rp_filter": "1\n"},
+			"IPv4 enabled; IPv6 off, brink will enable it where pods have it | do not pass the rules of services, brink will change that | strict, brink makes it loose on its VXLAN device"},
+		{files{bridgeNetfilter: "", "proc/sys/net/ipv4/conf/all/rp_filter": "0\n", "proc/sys/net/ipv4/conf/default/rp_filter": "1\n",
+			"proc/sys/net/ipv4/conf/eth0/rp_filter": "1\n", "proc/sys/net/ipv4/conf/lo/rp_filter": "0\n"},
+			"IPv4 off, brink will enable it where pods have it; IPv6 not there | no setting yet, brink loads br_netfilter | strict on eth0, brink makes it loose on its VXLAN device"},
+		{files{"proc/sys/net/ipv4/conf/all/rp_filter": "2\n", "proc/sys/net/ipv4/conf/eth0/rp_filter": "1\n"}, // the greater of the two counts
+			"IPv4 off, brink will enable it where pods have it; IPv6 not there | pass the rules of services | not strict"},
+	} {
+		m := build(t, debian12.and(tt.changes), modprobes())
+		got := m.checkForwarding().Message + " | " + m.checkBridged().Message + " | " + m.checkReversePath().Message
+		if got != tt.want {
+			t.Errorf("got  %s\nwant %s", got, tt.want)
+		}
+	}
+}
+
 func requireFailed(t *testing.T, err error, want []wanted) {
 	t.Helper()
 	var lines []string
