@@ -61,10 +61,17 @@ func (ns *namespace) turbine(name, spec string) string {
 
 // TestWebhook: the API server asks a pod through its Service.
 func TestWebhook(t *testing.T) {
-	ns := sharedNamespace(t)
+	sharedNamespace(t).calls(testdata(t, "webhook.yaml"))
+}
+
+// calls checks that the API server asks a webhook in a pod, and refuses what it
+// cannot ask about.
+func (ns *namespace) calls(webhook string) {
+	t := ns.T
+	t.Helper()
 	cert, key := newCertificate(t, "webhook."+ns.name+".svc")
 	ns.apply(fmt.Sprintf("apiVersion: v1\nkind: Secret\ntype: kubernetes.io/tls\nmetadata: {name: webhook-tls}\ndata: {tls.crt: %s, tls.key: %s}\n", cert, key))
-	ns.apply(strings.ReplaceAll(testdata(t, "webhook.yaml"), "$CA", cert))
+	ns.apply(strings.ReplaceAll(webhook, "$CA", cert))
 	t.Cleanup(func() { _, _ = ns.tryKubectl("delete", "validatingwebhookconfiguration", ns.name) })
 	ns.readyPod("webhook")
 

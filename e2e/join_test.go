@@ -16,8 +16,10 @@ import (
 	"io"
 	"log"
 	"math/big"
+	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -214,11 +216,16 @@ func newCA(t *testing.T, from time.Time) *ca {
 // serveOnLAN serves on the switch, with TLS when there is a CA, and returns where.
 func serveOnLAN(t *testing.T, with *ca, handler http.Handler) string {
 	t.Helper()
+	return serveAt(t, lanHost, with, handler)
+}
+
+func serveAt(t *testing.T, host string, with *ca, handler http.Handler) string {
+	t.Helper()
 	sw, err := sharedLAN()
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := sw.netns().listen(lanHost + ":0")
+	l, err := sw.netns().listen(net.JoinHostPort(host, "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -331,6 +338,38 @@ func TestTokenIsNotInTheListOfProcesses(t *testing.T) {
 }
 
 // TestAgentsFlags: what a node says about itself when it registers.
+// TestJoinByEnvironment: with nothing on the command line or in a file. What brink
+// starts does not inherit the token.
+func TestJoinByEnvironment(t *testing.T) {
+	t.Parallel()
+	c := aControlPlane(t)
+	token := c.server.newToken(t)
+	n := c.prepareAgent(t)
+	n.config = slices.DeleteFunc(n.config, func(line string) bool {
+		return strings.HasPrefix(line, "server:") || strings.HasPrefix(line, "token")
+	})
+	n.env = []string{"BRINK_URL=https://" + c.server.addr.String() + ":6443", "BRINK_TOKEN=" + token.Text()}
+	if err := errors.Join(n.writeConfig(), n.start()); err != nil {
+		t.Fatal(err)
+	}
+	ns := newNamespace(t, c.server)
+	ns.apply(sleeper("box", "  nodeName: "+n.id+"\n"))
+	ns.readyPod("box")
+	started := 0
+	for _, pid := range n.trace().processes() {
+		if pid == n.cmd.Process.Pid || pid == n.holder.pid() {
+			continue
+		}
+		started++
+		if env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)); bytes.Contains(env, []byte(token.Secret)) {
+			t.Errorf("%s has the token in its environment", commandLine(pid))
+		}
+	}
+	if started == 0 {
+		t.Error("brink has started nothing, this test shows nothing")
+	}
+}
+
 func TestAgentsFlags(t *testing.T) {
 	t.Parallel()
 	c := aControlPlane(t)

@@ -208,11 +208,19 @@ func TestServerAway(t *testing.T) {
 	ns.getFrom(sw.netns(), url)
 	asking := ask(sw.netns(), url)
 	t.Cleanup(asking.stop)
-	for what, end := range map[string]func() error{"killing": c.server.kill, "stopping": c.server.stop} {
-		if err := end(); err != nil {
+	for _, outage := range []struct {
+		what string
+		end  func() error
+		last time.Duration
+	}{
+		{"killing", c.server.kill, 15 * time.Second},
+		{"stopping", c.server.stop, 80 * time.Second}, // longer than a node may be silent
+	} {
+		what := outage.what
+		if err := outage.end(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(15 * time.Second)
+		time.Sleep(outage.last)
 		if err := c.server.start(); err != nil {
 			t.Fatal(err)
 		}
@@ -221,6 +229,15 @@ func TestServerAway(t *testing.T) {
 			ns.eventually("a heartbeat of "+n.id+" after "+what+" the server", func() error { return n.beats(t, begun) })
 		}
 		t.Logf("agents are back %v after the server", time.Since(begun).Round(time.Second))
+	}
+	for _, n := range c.agents {
+		// It tries every ten seconds.
+		if said := strings.Count(tail(n.logFile("err", n.starts), 1<<20), "Failed to update lease"); said > 2 {
+			t.Errorf("%s has said %d times that it has no server", n.id, said)
+		}
+		for _, taint := range n.object(t).Spec.Taints {
+			t.Errorf("%s is tainted with %s after its server was away", n.id, taint.Key)
+		}
 	}
 	if err := errors.Join(c.agents[1].kill(), c.agents[1].start()); err != nil {
 		t.Fatal(err)
@@ -296,18 +313,35 @@ func TestDrainAndDelete(t *testing.T) {
 
 	next := c.join(t, 1)[0]
 	ns.mustEqual("the range of the next node", next.object(t).Spec.PodCIDR, cidr)
-	if err := next.stop(); err != nil {
-		t.Fatal(err)
-	}
+	// This one runs on when it is deleted, as a machine that nobody can reach.
 	ns.kubectl("delete", "node", next.id)
+	ns.eventually("the deleted node to say so", func() error {
+		r, err := next.brink(append([]string{"status"}, next.flags("data-dir")...)...)
+		if err == nil && r.code != 1 {
+			err = fmt.Errorf("exit code %d", r.code)
+		}
+		return errors.Join(err, contains(r.stdout+r.stderr, "it was deleted from the cluster: restart brink to register it again"))
+	})
 	// The first one comes back by being started: it has its certificate.
 	if err := leaver.start(); err != nil {
 		t.Fatal(err)
 	}
+	ns.mustEqual("the range of the node that is back", leaver.object(t).Spec.PodCIDR, cidr)
 	ns.kubectl("scale", "deployment", "movers", "--replicas=6")
 	ns.readyPods("app=movers", 6)
-	if _, err := podOf(ns.pods("app=movers"), leaver); err != nil {
-		t.Error(err)
+	back, err := podOf(ns.pods("app=movers"), leaver)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []*node{c.server, c.agents[1]} {
+		url := "http://" + back.Status.PodIP + ":8080/hostname"
+		ns.eventually("a pod of a range that another one had", func() error {
+			got, err := n.netns().get(url)
+			if err == nil && got != back.Name {
+				err = fmt.Errorf("%q answered", got)
+			}
+			return err
+		})
 	}
 }
 
@@ -345,6 +379,8 @@ func TestUnreachableAgent(t *testing.T) {
 	ns.attaches(strings.Replace(reader, "spec:", "spec:\n  nodeSelector: {reach: none}", 1))
 	ns.mustEqual("the API proxy to a pod", ns.kubectl("get", "--raw", "/api/v1/namespaces/"+ns.name+"/pods/far:8080/proxy/hostname"), "far")
 	ns.mustContain(ns.kubectl("get", "--raw", "/api/v1/nodes/"+n.id+"/proxy/healthz"), "ok")
+	ns.mustContain(ns.kubectl("get", "--raw", "/api/v1/nodes/"+n.id+"/proxy/metrics/resource"), "node_cpu_usage_seconds_total", `pod="far"`)
+	ns.calls(strings.Replace(testdata(t, "webhook.yaml"), "spec:", "spec:\n  nodeSelector: {reach: none}", 1))
 	cmd, out := ns.background("port-forward", "--address", "127.0.0.1", "pod/far", "28090:8080")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -126,7 +126,13 @@ func (n netns) askUDP(addr string) (string, error) {
 // serveClientIP is a web server on the switch that says who asks.
 func serveClientIP(t *testing.T) string {
 	t.Helper()
-	return serveOnLAN(t, nil, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return serveClientIPAt(t, lanHost)
+}
+
+// serveClientIPAt is serveClientIP at one of the switch's addresses.
+func serveClientIPAt(t *testing.T, host string) string {
+	t.Helper()
+	return serveAt(t, host, nil, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host, _, _ := net.SplitHostPort(r.RemoteAddr)
 		_, _ = io.WriteString(w, host)
 	}))

@@ -37,7 +37,9 @@ spec:
   type: NodePort
   ipFamilyPolicy: PreferDualStack
   selector: {app: pods}
-  ports: [{port: 80, targetPort: 8080}]
+  ports:
+  - {name: http, port: 80, targetPort: 8080}
+  - {name: udp, port: 81, protocol: UDP, targetPort: 8081}
 `
 
 // deployed are a pod and a pod on the host network on each node of a cluster.
@@ -98,25 +100,40 @@ func (d *deployed) hostsFor(pod corev1.Pod) []string {
 	return out
 }
 
-// servicesAnswer asks the ClusterIPs and the NodePort of every node from every node
-// until all pods have answered.
+// servicesAnswer asks the ClusterIPs and the NodePorts of every node from every node,
+// by TCP and UDP, until all pods have answered; and the ClusterIPs from every pod.
 func (d *deployed) servicesAnswer() {
 	d.Helper()
 	svc, err := d.client.CoreV1().Services(d.name).Get(d.Context(), "all", metav1.GetOptions{})
 	if err != nil {
 		d.Fatal(err)
 	}
+	isDual := len(svc.Spec.ClusterIPs) > 1
 	for _, n := range d.nodes() {
 		for _, ip := range svc.Spec.ClusterIPs {
-			d.reachesAll(d.pods, "ClusterIP "+ip+" on "+n.addr.String(), func() (string, error) {
-				return n.netns().get("http://" + net.JoinHostPort(ip, "80") + "/hostname")
-			})
+			d.answersBy(n, ip, "80", "81")
 		}
 		for _, other := range d.nodes() {
-			url := fmt.Sprintf("http://%s:%d/hostname", other.addr, svc.Spec.Ports[0].NodePort)
-			d.reachesAll(d.pods, url+" on "+n.addr.String(), func() (string, error) { return n.netns().get(url) })
+			d.answersBy(n, other.addr.String(), d.nodePort("all", "http"), d.nodePort("all", "udp"))
+			if isDual {
+				d.answersBy(n, other.addr6().String(), d.nodePort("all", "http"), d.nodePort("all", "udp"))
+			}
 		}
 	}
+	for _, pod := range d.pods {
+		for _, ip := range svc.Spec.ClusterIPs {
+			d.mustContain(d.exec(pod.Name, "/server", "get", "http://"+net.JoinHostPort(ip, "80")+"/hostname"), "pods-")
+		}
+	}
+}
+
+// answersBy asks from a node until all pods have answered by both protocols.
+func (d *deployed) answersBy(from *node, ip, tcp, udp string) {
+	d.Helper()
+	url := "http://" + net.JoinHostPort(ip, tcp) + "/hostname"
+	d.reachesAll(d.pods, url+" on "+from.addr.String(), func() (string, error) { return from.netns().get(url) })
+	to := net.JoinHostPort(ip, udp)
+	d.reachesAll(d.pods, "UDP to "+to+" on "+from.addr.String(), func() (string, error) { return from.netns().askUDP(to) })
 }
 
 // TestPodNetworkVXLAN has IPv4 and IPv6 at the same time.
@@ -136,10 +153,15 @@ func TestPodNetworkVXLAN(t *testing.T) {
 // masquerades: outside of the cluster nobody knows the way back to a pod.
 func (d *deployed) masquerades() {
 	d.Helper()
-	seen := serveClientIP(d.T)
+	seen, seen6 := serveClientIP(d.T), serveClientIPAt(d.T, lanPrefix6+"1")
 	for _, pod := range d.pods {
+		n := d.named(pod.Spec.NodeName)
 		got := d.exec(pod.Name, "/server", "get", "http://"+seen+"/")
-		d.mustEqual("the address that the outside sees of "+pod.Name, got, d.named(pod.Spec.NodeName).addr.String())
+		d.mustEqual("the address that the outside sees of "+pod.Name, got, n.addr.String())
+		if len(pod.Status.PodIPs) > 1 {
+			got := d.exec(pod.Name, "/server", "get", "http://"+seen6+"/")
+			d.mustEqual("the IPv6 address that the outside sees of "+pod.Name, got, n.addr6().String())
+		}
 	}
 }
 
@@ -234,7 +256,7 @@ func (m *machine) moveTo(t *testing.T) error {
 // node; pods reach each other at every step.
 func TestSwitchingTheBackend(t *testing.T) {
 	t.Parallel()
-	c := startCluster(t, 2, append(slices.Clone(dualStack), "flannel-backend: host-gw")...)
+	c := startCluster(t, 3, append(slices.Clone(dualStack), "flannel-backend: host-gw")...)
 	d := c.deploy(t)
 	if err := d.allReachAll(); err != nil {
 		t.Fatal(err)
@@ -252,7 +274,7 @@ func TestSwitchingTheBackend(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	asking := ask(sw.netns(), "http://"+c.agents[0].addr.String()+":"+d.nodePort("all", "")+"/hostname")
+	asking := ask(sw.netns(), "http://"+c.agents[0].addr.String()+":"+d.nodePort("all", "http")+"/hostname")
 	t.Cleanup(asking.stop)
 	for _, step := range [][2]string{{"host-gw", "vxlan"}, {"vxlan", "host-gw"}} {
 		for i, line := range c.server.config {

@@ -135,13 +135,17 @@ func answerUDP(addr string) {
 		fmt.Fprintln(os.Stderr, "testimage: udp:", err)
 		return
 	}
-	buf := make([]byte, 1500)
+	buf := make([]byte, 1<<16)
 	for {
-		_, from, err := conn.ReadFrom(buf)
+		n, from, err := conn.ReadFrom(buf)
 		if err != nil {
 			return
 		}
-		_, _ = conn.WriteTo([]byte(hostname()), from)
+		answer := []byte(hostname())
+		if n > 1 { // whoever asks sends one byte
+			answer = buf[:n]
+		}
+		_, _ = conn.WriteTo(answer, from)
 	}
 }
 

@@ -92,23 +92,42 @@ func echo(client *http.Client, url string) error {
 	return err
 }
 
-// datagram tries three times: UDP may be lost.
+// datagram asks by UDP, and has datagrams of several packets sent back.
 func datagram(address string) error {
 	conn, err := net.Dial("udp", net.JoinHostPort(address, "8081"))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close() }()
+	if _, err := exchange(conn, []byte("?")); err != nil {
+		return fmt.Errorf("UDP: %w", err)
+	}
+	large := make([]byte, 8000)
+	_, _ = rand.Read(large)
+	back, err := exchange(conn, large)
+	if err == nil && !bytes.Equal(back, large) {
+		err = fmt.Errorf("they came back as %d others", len(back))
+	}
+	if err != nil {
+		return fmt.Errorf("UDP, %d bytes: %w", len(large), err)
+	}
+	return nil
+}
+
+// exchange tries three times: UDP may be lost.
+func exchange(conn net.Conn, question []byte) (answer []byte, err error) {
+	buf := make([]byte, 1<<16)
 	for range 3 {
-		if _, err = conn.Write([]byte("?")); err != nil {
+		if _, err = conn.Write(question); err != nil {
 			continue
 		}
 		_ = conn.SetReadDeadline(time.Now().Add(3 * time.Second))
-		if _, err = conn.Read(make([]byte, 1500)); err == nil {
-			return nil
+		var n int
+		if n, err = conn.Read(buf); err == nil {
+			return buf[:n], nil
 		}
 	}
-	return err
+	return nil, err
 }
 
 func stream(address string) error {
