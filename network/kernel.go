@@ -124,6 +124,16 @@ type kernel interface {
 	delFDB(link int, entry fdbEntry) error
 }
 
+// uses tells whether a route leads over a link.
+func (w ways) uses(link int) bool {
+	for _, h := range w.routes {
+		if h.link == link {
+			return true
+		}
+	}
+	return false
+}
+
 // missing returns the keys of want that has lacks or has with another value, and
 // those of has that want lacks, both in order of their text.
 func missing[K interface {

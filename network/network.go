@@ -25,8 +25,8 @@
 //     the hook, such as a FORWARD policy of DROP set by Docker, ufw or firewalld,
 //     still wins, and where nobody drops there is nothing to accept. A host
 //     firewall has to be told to let the cluster's addresses through; one with
-//     such a policy is named in the log at the start, unless it is made of legacy
-//     iptables rules, which nftables does not show.
+//     such a policy is named in the log when it is first seen, unless it is made of
+//     legacy iptables rules, which nftables does not show.
 //   - Changes by others are noticed by the ruleset's generation number, which
 //     the kernel raises at each nftables commit: asking for it is one netlink
 //     round trip of microseconds, so it is asked often, and nft (milliseconds of

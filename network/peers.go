@@ -230,7 +230,7 @@ func (k *peerKeeper) reach(w wish, g ground) (warnings []string, err error) {
 	err = errors.Join(devErr, err)
 	if want.device != nil || has.device == nil {
 		k.idle = time.Time{}
-	} else if !stays[has.device.index] || k.cfg.Backend == None { // routes go with it
+	} else if !stays[has.device.index] && !want.uses(index) || k.cfg.Backend == None { // routes go with it
 		err = errors.Join(err, k.retire(*has.device))
 	}
 	return want.warnings, err

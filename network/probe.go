@@ -173,9 +173,10 @@ func openProbe(link string, to netip.Addr, timeout time.Duration) (p *probe, err
 	if p.offload, err = openChecksumOffload(link); err != nil {
 		return nil, err
 	}
+	opened := p // what is returned is nil then
 	defer func() {
 		if err != nil {
-			p.close()
+			opened.close()
 		}
 	}()
 	dialer := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {

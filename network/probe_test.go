@@ -195,6 +195,21 @@ func TestProbeVerdicts(t *testing.T) {
 	}
 }
 
+// TestProbeWithoutAWay: of a device that went away nothing can be asked.
+func TestProbeWithoutAWay(t *testing.T) {
+	t.Parallel()
+	ns := privateNetns(t)
+	inside(t, ns, func() error {
+		for _, to := range addrs("10.42.2.0", "fd42:0:0:2::") {
+			if p, err := openProbe("missing", to, time.Second); err == nil {
+				p.close()
+				t.Errorf("a probe to %s was opened, this test shows nothing", to)
+			}
+		}
+		return nil
+	})
+}
+
 // TestDeadMomentIsNoVerdict: packets are lost for just as long as the offload is
 // on, once.
 func TestDeadMomentIsNoVerdict(t *testing.T) {
