@@ -169,13 +169,19 @@ func (c *Controller) foreignAddress(r request) string {
 			return fmt.Sprintf("the address %s is not in the status of node %s", ip, r.node)
 		}
 		for _, other := range all {
-			if other.Name != own.Name && slices.Contains(addressesOf(other), ip) && !c.bothHave(own.Name, other.Name, ip) {
+			if other.Name != own.Name && contested(ip, own, other) && !c.bothHave(own.Name, other.Name, ip) {
 				return fmt.Sprintf("the address %s of node %s is also that of node %s: give each its own with --node-ip, or remove the one that is gone with kubectl delete node %s",
 					ip, r.node, other.Name, other.Name)
 			}
 		}
 	}
 	return ""
+}
+
+// contested tells that two nodes say of an address that it is one's alone. Several
+// may be reached from outside by one, that of their router.
+func contested(ip netip.Addr, own, other *corev1.Node) bool {
+	return slices.Contains(addressesOf(other), ip) && (slices.Contains(addressesOf(own, corev1.NodeInternalIP), ip) || slices.Contains(addressesOf(other, corev1.NodeInternalIP), ip))
 }
 
 // bothHave tells that a node may have an address although another one says that it
@@ -218,11 +224,14 @@ func (c *Controller) isInside(a netip.Addr) bool {
 	return a.IsPrivate() || slices.Contains(c.cfg.OuterIPs, a)
 }
 
-// addressesOf are the IP addresses in a node's status.
-func addressesOf(node *corev1.Node) []netip.Addr {
+// addressesOf are the IP addresses in a node's status: of the given types, or all.
+func addressesOf(node *corev1.Node, types ...corev1.NodeAddressType) []netip.Addr {
+	if len(types) == 0 {
+		types = []corev1.NodeAddressType{corev1.NodeInternalIP, corev1.NodeExternalIP}
+	}
 	var out []netip.Addr
 	for _, a := range node.Status.Addresses {
-		if a.Type != corev1.NodeInternalIP && a.Type != corev1.NodeExternalIP {
+		if !slices.Contains(types, a.Type) {
 			continue
 		}
 		if ip, err := netip.ParseAddr(a.Address); err == nil {

@@ -351,6 +351,25 @@ func TestServingAtTwoSites(t *testing.T) {
 	c.isApproved(c.asked(serving(t, "site-2", "192.168.1.10")))
 }
 
+// Machines behind one router are reached from outside by its address.
+func TestServingBehindOneRouter(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	for name, ip := range map[string]string{"own": "192.168.1.10", "till-3": "192.168.1.11"} {
+		c.addNode(name, ip)
+		node, err := c.CoreV1().Nodes().Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		node.Status.Addresses = append(node.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeExternalIP, Address: "203.0.113.1"})
+		if _, err := c.CoreV1().Nodes().Update(t.Context(), node, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.start()
+	c.isApproved(c.asked(serving(t, "till-3", "192.168.1.11", "203.0.113.1")))
+}
+
 func TestWhoHasAnAddress(t *testing.T) {
 	t.Parallel()
 	const private = "192.168.1.10"
