@@ -32,6 +32,9 @@ import (
 // is made: servers decide in milliseconds.
 const approvalPatience = time.Minute
 
+// startPatience is how long an API server may refuse a token that it says is valid.
+const startPatience = 2 * time.Minute
+
 // join gets the CA and a certificate with the token.
 func (j *Join) join(ctx context.Context) error {
 	ca, err := j.fetchAuthority(ctx)
@@ -117,9 +120,13 @@ func (j *Join) request(ctx context.Context, isValid bool) (cert, key []byte, err
 	}
 	requests := client.CertificatesV1().CertificateSigningRequests()
 	made, err := requests.Create(ctx, csr, metav1.CreateOptions{})
+	isRefused := apierrors.IsUnauthorized(err) || apierrors.IsForbidden(err)
+	if isRefused && j.refused.IsZero() {
+		j.refused = time.Now()
+	}
 	switch {
 	case err == nil:
-	case isValid:
+	case isRefused && isValid && time.Since(j.refused) < startPatience:
 		return nil, nil, fmt.Errorf("asking for a certificate: %w", err)
 	case apierrors.IsUnauthorized(err):
 		return nil, nil, j.unknownToken()

@@ -21,8 +21,9 @@
 //   - What cannot get better by itself ends the process with one line while the
 //     machine has not joined: a wrong hash, a refused token or name, a clock that
 //     is off, a server that is none. Everything else is tried again, with a line
-//     for each change of the reason. A node that has joined always tries on: its
-//     pods run meanwhile.
+//     for each change of the reason. A node that has joined tries on: its
+//     pods run meanwhile. It ends when it has started without a server and then
+//     finds that its cluster has other settings.
 //   - The certificate lies in one file with its key, so that one rename replaces
 //     both. client-go's store makes a file for each renewal and syncs none.
 //   - A renewed certificate is used by new connections; requests and watches on
@@ -95,6 +96,8 @@ type Join struct {
 	certs *store
 	ca    authority
 	api   *transport
+	// refused is when a token was refused first.
+	refused time.Time
 	// used is what the node started with; online, that a server said so.
 	used   clusterconfig.Config
 	online bool

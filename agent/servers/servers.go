@@ -246,6 +246,8 @@ func (p *Pool) dialOnce(ctx context.Context, way Way) (*tls.Conn, error) {
 			break
 		}
 	}
+	// In an order of their own: who tells of changes compares them.
+	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return nil, errors.Join(errs...)
 }
 

@@ -23,6 +23,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -156,11 +157,17 @@ func (t *Tunnels) SetServers(servers []string) {
 func (t *Tunnels) Redial() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for server, link := range t.links {
+	before := maps.Clone(t.links)
+	for server, link := range before {
 		link.cancel()
 		delete(t.links, server)
 	}
 	t.matchLocked()
+	for server, link := range before {
+		if again := t.links[server]; again != nil && link.wasUp() {
+			again.meet()
+		}
+	}
 }
 
 func (t *Tunnels) matchLocked() {
@@ -243,14 +250,25 @@ func (l *link) pause(ctx context.Context, delay time.Duration) bool {
 	return true
 }
 
+// wasUp tells that the server has been reached.
+func (l *link) wasUp() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.known
+}
+
+// meet says that it was, before this link was made.
+func (l *link) meet() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.known = true
+}
+
 // longest is the distance between two attempts now.
 func (l *link) longest() time.Duration {
 	timing := l.tunnels.cfg.timing
-	l.mu.Lock()
-	known := l.known
-	l.mu.Unlock()
 	isUp := func(s Status) bool { return s.Up }
-	if !known && slices.ContainsFunc(l.tunnels.Status(), isUp) {
+	if !l.wasUp() && slices.ContainsFunc(l.tunnels.Status(), isUp) {
 		return timing.strangerDelay
 	}
 	return timing.maxDelay
