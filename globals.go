@@ -36,8 +36,8 @@ const debugVerbosity = 4
 //
 //   - klog, through which every Kubernetes package logs. Its information lines
 //     are shown with --debug only: a healthy node writes a line a minute to its
-//     journal, and the journal is on the flash card too. Nor are warnings that are
-//     the same as one a few minutes ago.
+//     journal, and the journal is on the flash card too. Nor are warnings and
+//     errors that are the same as one a few minutes ago.
 //   - client-go's handler of API warnings, which are meant for people at a
 //     terminal.
 //   - apimachinery's crash handler: a panic in a goroutine of upstream ends the

@@ -98,11 +98,13 @@ var noAnswer = []string{
 	"client connection lost", "network is unreachable", "no route to host", "EOF", "request canceled",
 }
 
-// essence is what does not change between lines that say the same.
+// essence is what does not change between lines that say the same: what is before
+// the first colon where the cause, behind it, is that nobody answers.
 func essence(text string) string {
 	for _, part := range noAnswer {
-		if strings.Contains(text, part) {
-			return text[:min(len(text), 30)] + " (no answer)"
+		if at := strings.Index(text, part); at >= 0 {
+			what, _, _ := strings.Cut(text[:at], ": ")
+			return what + " (no answer)"
 		}
 	}
 	return text

@@ -51,9 +51,13 @@ func TestRepeats(t *testing.T) {
 	wrote("forbidden")
 	for i := range 3 {
 		log.Error("Failed to ensure lease exists, will retry", "interval", fmt.Sprint(i), "err", "EOF")
-		log.Error(fmt.Sprintf("Unable to write event (may retry after sleeping): connection refused at %d", i))
+		log.Error(fmt.Sprintf("Unable to write event: dial: connection refused at %d", i))
 	}
 	wrote("Failed to ensure", "Unable to write")
+	for _, hook := range []string{"one", "two", "one"} {
+		log.Warn("Failed calling webhook, failing closed " + hook + `: failed to call webhook: Post "https://x": context deadline exceeded`)
+	}
+	wrote("closed one", "closed two")
 	for _, pod := range []string{"a", "b", "a"} {
 		log.With("pod", pod).Error("Error syncing pod")
 		log.WithGroup("g").Error("Error syncing pod", "pod", pod)

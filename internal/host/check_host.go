@@ -188,8 +188,8 @@ func (m machine) checkBridged() Check {
 	return ok(name, "do not pass the rules of services, brink will change that")
 }
 
-// checkReversePath tells of the kernel's check of source addresses, which for a link
-// is the stricter of its own setting and that for all. Strict is no problem: pods
+// checkReversePath tells of the kernel's check of source addresses, for which the
+// greater of a link's setting and that for all counts. Strict is no problem: pods
 // answer by the link they are routed by, and where a peer may not, which is in the
 // tunnel while a cluster changes its backend, brink is lenient.
 func (m machine) checkReversePath() Check {
