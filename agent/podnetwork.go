@@ -97,11 +97,9 @@ func (a *Agent) rememberedRanges() []netip.Prefix {
 	if err != nil || json.Unmarshal(text, &ranges) != nil {
 		return nil
 	}
-	for _, r := range ranges {
-		isWithin := func(all netip.Prefix) bool { return all.Contains(r.Addr()) && all.Bits() <= r.Bits() }
-		if !slices.ContainsFunc(a.access.ClusterCIDRs, isWithin) {
-			return nil
-		}
+	isForeign := func(r netip.Prefix) bool { return !network.Within(r, a.access.ClusterCIDRs) }
+	if slices.ContainsFunc(ranges, isForeign) {
+		return nil
 	}
 	return ranges
 }

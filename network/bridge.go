@@ -105,7 +105,7 @@ func (n *node) leaveOldRanges() error {
 	}
 	for _, a := range has {
 		p, err := netip.ParsePrefix(a.IPNet.String())
-		if err != nil || !within(p.Masked(), n.cfg.ClusterCIDRs) || within(p.Masked(), n.cfg.NodeCIDRs) {
+		if err != nil || !Within(p.Masked(), n.cfg.ClusterCIDRs) || Within(p.Masked(), n.cfg.NodeCIDRs) {
 			continue
 		}
 		slog.Warn("the pods' bridge has an address of a range that is not this node's any more, removing it", "component", componentName, "bridge", n.cfg.Bridge, "address", p)

@@ -167,7 +167,7 @@ func (c Config) Validate() error {
 	}
 	errs = append(errs, onePerFamily("cluster CIDR", c.ClusterCIDRs), onePerFamily("node CIDR", c.NodeCIDRs))
 	for _, node := range c.NodeCIDRs {
-		if !within(node, c.ClusterCIDRs) {
+		if !Within(node, c.ClusterCIDRs) {
 			errs = append(errs, fmt.Errorf("node CIDR %s is in none of the cluster's %v", node, c.ClusterCIDRs))
 		}
 	}
@@ -233,7 +233,8 @@ func onePerFamily(what string, prefixes []netip.Prefix) error {
 	return nil
 }
 
-func within(p netip.Prefix, wider []netip.Prefix) bool {
+// Within tells that a prefix lies in one of wider.
+func Within(p netip.Prefix, wider []netip.Prefix) bool {
 	for _, w := range wider {
 		if w.Contains(p.Addr()) && w.Bits() <= p.Bits() {
 			return true

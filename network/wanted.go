@@ -47,7 +47,7 @@ func (w *wantedWays) acceptable(p Peer) []netip.Prefix {
 	var out []netip.Prefix
 	for _, c := range p.CIDRs {
 		switch other, taken := w.owner[c]; {
-		case !c.IsValid() || c != c.Masked() || !within(c, w.cfg.ClusterCIDRs):
+		case !c.IsValid() || c != c.Masked() || !Within(c, w.cfg.ClusterCIDRs):
 			w.warn("%s: its pods' range %s is not within the cluster's %v: not routed", p.Name, c, w.cfg.ClusterCIDRs)
 		case slices.ContainsFunc(w.cfg.NodeCIDRs, c.Overlaps):
 			w.warn("%s: its pods' range %s is this node's: not routed", p.Name, c)
