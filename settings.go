@@ -97,7 +97,7 @@ func advertised(c *cli.Context) (netip.Addr, error) {
 
 // reachable says why no other machine can send to an address.
 func reachable(flag string, a netip.Addr) error {
-	if a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() || a.Zone() != "" {
+	if !nodeaddr.IsRoutable(a) {
 		return fmt.Errorf("--%s=%s: other machines cannot send to it", flag, a)
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"brink/internal/nodeaddr"
 	"brink/internal/tunnelwire"
 )
 
@@ -94,9 +95,7 @@ func (t *Tunnels) target(r *http.Request) (netip.AddrPort, error) {
 }
 
 func (t *Tunnels) allowed(ip netip.Addr) bool {
-	// Whatever the lists say: these would mean the machine itself, or a
-	// neighbour on a link that nobody has named.
-	if ip.Zone() != "" || ip.IsLoopback() || ip.IsUnspecified() || ip.IsMulticast() || ip.IsLinkLocalUnicast() {
+	if !nodeaddr.IsRoutable(ip) { // whatever the lists say
 		return false
 	}
 	if t.cfg.PodCIDRs != nil && slices.ContainsFunc(t.cfg.PodCIDRs(), func(p netip.Prefix) bool { return p.Contains(ip) }) {

@@ -34,6 +34,12 @@ type Query struct {
 	File string
 }
 
+// IsRoutable tells that an address can be another machine's: it means neither the
+// machine itself, nor many, nor a neighbour on a link that nobody has named.
+func IsRoutable(ip netip.Addr) bool {
+	return ip.IsValid() && ip.Zone() == "" && !ip.IsUnspecified() && !ip.IsLoopback() && !ip.IsMulticast() && !ip.IsLinkLocalUnicast()
+}
+
 // Address is one of the machine's.
 type Address struct {
 	IP   netip.Addr `json:"ip"`

@@ -13,6 +13,8 @@ import (
 	"k8s.io/kubernetes/pkg/auth/nodeidentifier"
 	"k8s.io/kubernetes/pkg/kubeapiserver/options"
 	"k8s.io/kubernetes/plugin/pkg/admission/noderestriction"
+
+	"brink/internal/nodeaddr"
 )
 
 // nodeClaimsPlugin is the name of the admission plugin of nodeClaims.
@@ -99,7 +101,7 @@ func (p *nodeClaims) check(node string, address core.NodeAddress) error {
 	}
 	ip = ip.Unmap()
 	switch {
-	case ip.IsLoopback() || ip.IsUnspecified() || ip.IsMulticast() || ip.IsLinkLocalUnicast():
+	case !nodeaddr.IsRoutable(ip):
 		return errors.New("other nodes cannot send to it")
 	case address.Type == core.NodeInternalIP && node != p.ownNode && slices.Contains(p.outer, ip):
 		return errors.New("it is the server's")
