@@ -242,13 +242,8 @@ func TestServerAway(t *testing.T) {
 	if err := errors.Join(c.agents[1].kill(), c.agents[1].start()); err != nil {
 		t.Fatal(err)
 	}
-	// On a busy host one request in thousands was seen to get no answer, with nothing
-	// to see before and after it: that is told, and is no outage.
-	asked, failed := asking.end()
-	if asked < 100 || len(failed) > 1 {
+	if asked, failed := asking.end(); asked < 100 || len(failed) > 0 {
 		t.Errorf("%d requests, of which failed:\n%s", asked, strings.Join(failed, "\n"))
-	} else if len(failed) == 1 {
-		t.Logf("one of %d requests failed: %s", asked, failed[0])
 	}
 	after := map[string]int32{}
 	for _, pod := range ns.pods("app=movers") {

@@ -43,14 +43,18 @@ const (
 
 var sharedLAN = sync.OnceValues(newLAN)
 
+// newLAN makes the switch. Its bridges have MAC addresses of their own: otherwise
+// each had the lowest of its ports', and when the machine of that port went, what
+// others had under way to the switch was lost until they asked for its address
+// again, for ten seconds and more.
 func newLAN() (*lan, error) {
 	h, err := newHolder("unshare --net -- sh -ec", `
 ip link set lo up
-ip link add br0 type bridge
+ip link add br0 address 02:00:00:00:fa:01 type bridge
 ip address add `+lanHost+`/24 dev br0
 ip address add `+lanPrefix6+`1/64 dev br0 nodad
 ip link set br0 up
-ip link add br1 type bridge
+ip link add br1 address 02:00:00:00:fb:01 type bridge
 ip address add `+farHost+`/24 dev br1
 ip link set br1 up
 echo 1 > /proc/sys/net/ipv4/ip_forward
