@@ -165,7 +165,7 @@ func (k *peerKeeper) report(warnings []string) {
 		said[w] = true
 	}
 	if len(k.said) > 0 && len(said) == 0 {
-		slog.Info("all peers can be reached", "component", componentName)
+		slog.Info("what was said of peers does not hold any more", "component", componentName)
 	}
 	k.said = said
 }
@@ -197,6 +197,9 @@ func (k *peerKeeper) look(w wish) (warnings []string, err error) {
 		return warnings, nil
 	}
 	more, err := k.reach(w, g)
+	if k.probe.isSilent() && len(k.ends) > 0 {
+		more = append(more, fmt.Sprintf("no other node has answered through the tunnel yet: on all nodes let UDP port %d in from the others, who send to a node's InternalIP (one with a kernel before 5.14 may give no answer and be well)", k.cfg.VXLANPort))
+	}
 	return append(warnings, more...), err
 }
 

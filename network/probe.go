@@ -47,8 +47,14 @@ const (
 	// listens there. Each datagram takes the next.
 	probePort = 33434
 
+	// silentProbes is how many must have had no answer to be told: the third is half
+	// a minute after the first.
+	silentProbes = 3
+
 	firstProbeAgain = 10 * time.Second // doubled each time
 	lastProbeAgain  = time.Hour
+	// lastSilentAgain is shorter: what is told must not be told long after it was mended.
+	lastSilentAgain = 5 * time.Minute
 )
 
 // verdict is what a probe found.
@@ -74,6 +80,7 @@ type prober struct {
 	settled bool
 	off     bool // the offload must be off
 	tries   int
+	silent  int // probes one after the other that nobody answered
 	next    time.Time
 
 	cancel  context.CancelFunc // of the probe that runs, else nil
@@ -88,7 +95,7 @@ func newProber() *prober { return &prober{timeout: probeTimeout, result: make(ch
 func (p *prober) mustBeOff(of probed) bool {
 	if of != p.of {
 		p.stop()
-		p.of, p.settled, p.off, p.tries, p.next = of, false, false, 0, time.Time{}
+		p.of, p.settled, p.off, p.tries, p.silent, p.next = of, false, false, 0, 0, time.Time{}
 	}
 	return p.off
 }
@@ -104,14 +111,22 @@ func (p *prober) stop() {
 	p.cancel = nil
 }
 
+// isSilent tells that nobody has answered so far, of several and for a time in which
+// machines that were switched on together have all started.
+func (p *prober) isSilent() bool { return p.silent >= silentProbes }
+
 // learn takes in the result of a probe that has ended, and tells whether the
-// device has to change.
-func (p *prober) learn(link string) bool {
+// device has to change, or what is to be said of it.
+func (p *prober) learn(link string) (changed bool) {
+	wasSilent := p.isSilent()
 	select {
 	case v := <-p.result:
 		p.cancel()
 		p.cancel = nil
 		slog.Debug("probed checksums", "component", componentName, "link", link, "result", v)
+		if p.silent++; v != unreached {
+			p.silent = 0
+		}
 		switch v {
 		case works:
 			p.settled = true
@@ -121,12 +136,16 @@ func (p *prober) learn(link string) bool {
 				"component", componentName, "link", link)
 			return true
 		default:
-			p.next = time.Now().Add(min(firstProbeAgain<<min(p.tries, 20), lastProbeAgain))
+			last := lastProbeAgain
+			if v == unreached {
+				last = lastSilentAgain
+			}
+			p.next = time.Now().Add(min(firstProbeAgain<<min(p.tries, 20), last))
 			p.tries++
 		}
 	default:
 	}
-	return false
+	return p.isSilent() != wasSilent
 }
 
 // begin probes one of the targets unless there is nothing to find out now. When

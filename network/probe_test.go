@@ -246,20 +246,25 @@ func TestDeadMomentIsNoVerdict(t *testing.T) {
 func TestProbeIsAskedRarely(t *testing.T) {
 	t.Parallel()
 	p := newProber()
-	end := func(v verdict) {
+	end := func(v verdict) (changed bool) {
 		p.cancel = func() {}
 		p.result <- v
-		p.learn("brink-vxlan")
+		return p.learn("brink-vxlan")
 	}
 	first, second := probed{netip.MustParseAddr("192.0.2.1"), 2}, probed{netip.MustParseAddr("192.0.2.1"), 3}
 	p.mustBeOff(first)
 	var waits []time.Duration
-	for range 12 {
-		end(unreached)
+	for i := range 12 {
+		if changed, want := end(unreached), i == silentProbes-1; changed != want {
+			t.Errorf("after %d probes without an answer there is something to tell: %t", i+1, changed)
+		}
 		waits = append(waits, time.Until(p.next).Round(time.Second))
 	}
-	if waits[0] != firstProbeAgain || waits[1] != 2*firstProbeAgain || waits[11] != lastProbeAgain {
+	if waits[0] != firstProbeAgain || waits[1] != 2*firstProbeAgain || waits[11] != lastSilentAgain {
 		t.Errorf("asks again after %v", waits)
+	}
+	if changed := end(unanswered); !changed || p.isSilent() || time.Until(p.next).Round(time.Second) != lastProbeAgain {
+		t.Errorf("after an answer: something to tell %t, silent %t", changed, p.isSilent())
 	}
 	if end(broken); !p.settled || !p.mustBeOff(first) {
 		t.Error("forgets that the offload is broken")
