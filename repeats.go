@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -30,8 +32,10 @@ type repeats struct {
 type saidLines struct {
 	now func() time.Time
 
+	seed maphash.Seed
+
 	mu   sync.Mutex
-	said map[string]*saidLine
+	said map[uint64]*saidLine // by the hash of what it says, which may be long
 }
 
 type saidLine struct {
@@ -40,7 +44,7 @@ type saidLine struct {
 }
 
 func newRepeats(h slog.Handler) repeats {
-	return repeats{Handler: h, lines: &saidLines{now: time.Now, said: map[string]*saidLine{}}}
+	return repeats{Handler: h, lines: &saidLines{now: time.Now, seed: maphash.MakeSeed(), said: map[uint64]*saidLine{}}}
 }
 
 func (h repeats) Handle(ctx context.Context, r slog.Record) error {
@@ -73,7 +77,8 @@ func (h repeats) WithGroup(name string) slog.Handler {
 }
 
 // note tells whether a line is to be written, and how many like it were not.
-func (l *saidLines) note(key string) (skipped int, isNews bool) {
+func (l *saidLines) note(text string) (skipped int, isNews bool) {
+	key := maphash.String(l.seed, text)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
@@ -98,12 +103,15 @@ var noAnswer = []string{
 	"client connection lost", "network is unreachable", "no route to host", "EOF", "request canceled",
 }
 
+// asked is a URL as errors quote it, with what was asked for.
+var asked = regexp.MustCompile(`"https?://[^"]*"`)
+
 // essence is what does not change between lines that say the same: what is before
 // the first colon where the cause, behind it, is that nobody answers.
 func essence(text string) string {
 	for _, part := range noAnswer {
 		if at := strings.Index(text, part); at >= 0 {
-			what, _, _ := strings.Cut(text[:at], ": ")
+			what, _, _ := strings.Cut(asked.ReplaceAllString(text[:at], "URL"), ": ")
 			return what + " (no answer)"
 		}
 	}
@@ -115,11 +123,7 @@ func attrEssence(a slog.Attr) string {
 	case "interval", "timeElapsed", "backoff", "attempt":
 		return a.Key
 	case "err", "error":
-		for _, part := range noAnswer {
-			if strings.Contains(a.Value.String(), part) {
-				return "no answer"
-			}
-		}
+		return a.Key + "=" + essence(a.Value.String())
 	}
 	return fmt.Sprintf("%s=%v", a.Key, a.Value)
 }

@@ -45,7 +45,7 @@ func TestRepeats(t *testing.T) {
 	}
 	wrote("Failed to update lease")
 	now = now.Add(repeatAfter)
-	lease("connection refused")
+	lease("Put \"https://192.0.2.1:6443/a\": dial tcp 192.0.2.1:6443: connect: connection refused")
 	wrote("repeated=19")
 	lease("leases is forbidden")
 	wrote("forbidden")
@@ -58,6 +58,10 @@ func TestRepeats(t *testing.T) {
 		log.Warn("Failed calling webhook, failing closed " + hook + `: failed to call webhook: Post "https://x": context deadline exceeded`)
 	}
 	wrote("closed one", "closed two")
+	for _, cause := range []string{`failed to "StartContainer" for "main": hook: dial: connection refused`, `failed to "PullImage" for "main": rpc error: deadline exceeded`} {
+		log.Error("Error syncing pod, skipping", "err", cause)
+	}
+	wrote("StartContainer", "PullImage")
 	for _, pod := range []string{"a", "b", "a"} {
 		log.With("pod", pod).Error("Error syncing pod")
 		log.WithGroup("g").Error("Error syncing pod", "pod", pod)
