@@ -91,12 +91,16 @@ func runUninstall(ctx context.Context, l layout.Layout, keepData, yes bool) erro
 		return err
 	}
 	defer unlock()
+	guest := agent.Guest(l)
 	err = agent.Uninstall(ctx, agent.UninstallConfig{
 		Layout: l, KeepData: keepData,
 		Removed: func(what string) { fmt.Println("removed", what) },
 		Kept:    func(what string) { fmt.Println("kept", what) },
 	})
 	tellKept(l, keepData)
+	if guest != "" && !keepData {
+		fmt.Printf("the cluster still has the node, unless somebody removed it: kubectl delete node %s\n", guest)
+	}
 	return err
 }
 

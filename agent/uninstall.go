@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"brink/agent/join"
 	"brink/internal/layout"
 )
 
@@ -74,6 +75,15 @@ func Uninstall(ctx context.Context, cfg UninstallConfig) error {
 	}
 	u.removeOwn()
 	return errors.Join(u.errs...)
+}
+
+// Guest is the name of the node in a cluster whose server is elsewhere, which an
+// uninstalled machine leaves there; "" on a server's own machine.
+func Guest(l layout.Layout) string {
+	if _, err := os.Stat(l.Server()); err == nil {
+		return ""
+	}
+	return join.NodeName(l.KubeletCerts())
 }
 
 // Installed tells whether there is something to uninstall.

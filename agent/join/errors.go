@@ -52,6 +52,13 @@ func brief(err error) string {
 	if errors.As(err, &op) && op.Addr != nil {
 		return fmt.Sprintf("%s %s: %v", op.Op, op.Addr, op.Err)
 	}
+	var dns *net.DNSError
+	if errors.As(err, &dns) {
+		if dns.IsNotFound {
+			return fmt.Sprintf("nobody knows the host %s: is the name right?", dns.Name)
+		}
+		return fmt.Sprintf("the address of host %s cannot be looked up: is there a network, and does DNS work?", dns.Name)
+	}
 	var invalid x509.CertificateInvalidError
 	if errors.As(err, &invalid) && invalid.Reason == x509.Expired {
 		return fmt.Sprintf("the server's certificate is valid from %s to %s, and this machine's clock says otherwise: set it, or let NTP do it",

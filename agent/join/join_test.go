@@ -108,6 +108,9 @@ func TestTheCertificateSurvivesARestart(t *testing.T) {
 			t.Error("an expired certificate is usable")
 		}
 	}
+	if got := NodeName(dir); got != "till" {
+		t.Errorf("the name in the certificate: %q", got)
+	}
 	// Half a file is what a power cut leaves of others' ways to write.
 	if err := os.WriteFile(path, cert, 0o600); err != nil {
 		t.Fatal(err)
@@ -115,6 +118,11 @@ func TestTheCertificateSurvivesARestart(t *testing.T) {
 	damaged, err := openStore(dir, "till")
 	if err != nil || !errors.Is(damaged.usable(time.Now()), errNoCertificate) {
 		t.Errorf("a damaged file: %v, %v", err, damaged.usable(time.Now()))
+	}
+	for _, none := range []string{dir, t.TempDir()} {
+		if got := NodeName(none); got != "" {
+			t.Errorf("the name in no certificate: %q", got)
+		}
 	}
 }
 
@@ -209,5 +217,16 @@ func TestAttemptsThatFailAlikeAreToldAlike(t *testing.T) {
 	}
 	if a, b := brief(refused(1234)), brief(refused(4321)); a != b {
 		t.Errorf("%q and %q", a, b)
+	}
+	// Its text has the port from which the name server was asked.
+	lookup := func(port int) error {
+		return fmt.Errorf("get: %w", &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Name: "hub", IsTimeout: true,
+			Err: fmt.Sprintf("read udp 192.0.2.2:%d->192.0.2.1:53: i/o timeout", port)}})
+	}
+	if a, b := brief(lookup(1234)), brief(lookup(4321)); a != b || !strings.Contains(a, "host hub cannot be looked up") {
+		t.Errorf("%q and %q", a, b)
+	}
+	if got := brief(&net.DNSError{Name: "hub", IsNotFound: true, Err: "no such host"}); got != "nobody knows the host hub: is the name right?" {
+		t.Errorf("%q", got)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -50,6 +51,17 @@ func openStore(dir, nodeName string) (*store, error) {
 		s.current = cert
 	}
 	return s, nil
+}
+
+// NodeName is the name that the certificate in a directory of them was signed for,
+// "" when there is none.
+func NodeName(dir string) string {
+	s, err := openStore(dir, "")
+	if err != nil || s.current == nil {
+		return ""
+	}
+	name, _ := strings.CutPrefix(s.current.Leaf.Subject.CommonName, nodeSubject("").CommonName)
+	return name
 }
 
 func parsePair(cert, key []byte) (*tls.Certificate, error) {

@@ -22,6 +22,7 @@ package servers
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -90,6 +91,9 @@ func connect(ctx context.Context, way Way, server string) (*tls.Conn, error) {
 	conn := tls.Client(raw, way.TLS)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
+		if errors.As(err, &x509.UnknownAuthorityError{}) {
+			return nil, fmt.Errorf("%s is no server of the cluster that this machine has joined; if that was made anew, brink uninstall and join again: %w", server, err)
+		}
 		return nil, fmt.Errorf("TLS with %s: %w", server, err)
 	}
 	return conn, nil
