@@ -13,8 +13,7 @@ import (
 	"brink/internal/nodeaddr"
 )
 
-// addressInterval is how often a node that started without a network looks
-// whether it has one now.
+// addressInterval is how often a server looks whether it has its address still.
 const addressInterval = 5 * time.Second
 
 func addressQuery(l layout.Layout, pods, services []netip.Prefix) nodeaddr.Query {
@@ -66,15 +65,17 @@ func rememberAddresses(s settings) error {
 	return nodeaddr.Remember(s.layout.NodeAddresses(), s.found)
 }
 
-// lateNetwork follows a node that had to start with its last address, as a board
-// does that is faster than its DHCP server. When the network comes with another
-// one, certificates, Services and the node object are made for an address that
-// nobody has: then it ends, for its service manager to start it again. Pods do
-// not notice.
-func lateNetwork(begun []nodeaddr.Address, find func() ([]nodeaddr.Address, error), every time.Duration) lifecycle.Component {
+// movedServer watches the addresses of a server. Its certificate, and the address by
+// which pods and agents find the API, are made at the start for those of then. When
+// it has others, because its DHCP server gives another, or because it had to start
+// with its last one and the network has come with another, then it ends, for its
+// service manager to start it again. Pods do not notice. What has changed must be
+// seen twice: links come up in no order.
+func movedServer(begun []nodeaddr.Address, find func() ([]nodeaddr.Address, error), every time.Duration) lifecycle.Component {
 	run := func(ctx context.Context, ready func()) error {
 		ready()
-		for areGone(begun) {
+		late, seen := areGone(begun), ipsOf(begun)
+		for len(begun) > 0 {
 			select {
 			case <-ctx.Done():
 				return nil
@@ -84,12 +85,18 @@ func lateNetwork(begun []nodeaddr.Address, find func() ([]nodeaddr.Address, erro
 			if err != nil || areGone(now) {
 				continue
 			}
-			if !slices.EqualFunc(now, begun, func(a, b nodeaddr.Address) bool { return a.IP == b.IP }) {
-				return fmt.Errorf("the network has come with %s, but this node has started with its last address, %s: start brink again",
-					nodeaddr.String(now), nodeaddr.String(begun))
+			if ips := ipsOf(now); !slices.Equal(ips, seen) {
+				seen = ips
+				continue
 			}
-			slog.Info("the network has come with the node's last address", "component", "address", "address", nodeaddr.String(now))
-			break
+			switch {
+			case !slices.Equal(seen, ipsOf(begun)):
+				return fmt.Errorf("this server has the address %s now and was started with %s, which is in its certificate and what pods ask: start brink again",
+					nodeaddr.String(now), nodeaddr.String(begun))
+			case late:
+				slog.Info("the network has come with the node's last address", "component", "address", "address", nodeaddr.String(now))
+				late = false
+			}
 		}
 		<-ctx.Done()
 		return nil

@@ -16,7 +16,7 @@ func address(ip string, gone bool) []nodeaddr.Address {
 	return []nodeaddr.Address{{IP: netip.MustParseAddr(ip), Link: "eth0", Gone: gone}}
 }
 
-func TestLateNetwork(t *testing.T) {
+func TestMovedServer(t *testing.T) {
 	t.Parallel()
 	last := address("192.0.2.7", true)
 	for _, tt := range []struct {
@@ -25,11 +25,13 @@ func TestLateNetwork(t *testing.T) {
 		then  []nodeaddr.Address
 		want  string // of the error, "" for none
 	}{
-		{"the network was there", address("192.0.2.7", false), address("192.0.2.9", false), ""},
+		{"nothing changes", address("192.0.2.7", false), address("192.0.2.7", false), ""},
+		{"DHCP gives another address", address("192.0.2.7", false), address("192.0.2.9", false), "192.0.2.9 of eth0 now and was started with 192.0.2.7 of eth0"},
+		{"the cable is out", address("192.0.2.7", false), address("192.0.2.7", true), ""},
 		{"the user gave an address", nil, address("192.0.2.9", false), ""},
 		{"it never comes", last, last, ""},
 		{"it comes as before", last, address("192.0.2.7", false), ""},
-		{"it comes with another address", last, address("192.0.2.9", false), "192.0.2.9 of eth0, but this node has started with its last address, 192.0.2.7"},
+		{"it comes with another address", last, address("192.0.2.9", false), "192.0.2.9 of eth0 now and was started with 192.0.2.7"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -44,7 +46,7 @@ func TestLateNetwork(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 				defer cancel()
 				ready := false
-				err := lateNetwork(tt.begun, find, addressInterval).Run(ctx, func() { ready = true })
+				err := movedServer(tt.begun, find, addressInterval).Run(ctx, func() { ready = true })
 				if !ready {
 					t.Error("was not ready")
 				}

@@ -152,7 +152,7 @@ func compose(s settings) (parts, error) {
 		return parts{}, err
 	}
 	out := parts{
-		components: append([]lifecycle.Component{lateNetwork(s.found, s.findAddresses, addressInterval)}, srv.Components()...),
+		components: append([]lifecycle.Component{movedServer(s.found, s.findAddresses, addressInterval)}, srv.Components()...),
 		health:     []func() error{srv.StoreHealth},
 		warnings:   []func() error{srv.StoreWarning},
 	}

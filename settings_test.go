@@ -121,6 +121,8 @@ func TestAdvertisedAddress(t *testing.T) {
 		{"--advertise-address=127.0.0.1", "--advertise-address=127.0.0.1: other machines cannot send to it"},
 		{"--node-external-ip=0.0.0.0", "--node-external-ip=0.0.0.0: other machines cannot send to it"},
 		{"--advertise-address=2001:db8::7", "--advertise-address=2001:db8::7: must be of the same family as the first --service-cidr, 10.43.0.0/16 2001:db8::7 []"},
+		{"--cluster-cidr=192.0.2.0/24", "this machine cannot be a node with the address 192.0.2.1: 192.0.2.0/24 has the addresses of pods or services: give another --node-ip, or other ranges with --cluster-cidr and --service-cidr invalid IP []"},
+		{"--cluster-cidr=192.0.2.0/24 --disable-agent", "<nil> invalid IP []"},
 		{"--kube-apiserver-arg=advertise-address=203.0.113.8", "--kube-apiserver-arg=advertise-address=203.0.113.8: use brink's own --advertise-address"},
 	} {
 		withFlags(t, append(plausible, strings.Fields(tt.args)...), func(c *cli.Context) {

@@ -22,6 +22,7 @@ import (
 	"brink/datastore"
 	"brink/internal/layout"
 	"brink/internal/lifecycle"
+	"brink/internal/nodeaddr"
 	"brink/internal/tunnelwire"
 	"brink/server/controlplane"
 	"brink/server/join"
@@ -96,6 +97,11 @@ func (c Config) Validate() error {
 	}
 	if len(c.NodeIPs) > 0 && len(c.ServiceCIDRs) > 0 && c.NodeIPs[0].Is4() != c.ServiceCIDRs[0].Addr().Is4() {
 		errs = append(errs, fmt.Errorf("--node-ip=%s: must be of the same family as the first --service-cidr, %s", c.NodeIPs[0], c.ServiceCIDRs[0]))
+	}
+	for _, ip := range c.NodeIPs {
+		if err := nodeaddr.Check(ip, slices.Concat(c.ClusterCIDRs, c.ServiceCIDRs)); err != nil && c.HasAgent {
+			errs = append(errs, fmt.Errorf("this machine cannot be a node with the address %s: %w: give another --node-ip, or other ranges with --cluster-cidr and --service-cidr", ip, err))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -206,7 +212,7 @@ func New(cfg Config) (*Server, error) {
 
 // tunnels takes those of agents; the node in this process has none.
 func (c Config) tunnels() *tunnel.Server {
-	cfg := tunnel.Config{ClusterCIDRs: c.ClusterCIDRs}
+	cfg := tunnel.Config{ClusterCIDRs: c.ClusterCIDRs, OwnIPs: slices.Concat(c.NodeIPs, c.outerIPs())}
 	if c.HasAgent {
 		cfg.OwnNode = c.NodeName
 	}

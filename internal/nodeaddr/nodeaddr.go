@@ -13,6 +13,7 @@ package nodeaddr
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -38,6 +39,20 @@ type Query struct {
 // machine itself, nor many, nor a neighbour on a link that nobody has named.
 func IsRoutable(ip netip.Addr) bool {
 	return ip.IsValid() && ip.Zone() == "" && !ip.IsUnspecified() && !ip.IsLoopback() && !ip.IsMulticast() && !ip.IsLinkLocalUnicast()
+}
+
+// Check says why a node cannot have an address, nil when it can. Inside are the
+// ranges of pods and Services.
+func Check(ip netip.Addr, inside []netip.Prefix) error {
+	if !IsRoutable(ip) {
+		return errors.New("other nodes cannot send to it")
+	}
+	for _, prefix := range inside {
+		if prefix.Contains(ip) {
+			return fmt.Errorf("%s has the addresses of pods or services", prefix)
+		}
+	}
+	return nil
 }
 
 // Address is one of the machine's.
@@ -82,6 +97,7 @@ func look(sys string) []link {
 	if err != nil {
 		return nil
 	}
+	passing := passingAddrs("/proc/net/if_inet6")
 	var out []link
 	for _, i := range interfaces {
 		if i.Flags&net.FlagLoopback != 0 {
@@ -89,13 +105,15 @@ func look(sys string) []link {
 		}
 		out = append(out, link{
 			name: i.Name, up: i.Flags&net.FlagUp != 0, running: i.Flags&net.FlagRunning != 0,
-			kind: kindOf(sys, i.Name), addrs: globalAddrs(i),
+			kind: kindOf(sys, i.Name), addrs: globalAddrs(i, passing),
 		})
 	}
 	return out
 }
 
-func globalAddrs(i net.Interface) []netip.Addr {
+// globalAddrs returns those to stay before those that do not: the kernel lists the
+// newest first, which in IPv6 may be a temporary one that is another tomorrow.
+func globalAddrs(i net.Interface, passing map[netip.Addr]bool) []netip.Addr {
 	addrs, err := i.Addrs()
 	if err != nil {
 		return nil
@@ -106,7 +124,19 @@ func globalAddrs(i net.Interface) []netip.Addr {
 			out = append(out, p.Addr())
 		}
 	}
-	return out
+	return lasting(out, passing)
+}
+
+// lasting moves those that pass to the end.
+func lasting(addrs []netip.Addr, passing map[netip.Addr]bool) []netip.Addr {
+	passes := func(a netip.Addr) int {
+		if passing[a] {
+			return 1
+		}
+		return 0
+	}
+	slices.SortStableFunc(addrs, func(a, b netip.Addr) int { return passes(a) - passes(b) })
+	return addrs
 }
 
 // ofFamily returns the links with only their addresses of one family.
@@ -126,6 +156,9 @@ func ofFamily(links []link, v4 bool) []link {
 // to be told as having no address.
 func choose(links []link, defaultLink string, last Address, inside []netip.Prefix) (Address, bool) {
 	if l, ok := named(links, defaultLink); ok && l.up && len(l.addrs) > 0 {
+		if slices.Contains(l.addrs, last.IP) {
+			return Address{IP: last.IP, Link: l.name}, true // a further one, such as IPv6's temporary ones, may come first
+		}
 		return Address{IP: l.addrs[0], Link: l.name}, true
 	}
 	links = outside(links, inside)

@@ -60,6 +60,7 @@ func TestChoose(t *testing.T) {
 		wantOld bool
 	}{
 		{"default route", []link{docker, of("eth0", physical, "192.0.2.7")}, "eth0", Address{}, "192.0.2.7 of eth0", false},
+		{"a second address of the default route's", []link{of("eth0", physical, "192.0.2.9", "192.0.2.7")}, "eth0", last, "192.0.2.7 of eth0", false},
 		{"default route over a bridge", []link{of("eth0", physical), of("br0", virtual, "192.0.2.7")}, "br0", Address{}, "192.0.2.7 of br0", false},
 		{"new address by DHCP", []link{of("eth0", physical, "192.0.2.9")}, "eth0", last, "192.0.2.9 of eth0", false},
 		{"default route has moved", []link{of("eth0", physical), of("wwan0", physical, "198.51.100.1")}, "wwan0", last, "198.51.100.1 of wwan0", false},
@@ -160,5 +161,31 @@ func TestOfFamily(t *testing.T) {
 	}
 	if len(links[0].addrs) != 2 {
 		t.Error("what was found is changed")
+	}
+}
+
+// TestAddressesThatStay: a kernel with temporary addresses lists the newest first.
+func TestAddressesThatStay(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "if_inet6")
+	const text = `20010db8000000000000000000000003 02 40 00 01     eth0
+20010db8000000000000000000000002 02 40 00 a0     eth0
+20010db8000000000000000000000001 02 40 00 80     eth0
+fe800000000000000000000000000001 02 40 20 80     eth0
+00000000000000000000000000000001 01 80 10 80       lo
+half a line`
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	passing := passingAddrs(file)
+	var addrs []netip.Addr
+	for _, a := range []string{"2001:db8::3", "2001:db8::2", "2001:db8::1", "192.0.2.7"} {
+		addrs = append(addrs, netip.MustParseAddr(a))
+	}
+	if got, want := lasting(slices.Clone(addrs), passing), []netip.Addr{addrs[2], addrs[3], addrs[0], addrs[1]}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if got := lasting(slices.Clone(addrs), passingAddrs("/nowhere")); !slices.Equal(got, addrs) {
+		t.Errorf("without IPv6: %v", got)
 	}
 }

@@ -2,7 +2,10 @@ package nodeaddr
 
 import (
 	"bufio"
+	"encoding/hex"
+	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -49,4 +52,32 @@ func parseDefault(line string, v4 bool) (name string, metric uint64, ok bool) {
 	}
 	metric, err := strconv.ParseUint(fields[5], 16, 32)
 	return fields[9], metric, err == nil
+}
+
+// Flags of an address in /proc/net/if_inet6, see if_addr.h: IFA_F_TEMPORARY,
+// IFA_F_DADFAILED, IFA_F_DEPRECATED and IFA_F_TENTATIVE.
+const passingFlags = 0x01 | 0x08 | 0x20 | 0x40
+
+// passingAddrs are the IPv6 addresses that are not there to stay, or not usable.
+func passingAddrs(path string) map[netip.Addr]bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil // without IPv6 there is no such file
+	}
+	defer f.Close()
+	out := map[netip.Addr]bool{}
+	for scanner := bufio.NewScanner(f); scanner.Scan(); {
+		// Address, index, length of the prefix, scope and flags in hexadecimal; name.
+		fields := strings.Fields(scanner.Text())
+		if len(fields) < 6 {
+			continue
+		}
+		bytes, err := hex.DecodeString(fields[0])
+		addr, ok := netip.AddrFromSlice(bytes)
+		flags, flagsErr := strconv.ParseUint(fields[4], 16, 32)
+		if errors.Join(err, flagsErr) == nil && ok && flags&passingFlags != 0 {
+			out[addr] = true
+		}
+	}
+	return out
 }

@@ -207,7 +207,7 @@ func (s *Server) choose(nodes []*corev1.Node, ip netip.Addr) (string, error) {
 		claim = append(claim, node.Name)
 	}
 	switch {
-	case len(claim) == 0:
+	case len(claim) == 0, slices.Contains(s.cfg.OwnIPs, ip):
 		return "", nil
 	case len(claim) == 1:
 		return claim[0], nil

@@ -103,7 +103,7 @@ func listening(t *testing.T) netip.AddrPort {
 // TestWays: which way leads where. 127.0.0.1 is what can be dialed directly here.
 func TestWays(t *testing.T) {
 	t.Parallel()
-	s := New(Config{OwnNode: "own", Patience: 10 * time.Millisecond})
+	s := New(Config{OwnNode: "own", OwnIPs: []netip.Addr{netip.MustParseAddr("127.0.0.5")}, Patience: 10 * time.Millisecond})
 	s.UseNodes(nodeList{nodes: []*corev1.Node{
 		node("own", "127.0.0.1", "127.0.1.0/24"),
 		node("far", "192.0.2.7", "10.42.1.0/24", "fd42:1::/64"),
@@ -112,10 +112,11 @@ func TestWays(t *testing.T) {
 		node("lone", "192.168.1.20"), node("gone", "192.168.1.20"),
 		node("thief", "192.0.2.9"), node("owner", "192.0.2.9"), node("liar", "192.0.2.9"),
 		node("router", "192.0.2.10"), node("behind", "192.0.2.10"),
-		node("shadow", "127.0.0.1"), // has the address of our own
+		node("shadow", "127.0.0.1"),  // has the address of our own
+		node("grabber", "127.0.0.5"), // has the server's, that is no node
 	}})
 	for name, from := range map[string]string{
-		"far": "192.0.2.7", "twin1": "198.51.100.1", "twin2": "198.51.100.2", "lone": "198.51.100.1", "shadow": "127.0.0.1",
+		"far": "192.0.2.7", "twin1": "198.51.100.1", "twin2": "198.51.100.2", "lone": "198.51.100.1", "shadow": "127.0.0.1", "grabber": "127.0.0.5",
 		"thief": "192.0.2.66", "owner": "::ffff:192.0.2.9",
 		"router": "192.0.2.10", "behind": "192.0.2.10",
 	} {
@@ -162,6 +163,7 @@ func TestWays(t *testing.T) {
 		{s.DialPod, "192.168.1.10:80", "dialing 192.168.1.10:80: nodes twin1, twin2" + unproven},
 		{s.DialPod, "192.0.2.10:80", "dialing 192.0.2.10:80: nodes router, behind" + unproven},
 		{s.DialPod, "192.168.1.20:80", "dialing 192.168.1.20:80: nodes lone, gone" + unproven},
+		{s.DialPod, "127.0.0.5:1", "dial tcp 127.0.0.5:1: connect: connection refused"},
 		{s.DialPod, "10.42.1.5:1", "reaching node far by its tunnel: not that one"},
 		{s.DialKubelet, "near:1", "reaching node near: it has no tunnel to this server, and directly: dial tcp 127.0.0.3:1: connect: connection refused"},
 		{s.DialKubelet, "own:1", "reaching node own: dial tcp 127.0.0.1:1: connect: connection refused"},

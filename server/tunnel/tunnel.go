@@ -67,6 +67,8 @@ type Config struct {
 	// OwnNode is the node in this process: it and its pods are dialed directly.
 	// Empty when there is none.
 	OwnNode string
+	// OwnIPs are the server's own, also of one that is no node: whatever nodes claim.
+	OwnIPs []netip.Addr
 	// ClusterCIDRs are the prefixes of all pods; with none any prefix is believed.
 	ClusterCIDRs []netip.Prefix
 	// Patience is how long a connection waits for the tunnel of a node that has
