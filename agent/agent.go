@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"math"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -32,6 +33,7 @@ import (
 	"brink/internal/host"
 	"brink/internal/layout"
 	"brink/internal/lifecycle"
+	"brink/internal/nodeaddr"
 	"brink/internal/nodekey"
 	"brink/network"
 	"brink/runtime"
@@ -144,6 +146,7 @@ func (a *Agent) use(access *Access) error {
 		NodeIPs:        cfg.NodeIPs,
 		Offline:        a.offline,
 		Register:       a.place.complete,
+		Refused:        a.place.complain,
 		Labels:         cfg.Labels,
 		Taints:         cfg.Taints,
 		ClusterDNS:     access.ClusterDNS,
@@ -289,12 +292,18 @@ func (a *Agent) findIPs(settings clusterconfig.Config) error {
 	if ip := a.cfg.NodeIPs[0]; ip.Is4() != first.Addr().Is4() {
 		return fmt.Errorf("the node's address %s is not of the family of the cluster's pods, %s: give --node-ip", ip, first)
 	}
+	for _, ip := range a.cfg.NodeIPs {
+		if err := nodeaddr.Check(ip, slices.Concat(settings.ClusterCIDRs, settings.ServiceCIDRs)); err != nil {
+			return fmt.Errorf("this machine cannot be a node of the cluster with the address %s: %w: give another --node-ip", ip, err)
+		}
+	}
 	return nil
 }
 
 // awaitAPI holds a component back until the API server knows this node's
 // rights. A kubelet that comes earlier is refused and waits for seconds before
-// it asks again. Without a server there are static pods to begin with.
+// it asks again. Without a server there are static pods to begin with. The Node of
+// another machine is an error, before anything is written into it.
 func (a *Agent) awaitAPI(ctx context.Context) error {
 	if a.offline {
 		return nil
@@ -305,8 +314,11 @@ func (a *Agent) awaitAPI(ctx context.Context) error {
 	}
 	pause := wait.Backoff{Duration: 20 * time.Millisecond, Factor: 1.1, Cap: 2 * time.Second, Steps: math.MaxInt32}
 	return pause.DelayFunc().Until(ctx, true, true, func(ctx context.Context) (bool, error) {
-		_, err := client.CoreV1().Nodes().Get(ctx, a.cfg.NodeName, metav1.GetOptions{})
-		return err == nil || apierrors.IsNotFound(err), nil
+		node, err := client.CoreV1().Nodes().Get(ctx, a.cfg.NodeName, metav1.GetOptions{})
+		if err != nil {
+			return apierrors.IsNotFound(err), nil
+		}
+		return true, a.checkOwner(node)
 	})
 }
 
@@ -367,7 +379,7 @@ func (a *Agent) followNode(ctx context.Context, client kubernetes.Interface, rea
 	wasReady := false
 	var other error
 	_ = kubelet.WatchNode(ctx, client, a.cfg.NodeName, func(node *corev1.Node) bool {
-		if other = a.checkRanges(node); other != nil {
+		if other = errors.Join(a.checkOwner(node), a.checkRanges(node)); other != nil {
 			return true
 		}
 		a.keepPlace(ctx, client, node)
@@ -391,8 +403,8 @@ func (a *Agent) keepPlace(ctx context.Context, client kubernetes.Interface, node
 	if node == nil || !kubelet.OwnsAddresses(a.cfg.KubeletArgs) {
 		return
 	}
-	if err := a.place.keep(ctx, client, node); err != nil && ctx.Err() == nil {
-		slog.Warn(err.Error(), "component", "node")
+	if err := a.place.keep(ctx, client, node); ctx.Err() == nil {
+		a.place.complain(err)
 	}
 }
 

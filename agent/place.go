@@ -13,11 +13,13 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
 	"brink/agent/kubelet"
+	"brink/internal/nodekey"
 	"brink/network"
 )
 
@@ -28,14 +30,18 @@ const backendAnnotation = "brink.io/network-backend"
 // placeInterval is how often a node looks whether its addresses have changed.
 const placeInterval = 5 * time.Second
 
+// refusedInterval is how often one that the cluster refuses is offered again.
+const refusedInterval = time.Minute
+
 // place is what a Node says about where it is and how its pods are reached.
 type place struct {
 	name     string
 	external []netip.Addr
 	says     map[string]string // annotations
 
-	mu  sync.Mutex
-	ips []netip.Addr
+	mu   sync.Mutex
+	ips  []netip.Addr
+	said string // the last complaint, "" when there is none
 }
 
 func newPlace(name string, ips, external []netip.Addr, backend network.Backend) *place {
@@ -102,6 +108,36 @@ func (p *place) keep(ctx context.Context, client kubernetes.Interface, node *cor
 	return nil
 }
 
+// complain tells trouble with the Node when it is news; nil ends it.
+func (p *place) complain(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	p.mu.Lock()
+	isNews := text != p.said
+	p.said = text
+	p.mu.Unlock()
+	if isNews && text != "" {
+		slog.Warn(text, "component", "node")
+	}
+}
+
+// checkOwner wants the Node to be this machine's. Its name may have been given to
+// another one that has joined: after the Node was deleted, while this machine was
+// away or knew nothing of it, and with a certificate that is good for a year. Two
+// machines that are one node would overwrite each other.
+func (a *Agent) checkOwner(node *corev1.Node) error {
+	if node == nil || a.access.Machine == "" {
+		return nil
+	}
+	owner := nodekey.Public(node.Annotations[nodekey.NodeAnnotation])
+	if owner == "" || a.access.Machine.Is(owner) {
+		return nil
+	}
+	return fmt.Errorf("node name %q belongs to another machine now: give this one another --node-name and a token, or remove that node with kubectl delete node %s", node.Name, node.Name)
+}
+
 // move takes over other addresses and tells whether they are.
 func (p *place) move(ips []netip.Addr) bool {
 	p.mu.Lock()
@@ -127,7 +163,7 @@ func text(ips []netip.Addr) string {
 func (a *Agent) followPlace(ctx context.Context, client kubernetes.Interface, pods *network.Network) {
 	tick := time.NewTicker(placeInterval)
 	defer tick.Stop()
-	announced := true
+	announced, next := true, time.Time{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -136,25 +172,33 @@ func (a *Agent) followPlace(ctx context.Context, client kubernetes.Interface, po
 		}
 		ips, err := a.cfg.FindIPs(a.access.ClusterCIDRs, a.access.ServiceCIDRs)
 		if err == nil && a.place.move(ips) {
-			announced = false
+			announced, next = false, time.Time{}
 			pods.SetUnderlay(ips)
 			if a.access.Reconnect != nil {
 				a.access.Reconnect() // what was dialled from the old address is dead
 				a.tunnels.Redial()
 			}
 		}
-		if !announced {
-			announced = a.announce(ctx, client)
+		if announced || time.Now().Before(next) {
+			continue
+		}
+		err = a.announce(ctx, client)
+		if announced = err == nil; apierrors.IsForbidden(err) || apierrors.IsInvalid(err) {
+			a.place.complain(err)
+			next = time.Now().Add(refusedInterval)
 		}
 	}
 }
 
-func (a *Agent) announce(ctx context.Context, client kubernetes.Interface) bool {
+func (a *Agent) announce(ctx context.Context, client kubernetes.Interface) error {
 	if !kubelet.OwnsAddresses(a.cfg.KubeletArgs) {
-		return true
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, placeInterval)
 	defer cancel()
 	node, err := client.CoreV1().Nodes().Get(ctx, a.cfg.NodeName, metav1.GetOptions{})
-	return err == nil && a.place.keep(ctx, client, node) == nil
+	if err != nil {
+		return err
+	}
+	return a.place.keep(ctx, client, node)
 }

@@ -3,12 +3,14 @@ package agent
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 
+	"brink/internal/nodekey"
 	"brink/network"
 )
 
@@ -55,6 +57,32 @@ func TestTheNodeSaysWhereItIs(t *testing.T) {
 	}
 	if n := len(client.Actions()) - before; n > 0 {
 		t.Errorf("%d requests about a node that says what it should", n)
+	}
+}
+
+// TestTheNodeOfAnotherMachine: a name that was given away is not written into.
+func TestTheNodeOfAnotherMachine(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		own, says nodekey.Public
+		foreign   bool
+	}{
+		"its own":                      {"a", "a", false},
+		"made by an earlier version":   {"a", "", false},
+		"another machine's":            {"a", "b", true},
+		"a server's":                   {"", "b", false},
+		"another's that begins alike":  {"a", "ab", true},
+		"a node that has been deleted": {"a", "deleted", false},
+	} {
+		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "till", Annotations: map[string]string{nodekey.NodeAnnotation: string(tt.says)}}}
+		if tt.says == "deleted" {
+			node = nil
+		}
+		a := &Agent{access: Access{Machine: tt.own}}
+		err := a.checkOwner(node)
+		if (err != nil) != tt.foreign || err != nil && !strings.Contains(err.Error(), "kubectl delete node till") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

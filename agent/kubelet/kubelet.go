@@ -49,6 +49,8 @@ type Config struct {
 	Offline bool
 	// Register completes the Node before it is made: with its addresses.
 	Register func(*corev1.Node)
+	// Refused is told why the API server does not take it.
+	Refused func(error)
 	// Labels and Taints are given to the node when it registers, in the form
 	// of the kubelet's flags: key=value and key=value:Effect.
 	Labels, Taints []string
@@ -299,7 +301,7 @@ func dependencies(ctx context.Context, cfg Config, server *options.KubeletServer
 	}
 	deps.KubeClient = client
 	if OwnsAddresses(cfg.Args) {
-		deps.KubeClient = &registering{client, cfg.Register} // upstream asks whether the pointer is nil
+		deps.KubeClient = &registering{client, cfg.Register, cfg.Refused} // upstream asks whether the pointer is nil
 	}
 	eventConfig := rest.CopyConfig(cfg.API)
 	eventConfig.QPS, eventConfig.Burst = float32(server.EventRecordQPS), int(server.EventBurst)

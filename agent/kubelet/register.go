@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
@@ -17,31 +18,39 @@ import (
 type registering struct {
 	kubernetes.Interface
 	complete func(*corev1.Node)
+	tell     func(refused error)
 }
 
 func (c registering) CoreV1() typedcorev1.CoreV1Interface {
-	return registeringCore{c.Interface.CoreV1(), c.complete}
+	return registeringCore{c.Interface.CoreV1(), c.complete, c.tell}
 }
 
 type registeringCore struct {
 	typedcorev1.CoreV1Interface
 	complete func(*corev1.Node)
+	tell     func(refused error)
 }
 
 func (c registeringCore) Nodes() typedcorev1.NodeInterface {
-	return registeringNodes{c.CoreV1Interface.Nodes(), c.complete}
+	return registeringNodes{c.CoreV1Interface.Nodes(), c.complete, c.tell}
 }
 
 type registeringNodes struct {
 	typedcorev1.NodeInterface
 	complete func(*corev1.Node)
+	tell     func(refused error)
 }
 
-// Create makes the Node as the kubelet wants it, completed.
+// Create makes the Node as the kubelet wants it, completed. Upstream does not say
+// why it is refused: it takes the Node for one that exists.
 func (n registeringNodes) Create(ctx context.Context, node *corev1.Node, opts metav1.CreateOptions) (*corev1.Node, error) {
 	node = node.DeepCopy()
 	isWaiting := func(t corev1.Taint) bool { return t.Key == cloudproviderapi.TaintExternalCloudProvider }
 	node.Spec.Taints = slices.DeleteFunc(node.Spec.Taints, isWaiting)
 	n.complete(node)
-	return n.NodeInterface.Create(ctx, node, opts)
+	made, err := n.NodeInterface.Create(ctx, node, opts)
+	if apierrors.IsForbidden(err) || apierrors.IsInvalid(err) {
+		n.tell(err)
+	}
+	return made, err
 }

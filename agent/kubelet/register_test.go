@@ -15,7 +15,7 @@ import (
 func TestANodeIsMadeComplete(t *testing.T) {
 	t.Parallel()
 	address := corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: "192.0.2.1"}
-	client := registering{fake.NewClientset(), func(n *corev1.Node) { n.Status.Addresses = []corev1.NodeAddress{address} }}
+	client := registering{fake.NewClientset(), func(n *corev1.Node) { n.Status.Addresses = []corev1.NodeAddress{address} }, nil}
 	given := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-1"}}
 	given.Spec.Taints = []corev1.Taint{
 		{Key: cloudproviderapi.TaintExternalCloudProvider, Value: "true", Effect: corev1.TaintEffectNoSchedule},

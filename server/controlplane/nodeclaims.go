@@ -15,6 +15,7 @@ import (
 	"k8s.io/kubernetes/plugin/pkg/admission/noderestriction"
 
 	"brink/internal/nodeaddr"
+	"brink/internal/nodekey"
 )
 
 // nodeClaimsPlugin is the name of the admission plugin of nodeClaims.
@@ -24,7 +25,8 @@ const nodeClaimsPlugin = "BrinkNodeClaims"
 // and what would turn the traffic of others to it: peers route a range of pods to
 // whoever has it in its spec, and the API server sends to a node's addresses what
 // is for its pods in the host's network. A node may write both, its range even as
-// long as the cluster has not given it one.
+// long as the cluster has not given it one. And what the Node says of the machine
+// whose it is stays: one that had the name before has its certificate still.
 //
 // In this process and not as a ValidatingAdmissionPolicy, which is an object that
 // can be deleted, and is not there yet when the first node registers.
@@ -78,6 +80,9 @@ func (p *nodeClaims) Validate(_ context.Context, a admission.Attributes, _ admis
 	if !slices.Equal(is.Spec.PodCIDRs, was.Spec.PodCIDRs) {
 		return admission.NewForbidden(a, fmt.Errorf("node %q may not choose the range of its pods, %v: the cluster gives it one", name, is.Spec.PodCIDRs))
 	}
+	if owner := was.Annotations[nodekey.NodeAnnotation]; owner != "" && is.Annotations[nodekey.NodeAnnotation] != owner {
+		return admission.NewForbidden(a, fmt.Errorf("node %q is another machine's: kubectl delete node %s gives the name free", name, name))
+	}
 	for _, address := range is.Status.Addresses {
 		if slices.Contains(was.Status.Addresses, address) {
 			continue
@@ -100,16 +105,8 @@ func (p *nodeClaims) check(node string, address core.NodeAddress) error {
 		return errors.New("it is no IP address")
 	}
 	ip = ip.Unmap()
-	switch {
-	case !nodeaddr.IsRoutable(ip):
-		return errors.New("other nodes cannot send to it")
-	case address.Type == core.NodeInternalIP && node != p.ownNode && slices.Contains(p.outer, ip):
+	if address.Type == core.NodeInternalIP && node != p.ownNode && slices.Contains(p.outer, ip) {
 		return errors.New("it is the server's")
 	}
-	for _, prefix := range p.notNodes {
-		if prefix.Contains(ip) {
-			return fmt.Errorf("%s has the addresses of pods or services", prefix)
-		}
-	}
-	return nil
+	return nodeaddr.Check(ip, p.notNodes)
 }

@@ -11,6 +11,8 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/kubernetes/pkg/apis/core"
 	"k8s.io/kubernetes/pkg/kubeapiserver/options"
+
+	"brink/internal/nodekey"
 )
 
 // claims is a Node with a range and addresses.
@@ -23,6 +25,13 @@ func claims(podCIDR string, addresses ...string) *core.Node {
 		kind, address, _ := strings.Cut(a, " ")
 		node.Status.Addresses = append(node.Status.Addresses, core.NodeAddress{Type: core.NodeAddressType(kind), Address: address})
 	}
+	return node
+}
+
+// owned is a Node that says whose it is.
+func owned(by string) *core.Node {
+	node := claims("10.42.7.0/24")
+	node.Annotations = map[string]string{nodekey.NodeAnnotation: by}
 	return node
 }
 
@@ -62,6 +71,12 @@ func TestNodeClaims(t *testing.T) {
 		"becomes the server":            {node, given, claims("10.42.7.0/24", "InternalIP 203.0.113.1"), "status", "it is the server's"},
 		"is behind the server's router": {node, given, claims("10.42.7.0/24", "ExternalIP 203.0.113.1"), "status", ""},
 		"is the server":                 {hub, given, claims("10.42.7.0/24", "InternalIP 203.0.113.1"), "status", ""},
+		"says whose it is":              {node, given, owned("a"), "", ""},
+		"says so again":                 {node, owned("a"), owned("a"), "", ""},
+		"is the machine of before":      {node, owned("a"), owned("b"), "", "another machine's"},
+		"has it by its status":          {node, owned("a"), owned("b"), "status", "another machine's"},
+		"is nobody's any more":          {node, owned("a"), given, "", "another machine's"},
+		"is given away":                 {controller, owned("a"), owned("b"), "", ""},
 		"moves":                         {node, given, claims("10.42.7.0/24", "InternalIP 192.0.2.8"), "status", ""},
 		"keeps an address of before":    {node, claims("", "InternalIP 10.42.1.5"), claims("", "InternalIP 10.42.1.5"), "status", ""},
 		"is placed by a controller":     {controller, given, claims("10.42.7.0/24", "InternalIP 10.42.1.5"), "status", ""},
