@@ -54,7 +54,7 @@ func readAgentSettings(c *cli.Context) (settings, error) {
 
 func serverOf(c *cli.Context) (string, error) {
 	if c.String("server") == "" {
-		return "", errors.New("--server is missing: give the URL of a server of the cluster, such as https://192.0.2.1:6443")
+		return "", errors.New("--server is missing: give the URL of a server of the cluster, such as https://192.0.2.1:6443, also as BRINK_URL or server in the configuration file")
 	}
 	server, err := join.ParseServer(c.String("server"))
 	if err != nil {

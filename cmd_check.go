@@ -46,6 +46,10 @@ func checkCommand() *cli.Command {
 			}
 			read := readSettings
 			if c.IsSet("server") {
+				// What an agent does not take is an error for it.
+				if _, err := readConfigFile(c, agentFlags()); err != nil {
+					return err
+				}
 				read = readAgentSettings
 			}
 			s, err := read(c)

@@ -86,7 +86,7 @@ func nodeFlags() []cli.Flag {
 // joinFlags are those of a machine that joins a cluster.
 func joinFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "server", Aliases: []string{"s"}, Category: groupCluster, Usage: "`URL` of a server of the cluster: https://HOST:6443", EnvVars: []string{"BRINK_URL"}},
+		&cli.StringFlag{Name: "server", Aliases: []string{"s"}, Category: groupCluster, Usage: "`URL` of a server of the cluster: https://HOST:6443", EnvVars: append([]string{"BRINK_URL"}, env("server")...)},
 		&cli.StringFlag{Name: "token", Aliases: []string{"t"}, Category: groupCluster, Usage: "`TOKEN` to join with, from brink token create; needed once", EnvVars: []string{"BRINK_TOKEN"}},
 		&cli.StringFlag{Name: "token-file", Category: groupCluster, Usage: "`FILE` with the token", EnvVars: []string{"BRINK_TOKEN_FILE"}},
 	}
