@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -66,6 +67,9 @@ func (n *node) failsOver(ns *namespace) {
 	defer func() { _ = n.holder.run("nft", "delete table inet e2e") }()
 	begun := time.Now()
 	ns.eventually("a heartbeat by the other address", func() error { return n.beats(ns.T, begun) })
+	if c := readyCondition(n.object(ns.T)); c.Status != corev1.ConditionTrue || c.LastTransitionTime.After(begun) {
+		ns.Errorf("before the agent came by its other address the node was not Ready: %s since %v", c.Status, c.LastTransitionTime)
+	}
 	ns.Logf("the agent's heartbeat is back after %v", time.Since(begun).Round(time.Second))
 	ns.mustContain(ns.kubectl("exec", "inside", "--", "echo", "still here"), "still here")
 	if err := errors.Join(n.kill(), n.start()); err != nil {

@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"os"
@@ -169,27 +170,44 @@ type audited struct {
 	ImpersonatedUser any
 	ObjectRef        struct{ Resource, Namespace, Name, Subresource string }
 	ResponseStatus   struct{ Code int }
+
+	RequestReceivedTimestamp time.Time
+}
+
+// audits has the next start write an audit log, whose file it returns.
+func (n *node) audits(t *testing.T) string {
+	t.Helper()
+	policy, log := filepath.Join(n.dir, "policy.yaml"), filepath.Join(n.dir, "audit.log")
+	n.config = append(n.config, "kube-apiserver-arg:", "  - audit-policy-file="+policy, "  - audit-log-path="+log)
+	if err := errors.Join(os.WriteFile(policy, []byte(auditPolicy), 0o644), n.writeConfig()); err != nil {
+		t.Fatal(err)
+	}
+	return log
+}
+
+// readAudit returns what is in an audit log, without a line that is being written.
+func readAudit(log string) ([]audited, error) {
+	f, err := os.Open(log)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	var all []audited
+	for in := json.NewDecoder(bufio.NewReader(f)); ; {
+		var r audited
+		if in.Decode(&r) != nil {
+			return all, nil
+		}
+		all = append(all, r)
+	}
 }
 
 // TestAuditedIdentities turns the audit log on, by a flag that is passed through,
 // and looks who asks for what: nobody has another one's rights because all are
 // one process.
 func TestAuditedIdentities(t *testing.T) {
-	n, err := newNode()
-	if n != nil {
-		n.closeAfter(t)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	policy, log := filepath.Join(n.dir, "policy.yaml"), filepath.Join(n.dir, "audit.log")
-	n.config = append(n.config, "kube-apiserver-arg:", "  - audit-policy-file="+policy, "  - audit-log-path="+log)
-	if err := os.WriteFile(policy, []byte(auditPolicy), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := n.writeConfig(); err != nil {
-		t.Fatal(err)
-	}
+	n := prepareNode(t)
+	log := n.audits(t)
 	if err := n.start(); err != nil {
 		t.Fatal(err)
 	}
@@ -217,17 +235,12 @@ func TestAuditedIdentities(t *testing.T) {
 // asks is nil when the user, and nobody else, has made such a request with
 // success.
 func asks(log, verb, resource, namespace, user string) error {
-	f, err := os.Open(log)
+	all, err := readAudit(log)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = f.Close() }()
 	var has bool
-	for in := json.NewDecoder(bufio.NewReader(f)); ; {
-		var r audited
-		if in.Decode(&r) != nil { // the end, or a line that is being written
-			break
-		}
+	for _, r := range all {
 		asked := r.ObjectRef.Resource
 		if r.ObjectRef.Subresource != "" {
 			asked += "/" + r.ObjectRef.Subresource

@@ -91,6 +91,20 @@ func TestJoin(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.refuses(t, "node of another cluster", "brink uninstall")
+	// So is another cluster's server, as this one is after its data was lost.
+	n.give(t, "")
+	for i, line := range n.config {
+		if strings.HasPrefix(line, "server: ") {
+			n.config[i] = "server: https://" + sharedNode(t).addr.String() + ":6443"
+		}
+	}
+	if err := errors.Join(n.writeConfig(), os.Remove(n.layout().Servers()), n.launch()); err != nil {
+		t.Fatal(err)
+	}
+	err := n.await("the reason", func() error { return n.says("err", "is no server of the cluster that this machine has joined") })
+	if err = errors.Join(err, n.says("err", "brink uninstall and join again")); err != nil {
+		t.Error(err)
+	}
 }
 
 // give has the next start use a token, "" for none.
@@ -269,16 +283,29 @@ func TestNameOfAnotherMachine(t *testing.T) {
 	if err := owner.start(); err != nil {
 		t.Fatalf("the machine itself, after its Node was deleted: %v", err)
 	}
-	if err := owner.stop(); err != nil {
-		t.Fatal(err)
-	}
-	err := c.server.client.CoreV1().Nodes().Delete(t.Context(), owner.id, metav1.DeleteOptions{})
-	if err != nil {
+	// It runs on when its Node is deleted, until its name is another machine's.
+	if err := c.server.client.CoreV1().Nodes().Delete(t.Context(), owner.id, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	thief.rename(t, owner.id)
 	if err := thief.startUntil("node " + owner.id + " is Ready"); err != nil {
 		t.Fatalf("the name of a node that was deleted: %v", err)
+	}
+	select {
+	case <-owner.exited:
+	case <-time.After(patience):
+		t.Fatalf("a machine whose name was given away runs on\n%s", owner.logTail())
+	}
+	const gone = "belongs to another machine now"
+	owner.mustSay(t, tail(owner.logFile("err", owner.starts), 64<<10), owner.cmd.ProcessState.ExitCode(), owner.id, gone)
+	owner.refuses(t, owner.id, gone, "kubectl delete node "+owner.id)
+	node := owner.object(t)
+	if got := node.Status.Addresses[0].Address; got != thief.addr.String() {
+		t.Errorf("the node is at %s, not where the machine is that has its name now, %s", got, thief.addr)
+	}
+	r, err := owner.brink(append([]string{"uninstall", "--yes"}, owner.flags("data-dir")...)...)
+	if want := "kubectl delete node " + owner.id; err != nil || r.code != 0 || !strings.Contains(r.stdout, want) {
+		t.Errorf("uninstalling does not say %q: %v, %v", want, r, err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -27,10 +28,7 @@ spec:
     metadata: {labels: {app: movers}}
     spec:
       terminationGracePeriodSeconds: 1
-      tolerations:
-      - {key: node.kubernetes.io/not-ready, operator: Exists, effect: NoExecute, tolerationSeconds: 5}
-      - {key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 5}
-      topologySpreadConstraints:
+` + hasty + `      topologySpreadConstraints:
       - {maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: ScheduleAnyway, labelSelector: {matchLabels: {app: movers}}}
       containers: [{name: server, image: e2e.local/server:1}]
 ---
@@ -41,6 +39,12 @@ spec:
   type: NodePort
   selector: {app: movers}
   ports: [{port: 80, targetPort: 8080}]
+`
+
+// hasty are the tolerations of a pod that does not wait long for its node.
+const hasty = `      tolerations:
+      - {key: node.kubernetes.io/not-ready, operator: Exists, effect: NoExecute, tolerationSeconds: 5}
+      - {key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 5}
 `
 
 // isolate drops everything that comes from or goes to other machines.
@@ -147,6 +151,15 @@ func (m *machine) containers(t *testing.T) int {
 	return count
 }
 
+// processesOf are those of a pod on the machine.
+func (m *machine) processesOf(pod *corev1.Pod) []int {
+	isOther := func(pid int) bool {
+		cgroup, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+		return !strings.Contains(string(cgroup), string(pod.UID))
+	}
+	return slices.DeleteFunc(m.trace().processes(), isOther)
+}
+
 // asker asks a URL again and again and counts what fails.
 type asker struct {
 	stop func()
@@ -193,12 +206,18 @@ func TestServerAway(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 2)
 	ns := newNamespace(t, c.server)
-	patient := strings.ReplaceAll(movers, "tolerationSeconds: 5", "tolerationSeconds: 300")
+	patient := strings.Replace(movers, hasty, "", 1)
 	ns.apply(strings.Replace(patient, "      topologySpread", "      nodeSelector: {node: agent}\n      topologySpread", 1))
 	for _, n := range c.agents {
 		ns.kubectl("label", "node", n.id, "node=agent")
 	}
 	before := ns.readyPods("app=movers", 3)
+	for _, wait := range before[0].Spec.Tolerations { // which the API server has given it
+		if wait.TolerationSeconds == nil || *wait.TolerationSeconds != 300 {
+			t.Errorf("a pod without tolerations waits for its node as by %+v, not 300 s", wait)
+		}
+	}
+	ns.mustEqual("its tolerations", len(before[0].Spec.Tolerations), 2)
 	sw, err := sharedLAN()
 	if err != nil {
 		t.Fatal(err)
@@ -350,6 +369,7 @@ func TestDrainAndDelete(t *testing.T) {
 func TestUnreachableAgent(t *testing.T) {
 	t.Parallel()
 	c := aControlPlane(t)
+	c.join(t, 1) // a peer that does not hear from it
 	n := c.prepareAgent(t, "node-label: [reach=none]")
 	if err := n.holder.run("nft", "add table inet e2e; add chain inet e2e in { type filter hook input priority 0; policy drop; }; "+
 		"add rule inet e2e in iifname != eth0 accept; add rule inet e2e in ct state established,related accept; add rule inet e2e in icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept"); err != nil {
@@ -365,6 +385,10 @@ func TestUnreachableAgent(t *testing.T) {
 		t.Fatal("the kubelet can be dialled, this test shows nothing")
 	}
 	ns := newNamespace(t, c.server)
+	ns.eventually("the agent to say that no other node reaches it", func() error {
+		r, err := n.brink(append([]string{"status"}, n.flags("data-dir")...)...)
+		return errors.Join(err, contains(r.stdout+r.stderr, "no other node has answered through the tunnel yet: on all nodes let UDP port 8472 in"))
+	})
 	ns.apply(strings.Replace(hostPortPod("far", 28083), "spec:", "spec:\n  nodeSelector: {reach: none}", 1))
 	ns.readyPod("far")
 	ns.eventuallyExec("far", "far", "/server", "get", "http://127.0.0.1:8080/hostname")
@@ -397,4 +421,36 @@ func TestUnreachableAgent(t *testing.T) {
 	})
 	_ = cmd.Process.Signal(os.Interrupt)
 	_ = ns.ended(cmd, out)
+}
+
+// TestServerMoves: DHCP gives a server another address. It ends, is started again as a
+// service manager does, and is found where it is now; its pods do not notice.
+func TestServerMoves(t *testing.T) {
+	t.Parallel()
+	n := startNode(t)
+	ns := newNamespace(t, n)
+	ns.apply(sleeper("box", ""))
+	ns.readyPod("box")
+	old := n.addr
+	if err := n.moveTo(t); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-n.exited:
+	case <-time.After(patience):
+		t.Fatalf("the server runs on\n%s", n.logTail())
+	}
+	n.mustSay(t, tail(n.logFile("err", n.starts), 64<<10), n.cmd.ProcessState.ExitCode(), n.addr.String(), old.String(), "start brink again")
+	if err := n.start(); err != nil {
+		t.Fatal(err)
+	}
+	ns.mustEqual("the node's address", n.object(t).Status.Addresses[0].Address, n.addr.String())
+	ns.eventually("a pod to find the API by its Service", func() error {
+		said, err := ns.tryKubectl("exec", "box", "--", "sh", "-c", "nc -w 10 10.43.0.1 443 < /dev/null && echo there")
+		return errors.Join(err, contains(said, "there"))
+	})
+	ns.mustContain(ns.kubectl("--server", "https://"+n.addr.String()+":6443", "get", "nodes"), n.id)
+	if pod := ns.readyPod("box"); restarts(pod) != 0 {
+		t.Errorf("the pod was started again %d times", restarts(pod))
+	}
 }

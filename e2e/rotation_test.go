@@ -17,11 +17,17 @@ import (
 
 // TestCertificatesRotate has certificates of two minutes. While they are renewed
 // again and again nothing that goes from the server to the node or from the node
-// to the server fails.
+// to the server fails: the API server's audit log has what it answered.
 func TestCertificatesRotate(t *testing.T) {
 	t.Parallel()
-	c := startCluster(t, 1, "kube-controller-manager-arg: [cluster-signing-duration=2m]")
-	n := c.agents[0]
+	server := prepareNode(t)
+	log := server.audits(t)
+	server.config = append(server.config, "kube-controller-manager-arg: [cluster-signing-duration=2m]")
+	if err := errors.Join(server.writeConfig(), server.start()); err != nil {
+		t.Fatal(err)
+	}
+	c := &cluster{server: server}
+	n := c.join(t, 1)[0]
 	ns := newNamespace(t, c.server)
 	ns.nodeIs(n, corev1.ConditionTrue)
 	ns.apply(strings.Replace(sleeper("box", ""), "  containers:", "  nodeName: "+n.id+"\n  containers:", 1))
@@ -66,8 +72,26 @@ func TestCertificatesRotate(t *testing.T) {
 	})
 	_ = stream.Process.Signal(os.Interrupt)
 	_ = ns.ended(stream, out)
-	if log := tail(n.logFile("err", n.starts), 1<<20); strings.Contains(log, "Unauthorized") || strings.Contains(log, "expired") {
-		t.Errorf("the node was refused\n%s", log)
+	if said := tail(n.logFile("err", n.starts), 1<<20); strings.Contains(said, "Unauthorized") || strings.Contains(said, "expired") {
+		t.Errorf("the node was refused\n%s", said)
+	}
+	answered := 0
+	all, err := readAudit(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range all {
+		if r.User.Username == "system:node:"+n.id {
+			answered++
+		} else if r.User.Username != "" { // who is not known is nobody
+			continue
+		}
+		if code := r.ResponseStatus.Code; (code == 401 || code >= 500) && r.RequestReceivedTimestamp.After(begun) {
+			t.Errorf("%q, %s of %v, was answered with %d", r.User.Username, r.Verb, r.ObjectRef, code)
+		}
+	}
+	if answered < 10 {
+		t.Errorf("the audit log has %d requests of the node, this test shows nothing", answered)
 	}
 	begun = time.Now()
 	ns.eventually("a heartbeat", func() error { return n.beats(t, begun) })

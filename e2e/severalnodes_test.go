@@ -106,15 +106,18 @@ func TestPlacement(t *testing.T) {
 		}
 	})
 	t.Run("least allocated", func(t *testing.T) {
-		// A pod that asks for most of one node; the next ones go elsewhere. Each is
+		// Pods that ask for most of all nodes but one; the next ones go there. Each is
 		// of another set: those of one set would be spread over all nodes.
-		ns.apply(placed("heavy", 1, "      nodeSelector: {kubernetes.io/hostname: "+nodes[3].id+"}"))
-		ns.kubectl("set", "resources", "deployment/heavy", "--requests=cpu=1200m,memory=1Gi")
-		ns.kubectl("rollout", "status", "deployment/heavy", "--timeout=120s")
-		for _, name := range []string{"light-1", "light-2", "light-3"} {
+		for i, n := range nodes[:3] {
+			name := fmt.Sprintf("heavy-%d", i)
+			ns.apply(placed(name, 1, "      nodeSelector: {kubernetes.io/hostname: "+n.id+"}"))
+			ns.kubectl("set", "resources", "deployment/"+name, "--requests=cpu=1200m,memory=1Gi")
+			ns.kubectl("rollout", "status", "deployment/"+name, "--timeout=120s")
+		}
+		for _, name := range []string{"light-1", "light-2", "light-3", "light-4"} {
 			ns.apply(placed(name, 1, ""))
-			if got := ns.spread("app="+name, 1); got[nodes[3].id] != 0 {
-				t.Errorf("%s is on %s, the fullest node", name, nodes[3].id)
+			if got := ns.spread("app="+name, 1); got[nodes[3].id] != 1 {
+				t.Errorf("%s is on %v, not on %s, the emptiest node", name, got, nodes[3].id)
 			}
 		}
 	})
@@ -231,15 +234,22 @@ spec:
 // the same name, and never on both.
 func TestStatefulSetMoves(t *testing.T) {
 	t.Parallel()
-	_, ns := clusterNamespace(t)
+	c, ns := clusterNamespace(t)
 	ns.apply(identities)
 	pods := ns.readyPods("app=ids", 2)
 	was := pods[0]
 	ns.kubectl("cordon", was.Spec.NodeName)
 	uncordon := func() { _, _ = ns.tryKubectl("uncordon", was.Spec.NodeName) }
 	t.Cleanup(uncordon)
-	ns.kubectl("delete", "pod", was.Name)
+	ns.kubectl("delete", "pod", was.Name, "--wait=false")
+	old, seen := c.named(was.Spec.NodeName), false
 	is := ns.podThat(was.Name, "on another node and Ready", func(p *corev1.Pod) bool {
+		if p.UID != was.UID && !seen {
+			seen = true
+			if pids := old.processesOf(&was); len(pids) > 0 {
+				t.Errorf("a pod of the same identity is there while %v of the old one run", pids)
+			}
+		}
 		return p.UID != was.UID && p.Spec.NodeName != was.Spec.NodeName && podReady(p)
 	})
 	uncordon()
