@@ -173,6 +173,45 @@ func TestPodNetworkIPv4(t *testing.T) {
 	}
 }
 
+// TestPodNetworkIPv6 has no IPv4 in the cluster, and an agent that joins by IPv6.
+func TestPodNetworkIPv6(t *testing.T) {
+	t.Parallel()
+	c := &cluster{server: startNode(t, "cluster-cidr: fd42::/56", "service-cidr: fd43::/112")}
+	n := c.prepareAgent(t)
+	for i, line := range n.config {
+		n.config[i] = strings.Replace(line, "https://"+c.server.addr.String(), "https://["+c.server.addr6().String()+"]", 1)
+	}
+	if err := errors.Join(n.writeConfig(), n.start()); err != nil {
+		t.Fatal(err)
+	}
+	c.agents = []*node{n}
+	d := c.deploy(t)
+	for _, pod := range append(d.pods, d.hosts...) {
+		if ips := pod.Status.PodIPs; len(ips) != 1 || !strings.Contains(ips[0].IP, ":") {
+			t.Errorf("%s has the addresses %v", pod.Name, ips)
+		}
+	}
+	if err := d.allReachAll(); err != nil {
+		t.Error(err)
+	}
+	svc, err := d.client.CoreV1().Services(d.name).Get(t.Context(), "all", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	outside := serveClientIPAt(t, lanPrefix6+"1")
+	for _, from := range c.nodes() {
+		d.answersBy(from, svc.Spec.ClusterIP, "80", "81")
+		for _, to := range c.nodes() {
+			d.answersBy(from, to.addr6().String(), d.nodePort("all", "http"), d.nodePort("all", "udp"))
+		}
+	}
+	for _, pod := range d.pods {
+		d.mustContain(d.exec(pod.Name, "/server", "get", "http://"+net.JoinHostPort(svc.Spec.ClusterIP, "80")+"/hostname"), "pods-")
+		d.mustEqual("the address that the outside sees of "+pod.Name, d.exec(pod.Name, "/server", "get", "http://"+outside+"/"), c.named(pod.Spec.NodeName).addr6().String())
+	}
+	d.mustContain(d.exec(d.pods[0].Name, "cat", "/etc/hosts"), "fd42:")
+}
+
 // masquerades: outside of the cluster nobody knows the way back to a pod.
 func (d *deployed) masquerades() {
 	d.Helper()

@@ -226,6 +226,16 @@ func TestAttemptsThatFailAlikeAreToldAlike(t *testing.T) {
 	if a, b := brief(lookup(1234)), brief(lookup(4321)); a != b || !strings.Contains(a, "host hub cannot be looked up") {
 		t.Errorf("%q and %q", a, b)
 	}
+	// A clock that is off, seen by a certificate.
+	early := fmt.Errorf("get: %w", x509.CertificateInvalidError{Reason: x509.Expired, Cert: &x509.Certificate{
+		NotBefore: time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC), NotAfter: time.Date(2031, 1, 2, 3, 4, 5, 0, time.UTC)}})
+	if got := brief(early); !strings.Contains(got, "valid from 2030-01-02 to 2031-01-02, and this machine's clock says otherwise") {
+		t.Errorf("%q", got)
+	}
+	var forGood permanent
+	if err := (&Join{}).explain(early); !errors.As(err, &forGood) || !strings.Contains(err.Error(), "2030-01-02") || !strings.Contains(err.Error(), "clock") {
+		t.Errorf("while joining: %v", err)
+	}
 	if got := brief(&net.DNSError{Name: "hub", IsNotFound: true, Err: "no such host"}); got != "nobody knows the host hub: is the name right?" {
 		t.Errorf("%q", got)
 	}
