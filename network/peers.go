@@ -58,9 +58,8 @@ type peerKeeper struct {
 	wish     wish
 	warnings []string
 
-	unsure atomic.Bool  // something changed since the last look, or may have
-	retry  bool         // the last look did not end well
-	ends   []netip.Addr // of peers' tunnels
+	unsure atomic.Bool // something changed since the last look, or may have
+	retry  bool        // the last look did not end well
 	looked time.Time
 	idle   time.Time       // since when no peer needs the device that is there; zero is not so
 	done   int             // number of the wish that was looked at last
@@ -136,7 +135,7 @@ func (k *peerKeeper) reconcile() {
 	}
 	k.lookIfUnsure()
 	if !k.retry {
-		k.probe.begin(k.cfg.VXLANDevice, k.ends, k.wake)
+		k.probe.begin(k.cfg.VXLANDevice, k.wake)
 	}
 }
 
@@ -197,7 +196,7 @@ func (k *peerKeeper) look(w wish) (warnings []string, err error) {
 		return warnings, nil
 	}
 	more, err := k.reach(w, g)
-	if k.probe.isSilent() && len(k.ends) > 0 {
+	if k.probe.isSilent() && len(k.probe.targets) > 0 {
 		more = append(more, fmt.Sprintf("no other node has answered through the tunnel yet: on all nodes let UDP port %d in from the others, who send to a node's InternalIP (one with a kernel before 5.14 may give no answer and be well)", k.cfg.VXLANPort))
 	}
 	return append(warnings, more...), err
@@ -209,7 +208,7 @@ func (k *peerKeeper) reach(w wish, g ground) (warnings []string, err error) {
 	for _, p := range w.peers {
 		want.add(p)
 	}
-	k.ends = want.ends
+	k.probe.ask(want.ends)
 	has, err := k.kernel.look(k.cfg.VXLANDevice, want.routes)
 	if err != nil {
 		return want.warnings, err

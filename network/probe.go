@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -77,6 +78,7 @@ type probed struct {
 type prober struct {
 	timeout time.Duration
 	of      probed
+	targets []netip.Addr // ends of peers' tunnels
 	settled bool
 	off     bool // the offload must be off
 	tries   int
@@ -109,6 +111,18 @@ func (p *prober) stop() {
 	p.running.Wait()
 	<-p.result
 	p.cancel = nil
+}
+
+// ask says who may be asked. Somebody new is asked at once, and what the others did
+// not answer is not said of it.
+func (p *prober) ask(targets []netip.Addr) {
+	fresh, known := slices.Clone(targets), slices.Clone(p.targets)
+	fresh = slices.DeleteFunc(fresh, func(a netip.Addr) bool { return slices.Contains(known, a) })
+	known = slices.DeleteFunc(known, func(a netip.Addr) bool { return !slices.Contains(targets, a) })
+	if len(fresh) > 0 {
+		p.tries, p.silent, p.next = 0, 0, time.Time{}
+	}
+	p.targets = slices.Concat(fresh, known)
 }
 
 // isSilent tells that nobody has answered so far, of several and for a time in which
@@ -148,16 +162,17 @@ func (p *prober) learn(link string) (changed bool) {
 	return p.isSilent() != wasSilent
 }
 
-// begin probes one of the targets unless there is nothing to find out now. When
-// the probe ends, done is called. It acts in the network namespace of the thread.
-func (p *prober) begin(link string, targets []netip.Addr, done func()) {
-	if p.settled || p.cancel != nil || len(targets) == 0 || time.Now().Before(p.next) {
+// begin probes one of the targets, the newest first, unless there is nothing to find
+// out now. When the probe ends, done is called. It acts in the network namespace of
+// the thread.
+func (p *prober) begin(link string, done func()) {
+	if p.settled || p.cancel != nil || len(p.targets) == 0 || time.Now().Before(p.next) {
 		return
 	}
-	probe, err := openProbe(link, targets[p.tries%len(targets)], p.timeout)
+	probe, err := openProbe(link, p.targets[p.tries%len(p.targets)], p.timeout)
 	if err != nil {
 		slog.Debug("probing checksums", "component", componentName, "error", err)
-		p.next = time.Now().Add(lastProbeAgain)
+		p.next = time.Now().Add(lastSilentAgain)
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -271,5 +272,48 @@ func TestProbeIsAskedRarely(t *testing.T) {
 	}
 	if p.mustBeOff(second) || p.settled || !p.next.IsZero() {
 		t.Error("believes the same of other hardware")
+	}
+}
+
+// TestWhoIsNewIsAskedFirst: and is not said to be silent because others were.
+func TestWhoIsNewIsAskedFirst(t *testing.T) {
+	t.Parallel()
+	p := newProber()
+	silent := func() {
+		p.cancel = func() {}
+		p.result <- unreached
+		p.learn("brink-vxlan")
+	}
+	targets := func(want ...netip.Addr) {
+		t.Helper()
+		if !slices.Equal(p.targets, want) {
+			t.Errorf("asks %v, want %v", p.targets, want)
+		}
+	}
+	all := addrs("10.42.1.0", "10.42.2.0", "10.42.3.0")
+	p.ask(all[:2])
+	for range silentProbes {
+		silent()
+	}
+	p.ask(all[:2])
+	if targets(all[0], all[1]); !p.isSilent() || p.tries == 0 {
+		t.Error("has forgotten that nobody answers")
+	}
+	p.ask(all)
+	if targets(all[2], all[0], all[1]); p.isSilent() || p.tries != 0 || !p.next.IsZero() {
+		t.Error("says of somebody new that he is silent")
+	}
+	for range silentProbes {
+		silent()
+	}
+	p.ask(all[1:])
+	if targets(all[2], all[1]); !p.isSilent() {
+		t.Error("has forgotten it because somebody went")
+	}
+	p.ask(nil)
+	targets()
+	p.ask(all[:1])
+	if targets(all[0]); p.isSilent() {
+		t.Error("says of the next one that he is silent")
 	}
 }
