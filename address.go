@@ -20,8 +20,9 @@ func addressQuery(l layout.Layout, pods, services []netip.Prefix) nodeaddr.Query
 	return nodeaddr.Query{Families: pods, Inside: slices.Concat(pods, services), File: l.NodeAddresses()}
 }
 
+// findAddresses finds those of a server that runs.
 func (s settings) findAddresses() ([]nodeaddr.Address, error) {
-	return nodeaddr.Find(addressQuery(s.layout, s.server.ClusterCIDRs, s.server.ServiceCIDRs))
+	return nodeaddr.Stay(addressQuery(s.layout, s.server.ClusterCIDRs, s.server.ServiceCIDRs), s.found)
 }
 
 func ipsOf(found []nodeaddr.Address) []netip.Addr {
@@ -32,14 +33,15 @@ func ipsOf(found []nodeaddr.Address) []netip.Addr {
 	return out
 }
 
-// findIPs finds the addresses of a running node, and remembers them for its next
-// start.
-func findIPs(l layout.Layout) func(pods, services []netip.Prefix) ([]netip.Addr, error) {
+// findIPs finds the addresses of a node again and again, begun with those of its
+// start if they are known, and remembers them for its next start.
+func findIPs(l layout.Layout, begun []nodeaddr.Address) func(pods, services []netip.Prefix) ([]netip.Addr, error) {
 	return func(pods, services []netip.Prefix) ([]netip.Addr, error) {
-		found, err := nodeaddr.Find(addressQuery(l, pods, services))
+		found, err := nodeaddr.Stay(addressQuery(l, pods, services), begun)
 		if err != nil {
 			return nil, err
 		}
+		begun = found
 		if !areGone(found) {
 			err = nodeaddr.Remember(l.NodeAddresses(), found)
 		}
@@ -65,41 +67,53 @@ func rememberAddresses(s settings) error {
 	return nodeaddr.Remember(s.layout.NodeAddresses(), s.found)
 }
 
-// movedServer watches the addresses of a server. Its certificate, and the address by
-// which pods and agents find the API, are made at the start for those of then. When
-// it has others, because its DHCP server gives another, or because it had to start
-// with its last one and the network has come with another, then it ends, for its
-// service manager to start it again. Pods do not notice. What has changed must be
-// seen twice: links come up in no order.
+// movedServer watches the first address of a server. Its certificate, and the address
+// by which pods and agents find the API, are made at the start for the one of then.
+// When no link has it any more and there is another, because the DHCP server gives
+// another, or because it had to start with its last one and the network has come with
+// another, then it ends, for its service manager to start it again. Pods do not notice.
+// The other must be seen twice: links come up in no order. A default route that goes
+// over to another link changes nothing, nor does a second family.
 func movedServer(begun []nodeaddr.Address, find func() ([]nodeaddr.Address, error), every time.Duration) lifecycle.Component {
 	run := func(ctx context.Context, ready func()) error {
 		ready()
-		late, seen := areGone(begun), ipsOf(begun)
-		for len(begun) > 0 {
+		if len(begun) == 0 { // the user has said which it is
+			<-ctx.Done()
+			return nil
+		}
+		first, seen := begun[0], begun[0].IP
+		for late := first.Gone; ; {
 			select {
 			case <-ctx.Done():
 				return nil
 			case <-time.After(every):
 			}
-			now, err := find()
-			if err != nil || areGone(now) {
-				continue
-			}
-			if ips := ipsOf(now); !slices.Equal(ips, seen) {
-				seen = ips
-				continue
-			}
+			now := sameFamily(find, first.IP)
 			switch {
-			case !slices.Equal(seen, ipsOf(begun)):
-				return fmt.Errorf("this server has the address %s now and was started with %s, which is in its certificate and what pods ask: start brink again",
-					nodeaddr.String(now), nodeaddr.String(begun))
-			case late:
-				slog.Info("the network has come with the node's last address", "component", "address", "address", nodeaddr.String(now))
-				late = false
+			case now.Gone || !now.IP.IsValid(): // the cable is out
+			case now.IP == first.IP:
+				if late {
+					slog.Info("the network has come with the node's last address", "component", "address", "address", first.IP)
+				}
+				late, seen = false, first.IP
+			case now.IP != seen:
+				seen = now.IP
+			default:
+				return fmt.Errorf("this server was started with %s of %s, which is in its certificate and what pods ask, and is at %s of %s now: start brink again",
+					first.IP, first.Link, now.IP, now.Link)
 			}
 		}
-		<-ctx.Done()
-		return nil
 	}
 	return lifecycle.Component{Name: "address", Needs: lifecycle.Nothing, Run: run}
+}
+
+// sameFamily is what find finds of the family of ip, the zero Address for nothing.
+func sameFamily(find func() ([]nodeaddr.Address, error), ip netip.Addr) nodeaddr.Address {
+	found, _ := find()
+	for _, a := range found {
+		if a.IP.Is4() == ip.Is4() {
+			return a
+		}
+	}
+	return nodeaddr.Address{}
 }

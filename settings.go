@@ -56,7 +56,7 @@ func readSettings(c *cli.Context) (settings, error) {
 	if len(s.agent.NodeIPs) == 0 && len(pods) > 0 {
 		s.found, err = nodeaddr.Find(addressQuery(s.layout, pods, services))
 		keep(err)
-		s.agent.NodeIPs = ipsOf(s.found)
+		s.agent.NodeIPs, s.agent.FindIPs = ipsOf(s.found), findIPs(s.layout, s.found)
 	}
 	mode, err := fileMode(c.String("write-kubeconfig-mode"))
 	keep(err)
@@ -136,7 +136,7 @@ func readNode(c *cli.Context, withoutPods bool) (settings, []error) {
 		ProxyArgs: c.StringSlice("kube-proxy-arg"), Debug: c.Bool("debug"),
 	}
 	if len(ips) == 0 {
-		s.agent.FindIPs = findIPs(l)
+		s.agent.FindIPs = findIPs(l, nil)
 	}
 	return s, errs
 }

@@ -23,6 +23,29 @@ import (
 // ErrNone is returned when no interface has a usable address.
 var ErrNone = errors.New("no network address found on any interface that is up: connect the network or give --node-ip")
 
+// Stay returns an address of each wanted family for one that has those of before:
+// an address that a link still has stays, whichever link is the default route's now.
+func Stay(q Query, before []Address) ([]Address, error) {
+	found, err := Find(q)
+	links := look("/sys")
+	for i, a := range found {
+		old := lastOf(before, a.IP.Is4())
+		if at, ok := holder(links, old.IP); ok {
+			found[i] = Address{IP: old.IP, Link: at.name}
+		}
+	}
+	return found, err
+}
+
+// holder is the link that is up and has an address.
+func holder(links []link, ip netip.Addr) (link, bool) {
+	i := slices.IndexFunc(links, func(l link) bool { return l.up && slices.Contains(l.addrs, ip) })
+	if i < 0 {
+		return link{}, false
+	}
+	return links[i], true
+}
+
 // Query says which addresses are wanted.
 type Query struct {
 	// Families holds the wanted families by example, such as the cluster's pod
@@ -89,6 +112,7 @@ type link struct {
 	running bool // has a carrier
 	kind    kind
 	addrs   []netip.Addr
+	passing map[netip.Addr]bool // of IPv6, see passingAddrs
 }
 
 // look returns all interfaces but loopback. sys is where sysfs is mounted.
@@ -105,7 +129,7 @@ func look(sys string) []link {
 		}
 		out = append(out, link{
 			name: i.Name, up: i.Flags&net.FlagUp != 0, running: i.Flags&net.FlagRunning != 0,
-			kind: kindOf(sys, i.Name), addrs: globalAddrs(i, passing),
+			kind: kindOf(sys, i.Name), addrs: globalAddrs(i, passing), passing: passing,
 		})
 	}
 	return out
@@ -156,8 +180,8 @@ func ofFamily(links []link, v4 bool) []link {
 // to be told as having no address.
 func choose(links []link, defaultLink string, last Address, inside []netip.Prefix) (Address, bool) {
 	if l, ok := named(links, defaultLink); ok && l.up && len(l.addrs) > 0 {
-		if slices.Contains(l.addrs, last.IP) {
-			return Address{IP: last.IP, Link: l.name}, true // a further one, such as IPv6's temporary ones, may come first
+		if slices.Contains(l.addrs, last.IP) && l.passing[last.IP] == l.passing[l.addrs[0]] {
+			return Address{IP: last.IP, Link: l.name}, true // a further one may come first
 		}
 		return Address{IP: l.addrs[0], Link: l.name}, true
 	}
@@ -181,10 +205,8 @@ func choose(links []link, defaultLink string, last Address, inside []netip.Prefi
 // of its interface, which has come by DHCP, else the last one if its interface
 // is still there, since then only the cable is missing.
 func stillThere(links []link, last Address) (Address, bool) {
-	for _, l := range links {
-		if l.up && slices.Contains(l.addrs, last.IP) {
-			return Address{IP: last.IP, Link: l.name}, true
-		}
+	if l, ok := holder(links, last.IP); ok {
+		return Address{IP: last.IP, Link: l.name}, true
 	}
 	l, ok := named(links, last.Link)
 	if ok && l.up && len(l.addrs) > 0 {

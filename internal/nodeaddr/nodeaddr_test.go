@@ -46,6 +46,13 @@ func TestChoose(t *testing.T) {
 		}
 		return l
 	}
+	passes := func(l link, addrs ...string) link {
+		l.passing = map[netip.Addr]bool{}
+		for _, a := range addrs {
+			l.passing[netip.MustParseAddr(a)] = true
+		}
+		return l
+	}
 	noCarrier := func(l link) link { l.running = false; return l }
 	isDown := func(l link) link { l.up, l.running = false, false; return l }
 	last := Address{IP: netip.MustParseAddr("192.0.2.7"), Link: "eth0"}
@@ -61,6 +68,8 @@ func TestChoose(t *testing.T) {
 	}{
 		{"default route", []link{docker, of("eth0", physical, "192.0.2.7")}, "eth0", Address{}, "192.0.2.7 of eth0", false},
 		{"a second address of the default route's", []link{of("eth0", physical, "192.0.2.9", "192.0.2.7")}, "eth0", last, "192.0.2.7 of eth0", false},
+		{"the last one passes", []link{passes(of("eth0", physical, "192.0.2.9", "192.0.2.7"), "192.0.2.7")}, "eth0", last, "192.0.2.9 of eth0", false},
+		{"all pass", []link{passes(of("eth0", physical, "192.0.2.9", "192.0.2.7"), "192.0.2.7", "192.0.2.9")}, "eth0", last, "192.0.2.7 of eth0", false},
 		{"default route over a bridge", []link{of("eth0", physical), of("br0", virtual, "192.0.2.7")}, "br0", Address{}, "192.0.2.7 of br0", false},
 		{"new address by DHCP", []link{of("eth0", physical, "192.0.2.9")}, "eth0", last, "192.0.2.9 of eth0", false},
 		{"default route has moved", []link{of("eth0", physical), of("wwan0", physical, "198.51.100.1")}, "wwan0", last, "198.51.100.1 of wwan0", false},
