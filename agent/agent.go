@@ -379,7 +379,10 @@ func (a *Agent) followNode(ctx context.Context, client kubernetes.Interface, rea
 	wasReady := false
 	var other error
 	_ = kubelet.WatchNode(ctx, client, a.cfg.NodeName, func(node *corev1.Node) bool {
-		if other = errors.Join(a.checkOwner(node), a.checkRanges(node)); other != nil {
+		if other = a.checkOwner(node); other == nil {
+			other = a.checkRanges(node)
+		}
+		if other != nil {
 			return true
 		}
 		a.keepPlace(ctx, client, node)

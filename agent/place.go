@@ -163,7 +163,7 @@ func text(ips []netip.Addr) string {
 func (a *Agent) followPlace(ctx context.Context, client kubernetes.Interface, pods *network.Network) {
 	tick := time.NewTicker(placeInterval)
 	defer tick.Stop()
-	announced, next := true, time.Time{}
+	announced, refusals, next := true, 0, time.Time{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -172,7 +172,7 @@ func (a *Agent) followPlace(ctx context.Context, client kubernetes.Interface, po
 		}
 		ips, err := a.cfg.FindIPs(a.access.ClusterCIDRs, a.access.ServiceCIDRs)
 		if err == nil && a.place.move(ips) {
-			announced, next = false, time.Time{}
+			announced, refusals, next = false, 0, time.Time{}
 			pods.SetUnderlay(ips)
 			if a.access.Reconnect != nil {
 				a.access.Reconnect() // what was dialled from the old address is dead
@@ -185,7 +185,9 @@ func (a *Agent) followPlace(ctx context.Context, client kubernetes.Interface, po
 		err = a.announce(ctx, client)
 		if announced = err == nil; apierrors.IsForbidden(err) || apierrors.IsInvalid(err) {
 			a.place.complain(err)
-			next = time.Now().Add(refusedInterval)
+			if refusals++; refusals > 5 { // not a server that has just started
+				next = time.Now().Add(refusedInterval)
+			}
 		}
 	}
 }

@@ -1,6 +1,9 @@
 package agent
 
 import (
+	"bytes"
+	"errors"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -57,6 +60,28 @@ func TestTheNodeSaysWhereItIs(t *testing.T) {
 	}
 	if n := len(client.Actions()) - before; n > 0 {
 		t.Errorf("%d requests about a node that says what it should", n)
+	}
+}
+
+// TestComplaintsAreNews: not reached by what is said again, but by what is said after
+// it was well.
+func TestComplaintsAreNews(t *testing.T) {
+	var out bytes.Buffer
+	before := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(&out, nil)))
+	defer slog.SetDefault(before)
+	p := newPlace("till", addrs("192.0.2.1"), nil, network.VXLAN)
+	one, two := errors.New("one"), errors.New("two")
+	for _, err := range []error{one, one, two, two, nil, nil, two} {
+		p.complain(err)
+	}
+	var said []string
+	for _, line := range strings.Split(strings.TrimSpace(out.String()), "\n") {
+		_, text, _ := strings.Cut(line, "msg=")
+		said = append(said, text)
+	}
+	if got := strings.Join(said, ", "); got != "one component=node, two component=node, two component=node" {
+		t.Errorf("said %s", got)
 	}
 }
 

@@ -150,9 +150,14 @@ func (j *Join) checkCluster() error {
 }
 
 // Machine is what the cluster knows this machine by, "" when its node password
-// cannot be read.
+// cannot be read. None is made here: a machine that has joined has one, and where it
+// was lost with /etc the node goes on by its certificate.
 func (j *Join) Machine() nodekey.Public {
-	key, err := nodekey.Load(j.cfg.Layout.NodePassword())
+	path := j.cfg.Layout.NodePassword()
+	key, err := nodekey.Read(path)
+	if errors.Is(err, os.ErrNotExist) {
+		err = fmt.Errorf("%s is lost, by which this machine can join again under its name: restore it; without it, kubectl delete node %s must come before", path, j.cfg.NodeName)
+	}
 	if err != nil {
 		complain(err)
 		return ""

@@ -22,6 +22,7 @@ import (
 
 	"brink/internal/jointoken"
 	"brink/internal/layout"
+	"brink/internal/nodekey"
 )
 
 func TestParseServer(t *testing.T) {
@@ -187,6 +188,26 @@ func TestDecision(t *testing.T) {
 	}
 	if _, err := decision(csr(certificatesv1.CertificateFailed, "")); err == nil || errors.As(err, &permanent{}) {
 		t.Errorf("not signed: %v", err)
+	}
+}
+
+// TestALostPasswordIsNotReplaced: the cluster would take the machine for another one.
+func TestALostPasswordIsNotReplaced(t *testing.T) {
+	t.Parallel()
+	l := layout.New(t.TempDir())
+	j := &Join{cfg: Config{NodeName: "till", Layout: l}}
+	if got := j.Machine(); got != "" {
+		t.Errorf("without a password the machine is %q", got)
+	}
+	if _, err := os.Stat(l.NodePassword()); err == nil {
+		t.Error("it has made one")
+	}
+	key, err := nodekey.Load(l.NodePassword())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := j.Machine(); !got.Is(key.Public()) {
+		t.Errorf("the machine is %q, want %q", got, key.Public())
 	}
 }
 

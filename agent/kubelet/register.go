@@ -49,7 +49,7 @@ func (n registeringNodes) Create(ctx context.Context, node *corev1.Node, opts me
 	node.Spec.Taints = slices.DeleteFunc(node.Spec.Taints, isWaiting)
 	n.complete(node)
 	made, err := n.NodeInterface.Create(ctx, node, opts)
-	if apierrors.IsForbidden(err) || apierrors.IsInvalid(err) {
+	if (apierrors.IsForbidden(err) || apierrors.IsInvalid(err)) && n.tell != nil {
 		n.tell(err)
 	}
 	return made, err

@@ -1,17 +1,42 @@
 package kubelet
 
 import (
+	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 	cloudproviderapi "k8s.io/cloud-provider/api"
 )
 
 // TestANodeIsMadeComplete: upstream's taint for a cloud provider would keep pods
 // away for ever, and a taint of the user's must stay.
+// TestARefusedNode: the reason is told, which upstream keeps for itself.
+func TestARefusedNode(t *testing.T) {
+	t.Parallel()
+	set := fake.NewClientset()
+	answer := error(apierrors.NewForbidden(corev1.Resource("nodes"), "node-1", errors.New("not this address")))
+	set.PrependReactor("create", "nodes", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, answer })
+	var told []string
+	client := registering{set, func(*corev1.Node) {}, func(err error) { told = append(told, err.Error()) }}
+	for range 2 {
+		_, err := client.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-1"}}, metav1.CreateOptions{})
+		if err != answer {
+			t.Errorf("got %v", err)
+		}
+		answer = apierrors.NewAlreadyExists(corev1.Resource("nodes"), "node-1") // is no refusal
+	}
+	if len(told) != 1 || !strings.Contains(told[0], "not this address") {
+		t.Errorf("told %q", told)
+	}
+}
+
 func TestANodeIsMadeComplete(t *testing.T) {
 	t.Parallel()
 	address := corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: "192.0.2.1"}

@@ -43,10 +43,17 @@ type Key struct{ private ed25519.PrivateKey }
 
 // Load reads the node password at path, or makes one.
 func Load(path string) (Key, error) {
-	text, err := os.ReadFile(path)
+	key, err := Read(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return create(path)
 	}
+	return key, err
+}
+
+// Read is Load for a machine that must have one: fs.ErrNotExist is returned when
+// there is none.
+func Read(path string) (Key, error) {
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return Key{}, fmt.Errorf("reading the node password: %w", err)
 	}

@@ -2,6 +2,8 @@ package nodekey
 
 import (
 	"encoding/base64"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -53,8 +55,15 @@ func TestOnlyTheMachineProvesItself(t *testing.T) {
 func TestThePasswordIsPrivateAndNotReplaced(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "node-password")
-	if _, err := Load(path); err != nil {
+	if _, err := Read(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("reading what there is not: %v", err)
+	}
+	made, err := Load(path)
+	if err != nil {
 		t.Fatal(err)
+	}
+	if read, err := Read(path); err != nil || !read.Public().Is(made.Public()) {
+		t.Errorf("what was made is not what is read: %v", err)
 	}
 	info, err := os.Stat(path)
 	if err != nil || info.Mode().Perm() != 0o600 {
