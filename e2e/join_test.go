@@ -263,6 +263,18 @@ func TestNameOfAnotherMachine(t *testing.T) {
 	thief.rename(t, owner.id)
 	thief.refuses(t, "node name", owner.id, "belongs to another machine", "kubectl delete node")
 
+	// Without its node password it goes on by its certificate, and is the same.
+	password := owner.layout().NodePassword()
+	err := errors.Join(owner.stop(), os.Rename(password, password+".kept"), owner.start(), owner.says("err", password+" is lost"))
+	if key := owner.object(t).Annotations["brink.io/node-key"]; err != nil || key == "" {
+		t.Errorf("a node without its password, with the key %q: %v", key, err)
+	}
+	if _, err := os.Stat(password); err == nil {
+		t.Error("a node that has joined has made itself another password")
+	}
+	if err := os.Rename(password+".kept", password); err != nil {
+		t.Fatal(err)
+	}
 	// The owner loses all that it knows but its node password.
 	owner.forgetCertificate(t)
 	if err := owner.start(); err != nil {
