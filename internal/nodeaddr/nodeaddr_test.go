@@ -3,35 +3,54 @@ package nodeaddr
 import (
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
-func TestParseDefault(t *testing.T) {
+// TestDefaultInterface asks the kernel, in a network namespace of its own.
+func TestDefaultInterface(t *testing.T) {
 	t.Parallel()
-	cases := []struct {
-		name, line string
-		v4         bool
-		link       string
-		metric     uint64
-		ok         bool
+	for _, tt := range []struct {
+		name, routes string
+		v4, v6       string // the interface, "" for none
 	}{
-		{"default", "eth0\t00000000\t010200C0\t0003\t0\t0\t100\t00000000\t0\t0\t0", true, "eth0", 100, true},
-		{"another route", "eth0\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0", true, "", 0, false},
-		{"half of everything is not default", "tun0\t00000000\t00000000\t0001\t0\t0\t0\t00000080\t0\t0\t0", true, "", 0, false},
-		{"heading", "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT", true, "", 0, false},
-		{"v6 default", "00000000000000000000000000000000 00 00000000000000000000000000000000 00 fd000000000000000000000000000001 00000400 00000001 00000000 00000003     eth0", false, "eth0", 0x400, true},
-		{"v6 unreachable default on lo", "00000000000000000000000000000000 00 00000000000000000000000000000000 00 00000000000000000000000000000000 ffffffff 00000001 00000000 00200200       lo", false, "", 0, false},
-		{"v6 link local", "fe800000000000000000000000000000 40 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000000 00000001     eth0", false, "", 0, false},
-	}
-	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) {
+		{"none", "ip route add 192.0.2.128/25 via 192.0.2.1", "", ""},
+		{"one", "ip route add default via 192.0.2.1; ip -6 route add default via 2001:db8::9", "eth0", "eth0"},
+		{"lowest metric", "ip route add default dev eth0 metric 200; ip route add default dev wlan0 metric 100; ip -6 route add default dev eth0 metric 2000; ip -6 route add default dev wlan0 metric 1025", "wlan0", "wlan0"},
+		{"a half is no default", "ip route add 128.0.0.0/1 dev eth0; ip -6 route add 8000::/1 dev eth0", "", ""},
+		{"none can be reached", "ip route add unreachable default; ip -6 route add unreachable default dev lo", "", ""},
+		{"the table of a VPN", "ip route add default dev eth0; ip route add default dev wlan0 table 51820; ip -6 route add default dev eth0 metric 1024; ip -6 route add default dev wlan0 table 51820 metric 1", "eth0", "eth0"},
+		{"only the table of a VPN", "ip route add default dev wlan0 table 51820; ip -6 route add default dev wlan0 table 51820", "", ""},
+		{"several next hops", "ip route add default nexthop dev wlan0 nexthop dev eth0; ip -6 route add default nexthop via fe80::1 dev wlan0 nexthop via fe80::2 dev eth0", "wlan0", "wlan0"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			link, metric, ok := parseDefault(c.line, c.v4)
-			if ok != c.ok || ok && (link != c.link || metric != c.metric) {
-				t.Errorf("got %q %d %v", link, metric, ok)
-			}
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				runtime.LockOSThread() // and never unlocked: the thread ends with its namespace
+				if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+					t.Errorf("a network namespace: %v", err)
+					return
+				}
+				script := "ip link set lo up; for l in eth0 wlan0; do ip link add $l type veth peer name peer-$l; ip link set $l up; ip link set peer-$l up; done; ip addr add 192.0.2.7/24 dev eth0; ip addr add 2001:db8::7/64 dev eth0 nodad; " + tt.routes
+				if out, err := exec.Command("sh", "-ec", script).CombinedOutput(); err != nil {
+					t.Errorf("%v: %s", err, out)
+					return
+				}
+				for v4, want := range map[bool]string{true: tt.v4, false: tt.v6} {
+					got, err := defaultInterface(v4)
+					if got != want || (err == nil) != (want != "") {
+						t.Errorf("IPv4 %t: got %q, %v, want %q", v4, got, err, want)
+					}
+				}
+			}()
+			<-done
 		})
 	}
 }

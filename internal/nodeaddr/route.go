@@ -2,56 +2,99 @@ package nodeaddr
 
 import (
 	"bufio"
+	"cmp"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
-// defaultInterface reads the kernel's routing table: the interface of the
-// default route with the lowest metric.
+// route is what matters of one of the kernel's.
+type route struct {
+	link   int // index; of several next hops the first one's
+	metric uint32
+}
+
+// defaultInterface is the interface of the default route with the lowest metric in
+// the main table. Policy routing has others, such as that of a VPN which takes all
+// but its own packets: by those nobody finds the machine. /proc/net/ipv6_route shows
+// all tables alike.
 func defaultInterface(v4 bool) (string, error) {
-	path := "/proc/net/route"
+	family := unix.AF_INET
 	if !v4 {
-		path = "/proc/net/ipv6_route"
+		family = unix.AF_INET6
 	}
-	f, err := os.Open(path)
+	var routes []route
+	err := error(unix.EINTR)
+	for tries := 0; tries < 3 && errors.Is(err, unix.EINTR); tries++ {
+		routes, err = defaultRoutes(family)
+	}
+	if err != nil {
+		return "", fmt.Errorf("asking the kernel for its routes: %w", err)
+	}
+	if len(routes) == 0 {
+		return "", errors.New("no default route")
+	}
+	best := slices.MinFunc(routes, func(a, b route) int { return cmp.Compare(a.metric, b.metric) })
+	link, err := net.InterfaceByIndex(best.link)
 	if err != nil {
 		return "", err
 	}
-	defer f.Close()
-	best, bestMetric := "", uint64(0)
-	for scanner := bufio.NewScanner(f); scanner.Scan(); {
-		name, metric, ok := parseDefault(scanner.Text(), v4)
-		if ok && (best == "" || metric < bestMetric) {
-			best, bestMetric = name, metric
-		}
-	}
-	if best == "" {
-		return "", fmt.Errorf("%s: no default route", path)
-	}
-	return best, nil
+	return link.Name, nil
 }
 
-// parseDefault reads one line of /proc/net/route (decimal metric) or
-// /proc/net/ipv6_route (hexadecimal metric); ok when it is a default route.
-func parseDefault(line string, v4 bool) (name string, metric uint64, ok bool) {
-	fields := strings.Fields(line)
-	if v4 {
-		if len(fields) < 8 || fields[1] != "00000000" || fields[7] != "00000000" {
-			return "", 0, false
+// defaultRoutes asks by rtnetlink(7).
+func defaultRoutes(family int) ([]route, error) {
+	answer, err := syscall.NetlinkRIB(unix.RTM_GETROUTE, family)
+	if err != nil {
+		return nil, err
+	}
+	messages, err := syscall.ParseNetlinkMessage(answer)
+	if err != nil {
+		return nil, err
+	}
+	var out []route
+	for _, m := range messages {
+		if m.Header.Type != unix.RTM_NEWROUTE || len(m.Data) < unix.SizeofRtMsg {
+			continue
 		}
-		metric, err := strconv.ParseUint(fields[6], 10, 32)
-		return fields[0], metric, err == nil
+		about := (*unix.RtMsg)(unsafe.Pointer(&m.Data[0]))
+		if about.Table != unix.RT_TABLE_MAIN || about.Type != unix.RTN_UNICAST || about.Dst_len != 0 || int(about.Family) != family {
+			continue
+		}
+		attrs, err := syscall.ParseNetlinkRouteAttr(&m)
+		if err != nil {
+			return nil, err
+		}
+		if r := parseRoute(attrs); r.link != 0 {
+			out = append(out, r)
+		}
 	}
-	if len(fields) < 10 || strings.Trim(fields[0], "0") != "" || fields[1] != "00" || fields[9] == "lo" {
-		return "", 0, false
+	return out, nil
+}
+
+func parseRoute(attrs []syscall.NetlinkRouteAttr) (r route) {
+	for _, a := range attrs {
+		switch {
+		case a.Attr.Type == unix.RTA_OIF && len(a.Value) == 4:
+			r.link = int(binary.NativeEndian.Uint32(a.Value))
+		case a.Attr.Type == unix.RTA_PRIORITY && len(a.Value) == 4:
+			r.metric = binary.NativeEndian.Uint32(a.Value)
+		case a.Attr.Type == unix.RTA_MULTIPATH && len(a.Value) >= unix.SizeofRtNexthop && r.link == 0:
+			r.link = int((*unix.RtNexthop)(unsafe.Pointer(&a.Value[0])).Ifindex)
+		}
 	}
-	metric, err := strconv.ParseUint(fields[5], 16, 32)
-	return fields[9], metric, err == nil
+	return r
 }
 
 // Flags of an address in /proc/net/if_inet6, see if_addr.h: IFA_F_TEMPORARY,
