@@ -260,7 +260,10 @@ func (a *Agent) runJoin(ctx context.Context, ready func()) error {
 		return err
 	}
 	ready()
-	return j.Keep(ctx, a.tunnels.SetServers)
+	return j.Keep(ctx, func(known, announced []string) {
+		a.tunnels.SetServers(known)
+		a.tunnels.Announced(announced)
+	})
 }
 
 // newTunnels are those by which servers reach this node.

@@ -23,8 +23,9 @@ import (
 const expiryInterval = time.Minute
 
 // Keep renews the certificate and follows the cluster's servers until ctx ends.
-// Each change of the servers that are known is passed on.
-func (j *Join) Keep(ctx context.Context, onServers func([]string)) error {
+// Each change of the servers that are known is passed on, with those of them that
+// have announced themselves to the cluster.
+func (j *Join) Keep(ctx context.Context, onServers func(known, announced []string)) error {
 	client, err := kubernetes.NewForConfig(j.API(""))
 	if err != nil {
 		return err
@@ -42,7 +43,7 @@ func (j *Join) Keep(ctx context.Context, onServers func([]string)) error {
 	}
 	renewals.Start()
 	defer renewals.Stop()
-	onServers(j.pool.All())
+	onServers(j.pool.All(), nil)
 	go j.followServers(ctx, client, onServers)
 	checked := make(chan error, 1)
 	go func() { checked <- j.checkSettings(ctx) }()
@@ -65,16 +66,17 @@ func (j *Join) Keep(ctx context.Context, onServers func([]string)) error {
 
 // followServers watches where the API servers are. They write it themselves,
 // into the EndpointSlices of the Service kubernetes.
-func (j *Join) followServers(ctx context.Context, client kubernetes.Interface, onServers func([]string)) {
+func (j *Join) followServers(ctx context.Context, client kubernetes.Interface, onServers func(known, announced []string)) {
 	selector := labels.Set{discoveryv1.LabelServiceName: "kubernetes"}.String()
 	source := cache.NewFilteredListWatchFromClient(client.DiscoveryV1().RESTClient(), "endpointslices", metav1.NamespaceDefault,
 		func(o *metav1.ListOptions) { o.LabelSelector = selector })
 	var slices cache.Store
 	changed := func(any) {
-		if err := j.pool.Set(endpoints(slices.List())); err != nil {
+		announced := endpoints(slices.List())
+		if err := j.pool.Set(announced); err != nil {
 			complain(err)
 		}
-		onServers(j.pool.All())
+		onServers(j.pool.All(), announced)
 	}
 	slices, informer := cache.NewInformerWithOptions(cache.InformerOptions{
 		ListerWatcher: source,

@@ -461,6 +461,42 @@ func TestServersComeAndGo(t *testing.T) {
 	}
 }
 
+// TestAStrangerThatAnnouncesItself was away when the node started: it is dialed when it
+// is there, not when its turn comes in an hour.
+func TestAStrangerThatAnnouncesItself(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	known := ca.serve("127.0.0.1:0")
+	var away atomic.Bool
+	var asked atomic.Int32
+	away.Store(true)
+	stranger := ca.serve("127.0.0.1:0")
+	dialer := func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if addr == stranger.addr {
+			asked.Add(1)
+			if away.Load() {
+				return nil, errors.New("not there")
+			}
+		}
+		return new(net.Dialer).DialContext(ctx, network, addr)
+	}
+	patient := hasty
+	patient.firstDelay, patient.strangerDelay = time.Hour, 2*time.Hour
+	tunnels := run(t, Config{TLS: ca.config(ca.node("a")), Kubelet: target(t, echo), Dial: dialer, timing: patient}, known.addr)
+	eventually(t, "the tunnel to the known one", func() bool { return known.Has("a") })
+	tunnels.SetServers([]string{known.addr, stranger.addr})
+	tunnels.Announced([]string{known.addr})
+	eventually(t, "the first attempt", func() bool { return asked.Load() > 0 })
+	away.Store(false)
+	tunnels.Announced([]string{known.addr})
+	if time.Sleep(5 * hasty.maxDelay); asked.Load() != 1 || stranger.Has("a") {
+		t.Fatalf("it was asked %d times: this test shows nothing", asked.Load())
+	}
+	tunnels.Announced([]string{known.addr, stranger.addr})
+	eventually(t, "the tunnel to who has announced itself", func() bool { return stranger.Has("a") })
+	mustEcho(t, dial(t, stranger.Server, "a"), []byte("hello"))
+}
+
 // freezer forwards connections until it is told to stop, without closing them:
 // what a link does that has died.
 type freezer struct {

@@ -38,7 +38,7 @@ const (
 	firstDelay = 500 * time.Millisecond
 	maxDelay   = 10 * time.Second
 	// strangerDelay is maxDelay for a server that was never reached while others
-	// are. One that the cluster tells of anew is dialed at once.
+	// are. One that announces itself anew is dialed at once.
 	strangerDelay = 5 * time.Minute
 	// stable is how long a tunnel must have lived for the next dial to be soon:
 	// a server that takes tunnels and ends them at once is not dialed without
@@ -95,6 +95,7 @@ type Tunnels struct {
 	mu      sync.Mutex      // guards what follows
 	ctx     context.Context // of Run; nil before and after
 	servers []string
+	there   []string // those that have announced themselves
 	links   map[string]*link
 	running sync.WaitGroup
 }
@@ -104,6 +105,7 @@ type link struct {
 	tunnels *Tunnels
 	server  string
 	cancel  context.CancelFunc
+	woken   chan struct{} // has room for one
 	log     *slog.Logger
 
 	mu     sync.Mutex // guards what follows
@@ -152,6 +154,19 @@ func (t *Tunnels) SetServers(servers []string) {
 	t.matchLocked()
 }
 
+// Announced says which servers have told the cluster where they are, of those of
+// SetServers. One that had not before has just started: it is dialed at once.
+func (t *Tunnels) Announced(servers []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, server := range servers {
+		if link := t.links[server]; link != nil && !slices.Contains(t.there, server) {
+			link.wake()
+		}
+	}
+	t.there = slices.Clone(servers)
+}
+
 // Redial makes all tunnels anew, as after a change of the node's address: the old
 // ones are dead, which both ends would notice later.
 func (t *Tunnels) Redial() {
@@ -193,6 +208,7 @@ func (t *Tunnels) startLocked(server string) {
 		tunnels: t,
 		server:  server,
 		cancel:  cancel,
+		woken:   make(chan struct{}, 1),
 		log:     slog.With("component", "tunnel", "server", server),
 		status:  Status{Server: server, Since: time.Now(), Error: "not dialed yet"},
 	}
@@ -227,27 +243,40 @@ func (l *link) keep(ctx context.Context) {
 		if time.Since(began) > timing.stable {
 			delay = timing.firstDelay
 		}
-		if !l.pause(ctx, jitter(delay)) {
+		woken := l.pause(ctx, jitter(delay))
+		if ctx.Err() != nil {
 			return
 		}
-		delay = min(2*delay, l.longest())
+		if delay = min(2*delay, l.longest()); woken {
+			delay = timing.firstDelay
+		}
 	}
 }
 
-// pause ends early when the tunnels that made it long have ended. It is false when
-// ctx has ended.
-func (l *link) pause(ctx context.Context, delay time.Duration) bool {
+// pause ends early when the tunnels that made it long have ended, when ctx has, and
+// when it is woken, which it tells.
+func (l *link) pause(ctx context.Context, delay time.Duration) (woken bool) {
 	for until := time.Now().Add(delay); time.Now().Before(until); {
 		select {
 		case <-ctx.Done():
 			return false
+		case <-l.woken:
+			return true
 		case <-time.After(min(time.Until(until), l.tunnels.cfg.timing.maxDelay)):
 		}
 		if l.longest() < delay {
 			break
 		}
 	}
-	return true
+	return false
+}
+
+// wake ends the pause before the next attempt.
+func (l *link) wake() {
+	select {
+	case l.woken <- struct{}{}:
+	default:
+	}
 }
 
 // wasUp tells that the server has been reached.
