@@ -74,6 +74,7 @@ func (n *separateNode) args(program string) []string {
 			"--root-ca-file=" + t.ServerCA(),
 			"--service-account-private-key-file=" + t.ServiceKey(),
 			"--use-service-account-credentials=true",
+			"--flex-volume-plugin-dir=" + n.file("volumeplugins"), // upstream's default is made on the host
 		}
 	case "kube-scheduler":
 		return []string{"--kubeconfig=" + n.kubeconfigOf(program), "--leader-elect=false"}
@@ -121,6 +122,8 @@ func (n *separateNode) kubeletConfig() ([]byte, error) {
 		"cgroupRoot":   "/" + n.id,
 		"failCgroupV1": false,
 		"failSwapOn":   false,
+		// Upstream's default is made on the host, and left there.
+		"volumePluginDir": n.file("kubelet-volumeplugins"),
 	})
 }
 
