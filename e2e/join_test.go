@@ -417,8 +417,15 @@ func TestAgentsFlags(t *testing.T) {
 	if obj.Labels["room"] != "kitchen" || obj.Labels["floor"] != "2" {
 		t.Errorf("labels %v", obj.Labels)
 	}
-	if len(obj.Spec.Taints) != 1 || obj.Spec.Taints[0].Key != "edge" {
-		t.Errorf("taints %v", obj.Spec.Taints)
+	// That of a node that is not ready goes a moment after it is.
+	tainted := func() error {
+		if taints := n.object(t).Spec.Taints; len(taints) != 1 || taints[0].Key != "edge" {
+			return fmt.Errorf("taints %v", taints)
+		}
+		return nil
+	}
+	if err := eventually(tainted); err != nil {
+		t.Error(err)
 	}
 	want := map[corev1.NodeAddressType]string{corev1.NodeInternalIP: n.addr.String(), corev1.NodeExternalIP: "203.0.113.7", corev1.NodeHostName: n.id}
 	for _, a := range obj.Status.Addresses {
