@@ -23,29 +23,6 @@ import (
 // ErrNone is returned when no interface has a usable address.
 var ErrNone = errors.New("no network address found on any interface that is up: connect the network or give --node-ip")
 
-// Stay returns an address of each wanted family for one that has those of before:
-// an address that a link still has stays, whichever link is the default route's now.
-func Stay(q Query, before []Address) ([]Address, error) {
-	found, err := Find(q)
-	links := look("/sys")
-	for i, a := range found {
-		old := lastOf(before, a.IP.Is4())
-		if at, ok := holder(links, old.IP); ok {
-			found[i] = Address{IP: old.IP, Link: at.name}
-		}
-	}
-	return found, err
-}
-
-// holder is the link that is up and has an address.
-func holder(links []link, ip netip.Addr) (link, bool) {
-	i := slices.IndexFunc(links, func(l link) bool { return l.up && slices.Contains(l.addrs, ip) })
-	if i < 0 {
-		return link{}, false
-	}
-	return links[i], true
-}
-
 // Query says which addresses are wanted.
 type Query struct {
 	// Families holds the wanted families by example, such as the cluster's pod
@@ -88,8 +65,9 @@ type Address struct {
 
 // Find returns an address of each wanted family; one that the machine does not
 // have is left out. It is ErrNone when that leaves nothing.
-func Find(q Query) ([]Address, error) {
-	links := look("/sys")
+func Find(q Query) ([]Address, error) { return find(q, look("/sys")) }
+
+func find(q Query, links []link) ([]Address, error) {
 	last := remembered(q.File)
 	var out []Address
 	for _, example := range q.Families {
@@ -103,6 +81,29 @@ func Find(q Query) ([]Address, error) {
 		return nil, ErrNone
 	}
 	return out, nil
+}
+
+// Stay is Find for a machine that has the addresses of before: one that a link still
+// has stays, whichever link is the default route's now.
+func Stay(q Query, before []Address) ([]Address, error) {
+	links := look("/sys")
+	found, err := find(q, links)
+	for i, a := range found {
+		old := lastOf(before, a.IP.Is4())
+		if at, ok := holder(links, old.IP); ok {
+			found[i] = Address{IP: old.IP, Link: at.name}
+		}
+	}
+	return found, err
+}
+
+// holder is the link that is up and has an address.
+func holder(links []link, ip netip.Addr) (link, bool) {
+	i := slices.IndexFunc(links, func(l link) bool { return l.up && slices.Contains(l.addrs, ip) })
+	if i < 0 {
+		return link{}, false
+	}
+	return links[i], true
 }
 
 // link is a network interface with its addresses that are valid beyond the link.
