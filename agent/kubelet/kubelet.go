@@ -301,7 +301,7 @@ func dependencies(ctx context.Context, cfg Config, server *options.KubeletServer
 	}
 	deps.KubeClient = client
 	if OwnsAddresses(cfg.Args) {
-		deps.KubeClient = &registering{client, cfg.Register, cfg.Refused} // upstream asks whether the pointer is nil
+		deps.KubeClient = &registering{client, registration{cfg.Register, cfg.Refused}} // upstream asks whether the pointer is nil
 	}
 	eventConfig := rest.CopyConfig(cfg.API)
 	eventConfig.QPS, eventConfig.Burst = float32(server.EventRecordQPS), int(server.EventBurst)

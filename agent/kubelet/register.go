@@ -17,28 +17,31 @@ import (
 // pods away until a cloud provider has come.
 type registering struct {
 	kubernetes.Interface
+	registration
+}
+
+// registration is what is done with a Node that is made.
+type registration struct {
 	complete func(*corev1.Node)
 	tell     func(refused error)
 }
 
 func (c registering) CoreV1() typedcorev1.CoreV1Interface {
-	return registeringCore{c.Interface.CoreV1(), c.complete, c.tell}
+	return registeringCore{c.Interface.CoreV1(), c.registration}
 }
 
 type registeringCore struct {
 	typedcorev1.CoreV1Interface
-	complete func(*corev1.Node)
-	tell     func(refused error)
+	registration
 }
 
 func (c registeringCore) Nodes() typedcorev1.NodeInterface {
-	return registeringNodes{c.CoreV1Interface.Nodes(), c.complete, c.tell}
+	return registeringNodes{c.CoreV1Interface.Nodes(), c.registration}
 }
 
 type registeringNodes struct {
 	typedcorev1.NodeInterface
-	complete func(*corev1.Node)
-	tell     func(refused error)
+	registration
 }
 
 // Create makes the Node as the kubelet wants it, completed. Upstream does not say

@@ -15,8 +15,6 @@ import (
 	cloudproviderapi "k8s.io/cloud-provider/api"
 )
 
-// TestANodeIsMadeComplete: upstream's taint for a cloud provider would keep pods
-// away for ever, and a taint of the user's must stay.
 // TestARefusedNode: the reason is told, which upstream keeps for itself.
 func TestARefusedNode(t *testing.T) {
 	t.Parallel()
@@ -24,7 +22,7 @@ func TestARefusedNode(t *testing.T) {
 	answer := error(apierrors.NewForbidden(corev1.Resource("nodes"), "node-1", errors.New("not this address")))
 	set.PrependReactor("create", "nodes", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, answer })
 	var told []string
-	client := registering{set, func(*corev1.Node) {}, func(err error) { told = append(told, err.Error()) }}
+	client := registering{set, registration{func(*corev1.Node) {}, func(err error) { told = append(told, err.Error()) }}}
 	for range 2 {
 		_, err := client.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-1"}}, metav1.CreateOptions{})
 		if err != answer {
@@ -37,10 +35,12 @@ func TestARefusedNode(t *testing.T) {
 	}
 }
 
+// TestANodeIsMadeComplete: upstream's taint for a cloud provider would keep pods
+// away for ever, and a taint of the user's must stay.
 func TestANodeIsMadeComplete(t *testing.T) {
 	t.Parallel()
 	address := corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: "192.0.2.1"}
-	client := registering{fake.NewClientset(), func(n *corev1.Node) { n.Status.Addresses = []corev1.NodeAddress{address} }, nil}
+	client := registering{fake.NewClientset(), registration{complete: func(n *corev1.Node) { n.Status.Addresses = []corev1.NodeAddress{address} }}}
 	given := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-1"}}
 	given.Spec.Taints = []corev1.Taint{
 		{Key: cloudproviderapi.TaintExternalCloudProvider, Value: "true", Effect: corev1.TaintEffectNoSchedule},
