@@ -495,6 +495,17 @@ func TestAStrangerThatAnnouncesItself(t *testing.T) {
 	tunnels.Announced([]string{known.addr, stranger.addr})
 	eventually(t, "the tunnel to who has announced itself", func() bool { return stranger.Has("a") })
 	mustEcho(t, dial(t, stranger.Server, "a"), []byte("hello"))
+	// What is up is not woken for the day when it is lost.
+	eventually(t, "both to be up", func() bool { return tunnels.Status()[0].Up && tunnels.Status()[1].Up })
+	tunnels.Announced(nil)
+	tunnels.Announced([]string{known.addr, stranger.addr})
+	tunnels.mu.Lock()
+	defer tunnels.mu.Unlock()
+	for server, link := range tunnels.links {
+		if len(link.woken) > 0 {
+			t.Errorf("the tunnel to %s was woken", server)
+		}
+	}
 }
 
 // freezer forwards connections until it is told to stop, without closing them:

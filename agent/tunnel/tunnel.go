@@ -247,7 +247,8 @@ func (l *link) keep(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if delay = min(2*delay, l.longest()); woken {
+		delay = min(2*delay, l.longest())
+		if woken {
 			delay = timing.firstDelay
 		}
 	}
@@ -271,8 +272,12 @@ func (l *link) pause(ctx context.Context, delay time.Duration) (woken bool) {
 	return false
 }
 
-// wake ends the pause before the next attempt.
+// wake ends the pause before the next attempt. A tunnel that is up needs none, and
+// when it is lost one day, the pause that keeps nodes apart.
 func (l *link) wake() {
+	if l.current().Up {
+		return
+	}
 	select {
 	case l.woken <- struct{}{}:
 	default:
