@@ -283,6 +283,14 @@ func (m *machine) addr6() netip.Addr {
 	return netip.MustParseAddr(lanPrefix6 + strings.TrimPrefix(m.addr.String(), lanPrefix))
 }
 
+// addrLike is the machine's address of the family of ip.
+func (m *machine) addrLike(ip string) string {
+	if strings.Contains(ip, ":") {
+		return m.addr6().String()
+	}
+	return m.addr.String()
+}
+
 func randomID() string {
 	b := make([]byte, 3)
 	_, _ = rand.Read(b) // never fails

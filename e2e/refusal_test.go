@@ -18,10 +18,16 @@ func (n *node) refuses(t *testing.T, wanted ...string) {
 	if err := n.launch(); err != nil {
 		t.Fatal(err)
 	}
+	n.ends(t, wanted...)
+}
+
+// ends waits until brink ends by itself, and checks what it says.
+func (n *node) ends(t *testing.T, wanted ...string) {
+	t.Helper()
 	select {
 	case <-n.exited:
 	case <-time.After(patience):
-		t.Fatalf("brink started, want a refusal with %q\n%s", wanted, n.logTail())
+		t.Fatalf("brink runs on, want it to end with %q\n%s", wanted, n.logTail())
 	}
 	n.mustSay(t, tail(n.logFile("err", n.starts), 64<<10), n.cmd.ProcessState.ExitCode(), wanted...)
 }
