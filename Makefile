@@ -1,7 +1,7 @@
 # Every target is a script in scripts/; build flags stand in scripts/env.
 SHELL := /bin/bash
 .DEFAULT_GOAL := build
-.PHONY: build up down test unit e2e lint bench clean
+.PHONY: build up down test unit e2e lint bench vuln clean
 
 build: ## bin/brink; with GOARCH=arm64 or arm for that board, bin/brink-$GOARCH
 	scripts/deps build
@@ -41,6 +41,11 @@ bench: ## compare with the same components as separate processes
 	scripts/deps test
 	scripts/build
 	scripts/bench
+
+vuln: ## ask govulncheck for known holes in bin/brink; wants the network
+	scripts/deps build
+	scripts/build
+	scripts/vuln
 
 clean: ## remove what was built, but not under a running node
 	@if [ -e .build/up/ours ]; then echo "make clean: the node of make up needs these files: run make down first" >&2; exit 1; fi

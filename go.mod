@@ -2,6 +2,8 @@ module brink
 
 go 1.26.8
 
+toolchain go1.26.11
+
 godebug default=go1.26
 
 replace (
