@@ -122,6 +122,7 @@ func runNode(ctx context.Context, s settings, start *startLog) error {
 		slog.Warn(line, "component", "brink")
 	}
 	slog.Info("starting", "component", "brink", "version", version, "node", s.agent.NodeName, "data", s.layout.Data())
+	defer context.AfterFunc(ctx, start.stopping)()
 	err = group.Run(ctx, func() {
 		close(ready)
 		start.drop()
@@ -131,6 +132,7 @@ func runNode(ctx context.Context, s settings, start *startLog) error {
 	if err != nil {
 		start.show()
 	} else {
+		start.drop()
 		slog.Info("stopped; pods keep running", "component", "brink")
 	}
 	return err
