@@ -13,6 +13,7 @@ import (
 
 	"brink/agent"
 	"brink/agent/join"
+	"brink/agent/ledger"
 	"brink/internal/configfile"
 	"brink/internal/footprint"
 	"brink/internal/host"
@@ -192,7 +193,7 @@ func prepare(s settings) error {
 		return err
 	}
 	if s.join != nil {
-		return agent.RecordNodePassword(s.layout)
+		return ledger.RecordNodePassword(s.layout)
 	}
 	if err := pki.CheckKubeconfig(s.server.Kubeconfig, pki.Dir(s.layout.TLS()).ServerCA()); err != nil {
 		return fmt.Errorf("--write-kubeconfig: %w", err)
@@ -200,7 +201,7 @@ func prepare(s settings) error {
 	if err := rememberAddresses(s); err != nil {
 		return err
 	}
-	return agent.RecordKubeconfig(s.layout, s.server.Kubeconfig)
+	return ledger.RecordKubeconfig(s.layout, s.server.Kubeconfig)
 }
 
 // announce tells people, scripts and systemd that the node is up.
