@@ -59,8 +59,12 @@ func checkCommand() *cli.Command {
 			if err := checkSettings(s); err != nil {
 				return err
 			}
+			values, err := readConfigFile(c, flags)
+			if err != nil {
+				return err
+			}
 			status, _ := askStatus(c.Context, s.layout) // no brink running is fine
-			return printChecks(hostChecks(s, status.PID), asJSON)
+			return printChecks(append(hostChecks(s, status.PID), checkSecretFiles(c, values)...), asJSON)
 		},
 	}
 }
