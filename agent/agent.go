@@ -162,6 +162,7 @@ func (a *Agent) use(access *Access) error {
 		ServingKey:     access.ServingKey,
 		ClientCA:       access.ClientCA,
 		SystemdCgroups: cfg.Host.SystemdCgroup(),
+		Seccomp:        cfg.Host.Seccomp,
 		ResolvConf:     resolvConf(hostResolv, systemdResolv),
 		Args:           cfg.KubeletArgs,
 	})

@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -75,6 +76,8 @@ type Config struct {
 
 	// SystemdCgroups selects the systemd cgroup driver instead of cgroupfs.
 	SystemdCgroups bool
+	// Seccomp gives pods that ask for no profile the runtime's.
+	Seccomp bool
 	// ResolvConf is what pods with dnsPolicy Default get.
 	ResolvConf string
 
@@ -157,6 +160,9 @@ func defaults(cfg Config) []string {
 		// iptables only; for the bridge, where portmap does, network has a
 		// guard of its own.
 		"make-iptables-util-chains=false",
+		// Upstream runs pods that ask for no profile without one, for the sake of
+		// clusters that are older than this setting.
+		"seccomp-default=" + strconv.FormatBool(cfg.Seccomp),
 		// The defaults of 10 and 15 percent are gigabytes of a large card.
 		"eviction-hard=imagefs.available<5%,nodefs.available<5%,memory.available<100Mi,nodefs.inodesFree<5%",
 		"eviction-minimum-reclaim=imagefs.available=10%,nodefs.available=10%",

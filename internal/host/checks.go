@@ -118,6 +118,7 @@ func (m machine) podChecks(f Facts, o CheckOptions) []Check {
 		checkControllers(f),
 		checkCgroupVersion(f),
 		checkKernel(f),
+		checkSeccomp(f),
 		m.checkNFT(f),
 	}
 	checks = append(checks, m.checkFeatures(f, o.VXLAN)...)
