@@ -111,6 +111,9 @@ func runNode(ctx context.Context, s settings, start *startLog) error {
 	if err := makeRunDir(s.layout.Run()); err != nil {
 		return err
 	}
+	if err := excludeFromProxy(s); err != nil {
+		return err
+	}
 	s.agent.Host = facts
 	parts, err := compose(s)
 	if err != nil {

@@ -11,6 +11,7 @@ package kubelet
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/http"
 	"net/netip"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -168,6 +170,7 @@ func defaults(cfg Config) []string {
 		"eviction-minimum-reclaim=imagefs.available=10%,nodefs.available=10%",
 	}
 	args = append(args, addressFlags(cfg)...)
+	args = append(args, openFilesFlags()...)
 	if cfg.SystemdCgroups {
 		args = append(args, "cgroup-driver=systemd")
 	} else {
@@ -180,6 +183,17 @@ func defaults(cfg Config) []string {
 		args = append(args, "register-with-taints="+strings.Join(cfg.Taints, ","))
 	}
 	return args
+}
+
+// openFilesFlags keep the kubelet from changing the limit of the whole process,
+// which is set when it starts: upstream's number may be more than is allowed, which
+// it logs as an error, or less.
+func openFilesFlags() []string {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Max > math.MaxInt64 {
+		return nil
+	}
+	return []string{"max-open-files=" + strconv.FormatUint(limit.Max, 10)}
 }
 
 // OwnsAddresses tells that the agent, not the kubelet, says where the node is.

@@ -96,7 +96,7 @@ func (m machine) checks(f Facts, o CheckOptions) []Check {
 	if !o.ControlPlaneOnly {
 		checks = append(checks, m.podChecks(f, o)...)
 	}
-	checks = append(checks, checkMemory(f), m.checkUnit(o.PID))
+	checks = append(checks, checkMemory(f), m.checkFiles(f, o.PID), m.checkUnit(o.PID))
 	if o.DataDir != "" {
 		checks = append(checks, m.checkDataDir(o.DataDir, !o.ControlPlaneOnly)...)
 	}

@@ -94,6 +94,25 @@ func TestChecks(t *testing.T) {
 		{"a kernel without seccomp", files{"proc/self/status": "Uid:\t0\t0\t0\t0\nCapEff:\t" + fullCapabilities + "\n"}, nil, CheckOptions{}, []wanted{
 			{"seccomp", Warn, "the kernel cannot filter system calls, pods run without a seccomp profile: use a kernel with CONFIG_SECCOMP_FILTER"},
 		}},
+		{"few files and no right to more", files{
+			"proc/self/status": "Uid:\t0\t0\t0\t0\nCapEff:\t000001fffeffffff\nSeccomp:\t0\n",
+			"proc/self/limits": "Limit                     Soft Limit           Hard Limit           Units\nMax open files            1024                 1024                 files\n",
+		}, nil, CheckOptions{}, []wanted{
+			{"open files", Warn, "brink may have 1024 files open, a node with many pods needs 4096: give more by LimitNOFILE=1048576 in its unit, ulimit -n or limits.conf"},
+		}},
+		{"few files that a start raises", files{
+			"proc/self/limits": "Max open files            1024                 1024                 files\n",
+		}, nil, CheckOptions{}, nil},
+		{"a limit without a number", files{
+			"proc/self/status": "Uid:\t0\t0\t0\t0\nCapEff:\t000001fffeffffff\nSeccomp:\t0\n",
+			"proc/self/limits": "Max open files            1024                 unlimited            files\n",
+		}, nil, CheckOptions{}, nil},
+		{"few files of a running brink", files{
+			"proc/4711/limits": "Max open files            1024                 2048                 files\n",
+			"proc/4711/cgroup": "0::/\n",
+		}, nil, CheckOptions{PID: 4711}, []wanted{
+			{"open files", Warn, "brink may have 2048 files open, a node with many pods needs 4096: give more by LimitNOFILE=1048576 in its unit, ulimit -n or limits.conf"},
+		}},
 		{"an unprivileged container", files{"proc/self/uid_map": "0 100000 65536\n"}, nil, CheckOptions{}, []wanted{
 			{"capabilities", Fail, "user 0 here is not root of the machine but of a user namespace: run brink outside of unprivileged containers"},
 		}},
