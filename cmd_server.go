@@ -44,6 +44,7 @@ func serverCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
+			forgetSecrets()
 			return runNode(c.Context, settings, start)
 		},
 	}
@@ -106,6 +107,12 @@ func runNode(ctx context.Context, s settings, start *startLog) error {
 	}
 	defer unlock()
 	if err := prepare(s); err != nil {
+		return err
+	}
+	if err := makeRunDir(s.layout.Run()); err != nil {
+		return err
+	}
+	if err := excludeFromProxy(s); err != nil {
 		return err
 	}
 	s.agent.Host = facts

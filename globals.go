@@ -46,10 +46,13 @@ const debugVerbosity = 4
 //   - klog's way to end the process, for the same reason.
 //   - logrus' standard logger, which kine uses.
 //
+// And what the process has from whoever started it, see dropInherited.
+//
 // verbosity is klog's, as given by a pass-through flag v=N, 0 when none is given;
 // above 0 it shows Kubernetes' information lines too. The returned log holds back
 // what components say while they start.
 func setGlobals(debug bool, verbosity int) *startLog {
+	dropInherited()
 	level := slog.LevelInfo
 	if debug {
 		level = slog.LevelDebug
