@@ -97,7 +97,7 @@ func (a Archives) importFile(ctx context.Context, client *containerd.Client, pat
 	snapshotter := chooseSnapshotter(a.Root)
 	var out []Image
 	for _, i := range imported {
-		if err := unpackSynced(ctx, containerd.NewImage(client, i), snapshotter); err != nil {
+		if err := containerd.NewImage(client, i).Unpack(ctx, snapshotter); err != nil {
 			return out, fmt.Errorf("unpacking %s from %s: %w", i.Name, path, err)
 		}
 		out = append(out, Image{Name: i.Name, Digest: i.Target.Digest.String()})
