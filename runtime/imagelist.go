@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 )
@@ -24,7 +25,9 @@ type StoredImage struct {
 }
 
 // List returns the images that pods on this node can use without a pull, by
-// name. The names that containerd keeps for itself, sha256:..., are left out.
+// name. Left out are images that are not whole or for another platform, names that
+// no pod can say, the names that containerd keeps for itself, sha256:..., and those
+// by digest of an image that has a tag in the same repository.
 func (a Archives) List(ctx context.Context) ([]StoredImage, error) {
 	client, err := a.connect()
 	if err != nil {
@@ -38,7 +41,11 @@ func (a Archives) List(ctx context.Context) ([]StoredImage, error) {
 	}
 	out := []StoredImage{}
 	for _, image := range found {
-		if isConfigName(image.Name()) {
+		usable, err := isUsable(ctx, image)
+		if err != nil {
+			return nil, fmt.Errorf("looking at image %s: %w", image.Name(), err)
+		}
+		if !usable {
 			continue
 		}
 		size, err := image.Usage(ctx)
@@ -47,8 +54,28 @@ func (a Archives) List(ctx context.Context) ([]StoredImage, error) {
 		}
 		out = append(out, stored(image.Metadata(), size))
 	}
+	return sortImages(out), nil
+}
+
+func isUsable(ctx context.Context, image containerd.Image) (bool, error) {
+	if name, err := podName(image.Name()); err != nil || name != image.Name() || isConfigName(name) {
+		return false, nil
+	}
+	reason, err := whyUnusable(ctx, image.ContentStore(), image.Target())
+	return reason == "", err
+}
+
+// sortImages sorts by name and drops what is there by a tag already.
+func sortImages(found []StoredImage) []StoredImage {
+	tagged := map[string]bool{}
+	for _, i := range found {
+		if colon := strings.LastIndex(i.Name, ":"); colon > 0 && !strings.Contains(i.Name, "@") {
+			tagged[i.Name[:colon]+"@"+i.Digest] = true
+		}
+	}
+	out := slices.DeleteFunc(found, func(i StoredImage) bool { return tagged[i.Name] })
 	slices.SortFunc(out, func(a, b StoredImage) int { return strings.Compare(a.Name, b.Name) })
-	return out, nil
+	return out
 }
 
 // isConfigName tells the name by which the CRI plugin finds an image by its id.

@@ -19,7 +19,6 @@ import (
 	containerd "github.com/containerd/containerd/v2/client"
 	tarchive "github.com/containerd/containerd/v2/core/transfer/archive"
 	transferimage "github.com/containerd/containerd/v2/core/transfer/image"
-	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/platforms"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
@@ -147,16 +146,6 @@ func (n *node) bringByImagesImport(ref string, image v1.Image) {
 	}
 }
 
-func (n *node) client() *containerd.Client {
-	n.t.Helper()
-	client, err := containerd.New(n.cfg.Socket, containerd.WithDefaultNamespace(criNamespace))
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	n.t.Cleanup(func() { client.Close() })
-	return client
-}
-
 // bringByTransfer is what `ctr images import` does.
 func (n *node) bringByTransfer(ref string, image v1.Image) {
 	n.t.Helper()
@@ -167,8 +156,7 @@ func (n *node) bringByTransfer(ref string, image v1.Image) {
 	defer f.Close()
 	store := transferimage.NewStore("", transferimage.WithNamedPrefix("import", true),
 		transferimage.WithPlatforms(platforms.DefaultSpec()), transferimage.WithUnpack(platforms.DefaultSpec(), ""))
-	ctx := namespaces.WithNamespace(n.context(), criNamespace)
-	if err := n.client().Transfer(ctx, tarchive.NewImageImportStream(f, ""), store); err != nil {
+	if err := n.client().Transfer(n.criContext(), tarchive.NewImageImportStream(f, ""), store); err != nil {
 		n.t.Fatal(err)
 	}
 }
@@ -181,7 +169,7 @@ func (n *node) bringByClient(ref string, image v1.Image) {
 		n.t.Fatal(err)
 	}
 	defer f.Close()
-	ctx := namespaces.WithNamespace(n.context(), criNamespace)
+	ctx := n.criContext()
 	client := n.client()
 	imported, err := client.Import(ctx, f)
 	if err != nil {
