@@ -366,6 +366,7 @@ func (a *Agent) runImages(ctx context.Context, ready func()) error {
 	if err := archives.ImportDir(ctx, a.cfg.Layout.Images()); err != nil {
 		return err
 	}
+	a.forgetPulls(ctx, archives)
 	ready()
 	<-ctx.Done()
 	return nil

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
-	"github.com/containerd/containerd/v2/core/diff"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -122,20 +121,10 @@ func (c Config) importPause(ctx context.Context, client *containerd.Client, snap
 	}
 	for _, i := range imported {
 		if i.Name == c.PauseImage {
-			return unpackSynced(ctx, containerd.NewImage(client, i), snapshotter)
+			return containerd.NewImage(client, i).Unpack(ctx, snapshotter)
 		}
 	}
 	return fmt.Errorf("it contains no image %s", c.PauseImage)
-}
-
-// unpackSynced unpacks with a sync before each layer counts as there, see
-// image_pull_with_sync_fs.
-func unpackSynced(ctx context.Context, image containerd.Image, snapshotter string) error {
-	synced := func(_ context.Context, u *containerd.UnpackConfig) error {
-		u.ApplyOpts = append(u.ApplyOpts, diff.WithSyncFs(true))
-		return nil
-	}
-	return image.Unpack(ctx, snapshotter, synced)
 }
 
 // A start waits for the CRI to learn of the sandbox image. Its event takes a
