@@ -27,6 +27,7 @@ type ruleset struct {
 	applied    bool
 	generation uint32 // of the kernel's whole ruleset at the last look
 	has        tableListing
+	handle     uint64 // of the table
 }
 
 func openRuleset(cfg Config) (*ruleset, error) {
@@ -207,8 +208,17 @@ func (r *ruleset) write(ctx context.Context, tx *knftables.Transaction) error {
 	if err != nil {
 		return err
 	}
+	if r.handle, err = tableHandle("inet", tableName); err != nil {
+		return err
+	}
 	r.generation, r.has, r.applied = generation, has, len(has.handles) == len(r.rules)
 	return nil
+}
+
+// tableChanged tells whether somebody deleted the table, or made it anew.
+func (r *ruleset) tableChanged() bool {
+	handle, err := tableHandle("inet", tableName)
+	return err == nil && handle != r.handle
 }
 
 // rulesetGeneration asks the kernel for the number it raises with every change

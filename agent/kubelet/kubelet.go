@@ -16,7 +16,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -28,6 +27,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/cmd/kubelet/app"
 	"k8s.io/kubernetes/cmd/kubelet/app/options"
 	"k8s.io/kubernetes/pkg/kubelet"
@@ -196,30 +196,6 @@ func openFilesFlags() []string {
 	return []string{"max-open-files=" + strconv.FormatUint(limit.Max, 10)}
 }
 
-// OwnsAddresses tells that the agent, not the kubelet, says where the node is.
-// The kubelet takes one address a family from a flag for as long as it runs and
-// knows of no external ones; to one of a node with a cloud provider the addresses
-// in the Node come first. A user who has such a provider says so by this flag,
-// and then it is the provider's.
-func OwnsAddresses(args []string) bool {
-	return !slices.ContainsFunc(args, func(arg string) bool { return componentargs.Name(arg) == "cloud-provider" })
-}
-
-func addressFlags(cfg Config) []string {
-	switch {
-	case !OwnsAddresses(cfg.Args):
-		return []string{"node-ip=" + joinAddrs(cfg.NodeIPs)}
-	case cfg.Offline:
-		// Without a Node static pods in the host's network have no address. A node
-		// that moves later is logged by the kubelet from time to time for it.
-		return []string{"cloud-provider=external", "node-ip=" + joinAddrs(cfg.NodeIPs)}
-	case len(cfg.NodeIPs) > 0 && cfg.NodeIPs[0].Is6():
-		// Only the family: pods' IPv6 addresses come first.
-		return []string{"cloud-provider=external", "node-ip=::"}
-	}
-	return []string{"cloud-provider=external"}
-}
-
 // keptFlags are those that apply sets and that must stay: who may talk to the
 // kubelet, by which certificates, and that there is an API server.
 var keptFlags = []string{
@@ -283,6 +259,10 @@ func run(ctx context.Context, cfg Config, server *options.KubeletServer, ready f
 	}
 	utilfeature.DefaultMutableFeatureGate.AddMetrics()
 	done := make(chan error, 1)
+	if OwnsAddresses(cfg.Args) {
+		logger := klog.FromContext(ctx)
+		ctx = klog.NewContext(ctx, logger.WithSink(movedSink{logger.GetSink()}))
+	}
 	go func() { done <- app.Run(ctx, server, deps, utilfeature.DefaultFeatureGate) }()
 	registered := make(chan struct{})
 	go func() {
