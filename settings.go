@@ -65,13 +65,17 @@ func readSettings(c *cli.Context) (settings, error) {
 	if err := errors.Join(errs...); err != nil {
 		return settings{}, err
 	}
+	endpoint, err := datastoreEndpoint(c)
+	if err != nil {
+		return settings{}, err
+	}
 	s.server = server.Config{
 		Layout: s.layout, NodeName: s.agent.NodeName, NodeIPs: s.agent.NodeIPs, HasAgent: !s.disableAgent,
 		ExternalIPs: s.agent.ExternalIPs, AdvertiseAddress: advertise,
 		BindAddress: bind, Port: c.Int("https-listen-port"), TLSSANs: values(c, "tls-san"),
 		ClusterCIDRs: pods, ServiceCIDRs: services, ClusterDNS: dns,
 		ClusterDomain: c.String("cluster-domain"), NetworkBackend: backend,
-		DatastoreEndpoint: c.String("datastore-endpoint"), DatastoreCAFile: c.String("datastore-cafile"),
+		DatastoreEndpoint: endpoint, DatastoreCAFile: c.String("datastore-cafile"),
 		DatastoreCertFile: c.String("datastore-certfile"), DatastoreKeyFile: c.String("datastore-keyfile"),
 		DatastoreSetAsideDamaged: c.Bool("datastore-set-aside-damaged"),
 		Kubeconfig:               kubeconfig, KubeconfigMode: mode,

@@ -35,6 +35,7 @@ import (
 	"brink/internal/lifecycle"
 	"brink/internal/nodeaddr"
 	"brink/internal/nodekey"
+	"brink/internal/proxyenv"
 	"brink/network"
 	"brink/runtime"
 	"brink/runtime/payload"
@@ -162,6 +163,7 @@ func (a *Agent) use(access *Access) error {
 		ServingKey:     access.ServingKey,
 		ClientCA:       access.ClientCA,
 		SystemdCgroups: cfg.Host.SystemdCgroup(),
+		Seccomp:        cfg.Host.Seccomp,
 		ResolvConf:     resolvConf(hostResolv, systemdResolv),
 		Args:           cfg.KubeletArgs,
 	})
@@ -243,6 +245,9 @@ func (a *Agent) runJoin(ctx context.Context, ready func()) error {
 		return fmt.Errorf("the cluster's settings: %w", err)
 	}
 	if err := a.findIPs(settings); err != nil {
+		return err
+	}
+	if err := proxyenv.Exclude(append(proxyenv.Ranges(settings.ClusterCIDRs, settings.ServiceCIDRs), settings.ClusterDomain)...); err != nil {
 		return err
 	}
 	err = a.use(&Access{

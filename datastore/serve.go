@@ -2,12 +2,8 @@ package datastore
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"math"
-	"net"
-	"os"
 	"sync"
 	"time"
 
@@ -23,6 +19,8 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
+
+	"brink/internal/rootsocket"
 )
 
 const (
@@ -54,23 +52,6 @@ func newGRPCServer() *grpc.Server {
 	)
 }
 
-// listen takes the socket's path over from a process that died. That no other
-// one lives is known from the lock on the data directory.
-func listen(path string) (net.Listener, error) {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("listening on %s: %w", path, err)
-	}
-	listener, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("listening on %s: %w", path, err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		listener.Close()
-		return nil, fmt.Errorf("listening on %s: %w", path, err)
-	}
-	return listener, nil
-}
-
 // serve answers on a socket until ctx is done. backend is started before;
 // log is where watches read, nil to leave them to kine.
 func (s *Store) serve(ctx context.Context, socket string, backend server.Backend, log history, ready func()) error {
@@ -94,7 +75,7 @@ func (s *Store) serve(ctx context.Context, socket string, backend server.Backend
 		go hub.run(watchCtx)
 		etcdserverpb.RegisterWatchServer(rpc, hub)
 	}
-	listener, err := listen(s.socket(socket))
+	listener, err := rootsocket.Listen(s.socket(socket))
 	if err != nil {
 		return err
 	}

@@ -65,6 +65,9 @@
 //   - Our routes carry a protocol number of their own. A route of somebody else to
 //     a peer's pods is reported and stays.
 //   - Trouble with a peer never fails the component: pods on this node work.
+//   - A frame is taken from the underlay addresses of peers only, which are in a set
+//     of the table before their routes are made (see guardTunnel). Given up: marking
+//     frames with a secret, which VXLAN has no field for.
 //   - Until SetPeers was called, what the last run left stays: a restart must not
 //     cut off pods.
 //   - Notifications of links, addresses, routes and neighbours are compared with
@@ -297,7 +300,7 @@ func (n *Network) run(ctx context.Context, ready func()) error {
 	if err := noteHostPorts(ctx, n.cfg); err != nil {
 		return err
 	}
-	node, err := open(n.cfg, n.peers)
+	node, err := open(ctx, n.cfg, n.peers)
 	if err != nil {
 		return err
 	}
@@ -319,13 +322,14 @@ type node struct {
 	rules      *ruleset
 	stack      *netstack
 	peers      *peerKeeper
+	inherited  []netip.Addr // from where peers of the last run send
 	firewalls  firewalls
 	bridgeMAC  net.HardwareAddr // of the bridge at the last look
 	complained time.Time
 }
 
 // open acts in the network namespace of the calling thread.
-func open(cfg Config, peers *peerKeeper) (*node, error) {
+func open(ctx context.Context, cfg Config, peers *peerKeeper) (*node, error) {
 	rules, err := openRuleset(cfg)
 	if err != nil {
 		return nil, err
@@ -335,7 +339,12 @@ func open(cfg Config, peers *peerKeeper) (*node, error) {
 		return nil, err
 	}
 	peers.kernel = stack
-	return &node{cfg: cfg, rules: rules, stack: stack, peers: peers}, nil
+	inherited, err := inherit(ctx, cfg, stack)
+	if err != nil {
+		stack.close()
+		return nil, err
+	}
+	return &node{cfg: cfg, rules: rules, stack: stack, peers: peers, inherited: inherited}, nil
 }
 
 func (n *node) close() {
@@ -347,7 +356,7 @@ func (n *node) close() {
 // configuration comes last: by its presence the container runtime concludes
 // that the network works.
 func (n *node) reconcile(ctx context.Context) error {
-	err := errors.Join(applySettings(n.cfg), n.rules.reconcile(ctx))
+	err := errors.Join(applySettings(n.cfg), n.rules.reconcile(ctx, n.tunnelEnds()))
 	n.peers.reconcile() // also while nft is missing: peers come and go
 	n.cfg.MTU = n.peers.mtu
 	if err = errors.Join(err, n.keepBridge()); err != nil {

@@ -11,12 +11,15 @@ package kubelet
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -75,6 +78,8 @@ type Config struct {
 
 	// SystemdCgroups selects the systemd cgroup driver instead of cgroupfs.
 	SystemdCgroups bool
+	// Seccomp gives pods that ask for no profile the runtime's.
+	Seccomp bool
 	// ResolvConf is what pods with dnsPolicy Default get.
 	ResolvConf string
 
@@ -157,11 +162,15 @@ func defaults(cfg Config) []string {
 		// iptables only; for the bridge, where portmap does, network has a
 		// guard of its own.
 		"make-iptables-util-chains=false",
+		// Upstream runs pods that ask for no profile without one, for the sake of
+		// clusters that are older than this setting.
+		"seccomp-default=" + strconv.FormatBool(cfg.Seccomp),
 		// The defaults of 10 and 15 percent are gigabytes of a large card.
 		"eviction-hard=imagefs.available<5%,nodefs.available<5%,memory.available<100Mi,nodefs.inodesFree<5%",
 		"eviction-minimum-reclaim=imagefs.available=10%,nodefs.available=10%",
 	}
 	args = append(args, addressFlags(cfg)...)
+	args = append(args, openFilesFlags()...)
 	if cfg.SystemdCgroups {
 		args = append(args, "cgroup-driver=systemd")
 	} else {
@@ -174,6 +183,17 @@ func defaults(cfg Config) []string {
 		args = append(args, "register-with-taints="+strings.Join(cfg.Taints, ","))
 	}
 	return args
+}
+
+// openFilesFlags keep the kubelet from changing the limit of the whole process,
+// which is set when it starts: upstream's number may be more than is allowed, which
+// it logs as an error, or less.
+func openFilesFlags() []string {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Max > math.MaxInt64 {
+		return nil
+	}
+	return []string{"max-open-files=" + strconv.FormatUint(limit.Max, 10)}
 }
 
 // OwnsAddresses tells that the agent, not the kubelet, says where the node is.
@@ -261,6 +281,7 @@ func run(ctx context.Context, cfg Config, server *options.KubeletServer, ready f
 	if err != nil {
 		return err
 	}
+	utilfeature.DefaultMutableFeatureGate.AddMetrics()
 	done := make(chan error, 1)
 	go func() { done <- app.Run(ctx, server, deps, utilfeature.DefaultFeatureGate) }()
 	registered := make(chan struct{})

@@ -33,6 +33,7 @@ func plausible(args ...string) Config {
 		RootDir:       "/nowhere/kubelet", PodLogsDir: "/nowhere/pod-logs", ManifestDir: "/nowhere/manifests", CertDir: "/nowhere/pki",
 		ServingCert: "/nowhere/kubelet.crt", ServingKey: "/nowhere/kubelet.key", ClientCA: "/nowhere/ca.crt",
 		ResolvConf: "/etc/resolv.conf",
+		Seccomp:    true,
 		Args:       args,
 	}
 }
@@ -56,6 +57,9 @@ func TestDefaults(t *testing.T) {
 	}
 	if server.MakeIPTablesUtilChains {
 		t.Error("the kubelet writes into the host's iptables")
+	}
+	if !server.KubeletFlags.SeccompDefault {
+		t.Error("pods that ask for no seccomp profile get none")
 	}
 	// Who may talk to the kubelet.
 	if server.Authentication.Anonymous.Enabled || !server.Authentication.Webhook.Enabled || server.Authorization.Mode != "Webhook" ||
@@ -102,10 +106,23 @@ func TestSystemdCgroups(t *testing.T) {
 	}
 }
 
+// TestNoSeccomp: where the kernel has none, containerd would refuse all pods.
+func TestNoSeccomp(t *testing.T) {
+	cfg := plausible()
+	cfg.Seccomp = false
+	server, err := serverOptions(cfg)
+	if err != nil || server.KubeletFlags.SeccompDefault {
+		t.Errorf("%v, seccomp default %t", err, server.KubeletFlags.SeccompDefault)
+	}
+}
+
 func TestUserWins(t *testing.T) {
-	server, err := serverOptions(plausible("max-pods=7", "--fail-swap-on", "eviction_hard=memory.available<1Mi", "node-labels=room=bath"))
+	server, err := serverOptions(plausible("max-pods=7", "--fail-swap-on", "eviction_hard=memory.available<1Mi", "node-labels=room=bath", "seccomp-default=false"))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if server.KubeletFlags.SeccompDefault {
+		t.Error("the user wants no seccomp profile for those who ask for none")
 	}
 	if server.MaxPods != 7 || !server.FailSwapOn {
 		t.Errorf("max pods %d, fail on swap %t", server.MaxPods, server.FailSwapOn)

@@ -30,6 +30,8 @@ type Facts struct {
 	// SELinux and AppArmor tell that the kernel enforces or logs by them now
 	// and, for AppArmor, that the program to load a profile is there.
 	SELinux, AppArmor bool
+	// Seccomp tells that the kernel filters system calls.
+	Seccomp bool
 	// Kernel is the release, as uname -r prints it.
 	Kernel string
 	// Arch is the GOARCH of this binary.
@@ -131,6 +133,7 @@ func (m machine) look() (Facts, error) {
 		UserNamespace:   m.inUserNamespace(),
 		SELinux:         m.exists("sys/fs/selinux/enforce"),
 		AppArmor:        m.appArmor(),
+		Seccomp:         status["Seccomp"] != "",
 		Kernel:          m.read("proc/sys/kernel/osrelease"),
 		Arch:            runtime.GOARCH,
 		Memory:          kilobytes(memory["MemTotal"]),

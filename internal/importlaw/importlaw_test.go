@@ -36,9 +36,10 @@ var only = []struct {
 	{"github.com/urfave/cli", []string{""}, "flags and commands are main's; packages take a Config"},
 	{"github.com/spf13/cobra", nil, "upstream's commands install signal handlers; use their options"},
 	{"os/signal", []string{""}, "signals belong to the process"},
-	{"testing", []string{"internal/testdisk", "internal/testprocess"}, "it belongs to tests and brings their flags"},
+	{"testing", []string{"internal/testdisk", "internal/testprocess", "internal/testtree"}, "it belongs to tests and brings their flags"},
 	{"brink/internal/testdisk", nil, "only tests mount file systems of their own"},
 	{"brink/internal/testprocess", nil, "only tests run themselves again"},
+	{"brink/internal/testtree", nil, "only tests make trees of files"},
 }
 
 // internalMay lists what packages below internal import from outside. They are

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"path/filepath"
+	"strings"
 )
 
 const (
@@ -175,3 +176,8 @@ func (l Layout) StatusSocket() string { return filepath.Join(l.run, "status.sock
 // Lock is held for as long as a brink process uses the data directory; it
 // contains the holder's process id.
 func (l Layout) Lock() string { return filepath.Join(l.data, "lock") }
+
+// IsBelow tells whether path is dir or lies in it; both are clean.
+func IsBelow(path, dir string) bool {
+	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+}

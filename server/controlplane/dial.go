@@ -16,10 +16,11 @@ func (a *apiServer) dial(kube *controlplane.Config, generic *genericConfig) {
 	a.names.nodes = generic.informers.Core().V1().Nodes().Lister()
 	a.dialer.UseNodes(a.names.nodes)
 	kube.Extra.KubeletClientConfig.Lookup = func(egressselector.NetworkContext) (utilnet.DialFunc, error) {
-		return a.dialer.DialKubelet, nil
+		return directly(a.dialer.DialKubelet), nil
 	}
 	// Changed in place and not replaced: admission has this one already, and
 	// asks it for its dialer at each first call of a webhook. The aggregator
 	// takes the dialer from it too.
-	kube.ControlPlane.ProxyTransport.DialContext = a.dialer.DialPod
+	kube.ControlPlane.ProxyTransport.DialContext = directly(a.dialer.DialPod)
+	kube.ControlPlane.ProxyTransport.Proxy = nil // it is for nodes, pods and Services
 }

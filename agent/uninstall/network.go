@@ -1,4 +1,4 @@
-package agent
+package uninstall
 
 import (
 	"context"
@@ -12,7 +12,6 @@ import (
 	"syscall"
 	"time"
 
-	"brink/agent/proxy"
 	"brink/internal/layout"
 	"brink/network"
 )
@@ -20,7 +19,7 @@ import (
 // removeNetwork removes the pod network's links and rules. Their names are the
 // same for every node of a network namespace, so a node that runs there keeps
 // them.
-func (u *uninstall) removeNetwork(ctx context.Context) {
+func (u *run) removeNetwork(ctx context.Context) {
 	if !hasNetwork(ctx, u.Layout) {
 		return
 	}
@@ -30,13 +29,13 @@ func (u *uninstall) removeNetwork(ctx context.Context) {
 	}
 	links, tables := linkNames(), nftTables(ctx)
 	u.failed(network.Remove(network.Config{CNIConfDir: u.Layout.CNIConf(), CNIStateDir: u.Layout.CNIState()}))
-	u.failed(proxy.Remove(ctx))
+	u.failed(u.RemoveProxy(ctx))
 	u.report("link", links, linkNames())
 	u.report("nftables table", tables, nftTables(ctx))
 }
 
 // report tells what is in before and not in after.
-func (u *uninstall) report(what string, before, after []string) {
+func (u *run) report(what string, before, after []string) {
 	gone := slices.DeleteFunc(before, func(name string) bool { return slices.Contains(after, name) })
 	if len(gone) > 0 {
 		u.Removed(what + " " + strings.Join(gone, ", "))

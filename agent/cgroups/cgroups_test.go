@@ -1,4 +1,4 @@
-package agent
+package cgroups
 
 import (
 	"errors"
@@ -9,31 +9,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
-)
 
-// tree makes files below a new directory; a name that ends in a slash is a
-// directory, content "->x" a link to x.
-func tree(t *testing.T, files map[string]string) string {
-	t.Helper()
-	root := t.TempDir()
-	for name, content := range files {
-		path := filepath.Join(root, name)
-		err := os.MkdirAll(filepath.Dir(path), 0o755)
-		switch target, link := strings.CutPrefix(content, "->"); {
-		case err != nil:
-		case strings.HasSuffix(name, "/"):
-			err = os.MkdirAll(path, 0o755)
-		case link:
-			err = os.Symlink(target, path)
-		default:
-			err = os.WriteFile(path, []byte(content), 0o644)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	return root
-}
+	"brink/agent/ledger"
+	"brink/internal/testtree"
+)
 
 // holds fails unless the files have these contents; "gone" is no file.
 func holds(t *testing.T, root string, want map[string]string) {
@@ -65,8 +44,8 @@ func TestHierarchies(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			mount := tree(t, tt.files)
-			got, err := hierarchies(mount)
+			mount := testtree.Make(t, tt.files)
+			got, err := Hierarchies(mount)
 			var want []string
 			for _, name := range tt.want {
 				want = append(want, filepath.Join(mount, name))
@@ -76,7 +55,7 @@ func TestHierarchies(t *testing.T) {
 			}
 		})
 	}
-	if _, err := hierarchies(filepath.Join(t.TempDir(), "none")); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := Hierarchies(filepath.Join(t.TempDir(), "none")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("without control groups: got %v", err)
 	}
 }
@@ -85,7 +64,7 @@ func TestHierarchies(t *testing.T) {
 // empty one takes no process.
 func TestVersion1FillsCpusets(t *testing.T) {
 	t.Parallel()
-	mount := tree(t, map[string]string{
+	mount := testtree.Make(t, map[string]string{
 		"cpuset.cpus": "0-3\n", "cpuset.mems": "0\n",
 		"a/cpuset.cpus": "\n", "a/cpuset.mems": "",
 		"a/b/cpuset.cpus": "2\n", "a/b/cpuset.mems": "\n",
@@ -104,7 +83,7 @@ func TestVersion1FillsCpusets(t *testing.T) {
 
 func TestVersion1OtherHierarchies(t *testing.T) {
 	t.Parallel()
-	mount := tree(t, map[string]string{"tasks": ""})
+	mount := testtree.Make(t, map[string]string{"tasks": ""})
 	if err := makeBelow(mount, "a/b", 1); err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +95,7 @@ func TestVersion1OtherHierarchies(t *testing.T) {
 
 func TestVersion2PassesControllersDown(t *testing.T) {
 	t.Parallel()
-	mount := tree(t, map[string]string{
+	mount := testtree.Make(t, map[string]string{
 		"cgroup.controllers":     "cpuset cpu io memory pids\n",
 		"a/cgroup.controllers":   "cpu memory\n",
 		"a/b/cgroup.controllers": "",
@@ -135,7 +114,7 @@ func TestVersion2PassesControllersDown(t *testing.T) {
 // nothing to pass down, and the host check says what is missing.
 func TestVersion2WithoutControllers(t *testing.T) {
 	t.Parallel()
-	mount := tree(t, map[string]string{"cgroup.controllers": "\n"})
+	mount := testtree.Make(t, map[string]string{"cgroup.controllers": "\n"})
 	if err := makeBelow(mount, "/a", 2); err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +123,7 @@ func TestVersion2WithoutControllers(t *testing.T) {
 
 func TestMakeCgroupSkipsUnified(t *testing.T) {
 	t.Parallel()
-	mount := tree(t, map[string]string{"memory/": "", "unified/": ""})
+	mount := testtree.Make(t, map[string]string{"memory/": "", "unified/": ""})
 	all := []string{filepath.Join(mount, "memory"), filepath.Join(mount, "unified")}
 	if err := makeCgroup(all, "/a", 1); err != nil {
 		t.Fatal(err)
@@ -159,7 +138,7 @@ func TestMakeCgroupSkipsUnified(t *testing.T) {
 
 func TestMakeBelowFails(t *testing.T) {
 	t.Parallel()
-	mount := tree(t, map[string]string{"a": "a file"})
+	mount := testtree.Make(t, map[string]string{"a": "a file"})
 	if err := makeBelow(mount, "/a/b", 1); err == nil {
 		t.Error("a group was made below a file")
 	}
@@ -171,14 +150,14 @@ func TestMakeBelowFails(t *testing.T) {
 // TestRealCgroup asks this machine's kernel: the group must take a process.
 func TestRealCgroup(t *testing.T) {
 	t.Parallel()
-	all, err := hierarchies(cgroupMount)
+	all, err := Hierarchies(Mount)
 	if err != nil {
 		t.Skip(err)
 	}
 	if len(all) == 1 {
 		t.Skip("on version 2 this needs a parent without processes")
 	}
-	i := slices.Index(all, filepath.Join(cgroupMount, "cpuset"))
+	i := slices.Index(all, filepath.Join(Mount, "cpuset"))
 	if i < 0 || os.Getuid() != 0 {
 		t.Skip("needs root and a cpuset hierarchy")
 	}
@@ -226,5 +205,52 @@ func TestMakeSlice(t *testing.T) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
 		})
+	}
+}
+
+func TestForPods(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		root    string
+		systemd bool
+		want    string
+	}{
+		{"", false, "/kubepods"},
+		{"/", false, "/kubepods"},
+		{"/n1/deep", false, "/n1/deep/kubepods"},
+		{"", true, "/kubepods.slice"},
+		{"/edge.slice", true, "/edge.slice/edge-kubepods.slice"},
+	} {
+		if got := ForPods(c.root, c.systemd); got != c.want {
+			t.Errorf("%q systemd %v: got %s, want %s", c.root, c.systemd, got, c.want)
+		}
+	}
+}
+
+func TestEntries(t *testing.T) {
+	t.Parallel()
+	mount := t.TempDir()
+	for _, dir := range []string{"memory/n1", "cpu,cpuacct/n1/kubepods", "unified"} {
+		if err := os.MkdirAll(filepath.Join(mount, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("cpu,cpuacct", filepath.Join(mount, "cpu")); err != nil {
+		t.Fatal(err)
+	}
+	all, err := Hierarchies(mount)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []ledger.Entry{
+		{Kind: ledger.PodsIn, Path: "cpu,cpuacct/n1/kubepods"},
+		{Kind: ledger.Cgroup, Path: "memory/n1/kubepods"}, {Kind: ledger.PodsIn, Path: "memory/n1/kubepods"},
+		{Kind: ledger.Cgroup, Path: "unified/n1"}, {Kind: ledger.Cgroup, Path: "unified/n1/kubepods"}, {Kind: ledger.PodsIn, Path: "unified/n1/kubepods"},
+	}
+	for i := range want {
+		want[i].Path = filepath.Join(mount, want[i].Path)
+	}
+	if got := Entries(all, "/n1/kubepods"); !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }

@@ -1,4 +1,4 @@
-package agent
+package uninstall
 
 import (
 	"bytes"
@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"brink/agent/cgroups"
 	"brink/internal/layout"
 )
 
@@ -71,7 +72,7 @@ func containerCgroup(cgroupsPath string) string {
 	if len(parts) != 3 {
 		return filepath.Join("/", cgroupsPath)
 	}
-	return filepath.Join(expandSlice(parts[0]), parts[1]+"-"+parts[2]+".scope")
+	return filepath.Join(cgroups.ExpandSlice(parts[0]), parts[1]+"-"+parts[2]+".scope")
 }
 
 // podCgroup is the group of the whole pod, which holds also what is in no
@@ -91,7 +92,7 @@ func isPodCgroup(name, uid string) bool {
 }
 
 // removePods ends the containers, then the shims that watch over them.
-func (u *uninstall) removePods(ctx context.Context) error {
+func (u *run) removePods(ctx context.Context) error {
 	shims := payloadProcesses(u.Layout)
 	victims := u.podProcesses()
 	if victims[os.Getpid()] {
@@ -109,7 +110,7 @@ func (u *uninstall) removePods(ctx context.Context) error {
 
 // terminate gives the first process of each container the chance to end well,
 // as the kubelet does. The sandboxes' would not matter.
-func (u *uninstall) terminate(ctx context.Context, shims []int) {
+func (u *run) terminate(ctx context.Context, shims []int) {
 	inits := func() map[int]bool {
 		out := map[int]bool{}
 		for _, b := range u.bundles {
@@ -125,14 +126,14 @@ func (u *uninstall) terminate(ctx context.Context, shims []int) {
 
 // killAll is one round; a shim that ended before its containers would leave
 // them to somebody else. It says whether there was nothing left to kill.
-func (u *uninstall) killAll() bool {
+func (u *run) killAll() bool {
 	if signal(syscall.SIGKILL, u.podProcesses) > 0 {
 		return false
 	}
 	return signal(syscall.SIGKILL, func() map[int]bool { return setOf(payloadProcesses(u.Layout)) }) == 0
 }
 
-func (u *uninstall) survivors() error {
+func (u *run) survivors() error {
 	var errs []error
 	for _, pid := range append(payloadProcesses(u.Layout), slices.Sorted(maps.Keys(u.podProcesses()))...) {
 		name, _ := os.ReadFile(procFile(pid, "comm"))
@@ -174,9 +175,9 @@ func setOf(pids []int) map[int]bool {
 
 // podProcesses are all descendants of our shims and all that is in our pods'
 // groups; either may know what the other has lost.
-func (u *uninstall) podProcesses() map[int]bool {
+func (u *run) podProcesses() map[int]bool {
 	out := descendants(processes(), payloadProcesses(u.Layout))
-	mounts, _ := hierarchies(cgroupMount)
+	mounts, _ := cgroups.Hierarchies(cgroups.Mount)
 	for _, b := range u.bundles {
 		for _, mount := range mounts {
 			for _, pid := range processesIn(filepath.Join(mount, b.podCgroup())) {
@@ -284,7 +285,7 @@ func runsPayload(l layout.Layout, pid int) bool {
 		return false
 	}
 	path, deleted := strings.CutSuffix(exe, " (deleted)")
-	if !isBelow(path, resolve(l.Payload())) || !servesSocket(pid, l.ContainerdSocket()) {
+	if !layout.IsBelow(path, resolve(l.Payload())) || !servesSocket(pid, l.ContainerdSocket()) {
 		return false
 	}
 	if deleted {

@@ -1,4 +1,4 @@
-package agent
+package uninstall
 
 import (
 	"context"
@@ -11,6 +11,9 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"brink/agent/cgroups"
+	"brink/agent/ledger"
 )
 
 // cgroupLimit is how long the kernel may take to let go of groups whose
@@ -21,10 +24,10 @@ const cgroupLimit = 5 * time.Second
 // ours. These may have become others' too, say another kubelet's on the same
 // slice: where processes are left, which are not ours since ours have ended,
 // everything stays.
-func (u *uninstall) removeCgroups(ctx context.Context) {
+func (u *run) removeCgroups(ctx context.Context) {
 	gone, left := u.removeGroups(ctx, trees(u.podCgroups()))
 	var used []string
-	unused := slices.DeleteFunc(u.made(madeCgroup), func(root string) bool {
+	unused := slices.DeleteFunc(u.made(ledger.Cgroup), func(root string) bool {
 		others := processesIn(root)
 		if len(others) == 0 {
 			return false
@@ -42,7 +45,7 @@ func (u *uninstall) removeCgroups(ctx context.Context) {
 
 // removeGroups removes directories, children first. The kernel refuses to
 // remove a group with processes, at once also one whose processes have ended.
-func (u *uninstall) removeGroups(ctx context.Context, dirs []string) (gone, left []string) {
+func (u *run) removeGroups(ctx context.Context, dirs []string) (gone, left []string) {
 	waitFor(ctx, cgroupLimit, func() bool {
 		left = nil
 		for _, dir := range dirs {
@@ -68,9 +71,9 @@ func isRemoved(dir string) bool {
 
 // podCgroups are those of the containers that are known, and those of pods that
 // only the kubelet's directory knows any more.
-func (u *uninstall) podCgroups() []string {
+func (u *run) podCgroups() []string {
 	var out []string
-	mounts, err := hierarchies(cgroupMount)
+	mounts, err := cgroups.Hierarchies(cgroups.Mount)
 	u.failed(err)
 	for _, b := range u.bundles {
 		for _, mount := range mounts {
@@ -78,7 +81,7 @@ func (u *uninstall) podCgroups() []string {
 		}
 	}
 	uids := u.podUIDs()
-	for _, root := range u.made(podsIn) {
+	for _, root := range u.made(ledger.PodsIn) {
 		_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 			isOurs := func(uid string) bool { return isPodCgroup(filepath.Base(path), uid) }
 			if err == nil && d.IsDir() && slices.ContainsFunc(uids, isOurs) {

@@ -1,4 +1,14 @@
-package agent
+// Package uninstall takes away what a node made, and only that. Three rules:
+//
+//   - Ownership is proven, never guessed from a name: a process by the program
+//     file it runs, a cgroup by the pod it was for or by what was written down
+//     before it was made, a CNI result by the configuration in it, a kubeconfig
+//     by its CA. What cannot be proven stays.
+//   - No file is removed across a mount: a volume that cannot be unmounted is
+//     somebody's data.
+//   - What fails is reported and the rest goes on. The record of what brink made
+//     stays until all of it is gone, so that the command can be given again.
+package uninstall
 
 import (
 	"context"
@@ -13,57 +23,50 @@ import (
 	"time"
 
 	"brink/agent/join"
+	"brink/agent/ledger"
 	"brink/internal/layout"
 )
 
-// Uninstalling takes away what a node made, and only that. Three rules:
-//
-//   - Ownership is proven, never guessed from a name: a process by the program
-//     file it runs, a cgroup by the pod it was for or by what was written down
-//     before it was made, a CNI result by the configuration in it, a kubeconfig
-//     by its CA. What cannot be proven stays.
-//   - No file is removed across a mount: a volume that cannot be unmounted is
-//     somebody's data.
-//   - What fails is reported and the rest goes on. The record of what brink made
-//     stays until all of it is gone, so that the command can be given again.
-
-// UninstallConfig says what to uninstall.
-type UninstallConfig struct {
+// Config says what to uninstall.
+type Config struct {
 	Layout layout.Layout
 	// KeepData keeps all files that survive a reboot: only pods, mounts, links,
 	// rules and cgroups go, as by a reboot.
 	KeepData bool
 	// Grace is how long containers have between SIGTERM and SIGKILL; 0 is 5 s.
 	Grace time.Duration
+	// RemoveProxy removes the service proxy's rules. It is the caller's, for that
+	// package costs minutes to compile.
+	RemoveProxy func(context.Context) error
 	// Removed and Kept are told one line for each kind of thing.
 	Removed, Kept func(what string)
 }
 
 const defaultGrace = 5 * time.Second
 
-// uninstall is a run of Uninstall.
-type uninstall struct {
-	UninstallConfig
-	traces  []trace
+// run is one call of Run.
+type run struct {
+	Config
+	entries []ledger.Entry
 	bundles []bundle
 	errs    []error
 }
 
-// Uninstall removes the node. No brink may run on the data directory, which the
+// Run removes the node. No brink may run on the data directory, which the
 // caller sees to by holding its lock. The error joins one for each thing that
 // stayed. A node that is half gone already, or gone, is no error.
-func Uninstall(ctx context.Context, cfg UninstallConfig) error {
+func Run(ctx context.Context, cfg Config) error {
 	if err := CheckDataDir(cfg.Layout); err != nil {
 		return err
 	}
 	if cfg.Grace == 0 {
 		cfg.Grace = defaultGrace
 	}
-	traces, err := readTraces(cfg.Layout.Made())
+	entries, err := ledger.Read(cfg.Layout.Made())
 	if err != nil {
 		return err
 	}
-	u := &uninstall{UninstallConfig: cfg, traces: traces, bundles: readBundles(cfg.Layout.ContainerdState())}
+	u := &run{Config: cfg, entries: entries, bundles: readBundles(cfg.Layout.ContainerdState())}
 	if err := u.removePods(ctx); err != nil {
 		return err // without this nothing below can work
 	}
@@ -99,14 +102,14 @@ func Installed(l layout.Layout) bool {
 	return len(payloadProcesses(l)) > 0 || hasNetwork(context.Background(), l)
 }
 
-func (u *uninstall) failed(err error) {
+func (u *run) failed(err error) {
 	if err != nil {
 		u.errs = append(u.errs, err)
 	}
 }
 
 // removed reports "3 mounts" and the like.
-func (u *uninstall) removed(count int, singular, plural string) {
+func (u *run) removed(count int, singular, plural string) {
 	if count > 0 {
 		u.Removed(number(count, singular, plural))
 	}
@@ -120,18 +123,18 @@ func number(count int, singular, plural string) string {
 }
 
 // made returns the recorded paths of a kind.
-func (u *uninstall) made(kind string) []string {
+func (u *run) made(kind string) []string {
 	var out []string
-	for _, t := range u.traces {
-		if t.kind == kind {
-			out = append(out, t.path)
+	for _, t := range u.entries {
+		if t.Kind == kind {
+			out = append(out, t.Path)
 		}
 	}
 	return out
 }
 
-func (u *uninstall) hasMade(dir string) bool {
-	return slices.Contains(u.traces, trace{madeDir, dir})
+func (u *run) hasMade(dir string) bool {
+	return slices.Contains(u.entries, ledger.Entry{Kind: ledger.Dir, Path: dir})
 }
 
 // neverData are directories that are no data directory whatever lies in them.

@@ -1,4 +1,4 @@
-package agent
+package uninstall
 
 import (
 	"fmt"
@@ -7,6 +7,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"brink/agent/ledger"
+	"brink/internal/testtree"
 )
 
 // stubSystemctl returns the file to which systemctl's arguments go.
@@ -26,7 +29,7 @@ func stubSystemctl(t *testing.T) string {
 // to use it. On version 1 the same unit has a group in several hierarchies.
 func TestOthersInOurSlice(t *testing.T) {
 	calls := stubSystemctl(t)
-	root := tree(t, map[string]string{
+	root := testtree.Make(t, map[string]string{
 		"a/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod1.slice/cgroup.procs": "4711\n",
 		"a/kubepods.slice/kubepods-burstable.slice/":                                             "",
 		"b/kubepods.slice/kubepods-besteffort.slice/":                                            "",
@@ -34,7 +37,7 @@ func TestOthersInOurSlice(t *testing.T) {
 	})
 	u, said := testRun(t, nil)
 	for _, dir := range []string{"a/kubepods.slice", "b/kubepods.slice", "a/edge.slice", "a/edge.slice/edge-kubepods.slice", "a/never-came"} {
-		u.traces = append(u.traces, trace{madeCgroup, filepath.Join(root, dir)})
+		u.entries = append(u.entries, ledger.Entry{Kind: ledger.Cgroup, Path: filepath.Join(root, dir)})
 	}
 	u.removeCgroups(t.Context())
 	if len(u.errs) > 0 {
@@ -65,9 +68,9 @@ func TestOthersInOurSlice(t *testing.T) {
 // made for it, and nobody else is known to use it.
 func TestGroupThatStays(t *testing.T) {
 	calls := stubSystemctl(t)
-	root := tree(t, map[string]string{"x.slice/memory.current": "0\n"})
+	root := testtree.Make(t, map[string]string{"x.slice/memory.current": "0\n"})
 	u, _ := testRun(t, nil)
-	u.traces = []trace{{madeCgroup, filepath.Join(root, "x.slice")}}
+	u.entries = []ledger.Entry{{ledger.Cgroup, filepath.Join(root, "x.slice")}}
 	u.removeCgroups(t.Context())
 	if len(u.errs) != 1 || !strings.Contains(u.errs[0].Error(), "x.slice") {
 		t.Errorf("errors %v", u.errs)

@@ -1,4 +1,4 @@
-package agent
+package uninstall
 
 import (
 	"context"
@@ -16,6 +16,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"brink/internal/layout"
+	"brink/internal/testtree"
 )
 
 func TestParseMounts(t *testing.T) {
@@ -72,71 +73,6 @@ func TestParseBundle(t *testing.T) {
 	}
 }
 
-func TestPodsCgroup(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		root    string
-		systemd bool
-		want    string
-	}{
-		{"", false, "/kubepods"},
-		{"/", false, "/kubepods"},
-		{"/n1/deep", false, "/n1/deep/kubepods"},
-		{"", true, "/kubepods.slice"},
-		{"/edge.slice", true, "/edge.slice/edge-kubepods.slice"},
-	} {
-		if got := podsCgroup(c.root, c.systemd); got != c.want {
-			t.Errorf("%q systemd %v: got %s, want %s", c.root, c.systemd, got, c.want)
-		}
-	}
-}
-
-func TestCgroupTraces(t *testing.T) {
-	t.Parallel()
-	mount := t.TempDir()
-	for _, dir := range []string{"memory/n1", "cpu,cpuacct/n1/kubepods", "unified"} {
-		if err := os.MkdirAll(filepath.Join(mount, dir), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Symlink("cpu,cpuacct", filepath.Join(mount, "cpu")); err != nil {
-		t.Fatal(err)
-	}
-	all, err := hierarchies(mount)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := []trace{
-		{podsIn, "cpu,cpuacct/n1/kubepods"},
-		{madeCgroup, "memory/n1/kubepods"}, {podsIn, "memory/n1/kubepods"},
-		{madeCgroup, "unified/n1"}, {madeCgroup, "unified/n1/kubepods"}, {podsIn, "unified/n1/kubepods"},
-	}
-	for i := range want {
-		want[i].path = filepath.Join(mount, want[i].path)
-	}
-	if got := cgroupTraces(all, "/n1/kubepods"); !slices.Equal(got, want) {
-		t.Errorf("got %v, want %v", got, want)
-	}
-}
-
-func TestRecord(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "sub", "made")
-	first := []trace{{madeDir, "/a b/c"}, {madeCgroup, "/sys/x"}}
-	for _, traces := range [][]trace{first, first, {{madeCgroup, "/sys/y"}, first[0]}} {
-		if err := record(path, traces...); err != nil {
-			t.Fatal(err)
-		}
-	}
-	got, err := readTraces(path)
-	if want := append(first, trace{madeCgroup, "/sys/y"}); err != nil || !slices.Equal(got, want) {
-		t.Errorf("got %v (%v), want %v", got, err, want)
-	}
-	if got, err := readTraces(path + "none"); err != nil || len(got) > 0 {
-		t.Errorf("no file: got %v, %v", got, err)
-	}
-}
-
 func TestCheckDataDir(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -155,7 +91,7 @@ func TestCheckDataDir(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			dir := filepath.Join(t.TempDir(), "d")
-			writeFiles(t, dir, c.files)
+			testtree.Fill(t, dir, c.files)
 			if err := CheckDataDir(layout.New(dir)); (err == nil) != c.fine {
 				t.Errorf("got %v", err)
 			}
@@ -179,29 +115,16 @@ func TestCheckDataDirFollowsLinks(t *testing.T) {
 	}
 }
 
-func writeFiles(t *testing.T, dir string, files map[string]string) {
-	t.Helper()
-	for name, content := range files {
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 // testRun is a run on a data directory that holds the files, with what it said.
-func testRun(t *testing.T, files map[string]string) (u *uninstall, said *[]string) {
+func testRun(t *testing.T, files map[string]string) (u *run, said *[]string) {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "d")
-	writeFiles(t, dir, files)
+	testtree.Fill(t, dir, files)
 	said = &[]string{}
 	say := func(verb string) func(string) {
 		return func(what string) { *said = append(*said, verb+" "+strings.ReplaceAll(what, dir, "DIR")) }
 	}
-	return &uninstall{UninstallConfig: UninstallConfig{Layout: layout.New(dir), Removed: say("removed"), Kept: say("kept")}}, said
+	return &run{Config: Config{Layout: layout.New(dir), Removed: say("removed"), Kept: say("kept")}}, said
 }
 
 var nodeFiles = map[string]string{"lock": "1\n", "made": "dir /x\n", "server/db/state.db": "", "agent/pki/x": "", "data/abc/bin/runc": ""}
@@ -259,7 +182,7 @@ func TestRemoveTreeSparesMounts(t *testing.T) {
 		t.Skip("mounting is not allowed here:", err)
 	}
 	t.Cleanup(func() { _ = unmount(dir) })
-	writeFiles(t, dir, map[string]string{"precious": "data"})
+	testtree.Fill(t, dir, map[string]string{"precious": "data"})
 	err := u.removeTree(u.Layout.Agent())
 	if err == nil || !strings.Contains(err.Error(), dir) {
 		t.Errorf("got %v", err)
@@ -334,7 +257,7 @@ func TestPodOfLogs(t *testing.T) {
 func TestTrees(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	writeFiles(t, dir, map[string]string{"a/b/c/procs": "", "a/d/procs": "", "e/procs": ""})
+	testtree.Fill(t, dir, map[string]string{"a/b/c/procs": "", "a/d/procs": "", "e/procs": ""})
 	got := trees([]string{filepath.Join(dir, "a/b"), filepath.Join(dir, "a"), filepath.Join(dir, "none")})
 	var names []string
 	for _, path := range got {

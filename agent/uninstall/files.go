@@ -1,4 +1,4 @@
-package agent
+package uninstall
 
 import (
 	"bytes"
@@ -14,23 +14,25 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
+	"brink/agent/ledger"
 	"brink/internal/atomicfile"
+	"brink/internal/layout"
 )
 
 // own are the entries of a data directory. Others are not brink's.
 var own = []string{"agent", "server", "data"}
 
 // removeOutside removes what has to lie outside of brink's own directories.
-func (u *uninstall) removeOutside() {
+func (u *run) removeOutside() {
 	u.removePodLogs()
 	u.removeCNIResults()
 	u.removeKubeletDir()
-	for _, path := range u.made(kubeconfig) {
+	for _, path := range u.made(ledger.Kubeconfig) {
 		u.removeKubeconfig(path)
 	}
 	u.removeNodePassword()
 	// Children were recorded after their parents.
-	for _, dir := range slices.Backward(u.made(madeDir)) {
+	for _, dir := range slices.Backward(u.made(ledger.Dir)) {
 		if err := os.Remove(dir); err == nil {
 			u.Removed(dir)
 		}
@@ -39,8 +41,8 @@ func (u *uninstall) removeOutside() {
 
 // removePodLogs removes our pods' logs where every collector finds them, and
 // the links that lead to them.
-func (u *uninstall) removePodLogs() {
-	if dir := u.Layout.PodLogs(); !isBelow(dir, u.Layout.Data()) {
+func (u *run) removePodLogs() {
+	if dir := u.Layout.PodLogs(); !layout.IsBelow(dir, u.Layout.Data()) {
 		uids, count := u.podUIDs(), 0
 		entries, _ := os.ReadDir(dir)
 		for _, e := range entries {
@@ -51,7 +53,7 @@ func (u *uninstall) removePodLogs() {
 		}
 		u.removed(count, "pod's logs in "+dir, "pods' logs in "+dir)
 	}
-	u.removed(u.removeLogLinks(), "link in "+containerLogsDir, "links in "+containerLogsDir)
+	u.removed(u.removeLogLinks(), "link in "+ledger.ContainerLogsDir, "links in "+ledger.ContainerLogsDir)
 }
 
 // podOfLogs is the uid in the name of a pod's log directory, namespace_name_uid.
@@ -59,15 +61,15 @@ func podOfLogs(name string) string { return name[strings.LastIndexByte(name, '_'
 
 // removeLogLinks removes those that lead into the data directory, or nowhere
 // since our logs have gone.
-func (u *uninstall) removeLogLinks() int {
-	links, _ := filepath.Glob(filepath.Join(containerLogsDir, "*.log"))
+func (u *run) removeLogLinks() int {
+	links, _ := filepath.Glob(filepath.Join(ledger.ContainerLogsDir, "*.log"))
 	count := 0
 	for _, link := range links {
 		target, err := os.Readlink(link)
-		if err != nil || !isBelow(target, u.Layout.PodLogs()) {
+		if err != nil || !layout.IsBelow(target, u.Layout.PodLogs()) {
 			continue
 		}
-		if _, err := os.Stat(target); errors.Is(err, fs.ErrNotExist) || isBelow(target, u.Layout.Data()) {
+		if _, err := os.Stat(target); errors.Is(err, fs.ErrNotExist) || layout.IsBelow(target, u.Layout.Data()) {
 			u.failed(os.Remove(link))
 			count++
 		}
@@ -77,8 +79,8 @@ func (u *uninstall) removeLogLinks() int {
 
 // removeCNIResults removes the results that the CNI library keeps of our pods,
 // at a place shared by all networks of the machine.
-func (u *uninstall) removeCNIResults() {
-	paths, _ := filepath.Glob(filepath.Join(cniResults, "*"))
+func (u *run) removeCNIResults() {
+	paths, _ := filepath.Glob(filepath.Join(ledger.CNIResults, "*"))
 	count := 0
 	for _, path := range paths {
 		data, err := os.ReadFile(path)
@@ -87,7 +89,7 @@ func (u *uninstall) removeCNIResults() {
 			count++
 		}
 	}
-	u.removed(count, "result in "+cniResults, "results in "+cniResults)
+	u.removed(count, "result in "+ledger.CNIResults, "results in "+ledger.CNIResults)
 }
 
 // usesState tells whether a cached result is of a network whose leases are in
@@ -112,15 +114,15 @@ func usesState(result []byte, dir string) bool {
 
 // ownsKubeletDir tells whether all that is in the kubelet's directory comes from
 // our kubelet: it was ours from the start, and no other kubelet lives in it now.
-func (u *uninstall) ownsKubeletDir() bool {
+func (u *run) ownsKubeletDir() bool {
 	dir := u.Layout.Kubelet()
-	if isBelow(dir, u.Layout.Data()) {
+	if layout.IsBelow(dir, u.Layout.Data()) {
 		return true
 	}
-	return u.hasMade(dir) && listenerOf(filepath.Join(devicePlugins, "kubelet.sock")) == 0
+	return u.hasMade(dir) && listenerOf(filepath.Join(ledger.DevicePlugins, "kubelet.sock")) == 0
 }
 
-func (u *uninstall) podUIDs() []string {
+func (u *run) podUIDs() []string {
 	var uids []string
 	for _, b := range u.bundles {
 		if b.pod != "" {
@@ -137,7 +139,7 @@ func (u *uninstall) podUIDs() []string {
 	return slices.Compact(uids)
 }
 
-func (u *uninstall) podDirs() []string {
+func (u *run) podDirs() []string {
 	var out []string
 	for _, uid := range u.podUIDs() {
 		out = append(out, filepath.Join(u.Layout.Kubelet(), "pods", uid))
@@ -147,10 +149,10 @@ func (u *uninstall) podDirs() []string {
 
 // removeKubeletDir removes the kubelet's directory where it is not in the data
 // directory, and what every kubelet puts at a fixed place.
-func (u *uninstall) removeKubeletDir() {
+func (u *run) removeKubeletDir() {
 	dir := u.Layout.Kubelet()
 	switch {
-	case isBelow(dir, u.Layout.Data()):
+	case layout.IsBelow(dir, u.Layout.Data()):
 	case u.ownsKubeletDir():
 		u.remove(dir)
 	default:
@@ -161,19 +163,19 @@ func (u *uninstall) removeKubeletDir() {
 			u.Kept(dir + ", which was there before brink")
 		}
 	}
-	socket := filepath.Join(devicePlugins, "kubelet.sock")
+	socket := filepath.Join(ledger.DevicePlugins, "kubelet.sock")
 	if listenerOf(socket) != 0 {
 		return // of a kubelet that lives
 	}
 	_ = os.Remove(socket)
-	if u.hasMade(devicePlugins) {
-		_ = os.Remove(filepath.Join(devicePlugins, "kubelet_internal_checkpoint"))
+	if u.hasMade(ledger.DevicePlugins) {
+		_ = os.Remove(filepath.Join(ledger.DevicePlugins, "kubelet_internal_checkpoint"))
 	}
 }
 
 // removeKubeconfig removes a kubeconfig of this cluster and no other. Without
 // the cluster's CA to compare with it stays.
-func (u *uninstall) removeKubeconfig(path string) {
+func (u *run) removeKubeconfig(path string) {
 	config, err := clientcmd.LoadFromFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
@@ -192,9 +194,9 @@ func (u *uninstall) removeKubeconfig(path string) {
 
 // removeNodePassword removes it where it is not in the data directory. The path
 // is brink's alone.
-func (u *uninstall) removeNodePassword() {
+func (u *run) removeNodePassword() {
 	path := u.Layout.NodePassword()
-	if isBelow(path, u.Layout.Data()) {
+	if layout.IsBelow(path, u.Layout.Data()) {
 		return
 	}
 	err := atomicfile.Clean(filepath.Dir(path), filepath.Base(path))
@@ -216,7 +218,7 @@ func isOnlyFor(config *clientcmdapi.Config, ca []byte) bool {
 // removeOwn removes the run directory and, unless it is to be kept, what is
 // brink's in the data directory. The record of what was made and the lock go
 // last, and only when nothing stayed.
-func (u *uninstall) removeOwn() {
+func (u *run) removeOwn() {
 	u.remove(u.Layout.Run())
 	if u.KeepData {
 		return
@@ -238,7 +240,7 @@ func (u *uninstall) removeOwn() {
 
 // removeDataDir leaves a directory alone that is a mount point, a link, or holds
 // something of the user's.
-func (u *uninstall) removeDataDir(data string) {
+func (u *run) removeDataDir(data string) {
 	entries, _ := os.ReadDir(data)
 	if len(entries) > 0 {
 		var names []string
@@ -259,7 +261,7 @@ func (u *uninstall) removeDataDir(data string) {
 	u.Removed(data)
 }
 
-func (u *uninstall) remove(path string) {
+func (u *run) remove(path string) {
 	if _, err := os.Lstat(path); err != nil {
 		return
 	}
@@ -272,10 +274,10 @@ func (u *uninstall) remove(path string) {
 
 // removeTree removes a directory, unless something is mounted in it: that would
 // be emptied too.
-func (u *uninstall) removeTree(path string) error {
+func (u *run) removeTree(path string) error {
 	real := resolve(path)
 	for _, point := range readMounts() {
-		if isBelow(point, real) {
+		if layout.IsBelow(point, real) {
 			return fmt.Errorf("%s was not removed because something is mounted on %s: unmount it and try again", path, point)
 		}
 	}

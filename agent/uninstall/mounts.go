@@ -1,4 +1,4 @@
-package agent
+package uninstall
 
 import (
 	"context"
@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"brink/internal/layout"
 )
 
 // umountNoFollow is UMOUNT_NOFOLLOW of linux/fs.h: what a pod has put in the
@@ -22,7 +24,7 @@ const busyLimit = 2 * time.Second
 
 // removeMounts unmounts what containerd, its shims and the kubelet have mounted.
 // A disk that the user has mounted into the data directory is none of it.
-func (u *uninstall) removeMounts() {
+func (u *run) removeMounts() {
 	roots := []string{
 		u.Layout.Run(),
 		filepath.Join(u.Layout.ContainerdRoot(), "tmpmounts"),
@@ -126,7 +128,7 @@ func unescape(text string) string {
 func mountsBelow(points, roots []string) []string {
 	var out []string
 	for _, point := range slices.Backward(points) {
-		isIn := func(root string) bool { return point != root && isBelow(point, root) }
+		isIn := func(root string) bool { return point != root && layout.IsBelow(point, root) }
 		if slices.ContainsFunc(roots, isIn) {
 			out = append(out, point)
 		}
