@@ -78,7 +78,7 @@ func nodeFlags() []cli.Flag {
 		list(groupThrough, "kube-proxy-arg", "`NAME=VALUE` flag of kube-proxy"),
 		dataDirFlag(),
 		configFlag(),
-		toggle(groupDebugging, "debug", "log what the embedded components do, as with v=4 of each; --kubelet-arg=v=N sets another level"),
+		toggle(groupDebugging, "debug", "log what the embedded components do, as with v=4 of each; --kubelet-arg=v=N sets another level, up to 7"),
 		toggle(groupDebugging, "enable-pprof", "serve profiles, for root: curl --unix-socket /run/brink/status.sock http://brink/debug/pprof/heap"),
 	}
 }

@@ -249,8 +249,12 @@ func verbosity(c *cli.Context) int {
 			}
 		}
 	}
-	return highest
+	return min(highest, maxVerbosity)
 }
+
+// maxVerbosity is below the level at which Kubernetes' clients log the bodies of
+// answers, Secrets with their values among them (client-go's logBody).
+const maxVerbosity = 7
 
 func fileMode(text string) (fs.FileMode, error) {
 	mode, err := strconv.ParseUint(text, 8, 9)

@@ -49,6 +49,22 @@ func TestFileMode(t *testing.T) {
 	}
 }
 
+// TestVerbosity: never the one at which clients log Secrets.
+func TestVerbosity(t *testing.T) {
+	t.Parallel()
+	for want, args := range map[int][]string{
+		0: {"--kubelet-arg=cgroup-root=/a"},
+		5: {"--kubelet-arg=v=3", "--kube-apiserver-arg=--v=5"},
+		7: {"--kubelet-arg=v=10"},
+	} {
+		withFlags(t, args, func(c *cli.Context) {
+			if got := verbosity(c); got != want {
+				t.Errorf("%q: got %d, want %d", args, got, want)
+			}
+		})
+	}
+}
+
 func TestClusterDNS(t *testing.T) {
 	t.Parallel()
 	tests := []struct {

@@ -360,7 +360,8 @@ func (a *Agent) runContainerd(ctx context.Context, ready func()) error {
 	return component.Run(ctx, ready)
 }
 
-// runImages imports what lies in the images directory, then idles.
+// runImages imports what lies in the images directory, and after an unclean end looks
+// at all images.
 func (a *Agent) runImages(ctx context.Context, ready func()) error {
 	archives := runtime.Archives{Socket: a.cfg.Layout.ContainerdSocket(), Root: a.cfg.Layout.ContainerdRoot()}
 	if err := archives.ImportDir(ctx, a.cfg.Layout.Images()); err != nil {
@@ -368,6 +369,9 @@ func (a *Agent) runImages(ctx context.Context, ready func()) error {
 	}
 	a.forgetPulls(ctx, archives)
 	ready()
+	if err := archives.Recheck(ctx, a.cfg.Layout.Images()); err != nil && ctx.Err() == nil {
+		slog.Warn("images are checked again at the next start", "component", "images", "error", err)
+	}
 	<-ctx.Done()
 	return nil
 }

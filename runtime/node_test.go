@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -49,6 +50,7 @@ type node struct {
 
 	attempts uint32       // containers made so far
 	volumes  []*cri.Mount // of the next containers
+	env      []*cri.KeyValue
 
 	// alone puts the node into a network namespace of its own.
 	alone bool
@@ -91,6 +93,9 @@ func runNode() int {
 	if err := json.Unmarshal([]byte(os.Getenv(nodeVariable)), &cfg); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
+	}
+	if cfg.Debug {
+		slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	}
 	component, err := New(cfg)
 	if err != nil {
@@ -310,6 +315,7 @@ func (n *node) container(sandbox string, pod *cri.PodSandboxConfig, image string
 			Command:  command,
 			LogPath:  "main.log",
 			Mounts:   n.volumes,
+			Envs:     n.env,
 			Linux: &cri.LinuxContainerConfig{
 				Resources: &cri.LinuxContainerResources{MemoryLimitInBytes: 64 << 20, CpuPeriod: 100000, CpuQuota: 50000},
 				// The default profile proves that runc was built with seccomp.
