@@ -281,6 +281,7 @@ func run(ctx context.Context, cfg Config, server *options.KubeletServer, ready f
 	if err != nil {
 		return err
 	}
+	utilfeature.DefaultMutableFeatureGate.AddMetrics()
 	done := make(chan error, 1)
 	go func() { done <- app.Run(ctx, server, deps, utilfeature.DefaultFeatureGate) }()
 	registered := make(chan struct{})

@@ -151,6 +151,7 @@ func (a *apiServer) run(ctx context.Context, ready func()) error {
 	if err := utilerrors.NewAggregate(completed.Validate()); err != nil {
 		return fmt.Errorf("checking --kube-apiserver-arg: %w", err)
 	}
+	recordFeatures()
 	a.openAPI.stop = ctx.Done()
 	chain, err := a.build(completed)
 	if err != nil {
