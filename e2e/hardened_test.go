@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"brink/server/pki"
 )
 
 // TestHardened looks at what pods and the machine's users can reach of a node whose
@@ -140,6 +142,29 @@ func TestInherited(t *testing.T) {
 		t.Errorf("the run directory is %v (%v), want 0711", info.Mode(), err)
 	}
 	n.tellsOfFewFiles(t)
+	n.keepsItsRange(t)
+}
+
+// keepsItsRange: a cluster whose Services have addresses is not started with another
+// range of them, and its certificate stays as it is.
+func (n *node) keepsItsRange(t *testing.T) {
+	t.Helper()
+	if err := n.stop(); err != nil {
+		t.Fatal(err)
+	}
+	certificate := n.tls().Cert(pki.ServingAPIServer)
+	before, err := os.ReadFile(certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.config = append(n.config, "service-cidr: 10.44.0.0/16")
+	if err := n.writeConfig(); err != nil {
+		t.Fatal(err)
+	}
+	n.refuses(t, "--service-cidr=10.44.0.0/16", "10.43.0.0/16")
+	if after, err := os.ReadFile(certificate); err != nil || !bytes.Equal(after, before) {
+		t.Errorf("the refused start has changed the certificate (%v)", err)
+	}
 }
 
 // tellsOfFewFiles: where root may have more, brink takes them.
