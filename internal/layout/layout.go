@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"path/filepath"
+	"strings"
 )
 
 const (
@@ -98,6 +99,15 @@ func (l Layout) PodResources() string {
 func (l Layout) CheckLength() error {
 	if over := len(l.PodResources()) - MaxSocket; over > 0 {
 		return fmt.Errorf("%s: path too long for the sockets below it by %d bytes, at most %d are possible", l.data, over, len(l.data)-over)
+	}
+	return nil
+}
+
+// CheckColon is an error when pods could not run: the directories of CNI plugins are
+// a list that is cut at colons, as PATH is.
+func (l Layout) CheckColon() error {
+	if strings.Contains(l.data, ":") {
+		return fmt.Errorf("%s: a path with a colon in it cannot hold the programs that pods need: choose another, or mount this one elsewhere", l.data)
 	}
 	return nil
 }
