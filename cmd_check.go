@@ -63,8 +63,16 @@ func checkCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
+			facts, err := host.Look()
+			if err != nil {
+				return err
+			}
 			status, _ := askStatus(c.Context, s.layout) // no brink running is fine
-			return printChecks(append(hostChecks(s, status.PID), checkSecretFiles(c, values)...), asJSON)
+			checks := append(hostChecks(s, status.PID), checkSecretFiles(c, values)...)
+			if !s.disableAgent {
+				checks = append(checks, agent.CheckReserved(facts, s.join == nil, s.agent.KubeletArgs))
+			}
+			return printChecks(checks, asJSON)
 		},
 	}
 }

@@ -99,6 +99,19 @@ func advertised(c *cli.Context) (netip.Addr, error) {
 	return a, reachable("advertise-address", a)
 }
 
+// onePerFamily wants at most one IPv4 and one IPv6 address: that is what the network
+// and Kubernetes take for a node.
+func onePerFamily(flag string, ips []netip.Addr) error {
+	for i, a := range ips {
+		for _, b := range ips[:i] {
+			if a.Is4() == b.Is4() {
+				return fmt.Errorf("--%s=%s,%s: two addresses of one family: give at most one IPv4 and one IPv6", flag, b, a)
+			}
+		}
+	}
+	return nil
+}
+
 // reachable says why no other machine can send to an address.
 func reachable(flag string, a netip.Addr) error {
 	if !nodeaddr.IsRoutable(a) {
@@ -115,13 +128,21 @@ func readNode(c *cli.Context, withoutPods bool) (settings, []error) {
 	dir, err := dataDir(c)
 	keep(err)
 	l := layout.New(dir)
-	if err := l.CheckLength(); err != nil && !withoutPods {
-		keep(fmt.Errorf("--data-dir=%w", err))
+	for _, err := range []error{l.CheckLength(), l.CheckColon()} {
+		if err != nil && !withoutPods {
+			keep(fmt.Errorf("--data-dir=%w", err))
+		}
 	}
 	name, err := nodeName(c.String("node-name"))
 	keep(err)
 	ips, err := addresses(c, "node-ip")
 	keep(err)
+	keep(onePerFamily("node-ip", ips))
+	for _, a := range ips {
+		if err := reachable("node-ip", a); err != nil && !withoutPods {
+			keep(err)
+		}
+	}
 	external, err := addresses(c, "node-external-ip")
 	keep(err)
 	for _, a := range external {

@@ -126,6 +126,38 @@ func TestReadSettings(t *testing.T) {
 	})
 }
 
+// TestNodesThatCannotWork: what only the pod network would find, long after the start.
+func TestNodesThatCannotWork(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		want string // of the error, "" for none
+		args []string
+	}{
+		{"", []string{"--node-ip=192.0.2.1,2001:db8::1"}},
+		{"--node-ip=192.0.2.1,192.0.2.2: two addresses of one family", []string{"--node-ip=192.0.2.1,192.0.2.2"}},
+		{"--node-ip=2001:db8::1,2001:db8::2: two addresses of one family", []string{"--node-ip=192.0.2.1,2001:db8::1,2001:db8::2"}},
+		{"--node-ip=127.0.0.1: other machines cannot send to it", []string{"--node-ip=127.0.0.1"}},
+		{"", []string{"--node-ip=127.0.0.1", "--disable-agent"}},
+		{"--data-dir=/opt/a:b: a path with a colon in it", []string{"--node-ip=192.0.2.1", "--data-dir=/opt/a:b"}},
+		{"", []string{"--node-ip=192.0.2.1", "--data-dir=/opt/a b,c'd"}},
+		{"", []string{"--node-ip=192.0.2.1", "--data-dir=/opt/a:b", "--disable-agent"}},
+	} {
+		withFlags(t, append([]string{"--node-name=edge-1"}, tc.args...), func(c *cli.Context) {
+			_, err := readSettings(c)
+			if tc.want == "" && err != nil {
+				t.Errorf("%q: %v", tc.args, err)
+			} else if tc.want != "" {
+				isLine(t, err, tc.want)
+			}
+		})
+	}
+	args := []string{"--node-name=edge-1", "--server=https://192.0.2.9", "--node-ip=192.0.2.1", "--data-dir=/opt/a:b"}
+	withAgentFlags(t, args, func(c *cli.Context) { // a machine that joins reads the same
+		_, err := readAgentSettings(c)
+		isLine(t, err, "a path with a colon in it")
+	})
+}
+
 // TestAdvertisedAddress: by what agents and pods reach the API server.
 func TestAdvertisedAddress(t *testing.T) {
 	t.Parallel()

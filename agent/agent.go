@@ -164,6 +164,7 @@ func (a *Agent) use(access *Access) error {
 		ClientCA:       access.ClientCA,
 		SystemdCgroups: cfg.Host.SystemdCgroup(),
 		Seccomp:        cfg.Host.Seccomp,
+		Reserved:       Reserve(cfg.Host, cfg.Join == nil).kubeletFlags(cfg.KubeletArgs),
 		ResolvConf:     resolvConf(hostResolv, systemdResolv),
 		Args:           cfg.KubeletArgs,
 	})

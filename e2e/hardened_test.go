@@ -2,15 +2,22 @@ package e2e
 
 import (
 	"bytes"
+	"crypto/tls"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"brink/server/pki"
 )
 
 // TestHardened looks at what pods and the machine's users can reach of a node whose
@@ -29,6 +36,66 @@ func TestHardened(t *testing.T) {
 	}
 	ns.exec("mapped", "touch", "/scratch/file")
 	ns.runDirIsClosed()
+	ns.keepsRoom(ns.pod("plain"))
+	for _, port := range []string{"6443", "10250"} {
+		ns.takesNoCBC(port)
+	}
+}
+
+// keepsRoom: pods meet a limit before brink does.
+func (ns *namespace) keepsRoom(pod *corev1.Pod) {
+	ns.Helper()
+	node, err := ns.node.client.CoreV1().Nodes().Get(ns.Context(), ns.node.id, metav1.GetOptions{})
+	if err != nil {
+		ns.Fatal(err)
+	}
+	const atLeast = 250 << 20 // brink's own, and what the kubelet evicts for
+	has, gives := node.Status.Capacity.Memory().Value(), node.Status.Allocatable.Memory().Value()
+	if has-gives < atLeast || gives < has/2 {
+		ns.Errorf("of %d bytes of memory pods may have %d", has, gives)
+	}
+	for what, s := range map[string]setting{"kubepods": memoryLimit, string(pod.UID): {"pids", "pids.max", "pids.max"}} {
+		value, err := ns.node.cgroupValue(s, what)
+		limit, numberErr := strconv.ParseInt(value, 10, 64)
+		if err != nil || numberErr != nil || limit <= 0 || limit >= has {
+			ns.Errorf("the limit %s of %s is %q (%v)", s.v1, what, value, err)
+		}
+		if s.controller == "pids" && limit > 4096 {
+			ns.Errorf("a pod may have %d processes", limit)
+		}
+	}
+	r, err := ns.node.brink("check", "--config", ns.node.configFile())
+	if err != nil {
+		ns.Fatal(err)
+	}
+	ns.mustContain(r.stdout, "MiB memory together and")
+}
+
+// takesNoCBC offers each port what it must not take, and as a control what it must.
+func (ns *namespace) takesNoCBC(port string) {
+	ns.Helper()
+	var bad, good []uint16
+	for _, suite := range slices.Concat(tls.CipherSuites(), tls.InsecureCipherSuites()) {
+		if strings.Contains(suite.Name, "_CBC_") {
+			bad = append(bad, suite.ID)
+		} else if strings.HasPrefix(suite.Name, "TLS_ECDHE_") && strings.Contains(suite.Name, "_GCM_") {
+			good = append(good, suite.ID)
+		}
+	}
+	offer := func(suites []uint16) error {
+		raw, err := ns.node.netns().dial(ns.Context(), "tcp", ns.node.addr.String()+":"+port)
+		if err != nil {
+			ns.Fatal(err)
+		}
+		defer func() { _ = raw.Close() }()
+		return tls.Client(raw, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS12, CipherSuites: suites}).HandshakeContext(ns.Context())
+	}
+	if err := offer(bad); err == nil {
+		ns.Errorf("port %s takes a cipher suite in CBC mode", port)
+	}
+	if err := offer(good); err != nil {
+		ns.Errorf("port %s: %v", port, err)
+	}
 }
 
 // runDirIsClosed: users of the machine may pass, to the roots of their namespaces, and
@@ -140,6 +207,29 @@ func TestInherited(t *testing.T) {
 		t.Errorf("the run directory is %v (%v), want 0711", info.Mode(), err)
 	}
 	n.tellsOfFewFiles(t)
+	n.keepsItsRange(t)
+}
+
+// keepsItsRange: a cluster whose Services have addresses is not started with another
+// range of them, and its certificate stays as it is.
+func (n *node) keepsItsRange(t *testing.T) {
+	t.Helper()
+	if err := n.stop(); err != nil {
+		t.Fatal(err)
+	}
+	certificate := n.tls().Cert(pki.ServingAPIServer)
+	before, err := os.ReadFile(certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.config = append(n.config, "service-cidr: 10.44.0.0/16")
+	if err := n.writeConfig(); err != nil {
+		t.Fatal(err)
+	}
+	n.refuses(t, "--service-cidr=10.44.0.0/16", "10.43.0.0/16")
+	if after, err := os.ReadFile(certificate); err != nil || !bytes.Equal(after, before) {
+		t.Errorf("the refused start has changed the certificate (%v)", err)
+	}
 }
 
 // tellsOfFewFiles: where root may have more, brink takes them.

@@ -279,9 +279,12 @@ func files(dir pki.Dir) controlplane.Files {
 
 // Components returns the server's parts in start order.
 func (s *Server) Components() []lifecycle.Component {
+	durable := s.store.Durable()
+	durable.Needs = lifecycle.Nothing
 	list := []lifecycle.Component{
-		{Name: "certificates", Needs: lifecycle.Nothing, Run: s.runCertificates}, // everything below reads them
-		s.store.Durable(),     // state that matters, on disk
+		durable,             // state that matters, on disk
+		s.rangesComponent(), // refuses flags that the cluster cannot follow
+		{Name: "certificates", Run: s.runCertificates}, // everything below reads them
 		s.store.Volatile(),    // leases and events, in memory
 		s.tunnels.Component(), // what agents keep open to be reached by
 	}

@@ -34,6 +34,7 @@ import (
 	kubeletconfig "k8s.io/kubernetes/pkg/kubelet/apis/config"
 	"k8s.io/kubernetes/pkg/kubelet/apis/config/validation"
 
+	"brink/internal/ciphers"
 	"brink/internal/componentargs"
 	"brink/internal/lifecycle"
 )
@@ -80,6 +81,8 @@ type Config struct {
 	SystemdCgroups bool
 	// Seccomp gives pods that ask for no profile the runtime's.
 	Seccomp bool
+	// Reserved are flags about what pods may not have of the machine.
+	Reserved []string
 	// ResolvConf is what pods with dnsPolicy Default get.
 	ResolvConf string
 
@@ -152,6 +155,8 @@ func defaults(cfg Config) []string {
 		"cluster-dns=" + joinAddrs(cfg.ClusterDNS),
 		"resolv-conf=" + cfg.ResolvConf,
 		"fail-swap-on=false",
+		"tls-cipher-suites=" + ciphers.Names(),
+		"tls-min-version=VersionTLS12",
 		"healthz-port=0",
 		"read-only-port=0",
 		// Boards with cgroup v1 still exist; upstream refuses them by default.
@@ -171,6 +176,7 @@ func defaults(cfg Config) []string {
 	}
 	args = append(args, addressFlags(cfg)...)
 	args = append(args, openFilesFlags()...)
+	args = append(args, cfg.Reserved...)
 	if cfg.SystemdCgroups {
 		args = append(args, "cgroup-driver=systemd")
 	} else {

@@ -151,6 +151,11 @@ func TestLook(t *testing.T) {
 				t.Errorf("%+v", f.Cgroup)
 			}
 		}},
+		{"tasks", debian12.and(files{"proc/sys/kernel/pid_max": "4194304\n", "proc/sys/kernel/threads-max": "3900\n"}), func(t *testing.T, f Facts) {
+			if f.Tasks != 3900 {
+				t.Errorf("%d", f.Tasks)
+			}
+		}},
 		{"a capability missing", debian12.and(files{"proc/self/status": "Uid:\t0\t0\t0\t0\nCapEff:\t000001fffeffffff\nSeccomp:\t0\n"}), func(t *testing.T, f Facts) {
 			if f.Capabilities.Has(CapSysResource) || !f.Capabilities.Has(CapSysAdmin) {
 				t.Errorf("%x", uint64(f.Capabilities))

@@ -103,6 +103,15 @@ func (l Layout) CheckLength() error {
 	return nil
 }
 
+// CheckColon is an error when pods could not run: the directories of CNI plugins are
+// a list that is cut at colons, as PATH is.
+func (l Layout) CheckColon() error {
+	if strings.Contains(l.data, ":") {
+		return fmt.Errorf("%s: a path with a colon in it cannot hold the programs that pods need: choose another, or mount this one elsewhere", l.data)
+	}
+	return nil
+}
+
 // CNIConf is the CNI configuration directory.
 func (l Layout) CNIConf() string { return filepath.Join(l.Agent(), "cni", "net.d") }
 

@@ -26,6 +26,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"brink/internal/ciphers"
 	"brink/internal/componentargs"
 )
 
@@ -91,6 +92,8 @@ func apiServerDefaults(cfg Config) []string {
 		"service-account-signing-key-file="+cfg.Files.ServiceAccountKey,
 		"service-cluster-ip-range="+joinPrefixes(cfg.ServiceCIDRs),
 		"tls-cert-file="+cfg.Files.ServingCert,
+		"tls-cipher-suites="+ciphers.Names(),
+		"tls-min-version=VersionTLS12",
 		"tls-private-key-file="+cfg.Files.ServingKey,
 	)
 }
