@@ -31,6 +31,7 @@ func (j *Join) Keep(ctx context.Context, onServers func(known, announced []strin
 		return err
 	}
 	j.certs.changed = j.api.renew
+	j.refusal.told(j.tellRefused)
 	renewals, err := certificate.NewManager(&certificate.Config{
 		ClientsetFn:      func(*tls.Certificate) (kubernetes.Interface, error) { return client, nil },
 		Template:         &x509.CertificateRequest{Subject: nodeSubject(j.cfg.NodeName)},
