@@ -27,6 +27,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"brink/internal/componentargs"
+	"brink/server/noderecord"
 )
 
 // apiServerStopTimeout covers upstream's own wait for requests in flight.
@@ -37,6 +38,7 @@ type apiServer struct {
 	options *options.ServerRunOptions
 	openAPI *openAPI
 	paths   paths
+	gate    *noderecord.Gate
 	dialer  Dialer
 	names   nodeNames
 }
@@ -53,6 +55,7 @@ func newAPIServer(cp *ControlPlane, cfg Config) (*apiServer, error) {
 		options: opts,
 		openAPI: newOpenAPI(),
 		paths:   paths{authenticated: cfg.Authenticated, public: cfg.Public},
+		gate:    cfg.Gate,
 		dialer:  cfg.Dialer,
 	}, nil
 }
