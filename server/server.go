@@ -11,11 +11,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/http"
 	"net/netip"
 	"slices"
-	"strconv"
 
 	"k8s.io/client-go/rest"
 
@@ -26,6 +24,7 @@ import (
 	"brink/internal/tunnelwire"
 	"brink/server/controlplane"
 	"brink/server/join"
+	"brink/server/noderecord"
 	"brink/server/pki"
 	"brink/server/tunnel"
 )
@@ -176,6 +175,7 @@ type Server struct {
 	tunnels *tunnel.Server
 	plane   *controlplane.ControlPlane
 	tokens  *join.Tokens
+	gate    *noderecord.Gate
 }
 
 // Check tries everything that New does, as far as that leaves no trace: the flags
@@ -188,7 +188,7 @@ func (c Config) Check() error {
 		return err
 	}
 	const nowhere = "unix:///nowhere"
-	_, err := controlplane.New(c.controlPlane(nowhere, nowhere, c.tunnels()))
+	_, err := controlplane.New(c.controlPlane(nowhere, nowhere, c.tunnels(noderecord.New(""))))
 	return err
 }
 
@@ -202,21 +202,34 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	tunnels := cfg.tunnels()
-	s := &Server{cfg: cfg, store: store, tunnels: tunnels, tokens: &join.Tokens{}}
+	gate := noderecord.New(cfg.ownNode())
+	tunnels := cfg.tunnels(gate)
+	s := &Server{cfg: cfg, store: store, tunnels: tunnels, tokens: &join.Tokens{}, gate: gate}
 	plane := cfg.controlPlane(store.DurableEndpoint(), store.VolatileEndpoint(), tunnels)
-	plane.Public = cfg.public(s.tokens)
+	plane.Public, plane.Gate = cfg.public(s.tokens), s.gate
 	s.plane, err = controlplane.New(plane)
 	return s, err
 }
 
 // tunnels takes those of agents; the node in this process has none.
-func (c Config) tunnels() *tunnel.Server {
-	cfg := tunnel.Config{ClusterCIDRs: c.ClusterCIDRs, OwnIPs: slices.Concat(c.NodeIPs, c.outerIPs())}
-	if c.HasAgent {
-		cfg.OwnNode = c.NodeName
+func (c Config) tunnels(gate *noderecord.Gate) *tunnel.Server {
+	return tunnel.New(tunnel.Config{
+		OwnNode:      c.ownNode(),
+		OwnIPs:       slices.Concat(c.NodeIPs, c.outerIPs()),
+		OwnAPI:       c.local(),
+		InNetwork:    nodeaddr.IsNeighbour,
+		IsAgent:      gate.HasRecord,
+		ClusterCIDRs: c.ClusterCIDRs,
+	})
+}
+
+// local is where the API server is for this machine.
+func (c Config) local() netip.AddrPort {
+	ip := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	if b := c.BindAddress; b.IsValid() && !b.IsUnspecified() {
+		ip = b
 	}
-	return tunnel.New(cfg)
+	return netip.AddrPortFrom(ip, uint16(c.Port))
 }
 
 func (c Config) datastore() datastore.Config {
@@ -238,7 +251,9 @@ func (c Config) controlPlane(durable, volatile string, tunnels *tunnel.Server) c
 		Port:             c.Port,
 		AdvertiseAddress: c.advertised(),
 		OwnNode:          c.ownNode(),
+		OwnIPs:           c.NodeIPs,
 		OuterIPs:         c.outerIPs(),
+		HolderOf:         tunnels.Holder,
 		ClusterCIDRs:     c.ClusterCIDRs,
 		ServiceCIDRs:     c.ServiceCIDRs,
 		ClusterDomain:    c.ClusterDomain,
@@ -329,13 +344,7 @@ func (s *Server) runCertificates(ctx context.Context, ready func()) error {
 }
 
 // localURL is how a kubectl on this machine reaches the API server.
-func (s *Server) localURL() string {
-	host := "127.0.0.1"
-	if b := s.cfg.BindAddress; b.IsValid() && !b.IsUnspecified() {
-		host = b.String()
-	}
-	return "https://" + net.JoinHostPort(host, strconv.Itoa(s.cfg.Port))
-}
+func (s *Server) localURL() string { return "https://" + s.cfg.local().String() }
 
 // firstAddresses returns the address of the Service kubernetes in each range.
 func firstAddresses(ranges []netip.Prefix) ([]netip.Addr, error) {

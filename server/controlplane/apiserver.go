@@ -28,6 +28,7 @@ import (
 
 	"brink/internal/ciphers"
 	"brink/internal/componentargs"
+	"brink/server/noderecord"
 )
 
 // apiServerStopTimeout covers upstream's own wait for requests in flight.
@@ -38,6 +39,7 @@ type apiServer struct {
 	options *options.ServerRunOptions
 	openAPI *openAPI
 	paths   paths
+	gate    *noderecord.Gate
 	dialer  Dialer
 	names   nodeNames
 }
@@ -54,6 +56,7 @@ func newAPIServer(cp *ControlPlane, cfg Config) (*apiServer, error) {
 		options: opts,
 		openAPI: newOpenAPI(),
 		paths:   paths{authenticated: cfg.Authenticated, public: cfg.Public},
+		gate:    cfg.Gate,
 		dialer:  cfg.Dialer,
 	}, nil
 }
