@@ -28,7 +28,8 @@ func (u *uninstall) removeOutside() {
 	for _, path := range u.made(kubeconfig) {
 		u.removeKubeconfig(path)
 	}
-	u.removeNodePassword()
+	u.removeAlone(u.Layout.NodePassword())
+	u.removeAlone(u.Layout.RevisionCeiling())
 	// Children were recorded after their parents.
 	for _, dir := range slices.Backward(u.made(madeDir)) {
 		if err := os.Remove(dir); err == nil {
@@ -190,10 +191,9 @@ func (u *uninstall) removeKubeconfig(path string) {
 	u.Removed(path)
 }
 
-// removeNodePassword removes it where it is not in the data directory. The path
-// is brink's alone.
-func (u *uninstall) removeNodePassword() {
-	path := u.Layout.NodePassword()
+// removeAlone removes a file where it is not in the data directory. The path is
+// brink's alone.
+func (u *uninstall) removeAlone(path string) {
 	if isBelow(path, u.Layout.Data()) {
 		return
 	}

@@ -14,12 +14,14 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 
 	"k8s.io/client-go/rest"
 
 	"brink/datastore"
+	"brink/internal/jointoken"
 	"brink/internal/layout"
 	"brink/internal/lifecycle"
 	"brink/internal/nodeaddr"
@@ -188,7 +190,7 @@ func (c Config) Check() error {
 		return err
 	}
 	const nowhere = "unix:///nowhere"
-	_, err := controlplane.New(c.controlPlane(nowhere, nowhere, c.tunnels()))
+	_, err := controlplane.New(c.controlPlane(nowhere, nowhere, c.tunnels(nil)))
 	return err
 }
 
@@ -202,7 +204,7 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	tunnels := cfg.tunnels()
+	tunnels := cfg.tunnels(store.Witness)
 	s := &Server{cfg: cfg, store: store, tunnels: tunnels, tokens: &join.Tokens{}}
 	plane := cfg.controlPlane(store.DurableEndpoint(), store.VolatileEndpoint(), tunnels)
 	plane.Public = cfg.public(s.tokens)
@@ -210,9 +212,10 @@ func New(cfg Config) (*Server, error) {
 	return s, err
 }
 
-// tunnels takes those of agents; the node in this process has none.
-func (c Config) tunnels() *tunnel.Server {
-	cfg := tunnel.Config{ClusterCIDRs: c.ClusterCIDRs, OwnIPs: slices.Concat(c.NodeIPs, c.outerIPs())}
+// tunnels takes those of agents; the node in this process has none. Agents remember
+// how far the cluster's state was, for a server whose disk is restored.
+func (c Config) tunnels(witness func(node string, revision int64)) *tunnel.Server {
+	cfg := tunnel.Config{ClusterCIDRs: c.ClusterCIDRs, OwnIPs: slices.Concat(c.NodeIPs, c.outerIPs()), Witness: witness}
 	if c.HasAgent {
 		cfg.OwnNode = c.NodeName
 	}
@@ -228,7 +231,23 @@ func (c Config) datastore() datastore.Config {
 		CertFile:        c.DatastoreCertFile,
 		KeyFile:         c.DatastoreKeyFile,
 		SetAsideDamaged: c.DatastoreSetAsideDamaged,
+		Cluster:         c.cluster,
+		CeilingFile:     c.Layout.RevisionCeiling(),
 	}
+}
+
+// cluster is the hash of the server CA, by which agents know their cluster; empty
+// before there is one.
+func (c Config) cluster() string {
+	bundle, err := os.ReadFile(pki.Dir(c.Layout.TLS()).ServerCA())
+	if err != nil {
+		return ""
+	}
+	hash, err := jointoken.HashCA(bundle)
+	if err != nil {
+		return ""
+	}
+	return hash
 }
 
 // controlPlane is c for a datastore at these etcd endpoints.

@@ -96,6 +96,7 @@ type Join struct {
 	certs *store
 	ca    authority
 	api   *transport
+	seen  *seen
 	// refused is when a token was refused first.
 	refused time.Time
 	// used is what the node started with; online, that a server said so.
@@ -107,7 +108,7 @@ type Join struct {
 // network.
 func New(cfg Config) (*Join, error) {
 	l := cfg.Layout
-	j := &Join{cfg: cfg, pool: servers.Open(cfg.Server, l.Servers())}
+	j := &Join{cfg: cfg, pool: servers.Open(cfg.Server, l.Servers()), seen: newSeen(l.SeenRevision())}
 	var err error
 	if j.certs, err = openStore(l.KubeletCerts(), cfg.NodeName); err != nil {
 		return nil, err

@@ -45,6 +45,7 @@ func (j *Join) Keep(ctx context.Context, onServers func(known, announced []strin
 	defer renewals.Stop()
 	onServers(j.pool.All(), nil)
 	go j.followServers(ctx, client, onServers)
+	go j.seen.keep(ctx)
 	checked := make(chan error, 1)
 	go func() { checked <- j.checkSettings(ctx) }()
 	for {
@@ -69,7 +70,10 @@ func (j *Join) Keep(ctx context.Context, onServers func(known, announced []strin
 func (j *Join) followServers(ctx context.Context, client kubernetes.Interface, onServers func(known, announced []string)) {
 	selector := labels.Set{discoveryv1.LabelServiceName: "kubernetes"}.String()
 	source := cache.NewFilteredListWatchFromClient(client.DiscoveryV1().RESTClient(), "endpointslices", metav1.NamespaceDefault,
-		func(o *metav1.ListOptions) { o.LabelSelector = selector })
+		func(o *metav1.ListOptions) {
+			o.LabelSelector = selector
+			j.seen.note(o.ResourceVersion) // before a server that is behind makes the watch forget it
+		})
 	var slices cache.Store
 	changed := func(any) {
 		announced := endpoints(slices.List())
@@ -87,6 +91,7 @@ func (j *Join) followServers(ctx context.Context, client kubernetes.Interface, o
 			DeleteFunc: changed,
 		},
 	})
+	j.seen.follow(informer.LastSyncResourceVersion)
 	informer.RunWithContext(ctx)
 }
 
