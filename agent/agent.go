@@ -283,7 +283,8 @@ func (a *Agent) newTunnels() *tunnel.Tunnels {
 			}
 			return nil
 		},
-		NodeIPs: func() []netip.Addr { return a.place.internal() },
+		NodeIPs:  func() []netip.Addr { return a.place.internal() },
+		Revision: a.cfg.Join.Revision,
 	})
 }
 

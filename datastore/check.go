@@ -46,7 +46,7 @@ var errDamaged = errors.New("damaged")
 
 // writtenFiles are replaced as a whole, in whichever directory they are: a
 // write that broke off leaves a temporary file.
-var writtenFiles = []string{volatileFile, revisionFile, inUseFile, leasesFile}
+var writtenFiles = []string{volatileFile, revisionFile, inUseFile, leasesFile, ceilingFile}
 
 // sidecars are the suffixes of the files that make up a database. The mark is
 // last: setting aside that breaks off must not look like a fresh directory.
@@ -170,14 +170,21 @@ func (s *Store) checkDatabase() error {
 	if err != nil {
 		return fmt.Errorf("checking the datastore: %w", err)
 	}
-	_, unclean := os.Stat(s.path(inUseFile))
-	if unclean != nil && info.Size() > quickCheckAlways {
+	s.unclean = s.endedUncleanly()
+	if !s.unclean && info.Size() > quickCheckAlways {
 		return nil
 	}
 	if info.Size() > quickCheckAlways {
 		s.log.Info("checking the database after an unclean end", "path", s.database(), "bytes", info.Size())
 	}
 	return CheckIntegrity(s.database())
+}
+
+// endedUncleanly tells by the mark, or by a WAL, which the last connection removes.
+func (s *Store) endedUncleanly() bool {
+	_, err := os.Lstat(s.path(inUseFile))
+	wal, walErr := os.Stat(s.database() + "-wal")
+	return err == nil || (walErr == nil && wal.Size() > 0)
 }
 
 // damaged makes the one line about a database that makes no sense.
@@ -260,6 +267,7 @@ func (s *Store) setAside(cause error) error {
 	if err := atomicfile.SyncDir(s.cfg.Dir); err != nil {
 		return fmt.Errorf("setting the damaged database aside: %w", err)
 	}
+	s.beganAnew = true
 	s.log.Warn("damaged database set aside, beginning with an empty one", "kept", aside, "cause", cause)
 	return fs.ErrNotExist
 }

@@ -45,6 +45,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	// The databases a user can choose with Endpoint. kine's endpoint package
@@ -86,6 +87,12 @@ type Config struct {
 	// SetAsideDamaged allows a damaged database to be renamed and an empty one
 	// to be started in its place. It is the user's word, never a default.
 	SetAsideDamaged bool
+	// Cluster names the cluster that this state is of, by its CA, and is empty as
+	// long as there is none; nil is for one state a directory. CeilingFile is a file
+	// that lies elsewhere than Dir, in which the highest revision is remembered for
+	// when Dir is lost or an older copy is put back; empty is none.
+	Cluster     func() string
+	CeilingFile string
 	// Logger receives one line an event; nil is slog.Default.
 	Logger *slog.Logger
 }
@@ -159,6 +166,13 @@ type Store struct {
 	snapshot *condition // writes of the volatile snapshot
 	leases   leaseCopy
 
+	ceiling    *ceiling
+	unclean    bool                       // the last run did not end in order
+	beganAnew  bool                       // a damaged database was set aside
+	revisions  atomic.Pointer[checkedLog] // nil while there is none
+	cutWatches atomic.Pointer[func(int64)]
+	witnesses  witnesses
+
 	compactEvery time.Duration // compactInterval but in tests
 }
 
@@ -178,6 +192,8 @@ func New(cfg Config) (*Store, error) {
 	s.disk = newCondition(log, s.database())
 	s.snapshot = newCondition(log, s.path(volatileFile))
 	s.snapshot.describe = fault.describeSnapshot
+	s.ceiling = newCeiling(cfg, log)
+	s.witnesses.heard = map[string]bool{}
 	if err := prepareDir(cfg.SocketDir); err != nil {
 		return nil, err
 	}

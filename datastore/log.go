@@ -28,6 +28,7 @@ import (
 type checkedLog struct {
 	*sqllog.SQLLog
 	dialect *generic.Generic
+	ceiling *ceiling     // of what may be handed out; nil: there is none
 	head    atomic.Int64 // highest revision that was acknowledged or listed
 }
 
@@ -56,6 +57,10 @@ func (l *checkedLog) CurrentRevision(ctx context.Context) (int64, error) {
 }
 
 func (l *checkedLog) Append(ctx context.Context, event *server.Event) (int64, error) {
+	if err := l.ceiling.allow(l.head.Load()); err != nil {
+		noteTrouble(ctx, err)
+		return 0, err
+	}
 	rev, err := l.SQLLog.Append(ctx, event)
 	if err == nil {
 		l.raise(rev)

@@ -73,6 +73,7 @@ func (s *Store) serve(ctx context.Context, socket string, backend server.Backend
 			return fmt.Errorf("starting watches: %w", err)
 		}
 		go hub.run(watchCtx)
+		s.cutWith(socket, hub.restart)
 		etcdserverpb.RegisterWatchServer(rpc, hub)
 	}
 	listener, err := rootsocket.Listen(s.socket(socket))
@@ -96,16 +97,12 @@ func (s *Store) serve(ctx context.Context, socket string, backend server.Backend
 
 // runSQLite serves the durable store.
 func (s *Store) runSQLite(ctx context.Context, ready func()) error {
-	if err := s.markInUse(); err != nil {
-		return err
-	}
 	err := s.withDatabase(ctx, func(dbCtx context.Context, closed *sync.WaitGroup) (server.Backend, history, error) {
 		store, err := openSQLite(dbCtx, closed, s.database(), s.disk)
 		if err != nil {
 			return nil, nil, fmt.Errorf("opening database %s: %w", s.database(), err)
 		}
-		// The time to live loop and the log's reader are started here.
-		if err := store.Start(dbCtx); err != nil {
+		if err := s.beginSQLite(dbCtx, store); err != nil {
 			return nil, nil, fmt.Errorf("starting database %s: %w", s.database(), err)
 		}
 		go store.maintain(dbCtx, s.compactEvery)
@@ -115,6 +112,23 @@ func (s *Store) runSQLite(ctx context.Context, ready func()) error {
 		return err // the next start shall check the file
 	}
 	return s.markClosed()
+}
+
+// beginSQLite makes the log ready. The mark comes after the first write: from then on
+// there is a WAL, and a start that finds the mark but no WAL knows that one was lost.
+func (s *Store) beginSQLite(ctx context.Context, store *sqliteStore) error {
+	store.log.ceiling = s.ceiling
+	if err := s.beginRevisions(ctx, store.log); err != nil {
+		return err
+	}
+	// The time to live loop and the log's reader are started here.
+	if err := store.Start(ctx); err != nil {
+		return err
+	}
+	if err := store.probe(ctx); err != nil {
+		return err
+	}
+	return s.markInUse()
 }
 
 // runExternal serves PostgreSQL or MySQL. Several servers may share it, so
@@ -166,7 +180,11 @@ func (s *Store) withDatabase(ctx context.Context, open opener, ready func()) err
 	if err != nil {
 		return err
 	}
-	return s.serve(ctx, durableSocket, backend, log, ready)
+	if err := s.serve(ctx, durableSocket, backend, log, ready); err != nil {
+		return err
+	}
+	s.endRevisions()
+	return nil
 }
 
 // driverConfig has kine's own defaults; the drivers have none.

@@ -90,6 +90,7 @@ func writerDSN(path, mode string) string {
 type sqliteStore struct {
 	server.Backend
 	dialect *generic.Generic
+	log     *checkedLog
 	disk    *condition
 }
 
@@ -110,7 +111,7 @@ func openSQLite(ctx context.Context, wg *sync.WaitGroup, path string, disk *cond
 	dialect.ErrCode = errorCode
 	// Without an interval kine compacts nothing, but it checks the batch.
 	log := newCheckedLog(dialect, &drivers.Config{CompactBatchSize: 1000, PollBatchSize: pollBatch})
-	return &sqliteStore{Backend: logstructured.New(log), dialect: dialect, disk: disk}, nil
+	return &sqliteStore{Backend: logstructured.New(log), dialect: dialect, log: log, disk: disk}, nil
 }
 
 func translateConflict(err error) error {

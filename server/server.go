@@ -13,11 +13,13 @@ import (
 	"io/fs"
 	"net/http"
 	"net/netip"
+	"os"
 	"slices"
 
 	"k8s.io/client-go/rest"
 
 	"brink/datastore"
+	"brink/internal/jointoken"
 	"brink/internal/layout"
 	"brink/internal/lifecycle"
 	"brink/internal/nodeaddr"
@@ -188,7 +190,7 @@ func (c Config) Check() error {
 		return err
 	}
 	const nowhere = "unix:///nowhere"
-	_, err := controlplane.New(c.controlPlane(nowhere, nowhere, c.tunnels(noderecord.New(""))))
+	_, err := controlplane.New(c.controlPlane(nowhere, nowhere, c.tunnels(noderecord.New(""), nil)))
 	return err
 }
 
@@ -203,7 +205,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	gate := noderecord.New(cfg.ownNode())
-	tunnels := cfg.tunnels(gate)
+	tunnels := cfg.tunnels(gate, store.Witness)
 	s := &Server{cfg: cfg, store: store, tunnels: tunnels, tokens: &join.Tokens{}, gate: gate}
 	plane := cfg.controlPlane(store.DurableEndpoint(), store.VolatileEndpoint(), tunnels)
 	plane.Public, plane.Gate = cfg.public(s.tokens), s.gate
@@ -211,8 +213,9 @@ func New(cfg Config) (*Server, error) {
 	return s, err
 }
 
-// tunnels takes those of agents; the node in this process has none.
-func (c Config) tunnels(gate *noderecord.Gate) *tunnel.Server {
+// tunnels takes those of agents; the node in this process has none. Agents remember
+// how far the cluster's state was, for a server whose disk is restored.
+func (c Config) tunnels(gate *noderecord.Gate, witness func(node string, revision int64)) *tunnel.Server {
 	return tunnel.New(tunnel.Config{
 		OwnNode:      c.ownNode(),
 		OwnIPs:       slices.Concat(c.NodeIPs, c.outerIPs()),
@@ -220,6 +223,7 @@ func (c Config) tunnels(gate *noderecord.Gate) *tunnel.Server {
 		InNetwork:    nodeaddr.IsNeighbour,
 		IsAgent:      gate.HasRecord,
 		ClusterCIDRs: c.ClusterCIDRs,
+		Witness:      witness,
 	})
 }
 
@@ -241,7 +245,23 @@ func (c Config) datastore() datastore.Config {
 		CertFile:        c.DatastoreCertFile,
 		KeyFile:         c.DatastoreKeyFile,
 		SetAsideDamaged: c.DatastoreSetAsideDamaged,
+		Cluster:         c.cluster,
+		CeilingFile:     c.Layout.RevisionCeiling(),
 	}
+}
+
+// cluster is the hash of the server CA, by which agents know their cluster; empty
+// before there is one.
+func (c Config) cluster() string {
+	bundle, err := os.ReadFile(pki.Dir(c.Layout.TLS()).ServerCA())
+	if err != nil {
+		return ""
+	}
+	hash, err := jointoken.HashCA(bundle)
+	if err != nil {
+		return ""
+	}
+	return hash
 }
 
 // controlPlane is c for a datastore at these etcd endpoints.

@@ -40,13 +40,14 @@ const (
 )
 
 // RecordKubeconfig writes down where the administrator's kubeconfig is going to
-// be, for Uninstall. It comes before the file is written.
+// be, for Uninstall, and which directories it and the server's outer copy of the
+// revision ceiling are the first things in. It comes before the files are written.
 func RecordKubeconfig(l layout.Layout, path string) error {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return err
 	}
-	return Record(l.Made(), append(newDirs(l, filepath.Dir(path)), Entry{Kubeconfig, path})...)
+	return Record(l.Made(), append(newDirs(l, filepath.Dir(path), filepath.Dir(l.RevisionCeiling())), Entry{Kubeconfig, path})...)
 }
 
 // RecordNodePassword writes down which directories the node password is the

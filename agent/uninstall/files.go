@@ -30,7 +30,8 @@ func (u *run) removeOutside() {
 	for _, path := range u.made(ledger.Kubeconfig) {
 		u.removeKubeconfig(path)
 	}
-	u.removeNodePassword()
+	u.removeAlone(u.Layout.NodePassword())
+	u.removeAlone(u.Layout.RevisionCeiling())
 	// Children were recorded after their parents.
 	for _, dir := range slices.Backward(u.made(ledger.Dir)) {
 		if err := os.Remove(dir); err == nil {
@@ -192,10 +193,9 @@ func (u *run) removeKubeconfig(path string) {
 	u.Removed(path)
 }
 
-// removeNodePassword removes it where it is not in the data directory. The path
-// is brink's alone.
-func (u *run) removeNodePassword() {
-	path := u.Layout.NodePassword()
+// removeAlone removes a file where it is not in the data directory. The path is
+// brink's alone.
+func (u *run) removeAlone(path string) {
 	if layout.IsBelow(path, u.Layout.Data()) {
 		return
 	}

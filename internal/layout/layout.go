@@ -29,6 +29,9 @@ const (
 type Layout struct {
 	data string
 	run  string
+	// suffix is what tells the names of a node outside of its data directory from
+	// those of others; empty for the default node.
+	suffix string
 }
 
 // New returns the layout below dataDir, which must be absolute. A data
@@ -37,12 +40,12 @@ type Layout struct {
 // simply lie below a data directory of any length.
 func New(dataDir string) Layout {
 	dataDir = filepath.Clean(dataDir)
-	run := defaultRun
+	suffix := ""
 	if dataDir != DefaultData {
 		sum := sha256.Sum256([]byte(dataDir))
-		run += "-" + hex.EncodeToString(sum[:4])
+		suffix = "-" + hex.EncodeToString(sum[:4])
 	}
-	return Layout{data: dataDir, run: run}
+	return Layout{data: dataDir, run: defaultRun + suffix, suffix: suffix}
 }
 
 // Data is the root of everything that survives a reboot.
@@ -145,6 +148,14 @@ func (l Layout) NodePassword() string {
 	}
 	return filepath.Join(l.Agent(), "node-password")
 }
+
+// RevisionCeiling is where a server remembers outside of its data directory which
+// revisions its cluster has handed out: for when an older copy of the directory is
+// put back.
+func (l Layout) RevisionCeiling() string { return filepath.Join(ConfigDir, "revision"+l.suffix) }
+
+// SeenRevision is where an agent remembers the highest revision that it has seen.
+func (l Layout) SeenRevision() string { return filepath.Join(l.Agent(), "seen-revision") }
 
 // ServerToken is the token with which machines join that does not expire.
 func (l Layout) ServerToken() string { return filepath.Join(l.Server(), "token") }

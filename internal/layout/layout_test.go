@@ -41,6 +41,8 @@ func TestDefaultPaths(t *testing.T) {
 		"Manifests":        "/var/lib/brink/agent/pod-manifests",
 		"KubeletCerts":     "/var/lib/brink/agent/pki",
 		"NodePassword":     "/etc/brink/node-password",
+		"RevisionCeiling":  "/etc/brink/revision",
+		"SeenRevision":     "/var/lib/brink/agent/seen-revision",
 		"ServerToken":      "/var/lib/brink/server/token",
 		"VolumePlugins":    "/var/lib/brink/server/volumeplugins",
 		"Servers":          "/var/lib/brink/agent/servers.json",
@@ -88,7 +90,7 @@ func TestNodesShareNothing(t *testing.T) {
 		}
 	}
 	for name, path := range nodes["one"] {
-		if !strings.HasPrefix(path, "/srv/one") && !strings.HasPrefix(path, "/run/brink-") {
+		if !strings.HasPrefix(path, "/srv/one") && !strings.HasPrefix(path, "/run/brink-") && !strings.HasPrefix(path, "/etc/brink/revision-") {
 			t.Errorf("%s of the node in /srv/one is %s", name, path)
 		}
 	}

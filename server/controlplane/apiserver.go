@@ -109,7 +109,7 @@ func storageDefaults(cfg Config) []string {
 	}
 	etcd := cfg.Etcd
 	if etcd == nil {
-		return append(args, "etcd-compaction-interval=0") // the datastore compacts itself
+		return args
 	}
 	for flag, file := range map[string]string{"etcd-cafile": etcd.CAFile, "etcd-certfile": etcd.CertFile, "etcd-keyfile": etcd.KeyFile} {
 		if file != "" {
