@@ -60,6 +60,7 @@ type Config struct {
 	DatastoreCAFile          string
 	DatastoreCertFile        string
 	DatastoreKeyFile         string
+	DatastoreMaxConnections  int // to a PostgreSQL or MySQL; 0 is the default
 	DatastoreSetAsideDamaged bool
 
 	Kubeconfig     string      // where the admin kubeconfig is written
@@ -228,6 +229,10 @@ func (c Config) datastore() datastore.Config {
 		CertFile:        c.DatastoreCertFile,
 		KeyFile:         c.DatastoreKeyFile,
 		SetAsideDamaged: c.DatastoreSetAsideDamaged,
+
+		MaxOpenConnections: c.DatastoreMaxConnections,
+		ServerCA:           pki.Dir(c.Layout.TLS()).ServerCA(),
+		NodeName:           c.NodeName,
 	}
 }
 
@@ -279,11 +284,13 @@ func files(dir pki.Dir) controlplane.Files {
 
 // Components returns the server's parts in start order.
 func (s *Server) Components() []lifecycle.Component {
+	durable := s.store.Durable()
+	durable.Needs = lifecycle.Nothing
 	list := []lifecycle.Component{
-		{Name: "certificates", Needs: lifecycle.Nothing, Run: s.runCertificates}, // everything below reads them
-		s.store.Durable(),     // state that matters, on disk
-		s.store.Volatile(),    // leases and events, in memory
-		s.tunnels.Component(), // what agents keep open to be reached by
+		durable,            // state that matters; elsewhere it may be another cluster's
+		s.store.Volatile(), // leases and events, in memory
+		{Name: "certificates", Run: s.runCertificates}, // everything below reads them
+		s.tunnels.Component(),                          // what agents keep open to be reached by
 	}
 	list = append(list, lifecycle.Component{Name: "first-node", Run: s.runFirstNode}) // beside the API server
 	list = append(list, s.plane.Components()...)
@@ -306,7 +313,8 @@ func (s *Server) StoreHealth() error { return s.store.Health() }
 func (s *Server) StoreWarning() error { return s.store.Warning() }
 
 // runCertificates makes the certificates and the admin kubeconfig, and renews
-// them for as long as the server runs.
+// them for as long as the server runs. It starts after the datastore: a database
+// elsewhere may belong to a cluster that has its own.
 func (s *Server) runCertificates(ctx context.Context, ready func()) error {
 	serviceIPs, err := firstAddresses(s.cfg.ServiceCIDRs)
 	if err != nil {
@@ -314,6 +322,9 @@ func (s *Server) runCertificates(ctx context.Context, ready func()) error {
 	}
 	tree, err := pki.Ensure(s.cfg.pki(serviceIPs))
 	if err != nil {
+		return err
+	}
+	if err := s.store.Claim(ctx); err != nil {
 		return err
 	}
 	writeKubeconfig := func([]string) error {
