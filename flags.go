@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"brink/datastore"
 	"brink/internal/layout"
 )
 
@@ -113,6 +114,7 @@ func serverFlags() []cli.Flag {
 		text(groupData, "datastore-cafile", "", "`FILE` with the CA of the datastore"),
 		text(groupData, "datastore-certfile", "", "`FILE` with the certificate shown to the datastore"),
 		text(groupData, "datastore-keyfile", "", "`FILE` with the key of that certificate"),
+		number(groupData, "datastore-max-open-connections", datastore.DefaultMaxOpenConnections, "`NUMBER` of connections to a PostgreSQL or MySQL at most, besides the one that watches it"),
 		toggle(groupData, "datastore-set-aside-damaged", "rename a damaged database and start with an empty one"),
 		list(groupThrough, "kube-apiserver-arg", "`NAME=VALUE` flag of kube-apiserver"),
 		list(groupThrough, "kube-controller-manager-arg", "`NAME=VALUE` flag of kube-controller-manager"),

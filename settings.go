@@ -77,8 +77,8 @@ func readSettings(c *cli.Context) (settings, error) {
 		ClusterDomain: c.String("cluster-domain"), NetworkBackend: backend,
 		DatastoreEndpoint: endpoint, DatastoreCAFile: c.String("datastore-cafile"),
 		DatastoreCertFile: c.String("datastore-certfile"), DatastoreKeyFile: c.String("datastore-keyfile"),
-		DatastoreSetAsideDamaged: c.Bool("datastore-set-aside-damaged"),
-		Kubeconfig:               kubeconfig, KubeconfigMode: mode,
+		DatastoreMaxConnections: c.Int("datastore-max-open-connections"), DatastoreSetAsideDamaged: c.Bool("datastore-set-aside-damaged"),
+		Kubeconfig: kubeconfig, KubeconfigMode: mode,
 		APIServerArgs: c.StringSlice("kube-apiserver-arg"), ControllerArgs: c.StringSlice("kube-controller-manager-arg"),
 		SchedulerArgs: c.StringSlice("kube-scheduler-arg"), Debug: s.agent.Debug,
 	}

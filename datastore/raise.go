@@ -92,7 +92,7 @@ func (s *Store) firstTarget(head int64) int64 {
 // beginRevisions makes sure that what this run hands out was never handed out
 // before. The log must not have been started.
 func (s *Store) beginRevisions(ctx context.Context, log *checkedLog) error {
-	head, err := lastRevision(ctx, log.dialect)
+	head, err := lastRevision(ctx, log.db)
 	if err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func (s *Store) beginRevisions(ctx context.Context, log *checkedLog) error {
 		if err := s.ceiling.allow(target); err != nil {
 			return err
 		}
-		if err := raiseTo(ctx, log.dialect, target); err != nil {
+		if err := raiseTo(ctx, log.db, target); err != nil {
 			return err
 		}
 		s.tellRaised(head, target)
@@ -118,10 +118,13 @@ func (s *Store) endRevisions() {
 	if log == nil {
 		return
 	}
-	head, err := lastRevision(context.Background(), log.dialect)
+	ctx, cancel := context.WithTimeout(context.Background(), answerTime)
+	defer cancel()
+	head, err := lastRevision(ctx, log.db)
 	if err == nil {
 		err = s.ceiling.settle(head)
 	}
+	s.settled = err == nil
 	if err != nil {
 		s.log.Warn("the last revision was not written down, the next start goes on further up", "error", err)
 	}
@@ -174,7 +177,7 @@ func (s *Store) Witness(node string, revision int64) {
 	target := revision + ceilingStep
 	err = s.ceiling.allow(target)
 	if err == nil {
-		err = raiseTo(ctx, log.dialect, target)
+		err = raiseTo(ctx, log.db, target)
 	}
 	if err != nil {
 		s.witnesses.heard[node] = false

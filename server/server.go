@@ -61,6 +61,7 @@ type Config struct {
 	DatastoreCAFile          string
 	DatastoreCertFile        string
 	DatastoreKeyFile         string
+	DatastoreMaxConnections  int // to a PostgreSQL or MySQL; 0 is the default
 	DatastoreSetAsideDamaged bool
 
 	Kubeconfig     string      // where the admin kubeconfig is written
@@ -247,6 +248,10 @@ func (c Config) datastore() datastore.Config {
 		SetAsideDamaged: c.DatastoreSetAsideDamaged,
 		Cluster:         c.cluster,
 		CeilingFile:     c.Layout.RevisionCeiling(),
+
+		MaxOpenConnections: c.DatastoreMaxConnections,
+		ServerCA:           pki.Dir(c.Layout.TLS()).ServerCA(),
+		NodeName:           c.NodeName,
 	}
 }
 
@@ -317,7 +322,7 @@ func (s *Server) Components() []lifecycle.Component {
 	durable := s.store.Durable()
 	durable.Needs = lifecycle.Nothing
 	list := []lifecycle.Component{
-		durable,             // state that matters, on disk
+		durable,             // state that matters; elsewhere it may be another cluster's
 		s.rangesComponent(), // refuses flags that the cluster cannot follow
 		{Name: "certificates", Run: s.runCertificates}, // everything below reads them
 		s.store.Volatile(),    // leases and events, in memory
@@ -344,7 +349,8 @@ func (s *Server) StoreHealth() error { return s.store.Health() }
 func (s *Server) StoreWarning() error { return s.store.Warning() }
 
 // runCertificates makes the certificates and the admin kubeconfig, and renews
-// them for as long as the server runs.
+// them for as long as the server runs. It starts after the datastore: a database
+// elsewhere may belong to a cluster that has its own.
 func (s *Server) runCertificates(ctx context.Context, ready func()) error {
 	serviceIPs, err := firstAddresses(s.cfg.ServiceCIDRs)
 	if err != nil {
@@ -352,6 +358,9 @@ func (s *Server) runCertificates(ctx context.Context, ready func()) error {
 	}
 	tree, err := pki.Ensure(s.cfg.pki(serviceIPs))
 	if err != nil {
+		return err
+	}
+	if err := s.store.Claim(ctx); err != nil {
 		return err
 	}
 	writeKubeconfig := func([]string) error {
