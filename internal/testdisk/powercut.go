@@ -53,14 +53,20 @@ func (d *Disk) mount(t testing.TB) {
 // PowerOn. Programs that run on the disk must be ended before that.
 func (d *Disk) CutPower(t testing.TB) {
 	t.Helper()
-	dir, err := os.Open(d.Dir)
+	CutPower(t, d.Dir)
+}
+
+// CutPower is that of a Disk for any ext4 file system, by a directory on it.
+func CutPower(t testing.TB, path string) {
+	t.Helper()
+	dir, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer dir.Close()
 	how := shutdownNoLogFlush
 	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, dir.Fd(), ext4Shutdown, uintptr(unsafe.Pointer(&how))); errno != 0 {
-		t.Fatalf("cutting the power of %s: %v", d.Dir, errno)
+		t.Fatalf("cutting the power of %s: %v", path, errno)
 	}
 }
 
