@@ -127,8 +127,8 @@ func serverOptions(cfg Config) (*options.KubeletServer, error) {
 	if err := checkKept(fs, kept); err != nil {
 		return nil, err
 	}
-	if flags.KubeletConfigFile != "" || flags.KubeletDropinConfigDirectory != "" {
-		return nil, fmt.Errorf("--kubelet-arg: config and config-dir are not taken: brink composes the kubelet's configuration; pass settings that have a flag as --kubelet-arg=NAME=VALUE")
+	if err := overFiles(cfg, flags, config); err != nil {
+		return nil, err
 	}
 	if err := utilfeature.DefaultMutableFeatureGate.SetFromMap(config.FeatureGates); err != nil {
 		return nil, fmt.Errorf("--kubelet-arg=feature-gates: %w", err)
@@ -141,6 +141,52 @@ func serverOptions(cfg Config) (*options.KubeletServer, error) {
 		return nil, fmt.Errorf("checking --kubelet-arg: %w", err)
 	}
 	return &options.KubeletServer{KubeletFlags: *flags, KubeletConfiguration: *config}, nil
+}
+
+// overFiles lets the user's files have their say, and the user's flags the last one:
+// those in config are parsed once more, as upstream does.
+func overFiles(cfg Config, flags *options.KubeletFlags, config *kubeletconfig.KubeletConfiguration) error {
+	if flags.KubeletConfigFile != "" || flags.KubeletDropinConfigDirectory != "" {
+		without, err := withDefaults(cfg)
+		if err != nil {
+			return err
+		}
+		*config = *without
+		if err := useFiles(config, flags); err != nil {
+			return err
+		}
+		gates := config.FeatureGates
+		fs := pflag.NewFlagSet("kubelet", pflag.ContinueOnError)
+		options.NewKubeletFlags().AddFlags(fs)
+		options.AddKubeletConfigFlags(fs, config)
+		if err := componentargs.Parse(fs, "kubelet-arg", nil, cfg.Args); err != nil {
+			return err
+		}
+		for gate, on := range gates {
+			if _, ok := config.FeatureGates[gate]; !ok {
+				config.FeatureGates[gate] = on
+			}
+		}
+	}
+	// The flag is not the field's: upstream takes either for a yes.
+	if slices.ContainsFunc(cfg.Args, func(arg string) bool { return componentargs.Name(arg) == "seccomp-default" }) {
+		config.SeccompDefault = flags.SeccompDefault
+	}
+	return nil
+}
+
+// withDefaults is the configuration by brink's defaults, without the user's flags.
+func withDefaults(cfg Config) (*kubeletconfig.KubeletConfiguration, error) {
+	config, err := options.NewKubeletConfiguration()
+	if err != nil {
+		return nil, err
+	}
+	flags := options.NewKubeletFlags()
+	apply(cfg, flags, config)
+	fs := pflag.NewFlagSet("kubelet", pflag.ContinueOnError)
+	flags.AddFlags(fs)
+	options.AddKubeletConfigFlags(fs, config)
+	return config, componentargs.Parse(fs, "kubelet-arg", defaults(cfg), nil)
 }
 
 // defaults are settings that exist as flags, so that the user's replace them.
@@ -167,9 +213,6 @@ func defaults(cfg Config) []string {
 		// iptables only; for the bridge, where portmap does, network has a
 		// guard of its own.
 		"make-iptables-util-chains=false",
-		// Upstream runs pods that ask for no profile without one, for the sake of
-		// clusters that are older than this setting.
-		"seccomp-default=" + strconv.FormatBool(cfg.Seccomp),
 		// The defaults of 10 and 15 percent are gigabytes of a large card.
 		"eviction-hard=imagefs.available<5%,nodefs.available<5%,memory.available<100Mi,nodefs.inodesFree<5%",
 		"eviction-minimum-reclaim=imagefs.available=10%,nodefs.available=10%",
@@ -242,6 +285,9 @@ func apply(cfg Config, flags *options.KubeletFlags, config *kubeletconfig.Kubele
 	config.VolumePluginDir = filepath.Join(cfg.RootDir, "volumeplugins")
 	config.MemorySwap.SwapBehavior = "NoSwap"
 	config.EnableServer = true
+	// Upstream runs pods that ask for no profile without one, for the sake of
+	// clusters that are older than this setting.
+	config.SeccompDefault = cfg.Seccomp
 }
 
 func joinAddrs(addrs []netip.Addr) string {
