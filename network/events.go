@@ -68,7 +68,14 @@ func (w *watchlist) judge(kind uint16, b []byte) news {
 		a, ok := parseAddr(b)
 		return news{links: true, peers: ok && !a.addr.Addr().IsLinkLocalUnicast()}
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
-		return news{peers: w.mindsRoute(kind == unix.RTM_NEWROUTE, b)}
+		r, ok := parseRoute(b)
+		if !ok || !r.main {
+			return news{}
+		}
+		if r.isService() {
+			return news{links: kind == unix.RTM_DELROUTE}
+		}
+		return news{peers: w.mindsRoute(kind == unix.RTM_NEWROUTE, r)}
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
 		return news{peers: w.mindsNeigh(kind == unix.RTM_NEWNEIGH, b)}
 	}
@@ -76,11 +83,7 @@ func (w *watchlist) judge(kind uint16, b []byte) news {
 }
 
 // mindsRoute tells whether it matters that a route is there now, or is gone.
-func (w *watchlist) mindsRoute(there bool, b []byte) bool {
-	r, ok := parseRoute(b)
-	if !ok || !r.main {
-		return false
-	}
+func (w *watchlist) mindsRoute(there bool, r routeMsg) bool {
 	if r.protocol != routeProtocol {
 		_, wanted := w.want.routes[wayTo(r.key.dst)]
 		return wanted // it may stand in the way of ours, or have stood there
