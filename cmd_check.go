@@ -60,7 +60,7 @@ func checkCommand() *cli.Command {
 				return err
 			}
 			status, _ := askStatus(c.Context, s.layout) // no brink running is fine
-			return printChecks(hostChecks(s, status.PID), asJSON)
+			return printChecks(append(hostChecks(s, status.PID), otherNetworks(s)...), asJSON)
 		},
 	}
 }

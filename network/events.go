@@ -61,8 +61,8 @@ func (w *watchlist) judge(kind uint16, b []byte) news {
 	defer w.mu.Unlock()
 	switch kind {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		index, name := parseLink(b)
-		return news{links: true, peers: string(name) == string(w.name) || index != 0 && index == w.device || slices.Contains(w.links, index)}
+		index, name, isTunnel := parseLink(b)
+		return news{links: true, peers: isTunnel || string(name) == string(w.name) || index != 0 && index == w.device || slices.Contains(w.links, index)}
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		// Every link with IPv6 has a link-local address, a pod's too.
 		a, ok := parseAddr(b)
