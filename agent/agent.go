@@ -162,7 +162,7 @@ func (a *Agent) use(access *Access) error {
 		ServingKey:     access.ServingKey,
 		ClientCA:       access.ClientCA,
 		SystemdCgroups: cfg.Host.SystemdCgroup(),
-		ResolvConf:     resolvConf(hostResolv, systemdResolv),
+		ResolvConf:     l.ResolvConf(),
 		Args:           cfg.KubeletArgs,
 	})
 	if err != nil {
@@ -215,7 +215,7 @@ func (a *Agent) kubeletComponent(needs ...string) lifecycle.Component {
 	c := a.kubelet
 	c.Needs = needs
 	c.Run = func(ctx context.Context, ready func()) error {
-		if err := a.awaitAPI(ctx); err != nil {
+		if err := errors.Join(a.runResolv(ctx), a.awaitAPI(ctx)); err != nil {
 			return err
 		}
 		return a.kubelet.Run(ctx, ready) // the one of now, see use
