@@ -68,7 +68,7 @@ func checkCommand() *cli.Command {
 				return err
 			}
 			status, _ := askStatus(c.Context, s.layout) // no brink running is fine
-			checks := append(hostChecks(s, status.PID), checkSecretFiles(c, values)...)
+			checks := slices.Concat(hostChecks(s, status.PID), checkSecretFiles(c, values), otherNetworks(s))
 			if !s.disableAgent {
 				checks = append(checks, agent.CheckReserved(facts, s.join == nil, s.agent.KubeletArgs))
 			}

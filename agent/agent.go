@@ -165,7 +165,7 @@ func (a *Agent) use(access *Access) error {
 		SystemdCgroups: cfg.Host.SystemdCgroup(),
 		Seccomp:        cfg.Host.Seccomp,
 		Reserved:       Reserve(cfg.Host, cfg.Join == nil).kubeletFlags(cfg.KubeletArgs),
-		ResolvConf:     resolvConf(hostResolv, systemdResolv),
+		ResolvConf:     l.ResolvConf(),
 		Args:           cfg.KubeletArgs,
 	})
 	if err != nil {
@@ -218,7 +218,7 @@ func (a *Agent) kubeletComponent(needs ...string) lifecycle.Component {
 	c := a.kubelet
 	c.Needs = needs
 	c.Run = func(ctx context.Context, ready func()) error {
-		if err := a.awaitAPI(ctx); err != nil {
+		if err := errors.Join(a.runResolv(ctx), a.awaitAPI(ctx)); err != nil {
 			return err
 		}
 		return a.kubelet.Run(ctx, ready) // the one of now, see use

@@ -175,6 +175,9 @@ func (l Layout) ClusterSettings() string { return filepath.Join(l.Agent(), "clus
 // PodRanges: see ClusterSettings.
 func (l Layout) PodRanges() string { return filepath.Join(l.Agent(), "pod-ranges.json") }
 
+// ResolvConf is what pods with dnsPolicy Default get as resolv.conf.
+func (l Layout) ResolvConf() string { return filepath.Join(l.Agent(), "resolv.conf") }
+
 // ClusterCA is the server CA as an agent has verified it.
 func (l Layout) ClusterCA() string { return filepath.Join(l.Agent(), "server-ca.crt") }
 

@@ -47,6 +47,7 @@ func TestDefaultPaths(t *testing.T) {
 		"VolumePlugins":    "/var/lib/brink/server/volumeplugins",
 		"Servers":          "/var/lib/brink/agent/servers.json",
 		"ClusterSettings":  "/var/lib/brink/agent/cluster.json",
+		"ResolvConf":       "/var/lib/brink/agent/resolv.conf",
 		"PodRanges":        "/var/lib/brink/agent/pod-ranges.json",
 		"ClusterCA":        "/var/lib/brink/agent/server-ca.crt",
 		"ClientCA":         "/var/lib/brink/agent/client-ca.crt",
