@@ -225,7 +225,7 @@ func (d *externalDialect) insertOnce(ctx context.Context, args []any) (id int64,
 // fencedOff has the hold looked at, which then ends the server.
 func (d *externalDialect) fencedOff() error {
 	d.link.suspect()
-	return awayError{"this server does not hold the database at " + d.link.place + " any more"}
+	return awayError{"is held by another server"}
 }
 
 // BeginTx returns a transaction whose failing does not end the process, as that
