@@ -153,6 +153,10 @@ type Config struct {
 	// CheckEvery is the time between two comparisons; zero is
 	// DefaultCheckEvery.
 	CheckEvery time.Duration
+	// Changing is told which kernel setting of the machine, such as
+	// net/ipv4/ip_forward, is about to get which value. An error keeps it as it is.
+	// Those of our own links are not told, they go with these.
+	Changing func(name, to string) error
 }
 
 func (c Config) withDefaults() Config {

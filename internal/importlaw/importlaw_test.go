@@ -87,6 +87,16 @@ func TestOnlyMainEndsTheProcess(t *testing.T) {
 	})
 }
 
+// TestOnlyRemovetreeRemovesTrees: os.RemoveAll empties what is mounted below.
+func TestOnlyRemovetreeRemovesTrees(t *testing.T) {
+	t.Parallel()
+	eachFile(t, func(_, path string, _ []string) {
+		if contains(t, path, "os.RemoveAll(") {
+			t.Errorf("%s: calls os.RemoveAll, which goes through mounts: use internal/removetree", path)
+		}
+	})
+}
+
 // broken returns the rules that a package in dir breaks by an import.
 func broken(dir, imported string) []string {
 	var out []string

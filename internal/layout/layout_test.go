@@ -57,6 +57,8 @@ func TestDefaultPaths(t *testing.T) {
 		"StatusSocket":     "/run/brink/status.sock",
 		"PodResources":     "/var/lib/kubelet/pod-resources/kubelet.sock",
 		"Lock":             "/var/lib/brink/lock",
+		"Mark":             "/var/lib/brink/brink.mark",
+		"Pods":             "/var/lib/brink/agent/pods",
 	}
 	if got := paths(New(DefaultData)); !reflect.DeepEqual(got, want) {
 		for name := range want {
