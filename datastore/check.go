@@ -127,7 +127,10 @@ func (s *Store) prepareDatabase() error {
 	_, err := os.Stat(s.database())
 	switch {
 	case err == nil:
-		err = s.checkDatabase()
+		var thorough bool
+		if thorough, err = s.checkDatabase(); err == nil {
+			err = s.inspect(thorough)
+		}
 	case errors.Is(err, fs.ErrNotExist):
 		err = s.checkMissing(err)
 	}
@@ -162,22 +165,23 @@ func (s *Store) checkMissing(missing error) error {
 }
 
 // checkDatabase is thorough when there is reason to be, or when it costs little.
-func (s *Store) checkDatabase() error {
+func (s *Store) checkDatabase() (thorough bool, err error) {
 	if err := checkHeader(s.database()); err != nil {
-		return err
+		return false, err
 	}
 	info, err := os.Stat(s.database())
 	if err != nil {
-		return fmt.Errorf("checking the datastore: %w", err)
+		return false, fmt.Errorf("checking the datastore: %w", err)
 	}
 	s.unclean = s.endedUncleanly()
+	s.examineWAL()
 	if !s.unclean && info.Size() > quickCheckAlways {
-		return nil
+		return false, nil
 	}
 	if info.Size() > quickCheckAlways {
 		s.log.Info("checking the database after an unclean end", "path", s.database(), "bytes", info.Size())
 	}
-	return CheckIntegrity(s.database())
+	return true, CheckIntegrity(s.database())
 }
 
 // endedUncleanly tells by the mark, or by a WAL, which the last connection removes.
@@ -329,10 +333,10 @@ func (s *Store) vacuum() {
 	}
 }
 
-// markInUse is called before the database is opened, markClosed after it was
-// closed in order.
+// markInUse is called after the first write to the WAL, with the boot that this is,
+// and markClosed after the database was closed in order.
 func (s *Store) markInUse() error {
-	if err := atomicfile.Write(s.path(inUseFile), nil, 0o600); err != nil {
+	if err := atomicfile.Write(s.path(inUseFile), []byte(bootID()), 0o600); err != nil {
 		return unusable(s.cfg.Dir, err)
 	}
 	return nil

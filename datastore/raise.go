@@ -83,7 +83,7 @@ func (s *Store) firstTarget(head int64) int64 {
 		return max(head, revisionLost)
 	case !found && s.unclean:
 		return head + ceilingStep
-	case s.unclean, known > head:
+	case s.unclean, s.repaired, known > head:
 		return max(head, known) + 1
 	}
 	return head
@@ -129,8 +129,8 @@ func (s *Store) endRevisions() {
 
 func (s *Store) tellRaised(head, target int64) {
 	const effect = "revisions go on above all that were handed out, clients read anew"
-	if s.unclean {
-		s.log.Info("after an unclean end "+effect, "last", head, "after", target)
+	if s.unclean || s.repaired {
+		s.log.Info(effect, "last", head, "after", target)
 		return
 	}
 	s.log.Warn("the database is older than what was handed out, as after a restore: "+effect, "last", head, "after", target)
