@@ -181,7 +181,13 @@ func (s *Store) checkDatabase() (thorough bool, err error) {
 	if info.Size() > quickCheckAlways {
 		s.log.Info("checking the database after an unclean end", "path", s.database(), "bytes", info.Size())
 	}
-	return true, CheckIntegrity(s.database())
+	err = CheckIntegrity(s.database())
+	if errors.Is(err, errIndexes) {
+		if err = s.rebuild(err); err == nil {
+			err = CheckIntegrity(s.database())
+		}
+	}
+	return true, err
 }
 
 // endedUncleanly tells by the mark, or by a WAL, which the last connection removes.
@@ -233,16 +239,20 @@ func CheckIntegrity(path string) error {
 		return fmt.Errorf("checking database %s: %w", path, err)
 	}
 	defer db.Close()
-	var verdict string
-	err = db.QueryRow(`PRAGMA quick_check(1)`).Scan(&verdict)
-	if err == nil && verdict == "ok" {
-		_, err = db.Exec(`SELECT MAX(id), name, value FROM kine`)
-		verdict = "it has no table named kine"
-		if err == nil {
-			return nil
-		}
+	found := findDamage(context.Background(), db)
+	switch {
+	case errors.Is(found, errIndexes):
+		return found
+	case found != nil && classify(found) == faultNone:
+		return damaged(path, found.Error())
+	case found != nil:
+		return verdictError(path, "", found)
 	}
-	return verdictError(path, verdict, err)
+	_, err = db.Exec(`SELECT MAX(id), name, value FROM kine`)
+	if err == nil {
+		return nil
+	}
+	return verdictError(path, "it has no table named kine", err)
 }
 
 func verdictError(path, verdict string, err error) error {

@@ -20,7 +20,7 @@ func (s *Store) inspect(thorough bool) (err error) {
 	db.SetMaxOpenConns(1)
 	added, err := ensureSums(ctx, db)
 	if err == nil && (thorough || added) {
-		err = s.checkRows(ctx, db)
+		err = s.checkRows(ctx, db, nil)
 	}
 	if err == nil {
 		s.aside.keys, err = missing(ctx, db)

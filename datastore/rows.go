@@ -20,8 +20,8 @@ const asideTable = `
 
 // A damaged row is not an object: the API server would list none of the kind and
 // never become ready, with no word about which. It is moved aside, and
-//   - where only its key is damaged, which the row before it tells and the checksum
-//     proves, put right;
+//   - where only its key is damaged, which the row before it or an index tells and the
+//     checksum proves, put right;
 //   - where the object's revision before is still there, that takes its place: for a
 //     Namespace, a Deployment or a Secret the state of minutes ago is the smaller harm,
 //     since what belongs to an object that is gone is deleted after it. It comes as a
@@ -46,8 +46,9 @@ func (r repaired) String() string {
 }
 
 // checkRows reads every row, moves those aside that are damaged and gives those a
-// checksum that have none.
-func (s *Store) checkRows(ctx context.Context, db *sql.DB) error {
+// checksum that have none. indexed are keys as an index has them that does not fit the
+// rows, nil where they fit.
+func (s *Store) checkRows(ctx context.Context, db *sql.DB, indexed map[int64]string) error {
 	var damaged, bare []storedRow
 	err := eachRow(ctx, db, func(r *storedRow) {
 		switch {
@@ -65,7 +66,7 @@ func (s *Store) checkRows(ctx context.Context, db *sql.DB) error {
 	}
 	var done []repaired
 	err = inTransaction(ctx, db, func(tx *sql.Tx) error {
-		done, err = repairRows(ctx, tx, damaged)
+		done, err = repairRows(ctx, tx, damaged, indexed)
 		return err
 	})
 	if err == nil {
@@ -96,14 +97,14 @@ func addSums(ctx context.Context, tx *sql.Tx, rows []storedRow) error {
 }
 
 // repairRows moves all of them aside before it looks for what is left of each key.
-func repairRows(ctx context.Context, tx *sql.Tx, damaged []storedRow) ([]repaired, error) {
+func repairRows(ctx context.Context, tx *sql.Tx, damaged []storedRow, indexed map[int64]string) ([]repaired, error) {
 	if _, err := tx.ExecContext(ctx, asideTable); err != nil {
 		return nil, err
 	}
 	var done, left []repaired
 	deletions := map[string]bool{}
 	for _, r := range damaged {
-		one, err := moveAside(ctx, tx, &r)
+		one, err := moveAside(ctx, tx, &r, indexed[r.id])
 		if err != nil {
 			return nil, err
 		}
@@ -124,20 +125,28 @@ func repairRows(ctx context.Context, tx *sql.Tx, damaged []storedRow) ([]repaire
 	return done, nil
 }
 
-// moveAside keeps a row elsewhere, or puts its key right.
-func moveAside(ctx context.Context, tx *sql.Tx, r *storedRow) (repaired, error) {
+// moveAside keeps a row elsewhere, or puts its key right: the index may have it, and
+// the row before.
+func moveAside(ctx context.Context, tx *sql.Tx, r *storedRow, indexed string) (repaired, error) {
 	one := repaired{key: r.name, revision: r.id}
 	before, err := oneRow(ctx, tx, `WHERE id = ? AND id > 0`, r.prevRevision)
 	if err != nil {
 		return one, err
 	}
-	if before != nil && before.isSound() && !before.isHousekeeping() && before.name != r.name {
-		one.key = before.name
+	candidates := []string{indexed}
+	if before != nil && before.isSound() && !before.isHousekeeping() {
+		candidates = append(candidates, before.name)
+	}
+	for _, key := range candidates {
+		if key == "" || key == r.name {
+			continue
+		}
+		one.key = key
 		right := *r
-		right.name = before.name
+		right.name = key
 		if right.typed && right.sum.Valid && right.isSound() {
 			one.mended = true
-			_, err := tx.ExecContext(ctx, `UPDATE kine SET name = ? WHERE id = ?`, right.name, right.id)
+			_, err := tx.ExecContext(ctx, `UPDATE kine SET name = ? WHERE id = ?`, key, right.id)
 			return one, err
 		}
 	}
