@@ -125,7 +125,7 @@ func TestFlippedBytesInDatabase(t *testing.T) {
 func BenchmarkStartCheck(b *testing.B) {
 	cfg := testConfig(b)
 	r := start(b, cfg)
-	for i := range 5000 {
+	for i := range 3000 {
 		mustCreate(b, r.durable, fmt.Sprintf("/registry/pods/default/%05d", i), strings.Repeat("x", 2400))
 	}
 	r.stop()
