@@ -13,6 +13,7 @@ import (
 
 	"brink/agent"
 	"brink/agent/join"
+	"brink/agent/ledger"
 	"brink/internal/configfile"
 	"brink/internal/footprint"
 	"brink/internal/host"
@@ -43,6 +44,7 @@ func serverCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
+			forgetSecrets()
 			return runNode(c.Context, settings, start)
 		},
 	}
@@ -107,6 +109,12 @@ func runNode(ctx context.Context, s settings, start *startLog) error {
 	if err := prepare(s); err != nil {
 		return err
 	}
+	if err := makeRunDir(s.layout.Run()); err != nil {
+		return err
+	}
+	if err := excludeFromProxy(s); err != nil {
+		return err
+	}
 	s.agent.Host = facts
 	parts, err := compose(s)
 	if err != nil {
@@ -122,6 +130,7 @@ func runNode(ctx context.Context, s settings, start *startLog) error {
 		slog.Warn(line, "component", "brink")
 	}
 	slog.Info("starting", "component", "brink", "version", version, "node", s.agent.NodeName, "data", s.layout.Data())
+	defer context.AfterFunc(ctx, start.stopping)()
 	err = group.Run(ctx, func() {
 		close(ready)
 		start.drop()
@@ -131,6 +140,7 @@ func runNode(ctx context.Context, s settings, start *startLog) error {
 	if err != nil {
 		start.show()
 	} else {
+		start.drop()
 		slog.Info("stopped; pods keep running", "component", "brink")
 	}
 	return err
@@ -190,7 +200,7 @@ func prepare(s settings) error {
 		return err
 	}
 	if s.join != nil {
-		return agent.RecordNodePassword(s.layout)
+		return ledger.RecordNodePassword(s.layout)
 	}
 	if err := pki.CheckKubeconfig(s.server.Kubeconfig, pki.Dir(s.layout.TLS()).ServerCA()); err != nil {
 		return fmt.Errorf("--write-kubeconfig: %w", err)
@@ -198,7 +208,7 @@ func prepare(s settings) error {
 	if err := rememberAddresses(s); err != nil {
 		return err
 	}
-	return agent.RecordKubeconfig(s.layout, s.server.Kubeconfig)
+	return ledger.RecordKubeconfig(s.layout, s.server.Kubeconfig)
 }
 
 // announce tells people, scripts and systemd that the node is up.

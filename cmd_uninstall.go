@@ -18,7 +18,8 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
-	"brink/agent"
+	"brink/agent/proxy"
+	"brink/agent/uninstall"
 	"brink/internal/configfile"
 	"brink/internal/layout"
 )
@@ -74,10 +75,10 @@ func runUninstall(ctx context.Context, l layout.Layout, keepData, yes bool) erro
 	if os.Geteuid() != 0 {
 		return errors.New("only root may uninstall: use sudo")
 	}
-	if err := agent.CheckDataDir(l); err != nil {
+	if err := uninstall.CheckDataDir(l); err != nil {
 		return err
 	}
-	if !agent.Installed(l) {
+	if !uninstall.Installed(l) {
 		fmt.Println("nothing of brink is here: no data in", l.Data())
 		return nil
 	}
@@ -91,9 +92,9 @@ func runUninstall(ctx context.Context, l layout.Layout, keepData, yes bool) erro
 		return err
 	}
 	defer unlock()
-	guest := agent.Guest(l)
-	err = agent.Uninstall(ctx, agent.UninstallConfig{
-		Layout: l, KeepData: keepData,
+	guest := uninstall.Guest(l)
+	err = uninstall.Run(ctx, uninstall.Config{
+		Layout: l, KeepData: keepData, RemoveProxy: proxy.Remove,
 		Removed: func(what string) { fmt.Println("removed", what) },
 		Kept:    func(what string) { fmt.Println("kept", what) },
 	})

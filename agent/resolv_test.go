@@ -3,6 +3,8 @@ package agent
 import (
 	"path/filepath"
 	"testing"
+
+	"brink/internal/testtree"
 )
 
 func TestHasReachableServer(t *testing.T) {
@@ -48,7 +50,7 @@ func TestResolvConf(t *testing.T) {
 		{"no file", nil, "host"},
 	}
 	for _, tt := range tests {
-		dir := tree(t, tt.files)
+		dir := testtree.Make(t, tt.files)
 		if got := resolvConf(filepath.Join(dir, "host"), filepath.Join(dir, "resolved")); got != filepath.Join(dir, tt.want) {
 			t.Errorf("%s: got %s, want %s", tt.name, got, tt.want)
 		}

@@ -23,7 +23,7 @@ func (s *Store) inspect(thorough bool) (err error) {
 		err = s.checkRows(ctx, db, nil)
 	}
 	if err == nil {
-		s.aside.keys, err = missing(ctx, db)
+		s.aside.keys, err = missingKeys(ctx, db)
 	}
 	if closing := db.Close(); err == nil {
 		err = closing

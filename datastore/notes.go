@@ -39,9 +39,9 @@ func (s *Store) missingObjects() error {
 	s.aside.Lock()
 	defer s.aside.Unlock()
 	if log := s.revisions.Load(); log != nil && len(s.aside.keys) > 0 {
-		log.dialect.Lock()
-		keys, err := missing(context.Background(), log.dialect.DB)
-		log.dialect.Unlock()
+		log.db.Lock()
+		keys, err := missingKeys(context.Background(), log.db.DB)
+		log.db.Unlock()
 		if err == nil {
 			s.aside.keys = keys
 		}

@@ -30,6 +30,13 @@ func lastRevision(ctx context.Context, dialect *generic.Generic) (head int64, er
 	return head, err
 }
 
+// markedRevision is up to where the log says that it was compacted. More than there
+// is would make the server refuse everything as too old.
+func markedRevision(ctx context.Context, dialect *generic.Generic) (compacted int64, err error) {
+	err = dialect.DB.QueryRowContext(ctx, `SELECT COALESCE(MAX(prev_revision), 0) FROM kine WHERE name = 'compact_rev_key'`).Scan(&compacted)
+	return compacted, err
+}
+
 // raiseTo makes everything up to target compacted and the revision after it the
 // current one, in one transaction: what etcd does with --bump-revision and
 // --mark-compacted when a snapshot is restored. Watches and lists of older revisions
@@ -92,16 +99,22 @@ func (s *Store) firstTarget(head int64) int64 {
 // beginRevisions makes sure that what this run hands out was never handed out
 // before. The log must not have been started.
 func (s *Store) beginRevisions(ctx context.Context, log *checkedLog) error {
-	head, err := lastRevision(ctx, log.dialect)
+	head, err := lastRevision(ctx, log.db)
 	if err != nil {
 		return err
 	}
 	target := s.firstTarget(head)
+	if compacted, err := markedRevision(ctx, log.db); err != nil {
+		return err
+	} else if compacted > head {
+		s.log.Warn("the mark of the last compaction is damaged and is put right", "says", compacted, "last", head)
+		target = max(target, head+1)
+	}
 	if target > head {
 		if err := s.ceiling.allow(target); err != nil {
 			return err
 		}
-		if err := raiseTo(ctx, log.dialect, target); err != nil {
+		if err := raiseTo(ctx, log.db, target); err != nil {
 			return err
 		}
 		s.tellRaised(head, target)
@@ -118,10 +131,13 @@ func (s *Store) endRevisions() {
 	if log == nil {
 		return
 	}
-	head, err := lastRevision(context.Background(), log.dialect)
+	ctx, cancel := context.WithTimeout(context.Background(), answerTime)
+	defer cancel()
+	head, err := lastRevision(ctx, log.db)
 	if err == nil {
 		err = s.ceiling.settle(head)
 	}
+	s.settled = err == nil
 	if err != nil {
 		s.log.Warn("the last revision was not written down, the next start goes on further up", "error", err)
 	}
@@ -174,7 +190,7 @@ func (s *Store) Witness(node string, revision int64) {
 	target := revision + ceilingStep
 	err = s.ceiling.allow(target)
 	if err == nil {
-		err = raiseTo(ctx, log.dialect, target)
+		err = raiseTo(ctx, log.db, target)
 	}
 	if err != nil {
 		s.witnesses.heard[node] = false

@@ -213,8 +213,8 @@ func (s *Store) tellRepaired(done []repaired) {
 	}
 }
 
-// missing are the keys of objects that were moved aside and were not there since.
-func missing(ctx context.Context, db queryer) ([]string, error) {
+// missingKeys are those of objects that were moved aside and were not there since.
+func missingKeys(ctx context.Context, db queryer) ([]string, error) {
 	if there, err := texts(ctx, db, `SELECT name FROM sqlite_master WHERE name = 'kine_damaged'`); err != nil || len(there) == 0 {
 		return nil, err
 	}

@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// kinds are keys and values as the API server writes them, one of each kind of object
+// objects are keys and values as the API server writes them, one of each kind of object
 // without which a server never became ready.
-var kinds = map[string]string{
+var objects = map[string]string{
 	"/registry/configmaps/default/a":                            envelope("v1", "ConfigMap", "a=b"),
 	"/registry/secrets/default/a":                               envelope("v1", "Secret", "token"),
 	"/registry/clusterroles/view":                               envelope("rbac.authorization.k8s.io/v1", "ClusterRole", "rules"),
@@ -51,7 +51,7 @@ func edit(t *testing.T, path, statement string, args ...any) {
 func filledWithKinds(t *testing.T, cfg Config) string {
 	t.Helper()
 	r := start(t, cfg)
-	for key, value := range kinds {
+	for key, value := range objects {
 		mustUpdate(t, r.durable, key, value, mustCreate(t, r.durable, key, strings.ReplaceAll(value, "v1", "v0")))
 	}
 	r.stop()
@@ -63,7 +63,7 @@ func filledWithKinds(t *testing.T, cfg Config) string {
 // the server work, and who makes it again ends the warning.
 func TestDamagedObjectIsMovedAside(t *testing.T) {
 	t.Parallel()
-	for key, value := range kinds {
+	for key, value := range objects {
 		t.Run(strings.Split(key, "/")[2], func(t *testing.T) {
 			t.Parallel()
 			cfg := testConfig(t)
@@ -72,8 +72,8 @@ func TestDamagedObjectIsMovedAside(t *testing.T) {
 			r := start(t, cfg)
 			got := values(t, r.durable, "/registry/")
 			delete(got, "/registry/health")
-			if len(got) != len(kinds)-1 || got[key] != "" {
-				t.Errorf("%d objects of %d, the damaged one is %q", len(got), len(kinds), got[key])
+			if len(got) != len(objects)-1 || got[key] != "" {
+				t.Errorf("%d objects of %d, the damaged one is %q", len(got), len(objects), got[key])
 			}
 			expectOneLine(t, r.Warning(), key)
 			if r.log.count(key) != 1 {
@@ -198,7 +198,7 @@ func TestDatabaseWithoutSums(t *testing.T) {
 	edit(t, path, `ALTER TABLE kine DROP COLUMN sum`)
 	r := start(t, cfg)
 	expectOneLine(t, r.Warning(), "/registry/namespaces/default")
-	if got := values(t, r.durable, "/registry/"); len(got) != len(kinds) { // one is gone, the health key is there
+	if got := values(t, r.durable, "/registry/"); len(got) != len(objects) { // one is gone, the health key is there
 		t.Errorf("%d objects", len(got))
 	}
 	r.stop()
@@ -220,15 +220,15 @@ func TestFlippedBytesInValues(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
 	r := start(t, cfg)
-	const objects, flips = 300, 100
+	const count, flips = 300, 100
 	value := func(i int) string { return envelope("v1", "ConfigMap", fmt.Sprintf("value-%03d", i)) }
 	key := func(i int) string { return fmt.Sprintf("/registry/configmaps/default/cm-%03d", i) }
-	for i := range objects {
+	for i := range count {
 		mustCreate(t, r.durable, key(i), value(i))
 	}
 	r.stop()
 	hit := map[string]bool{}
-	for _, i := range rand.Perm(objects)[:flips] {
+	for _, i := range rand.Perm(count)[:flips] {
 		flipped := []byte(value(i))
 		flipped[rand.IntN(len(flipped))] ^= 1 << rand.IntN(8)
 		edit(t, r.database(), `UPDATE kine SET value = ? WHERE name = ?`, flipped, key(i))
@@ -236,7 +236,7 @@ func TestFlippedBytesInValues(t *testing.T) {
 	}
 	r = start(t, cfg)
 	got := values(t, r.durable, "/registry/configmaps/")
-	for i := range objects {
+	for i := range count {
 		want := value(i)
 		if hit[key(i)] {
 			want = ""
@@ -273,4 +273,25 @@ func stored(t *testing.T, store *Store) map[string]string {
 		out[name] = value
 	}
 	return out
+}
+
+// A mark of the compaction that is beyond everything would make all watches too old.
+func TestDamagedCompactionMark(t *testing.T) {
+	t.Parallel()
+	for name, damage := range map[string]string{
+		"beyond": `UPDATE kine SET prev_revision = 1 << 40 WHERE name = 'compact_rev_key'`,
+		"gone":   `UPDATE kine SET name = 'compact_sev_key' WHERE name = 'compact_rev_key'`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg := testConfig(t)
+			path := filledWithKinds(t, cfg)
+			edit(t, path, damage)
+			r := start(t, cfg)
+			if got := values(t, r.durable, "/registry/"); len(got) != len(objects)+1 {
+				t.Errorf("%d objects", len(got))
+			}
+			mustGoOn(t, r.durable, mustCreate(t, r.durable, "/registry/pods/x", "x"))
+		})
+	}
 }

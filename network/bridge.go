@@ -1,7 +1,6 @@
 package network
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -191,44 +190,36 @@ func attach(link, bridge netlink.Link) error {
 // in the file <CNICacheDir>/results/<network>-<container>-<interface>
 // (github.com/containernetworking/cni v1.3.0, libcni/api.go).
 type cniResult struct {
-	Network   string `json:"networkName"`
-	Container string `json:"containerId"`
-	Result    struct {
-		Interfaces []struct {
-			Name    string `json:"name"`
-			Sandbox string `json:"sandbox"` // empty for the host's side
-		} `json:"interfaces"`
+	Network      string `json:"networkName"`
+	Container    string `json:"containerId"`
+	Capabilities struct {
+		Ports []portMapping `json:"portMappings"`
+	} `json:"capabilityArgs"`
+	Result struct {
+		Interfaces []cniInterface `json:"interfaces"`
+		IPs        []struct {
+			Address netip.Prefix `json:"address"`
+		} `json:"ips"`
 	} `json:"result"`
+}
+
+type cniInterface struct {
+	Name    string `json:"name"`
+	Sandbox string `json:"sandbox"` // empty for the host's side
 }
 
 // podLinks are the host's ends of the links of pods that hold an address of ours.
 // Neither kernel nor leases say which these are.
 func podLinks(cfg Config) (map[string]bool, error) {
-	holders, err := leaseholders(cfg.leases())
-	if err != nil {
-		return nil, fmt.Errorf("reading address leases: %w", err)
-	}
-	paths, err := filepath.Glob(filepath.Join(cfg.CNICacheDir, "results", networkName+"-*"))
-	if err != nil {
-		return nil, err
-	}
 	out := map[string]bool{}
-	for _, path := range paths {
-		var r cniResult
-		// One that is gone or half written is of a pod that comes or goes.
-		if data, err := os.ReadFile(path); err != nil || json.Unmarshal(data, &r) != nil {
-			continue
-		}
-		if r.Network != networkName || !holders[r.Container] {
-			continue
-		}
+	err := eachPod(cfg, func(r cniResult) {
 		for _, i := range r.Result.Interfaces {
 			if i.Sandbox == "" && i.Name != cfg.Bridge {
 				out[i.Name] = true
 			}
 		}
-	}
-	return out, nil
+	})
+	return out, err
 }
 
 // leases is the host-local plugin's directory for our network.

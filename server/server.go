@@ -11,12 +11,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"slices"
-	"strconv"
 
 	"k8s.io/client-go/rest"
 
@@ -28,6 +26,7 @@ import (
 	"brink/internal/tunnelwire"
 	"brink/server/controlplane"
 	"brink/server/join"
+	"brink/server/noderecord"
 	"brink/server/pki"
 	"brink/server/tunnel"
 )
@@ -62,6 +61,7 @@ type Config struct {
 	DatastoreCAFile          string
 	DatastoreCertFile        string
 	DatastoreKeyFile         string
+	DatastoreMaxConnections  int // to a PostgreSQL or MySQL; 0 is the default
 	DatastoreSetAsideDamaged bool
 
 	Kubeconfig     string      // where the admin kubeconfig is written
@@ -178,6 +178,7 @@ type Server struct {
 	tunnels *tunnel.Server
 	plane   *controlplane.ControlPlane
 	tokens  *join.Tokens
+	gate    *noderecord.Gate
 }
 
 // Check tries everything that New does, as far as that leaves no trace: the flags
@@ -190,7 +191,7 @@ func (c Config) Check() error {
 		return err
 	}
 	const nowhere = "unix:///nowhere"
-	_, err := controlplane.New(c.controlPlane(nowhere, nowhere, c.tunnels(nil)))
+	_, err := controlplane.New(c.controlPlane(nowhere, nowhere, c.tunnels(noderecord.New(""), nil)))
 	return err
 }
 
@@ -204,22 +205,36 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	tunnels := cfg.tunnels(store.Witness)
-	s := &Server{cfg: cfg, store: store, tunnels: tunnels, tokens: &join.Tokens{}}
+	gate := noderecord.New(cfg.ownNode())
+	tunnels := cfg.tunnels(gate, store.Witness)
+	s := &Server{cfg: cfg, store: store, tunnels: tunnels, tokens: &join.Tokens{}, gate: gate}
 	plane := cfg.controlPlane(store.DurableEndpoint(), store.VolatileEndpoint(), tunnels)
-	plane.Public = cfg.public(s.tokens)
+	plane.Public, plane.Gate = cfg.public(s.tokens), s.gate
 	s.plane, err = controlplane.New(plane)
 	return s, err
 }
 
 // tunnels takes those of agents; the node in this process has none. Agents remember
 // how far the cluster's state was, for a server whose disk is restored.
-func (c Config) tunnels(witness func(node string, revision int64)) *tunnel.Server {
-	cfg := tunnel.Config{ClusterCIDRs: c.ClusterCIDRs, OwnIPs: slices.Concat(c.NodeIPs, c.outerIPs()), Witness: witness}
-	if c.HasAgent {
-		cfg.OwnNode = c.NodeName
+func (c Config) tunnels(gate *noderecord.Gate, witness func(node string, revision int64)) *tunnel.Server {
+	return tunnel.New(tunnel.Config{
+		OwnNode:      c.ownNode(),
+		OwnIPs:       slices.Concat(c.NodeIPs, c.outerIPs()),
+		OwnAPI:       c.local(),
+		InNetwork:    nodeaddr.IsNeighbour,
+		IsAgent:      gate.HasRecord,
+		ClusterCIDRs: c.ClusterCIDRs,
+		Witness:      witness,
+	})
+}
+
+// local is where the API server is for this machine.
+func (c Config) local() netip.AddrPort {
+	ip := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	if b := c.BindAddress; b.IsValid() && !b.IsUnspecified() {
+		ip = b
 	}
-	return tunnel.New(cfg)
+	return netip.AddrPortFrom(ip, uint16(c.Port))
 }
 
 func (c Config) datastore() datastore.Config {
@@ -233,6 +248,10 @@ func (c Config) datastore() datastore.Config {
 		SetAsideDamaged: c.DatastoreSetAsideDamaged,
 		Cluster:         c.cluster,
 		CeilingFile:     c.Layout.RevisionCeiling(),
+
+		MaxOpenConnections: c.DatastoreMaxConnections,
+		ServerCA:           pki.Dir(c.Layout.TLS()).ServerCA(),
+		NodeName:           c.NodeName,
 	}
 }
 
@@ -257,7 +276,9 @@ func (c Config) controlPlane(durable, volatile string, tunnels *tunnel.Server) c
 		Port:             c.Port,
 		AdvertiseAddress: c.advertised(),
 		OwnNode:          c.ownNode(),
+		OwnIPs:           c.NodeIPs,
 		OuterIPs:         c.outerIPs(),
+		HolderOf:         tunnels.Holder,
 		ClusterCIDRs:     c.ClusterCIDRs,
 		ServiceCIDRs:     c.ServiceCIDRs,
 		ClusterDomain:    c.ClusterDomain,
@@ -298,9 +319,12 @@ func files(dir pki.Dir) controlplane.Files {
 
 // Components returns the server's parts in start order.
 func (s *Server) Components() []lifecycle.Component {
+	durable := s.store.Durable()
+	durable.Needs = lifecycle.Nothing
 	list := []lifecycle.Component{
-		{Name: "certificates", Needs: lifecycle.Nothing, Run: s.runCertificates}, // everything below reads them
-		s.store.Durable(),     // state that matters, on disk
+		durable,             // state that matters; elsewhere it may be another cluster's
+		s.rangesComponent(), // refuses flags that the cluster cannot follow
+		{Name: "certificates", Run: s.runCertificates}, // everything below reads them
 		s.store.Volatile(),    // leases and events, in memory
 		s.tunnels.Component(), // what agents keep open to be reached by
 	}
@@ -325,7 +349,8 @@ func (s *Server) StoreHealth() error { return s.store.Health() }
 func (s *Server) StoreWarning() error { return s.store.Warning() }
 
 // runCertificates makes the certificates and the admin kubeconfig, and renews
-// them for as long as the server runs.
+// them for as long as the server runs. It starts after the datastore: a database
+// elsewhere may belong to a cluster that has its own.
 func (s *Server) runCertificates(ctx context.Context, ready func()) error {
 	serviceIPs, err := firstAddresses(s.cfg.ServiceCIDRs)
 	if err != nil {
@@ -333,6 +358,9 @@ func (s *Server) runCertificates(ctx context.Context, ready func()) error {
 	}
 	tree, err := pki.Ensure(s.cfg.pki(serviceIPs))
 	if err != nil {
+		return err
+	}
+	if err := s.store.Claim(ctx); err != nil {
 		return err
 	}
 	writeKubeconfig := func([]string) error {
@@ -345,13 +373,7 @@ func (s *Server) runCertificates(ctx context.Context, ready func()) error {
 }
 
 // localURL is how a kubectl on this machine reaches the API server.
-func (s *Server) localURL() string {
-	host := "127.0.0.1"
-	if b := s.cfg.BindAddress; b.IsValid() && !b.IsUnspecified() {
-		host = b.String()
-	}
-	return "https://" + net.JoinHostPort(host, strconv.Itoa(s.cfg.Port))
-}
+func (s *Server) localURL() string { return "https://" + s.cfg.local().String() }
 
 // firstAddresses returns the address of the Service kubernetes in each range.
 func firstAddresses(ranges []netip.Prefix) ([]netip.Addr, error) {

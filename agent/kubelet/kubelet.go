@@ -11,12 +11,14 @@ package kubelet
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -25,12 +27,14 @@ import (
 	"k8s.io/client-go/kubernetes"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/cmd/kubelet/app"
 	"k8s.io/kubernetes/cmd/kubelet/app/options"
 	"k8s.io/kubernetes/pkg/kubelet"
 	kubeletconfig "k8s.io/kubernetes/pkg/kubelet/apis/config"
 	"k8s.io/kubernetes/pkg/kubelet/apis/config/validation"
 
+	"brink/internal/ciphers"
 	"brink/internal/componentargs"
 	"brink/internal/lifecycle"
 )
@@ -75,6 +79,10 @@ type Config struct {
 
 	// SystemdCgroups selects the systemd cgroup driver instead of cgroupfs.
 	SystemdCgroups bool
+	// Seccomp gives pods that ask for no profile the runtime's.
+	Seccomp bool
+	// Reserved are flags about what pods may not have of the machine.
+	Reserved []string
 	// ResolvConf is what pods with dnsPolicy Default get.
 	ResolvConf string
 
@@ -147,6 +155,8 @@ func defaults(cfg Config) []string {
 		"cluster-dns=" + joinAddrs(cfg.ClusterDNS),
 		"resolv-conf=" + cfg.ResolvConf,
 		"fail-swap-on=false",
+		"tls-cipher-suites=" + ciphers.Names(),
+		"tls-min-version=VersionTLS12",
 		"healthz-port=0",
 		"read-only-port=0",
 		// Boards with cgroup v1 still exist; upstream refuses them by default.
@@ -157,11 +167,16 @@ func defaults(cfg Config) []string {
 		// iptables only; for the bridge, where portmap does, network has a
 		// guard of its own.
 		"make-iptables-util-chains=false",
+		// Upstream runs pods that ask for no profile without one, for the sake of
+		// clusters that are older than this setting.
+		"seccomp-default=" + strconv.FormatBool(cfg.Seccomp),
 		// The defaults of 10 and 15 percent are gigabytes of a large card.
 		"eviction-hard=imagefs.available<5%,nodefs.available<5%,memory.available<100Mi,nodefs.inodesFree<5%",
 		"eviction-minimum-reclaim=imagefs.available=10%,nodefs.available=10%",
 	}
 	args = append(args, addressFlags(cfg)...)
+	args = append(args, openFilesFlags()...)
+	args = append(args, cfg.Reserved...)
 	if cfg.SystemdCgroups {
 		args = append(args, "cgroup-driver=systemd")
 	} else {
@@ -176,28 +191,15 @@ func defaults(cfg Config) []string {
 	return args
 }
 
-// OwnsAddresses tells that the agent, not the kubelet, says where the node is.
-// The kubelet takes one address a family from a flag for as long as it runs and
-// knows of no external ones; to one of a node with a cloud provider the addresses
-// in the Node come first. A user who has such a provider says so by this flag,
-// and then it is the provider's.
-func OwnsAddresses(args []string) bool {
-	return !slices.ContainsFunc(args, func(arg string) bool { return componentargs.Name(arg) == "cloud-provider" })
-}
-
-func addressFlags(cfg Config) []string {
-	switch {
-	case !OwnsAddresses(cfg.Args):
-		return []string{"node-ip=" + joinAddrs(cfg.NodeIPs)}
-	case cfg.Offline:
-		// Without a Node static pods in the host's network have no address. A node
-		// that moves later is logged by the kubelet from time to time for it.
-		return []string{"cloud-provider=external", "node-ip=" + joinAddrs(cfg.NodeIPs)}
-	case len(cfg.NodeIPs) > 0 && cfg.NodeIPs[0].Is6():
-		// Only the family: pods' IPv6 addresses come first.
-		return []string{"cloud-provider=external", "node-ip=::"}
+// openFilesFlags keep the kubelet from changing the limit of the whole process,
+// which is set when it starts: upstream's number may be more than is allowed, which
+// it logs as an error, or less.
+func openFilesFlags() []string {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Max > math.MaxInt64 {
+		return nil
 	}
-	return []string{"cloud-provider=external"}
+	return []string{"max-open-files=" + strconv.FormatUint(limit.Max, 10)}
 }
 
 // keptFlags are those that apply sets and that must stay: who may talk to the
@@ -261,7 +263,12 @@ func run(ctx context.Context, cfg Config, server *options.KubeletServer, ready f
 	if err != nil {
 		return err
 	}
+	utilfeature.DefaultMutableFeatureGate.AddMetrics()
 	done := make(chan error, 1)
+	if OwnsAddresses(cfg.Args) {
+		logger := klog.FromContext(ctx)
+		ctx = klog.NewContext(ctx, logger.WithSink(movedSink{logger.GetSink()}))
+	}
 	go func() { done <- app.Run(ctx, server, deps, utilfeature.DefaultFeatureGate) }()
 	registered := make(chan struct{})
 	go func() {

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"path/filepath"
+	"strings"
 )
 
 const (
@@ -105,6 +106,15 @@ func (l Layout) CheckLength() error {
 	return nil
 }
 
+// CheckColon is an error when pods could not run: the directories of CNI plugins are
+// a list that is cut at colons, as PATH is.
+func (l Layout) CheckColon() error {
+	if strings.Contains(l.data, ":") {
+		return fmt.Errorf("%s: a path with a colon in it cannot hold the programs that pods need: choose another, or mount this one elsewhere", l.data)
+	}
+	return nil
+}
+
 // CNIConf is the CNI configuration directory.
 func (l Layout) CNIConf() string { return filepath.Join(l.Agent(), "cni", "net.d") }
 
@@ -186,3 +196,8 @@ func (l Layout) StatusSocket() string { return filepath.Join(l.run, "status.sock
 // Lock is held for as long as a brink process uses the data directory; it
 // contains the holder's process id.
 func (l Layout) Lock() string { return filepath.Join(l.data, "lock") }
+
+// IsBelow tells whether path is dir or lies in it; both are clean.
+func IsBelow(path, dir string) bool {
+	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+}

@@ -146,3 +146,12 @@ func TestCheckLength(t *testing.T) {
 		}
 	}
 }
+
+func TestCheckColon(t *testing.T) {
+	t.Parallel()
+	for dir, ok := range map[string]bool{DefaultData: true, "/opt/a b,'c": true, "/opt/a:b": false, "/a:/b": false} {
+		if err := New(dir).CheckColon(); (err == nil) != ok {
+			t.Errorf("%s: got %v", dir, err)
+		}
+	}
+}
