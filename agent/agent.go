@@ -26,6 +26,7 @@ import (
 
 	"brink/agent/join"
 	"brink/agent/kubelet"
+	"brink/agent/ledger"
 	"brink/agent/proxy"
 	"brink/agent/tunnel"
 	"brink/internal/clusterconfig"
@@ -35,6 +36,7 @@ import (
 	"brink/internal/lifecycle"
 	"brink/internal/nodeaddr"
 	"brink/internal/nodekey"
+	"brink/internal/proxyenv"
 	"brink/network"
 	"brink/runtime"
 	"brink/runtime/payload"
@@ -106,6 +108,7 @@ type Agent struct {
 	proxy   atomic.Pointer[proxy.Proxy]
 	network atomic.Pointer[network.Network] // nil until it runs
 	ranges  atomic.Pointer[[]netip.Prefix]  // of the node's pods, nil until they are known
+	pods    atomic.Pointer[ledger.Pods]     // nil until the ledger is written
 
 	tunnels *tunnel.Tunnels // nil beside a server
 }
@@ -153,6 +156,7 @@ func (a *Agent) use(access *Access) error {
 		ClusterDomain:  access.ClusterDomain,
 		API:            a.nodeAPI(),
 		Reconnect:      access.Reconnect,
+		Saw:            a.saw,
 		CRISocket:      l.ContainerdSocket(),
 		RootDir:        l.Kubelet(),
 		PodLogsDir:     l.PodLogs(),
@@ -162,7 +166,9 @@ func (a *Agent) use(access *Access) error {
 		ServingKey:     access.ServingKey,
 		ClientCA:       access.ClientCA,
 		SystemdCgroups: cfg.Host.SystemdCgroup(),
-		ResolvConf:     resolvConf(hostResolv, systemdResolv),
+		Seccomp:        cfg.Host.Seccomp,
+		Reserved:       Reserve(cfg.Host, cfg.Join == nil).kubeletFlags(cfg.KubeletArgs),
+		ResolvConf:     l.ResolvConf(),
 		Args:           cfg.KubeletArgs,
 	})
 	if err != nil {
@@ -175,6 +181,9 @@ func (a *Agent) use(access *Access) error {
 		ClusterCIDRs: access.ClusterCIDRs,
 		API:          access.API("system:kube-proxy"),
 		Args:         cfg.ProxyArgs,
+		Changing: func(names ...string) (func() error, error) {
+			return ledger.RecordUnknown(l, names...)
+		},
 	})
 	a.proxy.Store(p)
 	return err
@@ -215,7 +224,7 @@ func (a *Agent) kubeletComponent(needs ...string) lifecycle.Component {
 	c := a.kubelet
 	c.Needs = needs
 	c.Run = func(ctx context.Context, ready func()) error {
-		if err := a.awaitAPI(ctx); err != nil {
+		if err := errors.Join(a.runResolv(ctx), a.awaitAPI(ctx)); err != nil {
 			return err
 		}
 		return a.kubelet.Run(ctx, ready) // the one of now, see use
@@ -243,6 +252,9 @@ func (a *Agent) runJoin(ctx context.Context, ready func()) error {
 		return fmt.Errorf("the cluster's settings: %w", err)
 	}
 	if err := a.findIPs(settings); err != nil {
+		return err
+	}
+	if err := proxyenv.Exclude(append(proxyenv.Ranges(settings.ClusterCIDRs, settings.ServiceCIDRs), settings.ClusterDomain)...); err != nil {
 		return err
 	}
 	err = a.use(&Access{
@@ -277,7 +289,8 @@ func (a *Agent) newTunnels() *tunnel.Tunnels {
 			}
 			return nil
 		},
-		NodeIPs: func() []netip.Addr { return a.place.internal() },
+		NodeIPs:  func() []netip.Addr { return a.place.internal() },
+		Revision: a.cfg.Join.Revision,
 	})
 }
 
@@ -355,13 +368,18 @@ func (a *Agent) runContainerd(ctx context.Context, ready func()) error {
 	return component.Run(ctx, ready)
 }
 
-// runImages imports what lies in the images directory, then idles.
+// runImages imports what lies in the images directory, and after an unclean end looks
+// at all images.
 func (a *Agent) runImages(ctx context.Context, ready func()) error {
 	archives := runtime.Archives{Socket: a.cfg.Layout.ContainerdSocket(), Root: a.cfg.Layout.ContainerdRoot()}
 	if err := archives.ImportDir(ctx, a.cfg.Layout.Images()); err != nil {
 		return err
 	}
+	a.forgetPulls(ctx, archives)
 	ready()
+	if err := archives.Recheck(ctx, a.cfg.Layout.Images()); err != nil && ctx.Err() == nil {
+		slog.Warn("images are checked again at the next start", "component", "images", "error", err)
+	}
 	<-ctx.Done()
 	return nil
 }

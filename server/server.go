@@ -13,11 +13,13 @@ import (
 	"io/fs"
 	"net/http"
 	"net/netip"
+	"os"
 	"slices"
 
 	"k8s.io/client-go/rest"
 
 	"brink/datastore"
+	"brink/internal/jointoken"
 	"brink/internal/layout"
 	"brink/internal/lifecycle"
 	"brink/internal/nodeaddr"
@@ -59,6 +61,7 @@ type Config struct {
 	DatastoreCAFile          string
 	DatastoreCertFile        string
 	DatastoreKeyFile         string
+	DatastoreMaxConnections  int // to a PostgreSQL or MySQL; 0 is the default
 	DatastoreSetAsideDamaged bool
 
 	Kubeconfig     string      // where the admin kubeconfig is written
@@ -188,7 +191,7 @@ func (c Config) Check() error {
 		return err
 	}
 	const nowhere = "unix:///nowhere"
-	_, err := controlplane.New(c.controlPlane(nowhere, nowhere, c.tunnels(noderecord.New(""))))
+	_, err := controlplane.New(c.controlPlane(nowhere, nowhere, c.tunnels(noderecord.New(""), nil)))
 	return err
 }
 
@@ -203,7 +206,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	gate := noderecord.New(cfg.ownNode())
-	tunnels := cfg.tunnels(gate)
+	tunnels := cfg.tunnels(gate, store.Witness)
 	s := &Server{cfg: cfg, store: store, tunnels: tunnels, tokens: &join.Tokens{}, gate: gate}
 	plane := cfg.controlPlane(store.DurableEndpoint(), store.VolatileEndpoint(), tunnels)
 	plane.Public, plane.Gate = cfg.public(s.tokens), s.gate
@@ -211,8 +214,9 @@ func New(cfg Config) (*Server, error) {
 	return s, err
 }
 
-// tunnels takes those of agents; the node in this process has none.
-func (c Config) tunnels(gate *noderecord.Gate) *tunnel.Server {
+// tunnels takes those of agents; the node in this process has none. Agents remember
+// how far the cluster's state was, for a server whose disk is restored.
+func (c Config) tunnels(gate *noderecord.Gate, witness func(node string, revision int64)) *tunnel.Server {
 	return tunnel.New(tunnel.Config{
 		OwnNode:      c.ownNode(),
 		OwnIPs:       slices.Concat(c.NodeIPs, c.outerIPs()),
@@ -220,6 +224,7 @@ func (c Config) tunnels(gate *noderecord.Gate) *tunnel.Server {
 		InNetwork:    nodeaddr.IsNeighbour,
 		IsAgent:      gate.HasRecord,
 		ClusterCIDRs: c.ClusterCIDRs,
+		Witness:      witness,
 	})
 }
 
@@ -241,7 +246,27 @@ func (c Config) datastore() datastore.Config {
 		CertFile:        c.DatastoreCertFile,
 		KeyFile:         c.DatastoreKeyFile,
 		SetAsideDamaged: c.DatastoreSetAsideDamaged,
+		Cluster:         c.cluster,
+		CeilingFile:     c.Layout.RevisionCeiling(),
+
+		MaxOpenConnections: c.DatastoreMaxConnections,
+		ServerCA:           pki.Dir(c.Layout.TLS()).ServerCA(),
+		NodeName:           c.NodeName,
 	}
+}
+
+// cluster is the hash of the server CA, by which agents know their cluster; empty
+// before there is one.
+func (c Config) cluster() string {
+	bundle, err := os.ReadFile(pki.Dir(c.Layout.TLS()).ServerCA())
+	if err != nil {
+		return ""
+	}
+	hash, err := jointoken.HashCA(bundle)
+	if err != nil {
+		return ""
+	}
+	return hash
 }
 
 // controlPlane is c for a datastore at these etcd endpoints.
@@ -294,9 +319,12 @@ func files(dir pki.Dir) controlplane.Files {
 
 // Components returns the server's parts in start order.
 func (s *Server) Components() []lifecycle.Component {
+	durable := s.store.Durable()
+	durable.Needs = lifecycle.Nothing
 	list := []lifecycle.Component{
-		{Name: "certificates", Needs: lifecycle.Nothing, Run: s.runCertificates}, // everything below reads them
-		s.store.Durable(),     // state that matters, on disk
+		durable,             // state that matters; elsewhere it may be another cluster's
+		s.rangesComponent(), // refuses flags that the cluster cannot follow
+		{Name: "certificates", Run: s.runCertificates}, // everything below reads them
 		s.store.Volatile(),    // leases and events, in memory
 		s.tunnels.Component(), // what agents keep open to be reached by
 	}
@@ -321,7 +349,8 @@ func (s *Server) StoreHealth() error { return s.store.Health() }
 func (s *Server) StoreWarning() error { return s.store.Warning() }
 
 // runCertificates makes the certificates and the admin kubeconfig, and renews
-// them for as long as the server runs.
+// them for as long as the server runs. It starts after the datastore: a database
+// elsewhere may belong to a cluster that has its own.
 func (s *Server) runCertificates(ctx context.Context, ready func()) error {
 	serviceIPs, err := firstAddresses(s.cfg.ServiceCIDRs)
 	if err != nil {
@@ -329,6 +358,9 @@ func (s *Server) runCertificates(ctx context.Context, ready func()) error {
 	}
 	tree, err := pki.Ensure(s.cfg.pki(serviceIPs))
 	if err != nil {
+		return err
+	}
+	if err := s.store.Claim(ctx); err != nil {
 		return err
 	}
 	writeKubeconfig := func([]string) error {

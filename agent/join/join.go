@@ -99,6 +99,7 @@ type Join struct {
 	certs *store
 	ca    authority
 	api   *transport
+	seen  *seen
 	// refusal is whether servers take the certificate.
 	refusal *refusal
 	// refused is when a token was refused first.
@@ -112,7 +113,7 @@ type Join struct {
 // network.
 func New(cfg Config) (*Join, error) {
 	l := cfg.Layout
-	j := &Join{cfg: cfg, pool: servers.Open(cfg.Server, l.Servers()), refusal: &refusal{}}
+	j := &Join{cfg: cfg, pool: servers.Open(cfg.Server, l.Servers()), seen: newSeen(l.SeenRevision()), refusal: &refusal{}}
 	var err error
 	if j.certs, err = openStore(l.KubeletCerts(), cfg.NodeName); err != nil {
 		return nil, err

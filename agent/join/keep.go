@@ -46,6 +46,7 @@ func (j *Join) Keep(ctx context.Context, onServers func(known, announced []strin
 	defer renewals.Stop()
 	onServers(j.pool.All(), nil)
 	go j.followServers(ctx, client, onServers)
+	go j.seen.keep(ctx)
 	checked := make(chan error, 1)
 	go func() { checked <- j.checkSettings(ctx) }()
 	for {
@@ -75,6 +76,7 @@ func (j *Join) followServers(ctx context.Context, client kubernetes.Interface, o
 	source := cache.NewFilteredListWatchFromClient(client.DiscoveryV1().RESTClient(), "endpointslices", metav1.NamespaceDefault,
 		func(o *metav1.ListOptions) {
 			o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, ownSlice).String()
+			j.seen.note(o.ResourceVersion) // before a server that is behind makes the watch forget it
 		})
 	var slices cache.Store
 	changed := func(any) {
@@ -93,6 +95,7 @@ func (j *Join) followServers(ctx context.Context, client kubernetes.Interface, o
 			DeleteFunc: changed,
 		},
 	})
+	j.seen.follow(informer.LastSyncResourceVersion)
 	informer.RunWithContext(ctx)
 }
 

@@ -21,10 +21,11 @@ func (a *apiServer) dial(kube *controlplane.Config, generic *genericConfig) {
 	}
 	a.dialer.Use(a.names.nodes, a.names.pods)
 	kube.Extra.KubeletClientConfig.Lookup = func(egressselector.NetworkContext) (utilnet.DialFunc, error) {
-		return a.dialer.DialKubelet, nil
+		return directly(a.dialer.DialKubelet), nil
 	}
 	// Changed in place and not replaced: admission has this one already, and
 	// asks it for its dialer at each first call of a webhook. The aggregator
 	// takes the dialer from it too.
-	kube.ControlPlane.ProxyTransport.DialContext = a.dialer.DialPod
+	kube.ControlPlane.ProxyTransport.DialContext = directly(a.dialer.DialPod)
+	kube.ControlPlane.ProxyTransport.Proxy = nil // it is for nodes, pods and Services
 }

@@ -39,6 +39,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -78,6 +79,9 @@ type Config struct {
 	IsAgent func(node string) bool
 	// ClusterCIDRs are the prefixes of all pods; with none any prefix is believed.
 	ClusterCIDRs []netip.Prefix
+	// Witness is told which revision of the cluster's state a node has seen, before
+	// its tunnel is taken; nil when nobody wants to know.
+	Witness func(node string, revision int64)
 	// Patience is how long a connection waits for the tunnel of a node that has
 	// none: agents are back within seconds of a server's restart. Zero is 5 s.
 	Patience time.Duration
@@ -128,6 +132,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	log := slog.With("component", "tunnel", "node", node, "from", r.RemoteAddr)
+	if seen, err := strconv.ParseInt(r.Header.Get(tunnelwire.Revision), 10, 64); err == nil && seen > 0 && s.cfg.Witness != nil {
+		s.cfg.Witness(node, seen)
+	}
 	conn, err := upgrade(w)
 	if err != nil {
 		log.Debug("a tunnel did not come about", "error", err)
