@@ -60,8 +60,20 @@ func checkCommand() *cli.Command {
 			if err := checkSettings(s); err != nil {
 				return err
 			}
+			values, err := readConfigFile(c, flags)
+			if err != nil {
+				return err
+			}
+			facts, err := host.Look()
+			if err != nil {
+				return err
+			}
 			status, _ := askStatus(c.Context, s.layout) // no brink running is fine
-			return printChecks(hostChecks(s, status.PID), asJSON)
+			checks := slices.Concat(hostChecks(s, status.PID), checkSecretFiles(c, values), otherNetworks(s))
+			if !s.disableAgent {
+				checks = append(checks, agent.CheckReserved(facts, s.join == nil, s.agent.KubeletArgs))
+			}
+			return printChecks(checks, asJSON)
 		},
 	}
 }
@@ -189,11 +201,12 @@ func notRoot(s settings) error {
 
 // checkHost refuses to start on a machine that cannot work, before anything
 // has been written or started. A unit that takes the pods down with brink is told
-// at every start: its owner finds out in the moment of the first update.
+// at every start: its owner finds out in the moment of the first update. So are few
+// files, of which a user hears in the moment of the first busy day.
 func checkHost(s settings) error {
 	checks := hostChecks(s, os.Getpid())
 	for _, c := range checks {
-		if c.Name == host.UnitCheck && c.Result == host.Warn {
+		if (c.Name == host.UnitCheck || c.Name == host.FilesCheck) && c.Result == host.Warn {
 			slog.Warn(c.String(), "component", "brink")
 		}
 	}

@@ -45,6 +45,7 @@ func serverCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
+			forgetSecrets()
 			return runNode(c.Context, settings, start)
 		},
 	}
@@ -113,6 +114,12 @@ func runNode(ctx context.Context, s settings, start *startLog) error {
 	if err := prepare(s); err != nil {
 		return err
 	}
+	if err := makeRunDir(s.layout.Run()); err != nil {
+		return err
+	}
+	if err := excludeFromProxy(s); err != nil {
+		return err
+	}
 	parts, err := compose(s)
 	if err != nil {
 		return err
@@ -127,6 +134,7 @@ func runNode(ctx context.Context, s settings, start *startLog) error {
 		slog.Warn(line, "component", "brink")
 	}
 	slog.Info("starting", "component", "brink", "version", version, "node", s.agent.NodeName, "data", s.layout.Data())
+	defer context.AfterFunc(ctx, start.stopping)()
 	err = group.Run(ctx, func() {
 		close(ready)
 		start.drop()
@@ -136,6 +144,7 @@ func runNode(ctx context.Context, s settings, start *startLog) error {
 	if err != nil {
 		start.show()
 	} else {
+		start.drop()
 		slog.Info("stopped; pods keep running", "component", "brink")
 	}
 	return err
@@ -222,6 +231,9 @@ func prepare(s settings) error {
 		return ledger.RecordNodePassword(s.layout)
 	}
 	if err := rememberAddresses(s); err != nil {
+		return err
+	}
+	if err := ledger.RecordFile(s.layout, s.layout.RevisionCeiling()); err != nil {
 		return err
 	}
 	return ledger.RecordKubeconfig(s.layout, s.server.Kubeconfig)

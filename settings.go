@@ -66,16 +66,20 @@ func readSettings(c *cli.Context) (settings, error) {
 	if err := errors.Join(errs...); err != nil {
 		return settings{}, err
 	}
+	endpoint, err := datastoreEndpoint(c)
+	if err != nil {
+		return settings{}, err
+	}
 	s.server = server.Config{
 		Layout: s.layout, NodeName: s.agent.NodeName, NodeIPs: s.agent.NodeIPs, HasAgent: !s.disableAgent,
 		ExternalIPs: s.agent.ExternalIPs, AdvertiseAddress: advertise,
 		BindAddress: bind, Port: c.Int("https-listen-port"), TLSSANs: values(c, "tls-san"),
 		ClusterCIDRs: pods, ServiceCIDRs: services, ClusterDNS: dns,
 		ClusterDomain: c.String("cluster-domain"), NetworkBackend: backend,
-		DatastoreEndpoint: c.String("datastore-endpoint"), DatastoreCAFile: c.String("datastore-cafile"),
+		DatastoreEndpoint: endpoint, DatastoreCAFile: c.String("datastore-cafile"),
 		DatastoreCertFile: c.String("datastore-certfile"), DatastoreKeyFile: c.String("datastore-keyfile"),
-		DatastoreSetAsideDamaged: c.Bool("datastore-set-aside-damaged"),
-		Kubeconfig:               kubeconfig, KubeconfigMode: mode,
+		DatastoreMaxConnections: c.Int("datastore-max-open-connections"), DatastoreSetAsideDamaged: c.Bool("datastore-set-aside-damaged"),
+		Kubeconfig: kubeconfig, KubeconfigMode: mode,
 		APIServerArgs: c.StringSlice("kube-apiserver-arg"), ControllerArgs: c.StringSlice("kube-controller-manager-arg"),
 		SchedulerArgs: c.StringSlice("kube-scheduler-arg"), Debug: s.agent.Debug,
 	}
@@ -96,6 +100,19 @@ func advertised(c *cli.Context) (netip.Addr, error) {
 	return a, reachable("advertise-address", a)
 }
 
+// onePerFamily wants at most one IPv4 and one IPv6 address: that is what the network
+// and Kubernetes take for a node.
+func onePerFamily(flag string, ips []netip.Addr) error {
+	for i, a := range ips {
+		for _, b := range ips[:i] {
+			if a.Is4() == b.Is4() {
+				return fmt.Errorf("--%s=%s,%s: two addresses of one family: give at most one IPv4 and one IPv6", flag, b, a)
+			}
+		}
+	}
+	return nil
+}
+
 // reachable says why no other machine can send to an address.
 func reachable(flag string, a netip.Addr) error {
 	if !nodeaddr.IsRoutable(a) {
@@ -112,13 +129,21 @@ func readNode(c *cli.Context, withoutPods bool) (settings, []error) {
 	dir, err := dataDir(c)
 	keep(err)
 	l := datadir.Locate(dir)
-	if err := l.CheckLength(); err != nil && !withoutPods {
-		keep(fmt.Errorf("--data-dir=%w", err))
+	for _, err := range []error{l.CheckLength(), l.CheckColon()} {
+		if err != nil && !withoutPods {
+			keep(fmt.Errorf("--data-dir=%w", err))
+		}
 	}
 	name, err := nodeName(c.String("node-name"))
 	keep(err)
 	ips, err := addresses(c, "node-ip")
 	keep(err)
+	keep(onePerFamily("node-ip", ips))
+	for _, a := range ips {
+		if err := reachable("node-ip", a); err != nil && !withoutPods {
+			keep(err)
+		}
+	}
 	external, err := addresses(c, "node-external-ip")
 	keep(err)
 	for _, a := range external {
@@ -246,8 +271,12 @@ func verbosity(c *cli.Context) int {
 			}
 		}
 	}
-	return highest
+	return min(highest, maxVerbosity)
 }
+
+// maxVerbosity is below the level at which Kubernetes' clients log the bodies of
+// answers, Secrets with their values among them (client-go's logBody).
+const maxVerbosity = 7
 
 func fileMode(text string) (fs.FileMode, error) {
 	mode, err := strconv.ParseUint(text, 8, 9)

@@ -38,6 +38,7 @@ func (a *Agent) runNetwork(ctx context.Context, ready func()) error {
 	pods := network.New(network.Config{
 		ClusterCIDRs: a.access.ClusterCIDRs,
 		NodeCIDRs:    ranges,
+		ServiceCIDRs: a.access.ServiceCIDRs,
 		CNIConfDir:   l.CNIConf(),
 		CNIStateDir:  l.CNIState(),
 		Backend:      a.access.Backend,

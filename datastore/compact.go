@@ -24,8 +24,16 @@ const (
 // compactor removes old revisions. It is ours and not the API server's request
 // that decides, as that one comes every five minutes, needed or not.
 type compactor struct {
-	store  *sqliteStore
+	store  compactable
 	target int64 // head of the log at the tick before
+}
+
+// compactable is a log in SQL.
+type compactable interface {
+	CurrentRevision(ctx context.Context) (int64, error)
+	compacted(ctx context.Context) (int64, error)
+	// compactTo is one transaction.
+	compactTo(ctx context.Context, revision int64) error
 }
 
 // tick compacts to where the log was a tick ago.
@@ -38,7 +46,7 @@ func (c *compactor) tick(ctx context.Context) error {
 	// known after a restart.
 	target := min(c.target, head-1)
 	c.target = head
-	compacted, err := c.store.dialect.GetCompactRevision(ctx)
+	compacted, err := c.store.compacted(ctx)
 	if err != nil || target-compacted < compactAfter {
 		return err
 	}
@@ -49,6 +57,10 @@ func (c *compactor) tick(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+func (s *sqliteStore) compacted(ctx context.Context) (int64, error) {
+	return s.dialect.GetCompactRevision(ctx)
 }
 
 // compactTo is one transaction. kine's own ends the process when a commit fails,

@@ -29,7 +29,9 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, beChild(strings.Split(spec, ";")))
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	closeShared()
+	os.Exit(code)
 }
 
 // beChild runs until it is killed; the benchmark's children only serve.

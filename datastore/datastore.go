@@ -32,10 +32,19 @@
 //   - its compaction: a failed commit ends the process, and an idle node would
 //     write to flash every five minutes. See compact.go.
 //
-// PostgreSQL and MySQL are kine's drivers under the log of log.go; an etcd endpoint is passed
-// on to the API server. With any of these several servers share the state, so
-// leases and events go there too: a volatile store of one's own would hide one
-// server's leases from the others.
+// PostgreSQL and MySQL are kine's drivers under the log of log.go; an etcd
+// endpoint is passed on to the API server. Leases and events go there too: the
+// server that takes over when this one's machine is gone must find them. Such a
+// database may be away at any time, and be somebody else's:
+//
+//   - It is asked whether it is there by one connection, the only judge. While
+//     it is not, requests are answered Unavailable at once and kine's loops
+//     wait. See link.go and externallog.go.
+//   - It belongs to one cluster, known by the hash of its CA, and to one server
+//     at a time, which renews its hold and writes no row without it. See
+//     owner.go. Several servers on one database would need one to lead among
+//     the controllers and leases that both see; until then they are refused.
+//   - Names are compared by their bytes, or it is refused. See collation.go.
 package datastore
 
 import (
@@ -45,6 +54,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	// The databases a user can choose with Endpoint. kine's endpoint package
@@ -83,9 +93,23 @@ type Config struct {
 	// CAFile, CertFile and KeyFile are for TLS to a PostgreSQL or MySQL
 	// Endpoint. To etcd the API server connects itself.
 	CAFile, CertFile, KeyFile string
+	// MaxOpenConnections is how many connections to a PostgreSQL or MySQL there
+	// are at most, besides the one that watches it; 0 is the default.
+	MaxOpenConnections int
+	// ServerCA is the file with the cluster's CA, which may not be there yet. A
+	// database elsewhere is refused when it belongs to a cluster with another one.
+	ServerCA string
+	// NodeName is what a server elsewhere is told that finds the database in use.
+	NodeName string
 	// SetAsideDamaged allows a damaged database to be renamed and an empty one
 	// to be started in its place. It is the user's word, never a default.
 	SetAsideDamaged bool
+	// Cluster names the cluster that this state is of, by its CA, and is empty as
+	// long as there is none; nil is for one state a directory. CeilingFile is a file
+	// that lies elsewhere than Dir, in which the highest revision is remembered for
+	// when Dir is lost or an older copy is put back; empty is none.
+	Cluster     func() string
+	CeilingFile string
 	// Logger receives one line an event; nil is slog.Default.
 	Logger *slog.Logger
 }
@@ -115,8 +139,13 @@ func (c Config) Validate() error {
 	if n := len(filepath.Join(c.SocketDir, volatileSocket)); n > maxSocketPath {
 		errs = append(errs, fmt.Errorf("datastore socket directory %s: %d characters too long for a unix socket", c.SocketDir, n-maxSocketPath))
 	}
-	if _, err := c.engine(); err != nil {
-		errs = append(errs, err)
+	e, err := c.engine()
+	if err == nil && e == engineSQL {
+		_, err = c.parseEndpoint()
+	}
+	errs = append(errs, err)
+	if c.MaxOpenConnections < 0 || c.MaxOpenConnections == 1 {
+		errs = append(errs, fmt.Errorf("--datastore-max-open-connections=%d: must be 2 or more", c.MaxOpenConnections))
 	}
 	if (c.CertFile == "") != (c.KeyFile == "") {
 		errs = append(errs, errors.New("datastore certificate and key: give both or neither"))
@@ -158,6 +187,18 @@ type Store struct {
 	disk     *condition // writes to the database
 	snapshot *condition // writes of the volatile snapshot
 	leases   leaseCopy
+	remote   *remote // a database elsewhere; nil for SQLite
+
+	ceiling    *ceiling
+	unclean    bool // the last run did not end in order
+	settled    bool // the last revision was written down at the end
+	beganAnew  bool // a damaged database was set aside
+	repaired   bool // rows were moved aside
+	notes      notes
+	aside      aside
+	revisions  atomic.Pointer[checkedLog] // nil while there is none
+	cutWatches atomic.Pointer[func(int64)]
+	witnesses  witnesses
 
 	compactEvery time.Duration // compactInterval but in tests
 }
@@ -178,14 +219,18 @@ func New(cfg Config) (*Store, error) {
 	s.disk = newCondition(log, s.database())
 	s.snapshot = newCondition(log, s.path(volatileFile))
 	s.snapshot.describe = fault.describeSnapshot
-	if err := prepareDir(cfg.SocketDir); err != nil {
+	s.ceiling = newCeiling(cfg, log)
+	s.witnesses.heard = map[string]bool{}
+	err := prepareDir(cfg.SocketDir)
+	if err != nil {
 		return nil, err
-	}
-	if s.engine != engineSQLite {
-		return s, nil
 	}
 	if err := prepareDir(cfg.Dir); err != nil {
 		return nil, err
+	}
+	if s.engine != engineSQLite {
+		s.remote, err = newRemote(cfg, log)
+		return s, err
 	}
 	s.leases = newLeaseCopy(s.socket(leasesFile), cfg.SocketDir)
 	return s, s.prepareDatabase()
@@ -214,11 +259,18 @@ func (s *Store) VolatileEndpoint() string {
 
 // Health is nil while every write is accepted; otherwise it says since when
 // and why not.
-func (s *Store) Health() error { return s.disk.health() }
+func (s *Store) Health() error {
+	if s.remote != nil {
+		return s.remote.link.health()
+	}
+	return s.disk.health()
+}
 
 // Warning is nil or says since when and why something does not work that a
 // user should see to, although all writes are accepted.
-func (s *Store) Warning() error { return s.snapshot.health() }
+func (s *Store) Warning() error {
+	return errors.Join(s.snapshot.health(), s.notes.err(), s.missingObjects())
+}
 
 // Durable serves DurableEndpoint.
 func (s *Store) Durable() lifecycle.Component {
@@ -227,7 +279,7 @@ func (s *Store) Durable() lifecycle.Component {
 	case engineSQL:
 		run = s.runExternal
 	case engineEtcd:
-		run = idle
+		run = s.runEtcd
 	}
 	return lifecycle.Component{Name: "datastore", Run: run}
 }

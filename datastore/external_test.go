@@ -1,12 +1,21 @@
 package datastore
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"database/sql"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"syscall"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/k3s-io/kine/pkg/drivers"
 	"github.com/k3s-io/kine/pkg/drivers/generic"
@@ -14,75 +23,158 @@ import (
 	"github.com/k3s-io/kine/pkg/logstructured/sqllog"
 	"github.com/k3s-io/kine/pkg/server"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"brink/internal/testdatabase"
 )
 
-// startPostgres runs a server of its own that listens on a unix socket only,
-// and returns its endpoint.
-func startPostgres(t *testing.T) string {
-	t.Helper()
-	initdb, err := exec.LookPath("initdb")
-	if err != nil {
-		t.Skip("PostgreSQL is not installed")
+// kinds runs a test on each kind of database there is on this machine.
+func kinds(t *testing.T, test func(t *testing.T, kind testdatabase.Kind)) {
+	for _, kind := range []testdatabase.Kind{testdatabase.Postgres, testdatabase.MariaDB} {
+		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
+			test(t, kind)
+		})
 	}
-	dir, err := os.MkdirTemp("", "pg")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	nobody := &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if os.Getuid() == 0 { // it refuses to run as root
-		const uid = 65534
-		nobody.Credential = &syscall.Credential{Uid: uid, Gid: uid}
-		if err := os.Chown(dir, uid, uid); err != nil {
-			t.Fatal(err)
-		}
-	}
-	data := filepath.Join(dir, "data")
-	command := func(name string, args ...string) *exec.Cmd {
-		c := exec.Command(name, args...)
-		c.SysProcAttr, c.Dir = nobody, dir
-		return c
-	}
-	if out, err := command(initdb, "-D", data, "-U", "kine", "-A", "trust", "-N").CombinedOutput(); err != nil {
-		t.Skipf("initdb does not work here: %v\n%s", err, out)
-	}
-	server := command(filepath.Join(filepath.Dir(initdb), "postgres"), "-D", data, "-k", dir, "-c", "listen_addresses=")
-	if err := server.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		server.Process.Signal(syscall.SIGINT)
-		server.Wait()
-	})
-	// A database that exists: kine tries only once to create one, and the
-	// server may still be starting then.
-	return "postgres://kine@/postgres?host=" + dir
 }
 
-// startExternal runs a Store on cfg.Endpoint and returns a client.
-func startExternal(t *testing.T, cfg Config) *clientv3.Client {
+// newDatabase runs a server of the test's own.
+func newDatabase(t *testing.T, kind testdatabase.Kind) *testdatabase.Server {
 	t.Helper()
-	store, err := New(cfg)
+	s, err := makeDatabase(kind)
+	if s != nil {
+		t.Cleanup(func() { _ = s.Close() })
+	}
+	if errors.Is(err, testdatabase.ErrMissing) {
+		t.Skip(err)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	return startStore(t, store, new(logBuffer)).volatile // shared with the durable one
+	return s
 }
 
-func TestPostgres(t *testing.T) {
-	t.Parallel()
+func makeDatabase(kind testdatabase.Kind) (*testdatabase.Server, error) {
+	dir, err := os.MkdirTemp("", "db")
+	if err != nil {
+		return nil, err
+	}
+	s := &testdatabase.Server{Kind: kind, Dir: dir}
+	if err := s.Init(); err != nil {
+		return s, err
+	}
+	return s, s.Start()
+}
+
+// shared are servers for tests that leave them alone. TestMain closes them.
+var shared = map[testdatabase.Kind]func() (*testdatabase.Server, error){
+	testdatabase.Postgres: sync.OnceValues(func() (*testdatabase.Server, error) { return keepShared(testdatabase.Postgres) }),
+	testdatabase.MariaDB:  sync.OnceValues(func() (*testdatabase.Server, error) { return keepShared(testdatabase.MariaDB) }),
+}
+
+var (
+	sharedMu     sync.Mutex
+	sharedServer []*testdatabase.Server
+	databases    atomic.Int32
+)
+
+func keepShared(kind testdatabase.Kind) (*testdatabase.Server, error) {
+	s, err := makeDatabase(kind)
+	if s != nil {
+		sharedMu.Lock()
+		defer sharedMu.Unlock()
+		sharedServer = append(sharedServer, s)
+	}
+	return s, err
+}
+
+func closeShared() {
+	for _, s := range sharedServer {
+		_ = s.Close()
+	}
+}
+
+// sharedEndpoint is that of an empty database, which is not there yet.
+func sharedEndpoint(t *testing.T, kind testdatabase.Kind) string {
+	t.Helper()
+	s, err := shared[kind]()
+	if errors.Is(err, testdatabase.ErrMissing) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Endpoint(fmt.Sprintf("test%d", databases.Add(1)))
+}
+
+// openRaw is a database as its administrator sees it.
+func openRaw(t *testing.T, endpoint string) *sql.DB {
+	t.Helper()
+	e, err := Config{Endpoint: endpoint}.parseEndpoint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := sql.OpenDB(e.connector)
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+// externalConfig has a CA of its own, as that of another cluster.
+func externalConfig(t *testing.T, endpoint string) Config {
+	t.Helper()
 	cfg := testConfig(t)
-	cfg.Endpoint = startPostgres(t)
-	c := startExternal(t, cfg)
-	rev := mustCreate(t, c, "/registry/pods/a", "1")
-	w := c.Watch(testContext(t), "/registry/pods/", clientv3.WithPrefix(), clientv3.WithRev(rev+1))
-	mustUpdate(t, c, "/registry/pods/a", "2", rev)
-	if r := <-w; r.Err() != nil || len(r.Events) != 1 || string(r.Events[0].Kv.Value) != "2" {
-		t.Errorf("watch: %+v", r)
+	cfg.Endpoint, cfg.NodeName, cfg.ServerCA = endpoint, "node-1", makeCA(t)
+	return cfg
+}
+
+func makeCA(t *testing.T) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if got := values(t, c, "/registry/pods/"); got["/registry/pods/a"] != "2" {
-		t.Errorf("got %v", got)
+	template := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
 	}
+	path := filepath.Join(t.TempDir(), "server-ca.crt")
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestExternal(t *testing.T) {
+	t.Parallel()
+	kinds(t, func(t *testing.T, kind testdatabase.Kind) {
+		r := start(t, externalConfig(t, sharedEndpoint(t, kind)))
+		c := r.durable
+		rev := mustCreate(t, c, "/registry/pods/a", "1")
+		w := c.Watch(testContext(t), "/registry/pods/", clientv3.WithPrefix(), clientv3.WithRev(rev+1))
+		next := mustUpdate(t, c, "/registry/pods/a", "2", rev)
+		if r := <-w; r.Err() != nil || len(r.Events) != 1 || string(r.Events[0].Kv.Value) != "2" {
+			t.Errorf("watch: %+v", r)
+		}
+		if got := values(t, c, "/registry/pods/"); got["/registry/pods/a"] != "2" {
+			t.Errorf("got %v", got)
+		}
+		if _, err := create(testContext(t), c, "/registry/pods/a", "3"); err == nil {
+			t.Error("what exists was created again")
+		}
+		if _, err := update(testContext(t), c, "/registry/pods/a", "3", rev); err != errConflict {
+			t.Errorf("update of an old revision: %v", err)
+		}
+		mustCreate(t, c, "/registry/pods/A", "another")
+		if _, err := remove(testContext(t), c, "/registry/pods/a", next); err != nil {
+			t.Error(err)
+		}
+		if got := values(t, c, "/registry/pods/"); len(got) != 1 || got["/registry/pods/A"] != "another" {
+			t.Errorf("after deleting a there is %v", got)
+		}
+		if n := r.log.count("level=WARN") + r.log.count("level=ERROR"); n != 0 {
+			t.Errorf("%d complaints", n)
+		}
+	})
 }
 
 // breakRow makes PostgreSQL fail when it comes to a row in the middle of a
@@ -104,18 +196,13 @@ const breakRow = `
 // What the database could not read to its end must not pass for all there is.
 func TestPostgresBreaksOff(t *testing.T) {
 	t.Parallel()
-	cfg := testConfig(t)
-	cfg.Endpoint = startPostgres(t)
-	c := startExternal(t, cfg)
+	cfg := externalConfig(t, newDatabase(t, testdatabase.Postgres).Endpoint("postgres"))
+	c := start(t, cfg).durable
 	first := mustCreate(t, c, "/registry/pods/a", "1")
 	for _, name := range []string{"b", "c", "d"} {
 		mustCreate(t, c, "/registry/pods/"+name, "1")
 	}
-	db, err := sql.Open("pgx", cfg.Endpoint)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
+	db := openRaw(t, cfg.Endpoint)
 	if _, err := db.Exec(breakRow); err != nil {
 		t.Fatal(err)
 	}

@@ -27,17 +27,24 @@ import (
 // a list at an acknowledged revision is told that it lies in the future.
 type checkedLog struct {
 	*sqllog.SQLLog
-	dialect *generic.Generic
-	head    atomic.Int64 // highest revision that was acknowledged or listed
+	dialect server.Dialect
+	db      *generic.Generic // beneath dialect, for what kine's log has no word for
+	ceiling *ceiling         // of what may be handed out; nil: there is none
+	head    atomic.Int64     // highest revision that was acknowledged or listed
 }
 
 var _ logstructured.Log = (*checkedLog)(nil)
 
 // newCheckedLog returns the log of a database, with compaction as cfg says.
 func newCheckedLog(dialect *generic.Generic, cfg *drivers.Config) *checkedLog {
-	log := sqllog.New(checkedDialect{dialect}, cfg.CompactInterval, cfg.CompactIntervalJitter, cfg.CompactTimeout,
+	return newLogOver(checkedDialect{dialect}, dialect, cfg)
+}
+
+// newLogOver is newCheckedLog for a dialect over db that notes the rows it hands out.
+func newLogOver(dialect server.Dialect, db *generic.Generic, cfg *drivers.Config) *checkedLog {
+	log := sqllog.New(dialect, cfg.CompactInterval, cfg.CompactIntervalJitter, cfg.CompactTimeout,
 		cfg.CompactMinRetain, cfg.CompactBatchSize, cfg.PollBatchSize)
-	return &checkedLog{SQLLog: log, dialect: dialect}
+	return &checkedLog{SQLLog: log, dialect: dialect, db: db}
 }
 
 // raise notes a revision up to which everything can be read.
@@ -56,6 +63,10 @@ func (l *checkedLog) CurrentRevision(ctx context.Context) (int64, error) {
 }
 
 func (l *checkedLog) Append(ctx context.Context, event *server.Event) (int64, error) {
+	if err := l.ceiling.allow(l.head.Load()); err != nil {
+		noteTrouble(ctx, err)
+		return 0, err
+	}
 	rev, err := l.SQLLog.Append(ctx, event)
 	if err == nil {
 		l.raise(rev)
@@ -65,6 +76,7 @@ func (l *checkedLog) Append(ctx context.Context, event *server.Event) (int64, er
 
 func (l *checkedLog) After(ctx context.Context, key, end string, revision, limit int64) (int64, server.Events, error) {
 	ctx, read := withReads(ctx)
+	defer read.end()
 	rev, events, err := l.SQLLog.After(ctx, key, end, revision, limit)
 	if broken := read.err(); broken != nil {
 		return 0, nil, broken
@@ -80,6 +92,7 @@ func (l *checkedLog) List(ctx context.Context, key, end string, limit, revision 
 		return 0, nil, err
 	}
 	ctx, read := withReads(ctx)
+	defer read.end()
 	rev, events, err := l.SQLLog.List(ctx, key, end, limit, revision, includeDeleted, keysOnly)
 	if broken := read.err(); broken != nil {
 		return 0, nil, broken
@@ -134,13 +147,22 @@ func withoutGap(result server.WatchResult) server.WatchResult {
 }
 
 // reads are the results that one request went through, to ask them afterwards.
-type reads struct{ rows []*sql.Rows }
+type reads struct {
+	rows []*sql.Rows
+	ends []context.CancelFunc // of the contexts in which they were read
+}
 
 type readsKey struct{}
 
 func withReads(ctx context.Context) (context.Context, *reads) {
 	r := new(reads)
 	return context.WithValue(ctx, readsKey{}, r), r
+}
+
+func (r *reads) end() {
+	for _, cancel := range r.ends {
+		cancel()
+	}
 }
 
 // err is why rows ended early. It stays known after they were closed.

@@ -165,6 +165,7 @@ func (p *Proxy) serve(ctx context.Context, client kubernetes.Interface, ready fu
 	go func() {
 		if h.wait(ctx, server.Proxier.Sync) {
 			ready()
+			newKeeper(servedFamilies(server.PrimaryIPFamily), server.Proxier.(*resyncing).resync).keep(ctx)
 		}
 	}()
 	select {
@@ -222,7 +223,8 @@ func (p *Proxy) newServer(ctx context.Context, client kubernetes.Interface, h *h
 		resolvePrimary(config, cfg.NodeIPs)
 	}
 	h.server = s.HealthzServer
-	s.Proxier, err = newProxier(h.listen(ctx), cfg, s)
+	proxier, err := newProxier(h.listen(ctx), cfg, s)
+	s.Proxier = &resyncing{Provider: proxier}
 	return s, err
 }
 

@@ -120,6 +120,15 @@ func (l Layout) CheckLength() error {
 	return nil
 }
 
+// CheckColon is an error when pods could not run: the directories of CNI plugins are
+// a list that is cut at colons, as PATH is.
+func (l Layout) CheckColon() error {
+	if strings.Contains(l.data, ":") {
+		return fmt.Errorf("%s: a path with a colon in it cannot hold the programs that pods need: choose another, or mount this one elsewhere", l.data)
+	}
+	return nil
+}
+
 // CNIConf is the CNI configuration directory.
 func (l Layout) CNIConf() string { return filepath.Join(l.Agent(), "cni", "net.d") }
 
@@ -154,6 +163,16 @@ func (l Layout) NodePassword() string {
 	return filepath.Join(l.Agent(), "node-password")
 }
 
+// RevisionCeiling is where a server remembers outside of its data directory which
+// revisions its cluster has handed out: for when an older copy of the directory is
+// put back.
+func (l Layout) RevisionCeiling() string {
+	return filepath.Join(ConfigDir, "revision"+strings.TrimPrefix(l.run, defaultRun))
+}
+
+// SeenRevision is where an agent remembers the highest revision that it has seen.
+func (l Layout) SeenRevision() string { return filepath.Join(l.Agent(), "seen-revision") }
+
 // ServerToken is the token with which machines join that does not expire.
 func (l Layout) ServerToken() string { return filepath.Join(l.Server(), "token") }
 
@@ -171,6 +190,9 @@ func (l Layout) ClusterSettings() string { return filepath.Join(l.Agent(), "clus
 
 // PodRanges: see ClusterSettings.
 func (l Layout) PodRanges() string { return filepath.Join(l.Agent(), "pod-ranges.json") }
+
+// ResolvConf is what pods with dnsPolicy Default get as resolv.conf.
+func (l Layout) ResolvConf() string { return filepath.Join(l.Agent(), "resolv.conf") }
 
 // ClusterCA is the server CA as an agent has verified it.
 func (l Layout) ClusterCA() string { return filepath.Join(l.Agent(), "server-ca.crt") }

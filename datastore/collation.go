@@ -1,0 +1,74 @@
+package datastore
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+)
+
+// comparisons are what a column for names must say of two of them: they are
+// compared for equality and cut into ranges by their bytes. A database that takes
+// two names for one, or sorts them otherwise, mixes objects up.
+var comparisons = []struct {
+	one, operator, other string
+	want                 int64
+	flaw                 string
+}{
+	{"A", "=", "a", 0, "does not tell upper from lower case in names"},
+	{"B", "<", "a", 1, "does not sort names by their bytes"},
+	{"a-b", "<", "a/b", 1, "does not sort names by their bytes"},
+	{"a/b", "<", "aa", 1, "does not sort names by their bytes"},
+}
+
+const (
+	curePostgres = `ALTER TABLE kine ALTER COLUMN name SET DATA TYPE text COLLATE "C"`
+	cureMySQL    = `ALTER TABLE kine MODIFY name VARCHAR(630) CHARACTER SET ascii COLLATE ascii_bin`
+)
+
+// checkCollation wants a column for names that compares bytes. What the column
+// does is asked of the database itself, as it depends on the defaults of server,
+// database, table and column, and on extensions such as citext. A table without
+// rows is cured, as kine makes it wrong on every MySQL: there the default of its
+// character set folds case.
+func checkCollation(ctx context.Context, db *sql.DB, isMySQL bool, place string) error {
+	flaw, err := collationFlaw(ctx, db, isMySQL)
+	if err != nil || flaw == "" {
+		return err
+	}
+	cure := curePostgres
+	if isMySQL {
+		cure = cureMySQL
+	}
+	var rows int64
+	if err := db.QueryRowContext(ctx, `SELECT COUNT(*) FROM (SELECT id FROM kine LIMIT 1) AS found`).Scan(&rows); err != nil {
+		return err
+	}
+	if rows == 0 {
+		if _, err := db.ExecContext(ctx, cure); err == nil {
+			flaw, err = collationFlaw(ctx, db, isMySQL)
+			if err != nil || flaw == "" {
+				return err
+			}
+		}
+	}
+	return fmt.Errorf("the database at %s %s, so objects would be taken for each other: stop all servers on it and run there: %s;", place, flaw, cure)
+}
+
+// collationFlaw is empty for a column that compares bytes.
+func collationFlaw(ctx context.Context, db *sql.DB, isMySQL bool) (string, error) {
+	// The union gives the strings the column's type and collation.
+	q := `SELECT COUNT(*) FROM (SELECT name FROM kine WHERE 1 = 0 UNION ALL SELECT $1) AS one WHERE name %s $2`
+	if isMySQL {
+		q = `SELECT COUNT(*) FROM (SELECT name FROM kine WHERE 1 = 0 UNION ALL SELECT ?) AS one WHERE name %s ?`
+	}
+	for _, c := range comparisons {
+		var holds int64
+		if err := db.QueryRowContext(ctx, fmt.Sprintf(q, c.operator), c.one, c.other).Scan(&holds); err != nil {
+			return "", fmt.Errorf("asking how the database compares names: %w", err)
+		}
+		if holds != c.want {
+			return c.flaw, nil
+		}
+	}
+	return "", nil
+}
