@@ -267,3 +267,16 @@ func (db *database) tellsCase(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestEtcd is a control plane on an etcd that is not brink's. The API server is
+// its client; what brink says of it, and to others, is the same.
+func TestEtcd(t *testing.T) {
+	t.Parallel()
+	db := newDatabaseNode(t, testdatabase.Etcd, 2379, "disable-agent: true")
+	n := db.node
+	db.waitsAtStart(t, "control plane is Ready")
+	acked := &acknowledged{}
+	db.outage(t, "killed", db.Kill, shortly, acked)
+	db.isItsOwn(t, "")
+	acked.verify(t, n)
+}
