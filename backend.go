@@ -31,7 +31,7 @@ var foreignBackends = map[string]string{
 }
 
 // sameSetting are flags that say the same thing in different ways.
-var sameSetting = [][]string{{backendFlag, backendAlias}, {"token", "token-file"}}
+var sameSetting = [][]string{{backendFlag, backendAlias}, {"token", "token-file"}, {"datastore-endpoint", "datastore-endpoint-file"}}
 
 // givenIn tells whether a setting was given on the command line or in the
 // environment, by any of its flags. What is set later, from a file, does not

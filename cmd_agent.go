@@ -3,9 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strings"
-	"unsafe"
 
 	"github.com/urfave/cli/v2"
 
@@ -36,7 +34,7 @@ func agentCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			hideToken()
+			forgetSecrets()
 			return runNode(c.Context, settings, start)
 		},
 	}
@@ -65,19 +63,9 @@ func serverOf(c *cli.Context) (string, error) {
 
 // tokenOf is nil when no token is given: a machine that has joined needs none.
 func tokenOf(c *cli.Context) (*jointoken.Token, error) {
-	text, from := c.String("token"), "--token"
-	if file := c.String("token-file"); file != "" {
-		if text != "" {
-			return nil, errors.New("--token and --token-file are both given: leave one out")
-		}
-		content, err := os.ReadFile(file)
-		if err != nil {
-			return nil, fmt.Errorf("--token-file=%s: %w", file, errors.Unwrap(err))
-		}
-		text, from = strings.TrimSpace(string(content)), "--token-file="+file
-		if text == "" {
-			return nil, fmt.Errorf("%s: the file is empty", from)
-		}
+	text, from, err := secretOf(c, "token")
+	if err != nil {
+		return nil, err
 	}
 	if text == "" {
 		return nil, nil
@@ -87,40 +75,4 @@ func tokenOf(c *cli.Context) (*jointoken.Token, error) {
 		return nil, fmt.Errorf("%s: %w", from, err)
 	}
 	return &token, nil
-}
-
-// hideToken keeps the token out of the list of processes, and of the environment
-// of what brink starts. The kernel shows a process's arguments from where they
-// lie in its memory, which is where Go's os.Args still points.
-func hideToken() {
-	os.Unsetenv("BRINK_TOKEN")
-	for i, arg := range os.Args[1:] {
-		previous := os.Args[i] // the one before arg
-		switch name, _, hasValue := strings.Cut(arg, "="); {
-		case hasValue && isTokenFlag(name):
-			overwrite(arg[len(name)+1:])
-		case !hasValue && isTokenFlag(previous):
-			overwrite(arg)
-		}
-	}
-}
-
-func isTokenFlag(name string) bool {
-	switch name {
-	case "--token", "-token", "-t", "--t":
-		return true
-	}
-	return false
-}
-
-// overwrite changes the bytes of an argument in place. Go's strings of os.Args
-// are not copies (runtime.goargs), and the memory is writable (execve(2)).
-func overwrite(arg string) {
-	if len(arg) == 0 {
-		return
-	}
-	bytes := unsafe.Slice(unsafe.StringData(arg), len(arg))
-	for i := range bytes {
-		bytes[i] = '*'
-	}
 }

@@ -61,13 +61,3 @@ func TestAgentSettings(t *testing.T) {
 		})
 	}
 }
-
-func TestOverwrite(t *testing.T) {
-	t.Parallel()
-	secret := string([]byte("secret")) // not in read-only memory, as arguments are not
-	overwrite(secret)
-	if secret != "******" {
-		t.Errorf("got %q", secret)
-	}
-	overwrite("")
-}

@@ -15,6 +15,7 @@ import (
 
 	"brink/agent"
 	"brink/internal/componentargs"
+	"brink/internal/datadir"
 	"brink/internal/host"
 	"brink/network"
 	"brink/server/pki"
@@ -59,8 +60,20 @@ func checkCommand() *cli.Command {
 			if err := checkSettings(s); err != nil {
 				return err
 			}
+			values, err := readConfigFile(c, flags)
+			if err != nil {
+				return err
+			}
+			facts, err := host.Look()
+			if err != nil {
+				return err
+			}
 			status, _ := askStatus(c.Context, s.layout) // no brink running is fine
-			return printChecks(hostChecks(s, status.PID), asJSON)
+			checks := slices.Concat(hostChecks(s, status.PID), checkSecretFiles(c, values), otherNetworks(s))
+			if !s.disableAgent {
+				checks = append(checks, agent.CheckReserved(facts, s.join == nil, s.agent.KubeletArgs))
+			}
+			return printChecks(checks, asJSON)
 		},
 	}
 }
@@ -72,7 +85,9 @@ func checkSettings(s settings) error {
 		if err := s.server.Check(); err != nil || s.disableAgent {
 			return err
 		}
-		s.agent.Access.API = func(string, ...string) *rest.Config { return &rest.Config{} } // never asked
+		access := *s.agent.Access
+		access.API = func(string, ...string) *rest.Config { return &rest.Config{} } // never asked
+		s.agent.Access = &access
 	}
 	var err error
 	if s.agent.Host, err = host.Look(); err != nil {
@@ -137,7 +152,14 @@ func hostChecks(s settings, pid int) []host.Check {
 			host.Port{Number: componentargs.Port(s.agent.KubeletArgs, "port", agent.KubeletPort), For: "kubelet", Flag: "--kubelet-arg=port=PORT"},
 			host.Port{Number: componentargs.Port(s.agent.ProxyArgs, "healthz-bind-address", proxyHealthPort), For: "service proxy's health", Flag: "--kube-proxy-arg=healthz-bind-address=ADDRESS:PORT"})
 	}
+	owned := datadir.Check(s.layout)
+	if owned != nil {
+		opts.DataDir = "" // in what is not brink's nothing is tried out
+	}
 	checks := host.Checks(opts)
+	if owned != nil {
+		checks = append(checks, host.Check{Name: "data directory", Result: host.Fail, Message: owned.Error()})
+	}
 	for _, line := range s.ignored {
 		checks = append(checks, host.Check{Name: "flags", Result: host.Warn, Message: line, Fix: "remove it"})
 	}
@@ -179,11 +201,12 @@ func notRoot(s settings) error {
 
 // checkHost refuses to start on a machine that cannot work, before anything
 // has been written or started. A unit that takes the pods down with brink is told
-// at every start: its owner finds out in the moment of the first update.
+// at every start: its owner finds out in the moment of the first update. So are few
+// files, of which a user hears in the moment of the first busy day.
 func checkHost(s settings) error {
 	checks := hostChecks(s, os.Getpid())
 	for _, c := range checks {
-		if c.Name == host.UnitCheck && c.Result == host.Warn {
+		if (c.Name == host.UnitCheck || c.Name == host.FilesCheck) && c.Result == host.Warn {
 			slog.Warn(c.String(), "component", "brink")
 		}
 	}

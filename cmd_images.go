@@ -59,11 +59,11 @@ func importImages(c *cli.Context) error {
 	}
 	for _, path := range c.Args().Slice() {
 		images, err := archives.Import(c.Context, path)
-		if err != nil {
-			return err
-		}
 		for _, i := range images {
 			fmt.Println(i.Name, i.Digest)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil

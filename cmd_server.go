@@ -13,7 +13,9 @@ import (
 
 	"brink/agent"
 	"brink/agent/join"
+	"brink/agent/ledger"
 	"brink/internal/configfile"
+	"brink/internal/datadir"
 	"brink/internal/footprint"
 	"brink/internal/host"
 	"brink/internal/lifecycle"
@@ -43,6 +45,7 @@ func serverCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
+			forgetSecrets()
 			return runNode(c.Context, settings, start)
 		},
 	}
@@ -99,6 +102,10 @@ func runNode(ctx context.Context, s settings, start *startLog) error {
 	if facts.EffectiveUID != 0 {
 		return notRoot(s)
 	}
+	s.agent.Host = facts
+	if err := checkStart(s); err != nil {
+		return err
+	}
 	unlock, err := lockDataDir(s.layout)
 	if err != nil {
 		return err
@@ -107,7 +114,12 @@ func runNode(ctx context.Context, s settings, start *startLog) error {
 	if err := prepare(s); err != nil {
 		return err
 	}
-	s.agent.Host = facts
+	if err := makeRunDir(s.layout.Run()); err != nil {
+		return err
+	}
+	if err := excludeFromProxy(s); err != nil {
+		return err
+	}
 	parts, err := compose(s)
 	if err != nil {
 		return err
@@ -122,6 +134,7 @@ func runNode(ctx context.Context, s settings, start *startLog) error {
 		slog.Warn(line, "component", "brink")
 	}
 	slog.Info("starting", "component", "brink", "version", version, "node", s.agent.NodeName, "data", s.layout.Data())
+	defer context.AfterFunc(ctx, start.stopping)()
 	err = group.Run(ctx, func() {
 		close(ready)
 		start.drop()
@@ -131,6 +144,7 @@ func runNode(ctx context.Context, s settings, start *startLog) error {
 	if err != nil {
 		start.show()
 	} else {
+		start.drop()
 		slog.Info("stopped; pods keep running", "component", "brink")
 	}
 	return err
@@ -183,22 +197,46 @@ func (p parts) withAgent(cfg agent.Config) (parts, error) {
 	return p, nil
 }
 
-// prepare refuses what cannot work, and writes down what the next start and an
-// uninstall need to know. The caller holds the data directory's lock.
-func prepare(s settings) error {
+// checkStart refuses what cannot work, before anything has been made: neither the
+// data directory nor anything in it.
+func checkStart(s settings) error {
+	if err := checkLock(s.layout); err != nil {
+		return err // before the other brink's ports are found taken
+	}
 	if err := checkHost(s); err != nil {
 		return err
 	}
 	if s.join != nil {
-		return agent.RecordNodePassword(s.layout)
+		_, err := compose(s)
+		return err
 	}
 	if err := pki.CheckKubeconfig(s.server.Kubeconfig, pki.Dir(s.layout.TLS()).ServerCA()); err != nil {
 		return fmt.Errorf("--write-kubeconfig: %w", err)
 	}
+	return checkSettings(s)
+}
+
+// prepare marks the data directory as brink's, and writes down what the next start
+// and an uninstall need to know. The caller holds the data directory's lock.
+func prepare(s settings) error {
+	if err := datadir.Claim(s.layout); err != nil {
+		return err
+	}
+	if !s.disableAgent {
+		if err := datadir.MakeAgent(s.layout); err != nil {
+			return err
+		}
+	}
+	if s.join != nil {
+		return ledger.RecordNodePassword(s.layout)
+	}
 	if err := rememberAddresses(s); err != nil {
 		return err
 	}
-	return agent.RecordKubeconfig(s.layout, s.server.Kubeconfig)
+	if err := ledger.RecordFile(s.layout, s.layout.RevisionCeiling()); err != nil {
+		return err
+	}
+	return ledger.RecordKubeconfig(s.layout, s.server.Kubeconfig)
 }
 
 // announce tells people, scripts and systemd that the node is up.

@@ -18,9 +18,12 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
-	"brink/agent"
+	"brink/agent/proxy"
+	"brink/agent/uninstall"
 	"brink/internal/configfile"
+	"brink/internal/datadir"
 	"brink/internal/layout"
+	"brink/runtime/payload"
 )
 
 // stopLimit is more than all components' deadlines together.
@@ -32,8 +35,8 @@ func uninstallCommand() *cli.Command {
 		Usage:    "remove the node from this machine: pods, mounts, network, cgroups and files",
 		Category: "Run",
 		Description: "Stops brink if it runs. Removes what brink made, and only that; what stays is told, with the\n" +
-			"reason, and the command can be given again. Kernel settings (ip_forward) and the configuration\n" +
-			"in " + layout.ConfigDir + " stay. The data directory is that of the configuration file unless given.",
+			"reason, and the command can be given again. Volumes' contents, the configuration in " + layout.ConfigDir + "\n" +
+			"and kernel settings that others have changed since stay. The data directory is that of the configuration file unless given.",
 		Flags: []cli.Flag{
 			dataDirFlag(),
 			configFlag(),
@@ -67,17 +70,17 @@ func installedLayout(c *cli.Context) (layout.Layout, error) {
 		}
 	}
 	dir, err := dataDir(c)
-	return layout.New(dir), err
+	return datadir.Locate(dir), err
 }
 
 func runUninstall(ctx context.Context, l layout.Layout, keepData, yes bool) error {
 	if os.Geteuid() != 0 {
 		return errors.New("only root may uninstall: use sudo")
 	}
-	if err := agent.CheckDataDir(l); err != nil {
+	if err := uninstall.CheckDataDir(l); err != nil {
 		return err
 	}
-	if !agent.Installed(l) {
+	if !uninstall.Installed(l) {
 		fmt.Println("nothing of brink is here: no data in", l.Data())
 		return nil
 	}
@@ -91,9 +94,9 @@ func runUninstall(ctx context.Context, l layout.Layout, keepData, yes bool) erro
 		return err
 	}
 	defer unlock()
-	guest := agent.Guest(l)
-	err = agent.Uninstall(ctx, agent.UninstallConfig{
-		Layout: l, KeepData: keepData,
+	guest := uninstall.Guest(l)
+	err = uninstall.Run(ctx, uninstall.Config{
+		Layout: l, KeepData: keepData, RemoveProxy: proxy.Remove, RemovePrograms: payload.Remove,
 		Removed: func(what string) { fmt.Println("removed", what) },
 		Kept:    func(what string) { fmt.Println("kept", what) },
 	})

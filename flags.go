@@ -79,7 +79,7 @@ func nodeFlags() []cli.Flag {
 		list(groupThrough, "kube-proxy-arg", "`NAME=VALUE` flag of kube-proxy"),
 		dataDirFlag(),
 		configFlag(),
-		toggle(groupDebugging, "debug", "log what the embedded components do, as with v=4 of each; --kubelet-arg=v=N sets another level"),
+		toggle(groupDebugging, "debug", "log what the embedded components do, as with v=4 of each; --kubelet-arg=v=N sets another level, up to 7"),
 		toggle(groupDebugging, "enable-pprof", "serve profiles, for root: curl --unix-socket /run/brink/status.sock http://brink/debug/pprof/heap"),
 	}
 }
@@ -88,8 +88,8 @@ func nodeFlags() []cli.Flag {
 func joinFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "server", Aliases: []string{"s"}, Category: groupCluster, Usage: "`URL` of a server of the cluster: https://HOST:6443", EnvVars: append([]string{"BRINK_URL"}, env("server")...)},
-		&cli.StringFlag{Name: "token", Aliases: []string{"t"}, Category: groupCluster, Usage: "`TOKEN` to join with, from brink token create; needed once", EnvVars: []string{"BRINK_TOKEN"}},
-		&cli.StringFlag{Name: "token-file", Category: groupCluster, Usage: "`FILE` with the token", EnvVars: []string{"BRINK_TOKEN_FILE"}},
+		&cli.StringFlag{Name: "token-file", Category: groupCluster, Usage: "`FILE` with the token to join with, from brink token create; needed once", EnvVars: []string{"BRINK_TOKEN_FILE"}},
+		&cli.StringFlag{Name: "token", Aliases: []string{"t"}, Category: groupCluster, Usage: "the `TOKEN` itself", EnvVars: []string{"BRINK_TOKEN"}},
 	}
 }
 
@@ -109,7 +109,8 @@ func serverFlags() []cli.Flag {
 		writeKubeconfigFlag(),
 		text(groupAPI, "write-kubeconfig-mode", "600", "octal `MODE` of that file"),
 		toggle(groupNode, "disable-agent", "run the control plane only, no pods on this machine"),
-		text(groupData, "datastore-endpoint", "", "postgres://, mysql:// or etcd `URL` (default: SQLite in data-dir)"),
+		text(groupData, "datastore-endpoint", "", "postgres://, mysql:// or etcd `URL` (default: SQLite in data-dir); with a password in it better by the next"),
+		text(groupData, "datastore-endpoint-file", "", "`FILE` with that URL"),
 		text(groupData, "datastore-cafile", "", "`FILE` with the CA of the datastore"),
 		text(groupData, "datastore-certfile", "", "`FILE` with the certificate shown to the datastore"),
 		text(groupData, "datastore-keyfile", "", "`FILE` with the key of that certificate"),

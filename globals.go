@@ -37,8 +37,9 @@ const debugVerbosity = 4
 //   - klog, through which every Kubernetes package logs. Its information lines
 //     are shown with --debug only: a healthy node writes a line a minute to its
 //     journal, and the journal is on the flash card too. Nor are warnings and
-//     errors that are the same as one a few minutes ago, or that the database is
-//     away, which the datastore says.
+//     errors that are the same as one a few minutes ago, that are about a state
+//     which is usually over at once, or that the database is away, which the
+//     datastore says.
 //   - client-go's handler of API warnings, which are meant for people at a
 //     terminal.
 //   - apimachinery's crash handler: a panic in a goroutine of upstream ends the
@@ -46,16 +47,22 @@ const debugVerbosity = 4
 //   - klog's way to end the process, for the same reason.
 //   - logrus' standard logger, which kine uses.
 //
+// And what the process has from whoever started it, see dropInherited.
+//
 // verbosity is klog's, as given by a pass-through flag v=N, 0 when none is given;
 // above 0 it shows Kubernetes' information lines too. The returned log holds back
 // what components say while they start.
 func setGlobals(debug bool, verbosity int) *startLog {
+	dropInherited()
 	level := slog.LevelInfo
 	if debug {
 		level = slog.LevelDebug
 		verbosity = cmp.Or(verbosity, debugVerbosity)
 	}
-	handler := slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})
+	var handler slog.Handler = slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})
+	if !debug {
+		handler = newPassing(handler) // containerd writes here too
+	}
 	slog.SetDefault(slog.New(handler))
 
 	// WATCHDOG_USEC would make the kubelet feed systemd's watchdog for itself
@@ -80,7 +87,7 @@ func setGlobals(debug bool, verbosity int) *startLog {
 	case verbosity > 0:
 		start.drop()
 	default:
-		kubernetes = start.wrap(newAwayLines(newRepeats(atLeast{slog.LevelWarn, kubernetes})))
+		kubernetes = start.wrap(newAwayLines(newPassing(newRepeats(atLeast{slog.LevelWarn, kubernetes}))))
 	}
 	setVerbosity(verbosity)
 	klog.SetLoggerWithOptions(logr.FromSlogHandler(kubernetes), klog.ContextualLogger(true), klog.WriteKlogBuffer(klogLines(start, kubernetes)))

@@ -15,9 +15,16 @@ import (
 	"syscall"
 
 	"github.com/urfave/cli/v2"
+
+	"brink/internal/argsecrets"
 )
 
 func main() {
+	args, err := argsecrets.Restore(os.Setenv)
+	if err != nil {
+		os.Exit(exitCode(err))
+	}
+	os.Args = args
 	os.Exit(run(os.Args))
 }
 

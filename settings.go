@@ -16,6 +16,7 @@ import (
 
 	"brink/agent"
 	"brink/agent/join"
+	"brink/internal/datadir"
 	"brink/internal/layout"
 	"brink/internal/nodeaddr"
 	"brink/network"
@@ -65,13 +66,17 @@ func readSettings(c *cli.Context) (settings, error) {
 	if err := errors.Join(errs...); err != nil {
 		return settings{}, err
 	}
+	endpoint, err := datastoreEndpoint(c)
+	if err != nil {
+		return settings{}, err
+	}
 	s.server = server.Config{
 		Layout: s.layout, NodeName: s.agent.NodeName, NodeIPs: s.agent.NodeIPs, HasAgent: !s.disableAgent,
 		ExternalIPs: s.agent.ExternalIPs, AdvertiseAddress: advertise,
 		BindAddress: bind, Port: c.Int("https-listen-port"), TLSSANs: values(c, "tls-san"),
 		ClusterCIDRs: pods, ServiceCIDRs: services, ClusterDNS: dns,
 		ClusterDomain: c.String("cluster-domain"), NetworkBackend: backend,
-		DatastoreEndpoint: c.String("datastore-endpoint"), DatastoreCAFile: c.String("datastore-cafile"),
+		DatastoreEndpoint: endpoint, DatastoreCAFile: c.String("datastore-cafile"),
 		DatastoreCertFile: c.String("datastore-certfile"), DatastoreKeyFile: c.String("datastore-keyfile"),
 		DatastoreMaxConnections: c.Int("datastore-max-open-connections"), DatastoreSetAsideDamaged: c.Bool("datastore-set-aside-damaged"),
 		Kubeconfig: kubeconfig, KubeconfigMode: mode,
@@ -95,6 +100,19 @@ func advertised(c *cli.Context) (netip.Addr, error) {
 	return a, reachable("advertise-address", a)
 }
 
+// onePerFamily wants at most one IPv4 and one IPv6 address: that is what the network
+// and Kubernetes take for a node.
+func onePerFamily(flag string, ips []netip.Addr) error {
+	for i, a := range ips {
+		for _, b := range ips[:i] {
+			if a.Is4() == b.Is4() {
+				return fmt.Errorf("--%s=%s,%s: two addresses of one family: give at most one IPv4 and one IPv6", flag, b, a)
+			}
+		}
+	}
+	return nil
+}
+
 // reachable says why no other machine can send to an address.
 func reachable(flag string, a netip.Addr) error {
 	if !nodeaddr.IsRoutable(a) {
@@ -110,14 +128,22 @@ func readNode(c *cli.Context, withoutPods bool) (settings, []error) {
 	keep := func(err error) { errs = append(errs, err) }
 	dir, err := dataDir(c)
 	keep(err)
-	l := layout.New(dir)
-	if err := l.CheckLength(); err != nil && !withoutPods {
-		keep(fmt.Errorf("--data-dir=%w", err))
+	l := datadir.Locate(dir)
+	for _, err := range []error{l.CheckLength(), l.CheckColon()} {
+		if err != nil && !withoutPods {
+			keep(fmt.Errorf("--data-dir=%w", err))
+		}
 	}
 	name, err := nodeName(c.String("node-name"))
 	keep(err)
 	ips, err := addresses(c, "node-ip")
 	keep(err)
+	keep(onePerFamily("node-ip", ips))
+	for _, a := range ips {
+		if err := reachable("node-ip", a); err != nil && !withoutPods {
+			keep(err)
+		}
+	}
 	external, err := addresses(c, "node-external-ip")
 	keep(err)
 	for _, a := range external {
@@ -155,7 +181,7 @@ func serverAccess(srv server.Config, dns []netip.Addr, backend network.Backend) 
 // the same machine keeps its own in its data directory: in /etc/brink it would
 // take the place of the first one's.
 func kubeconfigPath(c *cli.Context, l layout.Layout) (string, error) {
-	if !c.IsSet("write-kubeconfig") && l.Data() != layout.DefaultData {
+	if !c.IsSet("write-kubeconfig") && !l.IsDefault() {
 		return filepath.Join(l.Data(), filepath.Base(defaultKubeconfig())), nil
 	}
 	path := c.String("write-kubeconfig")
@@ -245,8 +271,12 @@ func verbosity(c *cli.Context) int {
 			}
 		}
 	}
-	return highest
+	return min(highest, maxVerbosity)
 }
+
+// maxVerbosity is below the level at which Kubernetes' clients log the bodies of
+// answers, Secrets with their values among them (client-go's logBody).
+const maxVerbosity = 7
 
 func fileMode(text string) (fs.FileMode, error) {
 	mode, err := strconv.ParseUint(text, 8, 9)

@@ -49,6 +49,22 @@ func TestFileMode(t *testing.T) {
 	}
 }
 
+// TestVerbosity: never the one at which clients log Secrets.
+func TestVerbosity(t *testing.T) {
+	t.Parallel()
+	for want, args := range map[int][]string{
+		0: {"--kubelet-arg=cgroup-root=/a"},
+		5: {"--kubelet-arg=v=3", "--kube-apiserver-arg=--v=5"},
+		7: {"--kubelet-arg=v=10"},
+	} {
+		withFlags(t, args, func(c *cli.Context) {
+			if got := verbosity(c); got != want {
+				t.Errorf("%q: got %d, want %d", args, got, want)
+			}
+		})
+	}
+}
+
 func TestClusterDNS(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -107,6 +123,38 @@ func TestReadSettings(t *testing.T) {
 		if got := s.agent.KubeletArgs; len(got) != 1 {
 			t.Errorf("one kubelet argument has become %q", got)
 		}
+	})
+}
+
+// TestNodesThatCannotWork: what only the pod network would find, long after the start.
+func TestNodesThatCannotWork(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		want string // of the error, "" for none
+		args []string
+	}{
+		{"", []string{"--node-ip=192.0.2.1,2001:db8::1"}},
+		{"--node-ip=192.0.2.1,192.0.2.2: two addresses of one family", []string{"--node-ip=192.0.2.1,192.0.2.2"}},
+		{"--node-ip=2001:db8::1,2001:db8::2: two addresses of one family", []string{"--node-ip=192.0.2.1,2001:db8::1,2001:db8::2"}},
+		{"--node-ip=127.0.0.1: other machines cannot send to it", []string{"--node-ip=127.0.0.1"}},
+		{"", []string{"--node-ip=127.0.0.1", "--disable-agent"}},
+		{"--data-dir=/opt/a:b: a path with a colon in it", []string{"--node-ip=192.0.2.1", "--data-dir=/opt/a:b"}},
+		{"", []string{"--node-ip=192.0.2.1", "--data-dir=/opt/a b,c'd"}},
+		{"", []string{"--node-ip=192.0.2.1", "--data-dir=/opt/a:b", "--disable-agent"}},
+	} {
+		withFlags(t, append([]string{"--node-name=edge-1"}, tc.args...), func(c *cli.Context) {
+			_, err := readSettings(c)
+			if tc.want == "" && err != nil {
+				t.Errorf("%q: %v", tc.args, err)
+			} else if tc.want != "" {
+				isLine(t, err, tc.want)
+			}
+		})
+	}
+	args := []string{"--node-name=edge-1", "--server=https://192.0.2.9", "--node-ip=192.0.2.1", "--data-dir=/opt/a:b"}
+	withAgentFlags(t, args, func(c *cli.Context) { // a machine that joins reads the same
+		_, err := readAgentSettings(c)
+		isLine(t, err, "a path with a colon in it")
 	})
 }
 

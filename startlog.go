@@ -12,13 +12,16 @@ const (
 	heldRecords = 500
 	// startPatience is how long a start may take before its log is shown.
 	startPatience = 30 * time.Second
+	// stopPatience is the same for a stop. Components have 20 s at most.
+	stopPatience = 30 * time.Second
 )
 
 // startLog holds back what Kubernetes' components log while they start: they
 // begin before each other's work is done and say so, a dozen errors that mean
 // nothing. A start that succeeds drops them; one that fails or takes long shows
 // them all, since then one of them is the reason. So does an error after which
-// Kubernetes ends the process by itself.
+// Kubernetes ends the process by itself. At a stop it is the same the other way
+// round: who is stopped last misses those before.
 type startLog struct {
 	mu   sync.Mutex
 	open bool
@@ -49,6 +52,15 @@ func (l *startLog) drop() {
 	defer l.mu.Unlock()
 	l.late.Stop()
 	l.held, l.open = nil, true
+}
+
+// stopping holds back again what is logged from now on.
+func (l *startLog) stopping() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.late.Stop()
+	l.open = false
+	l.late = time.AfterFunc(stopPatience, l.show)
 }
 
 // hold keeps print for later, or says that it is not to be kept.

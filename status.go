@@ -9,11 +9,11 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"os"
-	"path/filepath"
 	"time"
 
 	"brink/internal/layout"
 	"brink/internal/lifecycle"
+	"brink/internal/rootsocket"
 )
 
 // nodeStatus is what `brink status` prints, as JSON on the status socket.
@@ -42,15 +42,7 @@ func (s statusServer) component() lifecycle.Component {
 }
 
 func (s statusServer) run(ctx context.Context, ready func()) error {
-	path := s.layout.StatusSocket()
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
-	}
-	// The data directory's lock is held, so what lies there is a leftover.
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	listener, err := net.Listen("unix", path)
+	listener, err := rootsocket.Listen(s.layout.StatusSocket())
 	if err != nil {
 		return err
 	}

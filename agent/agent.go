@@ -26,6 +26,7 @@ import (
 
 	"brink/agent/join"
 	"brink/agent/kubelet"
+	"brink/agent/ledger"
 	"brink/agent/proxy"
 	"brink/agent/tunnel"
 	"brink/internal/clusterconfig"
@@ -35,6 +36,7 @@ import (
 	"brink/internal/lifecycle"
 	"brink/internal/nodeaddr"
 	"brink/internal/nodekey"
+	"brink/internal/proxyenv"
 	"brink/network"
 	"brink/runtime"
 	"brink/runtime/payload"
@@ -106,6 +108,7 @@ type Agent struct {
 	proxy   atomic.Pointer[proxy.Proxy]
 	network atomic.Pointer[network.Network] // nil until it runs
 	ranges  atomic.Pointer[[]netip.Prefix]  // of the node's pods, nil until they are known
+	pods    atomic.Pointer[ledger.Pods]     // nil until the ledger is written
 
 	tunnels *tunnel.Tunnels // nil beside a server
 }
@@ -153,6 +156,7 @@ func (a *Agent) use(access *Access) error {
 		ClusterDomain:  access.ClusterDomain,
 		API:            a.nodeAPI(),
 		Reconnect:      access.Reconnect,
+		Saw:            a.saw,
 		CRISocket:      l.ContainerdSocket(),
 		RootDir:        l.Kubelet(),
 		PodLogsDir:     l.PodLogs(),
@@ -162,7 +166,9 @@ func (a *Agent) use(access *Access) error {
 		ServingKey:     access.ServingKey,
 		ClientCA:       access.ClientCA,
 		SystemdCgroups: cfg.Host.SystemdCgroup(),
-		ResolvConf:     resolvConf(hostResolv, systemdResolv),
+		Seccomp:        cfg.Host.Seccomp,
+		Reserved:       Reserve(cfg.Host, cfg.Join == nil).kubeletFlags(cfg.KubeletArgs),
+		ResolvConf:     l.ResolvConf(),
 		Args:           cfg.KubeletArgs,
 	})
 	if err != nil {
@@ -175,6 +181,9 @@ func (a *Agent) use(access *Access) error {
 		ClusterCIDRs: access.ClusterCIDRs,
 		API:          access.API("system:kube-proxy"),
 		Args:         cfg.ProxyArgs,
+		Changing: func(names ...string) (func() error, error) {
+			return ledger.RecordUnknown(l, names...)
+		},
 	})
 	a.proxy.Store(p)
 	return err
@@ -215,7 +224,7 @@ func (a *Agent) kubeletComponent(needs ...string) lifecycle.Component {
 	c := a.kubelet
 	c.Needs = needs
 	c.Run = func(ctx context.Context, ready func()) error {
-		if err := a.awaitAPI(ctx); err != nil {
+		if err := errors.Join(a.runResolv(ctx), a.awaitAPI(ctx)); err != nil {
 			return err
 		}
 		return a.kubelet.Run(ctx, ready) // the one of now, see use
@@ -245,6 +254,9 @@ func (a *Agent) runJoin(ctx context.Context, ready func()) error {
 	if err := a.findIPs(settings); err != nil {
 		return err
 	}
+	if err := proxyenv.Exclude(append(proxyenv.Ranges(settings.ClusterCIDRs, settings.ServiceCIDRs), settings.ClusterDomain)...); err != nil {
+		return err
+	}
 	err = a.use(&Access{
 		API:           j.API,
 		Reconnect:     j.Reconnect,
@@ -269,7 +281,7 @@ func (a *Agent) runJoin(ctx context.Context, ready func()) error {
 // newTunnels are those by which servers reach this node.
 func (a *Agent) newTunnels() *tunnel.Tunnels {
 	return tunnel.New(tunnel.Config{
-		TLS:     func() (*tls.Config, error) { return a.cfg.Join.TLS(), nil },
+		TLS:     func() (*tls.Config, error) { return a.cfg.Join.TLS(), a.cfg.Join.Refused() },
 		Kubelet: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), componentargs.Port(a.cfg.KubeletArgs, "port", KubeletPort)),
 		PodCIDRs: func() []netip.Prefix {
 			if ranges := a.ranges.Load(); ranges != nil {
@@ -277,7 +289,8 @@ func (a *Agent) newTunnels() *tunnel.Tunnels {
 			}
 			return nil
 		},
-		NodeIPs: func() []netip.Addr { return a.place.internal() },
+		NodeIPs:  func() []netip.Addr { return a.place.internal() },
+		Revision: a.cfg.Join.Revision,
 	})
 }
 
@@ -355,13 +368,18 @@ func (a *Agent) runContainerd(ctx context.Context, ready func()) error {
 	return component.Run(ctx, ready)
 }
 
-// runImages imports what lies in the images directory, then idles.
+// runImages imports what lies in the images directory, and after an unclean end looks
+// at all images.
 func (a *Agent) runImages(ctx context.Context, ready func()) error {
 	archives := runtime.Archives{Socket: a.cfg.Layout.ContainerdSocket(), Root: a.cfg.Layout.ContainerdRoot()}
 	if err := archives.ImportDir(ctx, a.cfg.Layout.Images()); err != nil {
 		return err
 	}
+	a.forgetPulls(ctx, archives)
 	ready()
+	if err := archives.Recheck(ctx, a.cfg.Layout.Images()); err != nil && ctx.Err() == nil {
+		slog.Warn("images are checked again at the next start", "component", "images", "error", err)
+	}
 	<-ctx.Done()
 	return nil
 }
@@ -396,11 +414,22 @@ func (a *Agent) followNode(ctx context.Context, client kubernetes.Interface, rea
 			a.health.Store(nil)
 			ready()
 		case wasReady && reason != "":
+			if node == nil {
+				a.askWhether(ctx, client)
+			}
 			a.notReady(reason)
 		}
 		return false
 	})
 	return other
+}
+
+// askWhether lets the servers say that they do not take this node's certificate any
+// more, which tells more than that the Node is gone.
+func (a *Agent) askWhether(ctx context.Context, client kubernetes.Interface) {
+	ctx, cancel := context.WithTimeout(ctx, placeInterval)
+	defer cancel()
+	_, _ = client.CoreV1().Nodes().Get(ctx, a.cfg.NodeName, metav1.GetOptions{})
 }
 
 // keepPlace corrects where the Node says it is. What cannot be written now is
@@ -416,7 +445,7 @@ func (a *Agent) keepPlace(ctx context.Context, client kubernetes.Interface, node
 
 // notReady logs a reason once, also where the node's status comes again and again.
 func (a *Agent) notReady(reason string) {
-	if last := a.health.Swap(&reason); last == nil || *last != reason {
+	if last := a.health.Swap(&reason); (last == nil || *last != reason) && a.refused() == nil {
 		slog.Warn("the node is not ready any more", "component", "node", "reason", reason)
 	}
 }
@@ -424,8 +453,8 @@ func (a *Agent) notReady(reason string) {
 // Health is nil while the node is Ready for the API server and its Services are
 // served, and says what is not once it has been, or once it has failed.
 func (a *Agent) Health() error {
-	var ready error
-	if reason := a.health.Load(); reason != nil {
+	ready := a.refused()
+	if reason := a.health.Load(); reason != nil && ready == nil {
 		ready = fmt.Errorf("node %s is not ready: %s", a.cfg.NodeName, *reason)
 	}
 	return errors.Join(ready, a.proxy.Load().Health())
@@ -438,10 +467,18 @@ func (a *Agent) Warnings() error {
 	if n := a.network.Load(); n != nil {
 		errs = append(errs, n.Warnings())
 	}
-	if a.tunnels != nil {
+	if a.tunnels != nil && a.refused() == nil {
 		errs = append(errs, noTunnel(a.tunnels.Status()))
 	}
 	return errors.Join(errs...)
+}
+
+// refused is nil unless the servers do not take this node's certificate any more.
+func (a *Agent) refused() error {
+	if a.cfg.Join == nil {
+		return nil
+	}
+	return a.cfg.Join.Refused()
 }
 
 // noTunnel is nil while there is a tunnel: one server may be known by several

@@ -25,6 +25,20 @@ func readyNode() *corev1.Node {
 	}
 }
 
+// waitFor asks until done says yes, and returns false when the time is over.
+func waitFor(ctx context.Context, limit time.Duration, done func() bool) bool {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for !done() {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	return true
+}
+
 // waitForWatch waits for a watch: the fake's show no past.
 func waitForWatch(t *testing.T, client *fake.Clientset) {
 	t.Helper()

@@ -2,195 +2,47 @@ package agent
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io/fs"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"slices"
-	"strings"
+	"log/slog"
 
+	"brink/agent/cgroups"
 	"brink/agent/kubelet"
+	"brink/agent/ledger"
 )
 
-// cgroupMount is where every distribution mounts control groups.
-const cgroupMount = "/sys/fs/cgroup"
+// saw writes down a pod of the node before the kubelet makes anything for it. A
+// disk that is full must not keep the kubelet from running.
+func (a *Agent) saw(uid string) {
+	if err := a.pods.Load().Add(uid); err != nil {
+		slog.Warn("uninstalling will not know a pod as this node's", "component", "ledger", "pod", uid, "error", err)
+	}
+}
 
-// runCgroups makes the cgroup root that --kubelet-arg=cgroup-root names. The
-// kubelet refuses to start without it; several nodes on one machine need one
-// each. What the node is going to make is written down before, so that
-// uninstall removes that and no more, also after a crash in between.
+// runCgroups makes the root of the pods' cgroups. What the node is going to make
+// is written down before, so that uninstall removes that and no more, also after
+// a crash in between.
 func (a *Agent) runCgroups(ctx context.Context, ready func()) error {
 	root, systemd := kubelet.CgroupRoot(a.cfg.KubeletArgs), a.cfg.Host.SystemdCgroup()
-	all, err := hierarchies(cgroupMount)
+	all, err := cgroups.Hierarchies(cgroups.Mount)
 	if err != nil {
 		return err
 	}
-	traces := append(cgroupTraces(all, podsCgroup(root, systemd)), dirTraces(a.cfg.Layout)...)
-	if err := record(a.cfg.Layout.Made(), traces...); err != nil {
+	entries := append(cgroups.Entries(all, cgroups.ForPods(root, systemd)), ledger.DirsOf(a.cfg.Layout)...)
+	if err := ledger.Record(a.cfg.Layout.Made(), entries...); err != nil {
 		return err
 	}
-	if root != "" && root != "/" {
-		if systemd {
-			err = makeSlice(ctx, all, root)
-		} else {
-			err = makeCgroup(all, root, a.cfg.Host.Cgroup.Version)
-		}
-		if err != nil {
-			return fmt.Errorf("making cgroup root --kubelet-arg=cgroup-root=%s: %w", root, err)
-		}
+	if err := ledger.RecordSettings(a.cfg.Layout, kubelet.Tunables()); err != nil {
+		return err
+	}
+	pods, err := ledger.OpenPods(a.cfg.Layout)
+	if err != nil {
+		return err
+	}
+	defer pods.Close()
+	a.pods.Store(pods)
+	if err := cgroups.MakeRoot(ctx, all, root, systemd, a.cfg.Host.Cgroup.Version); err != nil {
+		return err
 	}
 	ready()
 	<-ctx.Done()
-	return nil
-}
-
-// podsCgroup is the group below which the kubelet makes those of pods, as a
-// path below a hierarchy's mount.
-func podsCgroup(root string, systemd bool) string {
-	if !systemd {
-		return filepath.Join("/", root, "kubepods")
-	}
-	name := strings.ReplaceAll(strings.Trim(strings.TrimSuffix(root, ".slice"), "/"), "/", "-")
-	if name != "" {
-		name += "-"
-	}
-	return expandSlice(name + "kubepods.slice")
-}
-
-// makeSlice has systemd make the slice of a cgroup root, unless it is there.
-// Starting it is enough: a slice needs no unit file.
-func makeSlice(ctx context.Context, hierarchies []string, root string) error {
-	path := filepath.Dir(podsCgroup(root, true))
-	if existsIn(hierarchies, path) {
-		return nil
-	}
-	unit := filepath.Base(path)
-	out, err := exec.CommandContext(ctx, "systemctl", "start", "--", unit).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("systemctl start %s: %w: %s", unit, err, strings.Join(strings.Fields(string(out)), " "))
-	}
-	if !existsIn(hierarchies, path) {
-		return fmt.Errorf("systemd has started %s without a control group %s", unit, path)
-	}
-	return nil
-}
-
-// existsIn tells whether any hierarchy has the group.
-func existsIn(hierarchies []string, path string) bool {
-	return slices.ContainsFunc(hierarchies, func(mount string) bool {
-		_, err := os.Stat(filepath.Join(mount, path))
-		return err == nil
-	})
-}
-
-// expandSlice is where systemd puts a slice: a-b.slice lies in a.slice.
-func expandSlice(slice string) string {
-	path, name := "/", ""
-	for _, part := range strings.Split(strings.TrimSuffix(slice, ".slice"), "-") {
-		name += part
-		path = filepath.Join(path, name+".slice")
-		name += "-"
-	}
-	return path
-}
-
-// hierarchies lists where control groups are mounted, without the links that
-// name the same hierarchy twice (cpu -> cpu,cpuacct). On a hybrid the unified
-// one is among them: the kubelet makes groups there too.
-func hierarchies(mount string) ([]string, error) {
-	if _, err := os.Stat(filepath.Join(mount, "cgroup.controllers")); err == nil {
-		return []string{mount}, nil
-	}
-	entries, err := os.ReadDir(mount)
-	if err != nil {
-		return nil, fmt.Errorf("looking for control groups: %w", err)
-	}
-	var out []string
-	for _, e := range entries {
-		if e.IsDir() {
-			out = append(out, filepath.Join(mount, e.Name()))
-		}
-	}
-	return out, nil
-}
-
-// cgroupTraces says where pods' groups are, and which levels down to there are
-// not there yet.
-func cgroupTraces(hierarchies []string, pods string) []trace {
-	var out []trace
-	for _, mount := range hierarchies {
-		dir := mount
-		for _, name := range strings.Split(strings.Trim(pods, "/"), "/") {
-			dir = filepath.Join(dir, name)
-			if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-				out = append(out, trace{madeCgroup, dir})
-			}
-		}
-		out = append(out, trace{podsIn, dir})
-	}
-	return out
-}
-
-// makeCgroup makes the group in every hierarchy that has controllers.
-func makeCgroup(hierarchies []string, root string, version int) error {
-	for _, mount := range hierarchies {
-		if version == 1 && filepath.Base(mount) == "unified" {
-			continue
-		}
-		if err := makeBelow(mount, root, version); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// makeBelow makes root below mount, one level after the other: a group's
-// controllers depend on its parent's.
-func makeBelow(mount, root string, version int) error {
-	dir := mount
-	for _, name := range strings.Split(strings.Trim(root, "/"), "/") {
-		parent := dir
-		dir = filepath.Join(parent, name)
-		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-		if err := inherit(parent, dir, version); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// inherit gives a new group what the kernel does not: on version 1 a cpuset
-// starts empty and takes no process, on version 2 controllers must be passed
-// down explicitly.
-func inherit(parent, dir string, version int) error {
-	if version == 2 {
-		available, err := os.ReadFile(filepath.Join(parent, "cgroup.controllers"))
-		if err != nil {
-			return err
-		}
-		controllers := strings.Fields(string(available))
-		if len(controllers) == 0 {
-			return nil // none to pass on, and the kernel refuses an empty list
-		}
-		enable := "+" + strings.Join(controllers, " +")
-		return os.WriteFile(filepath.Join(parent, "cgroup.subtree_control"), []byte(enable), 0o644)
-	}
-	for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
-		have, err := os.ReadFile(filepath.Join(dir, file))
-		if err != nil || strings.TrimSpace(string(have)) != "" {
-			continue // not the cpuset hierarchy, or filled already
-		}
-		value, err := os.ReadFile(filepath.Join(parent, file))
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(dir, file), value, 0o644); err != nil {
-			return err
-		}
-	}
 	return nil
 }

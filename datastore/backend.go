@@ -13,7 +13,10 @@ const compactRevKey = "compact_rev_key_apiserver"
 
 // guarded stands between kine's gRPC server and a store of ours. It turns
 // every error into a status that an etcd client understands, also those that
-// kine loses on the way, and keeps the API server's compaction mark in memory.
+// kine loses on the way, and keeps the API server's compaction mark in memory, with
+// what the API server asked to compact: reads of older revisions are refused from then
+// on, as by etcd, whether they would still be there or not. Paged lists expire by that,
+// at no write.
 //
 // That mark is how several API servers agree on who compacts. It is written
 // every five minutes, and with one server and a compactor of our own nobody
@@ -32,6 +35,9 @@ func (g *guarded) Get(ctx context.Context, key string, revision int64, keysOnly 
 	if key == compactRevKey {
 		head, err := g.Backend.CurrentRevision(ctx)
 		return head, g.readMark(), trouble.result(err)
+	}
+	if g.isCompacted(revision) {
+		return 0, nil, server.ErrCompacted
 	}
 	rev, kv, err := g.Backend.Get(ctx, key, revision, keysOnly)
 	return rev, kv, trouble.result(err)
@@ -66,12 +72,18 @@ func (g *guarded) Delete(ctx context.Context, key string, revision int64) (int64
 }
 
 func (g *guarded) List(ctx context.Context, key, end string, limit, revision int64, keysOnly bool) (int64, []*server.KeyValue, error) {
+	if g.isCompacted(revision) {
+		return 0, nil, server.ErrCompacted
+	}
 	ctx, trouble := withTrouble(ctx)
 	rev, kvs, err := g.Backend.List(ctx, key, end, limit, revision, keysOnly)
 	return rev, kvs, trouble.result(err)
 }
 
 func (g *guarded) Count(ctx context.Context, key, end string, revision int64) (int64, int64, error) {
+	if g.isCompacted(revision) {
+		return 0, 0, server.ErrCompacted
+	}
 	ctx, trouble := withTrouble(ctx)
 	rev, count, err := g.Backend.Count(ctx, key, end, revision)
 	return rev, count, trouble.result(err)
@@ -99,6 +111,13 @@ func (g *guarded) Compact(ctx context.Context, revision int64) (int64, error) {
 	}
 	g.upTo = revision
 	return head, nil
+}
+
+// isCompacted is false for 0, the present.
+func (g *guarded) isCompacted(revision int64) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return revision > 0 && revision < g.upTo
 }
 
 func (g *guarded) readMark() *server.KeyValue {

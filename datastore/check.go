@@ -46,7 +46,7 @@ var errDamaged = errors.New("damaged")
 
 // writtenFiles are replaced as a whole, in whichever directory they are: a
 // write that broke off leaves a temporary file.
-var writtenFiles = []string{volatileFile, revisionFile, inUseFile, leasesFile}
+var writtenFiles = []string{volatileFile, revisionFile, inUseFile, leasesFile, ceilingFile}
 
 // sidecars are the suffixes of the files that make up a database. The mark is
 // last: setting aside that breaks off must not look like a fresh directory.
@@ -127,7 +127,10 @@ func (s *Store) prepareDatabase() error {
 	_, err := os.Stat(s.database())
 	switch {
 	case err == nil:
-		err = s.checkDatabase()
+		var thorough bool
+		if thorough, err = s.checkDatabase(); err == nil {
+			err = s.inspect(thorough)
+		}
 	case errors.Is(err, fs.ErrNotExist):
 		err = s.checkMissing(err)
 	}
@@ -162,22 +165,36 @@ func (s *Store) checkMissing(missing error) error {
 }
 
 // checkDatabase is thorough when there is reason to be, or when it costs little.
-func (s *Store) checkDatabase() error {
+func (s *Store) checkDatabase() (thorough bool, err error) {
 	if err := checkHeader(s.database()); err != nil {
-		return err
+		return false, err
 	}
 	info, err := os.Stat(s.database())
 	if err != nil {
-		return fmt.Errorf("checking the datastore: %w", err)
+		return false, fmt.Errorf("checking the datastore: %w", err)
 	}
-	_, unclean := os.Stat(s.path(inUseFile))
-	if unclean != nil && info.Size() > quickCheckAlways {
-		return nil
+	s.unclean = s.endedUncleanly()
+	s.examineWAL()
+	if !s.unclean && info.Size() > quickCheckAlways {
+		return false, nil
 	}
 	if info.Size() > quickCheckAlways {
 		s.log.Info("checking the database after an unclean end", "path", s.database(), "bytes", info.Size())
 	}
-	return CheckIntegrity(s.database())
+	err = CheckIntegrity(s.database())
+	if errors.Is(err, errIndexes) {
+		if err = s.rebuild(err); err == nil {
+			err = CheckIntegrity(s.database())
+		}
+	}
+	return true, err
+}
+
+// endedUncleanly tells by the mark, or by a WAL, which the last connection removes.
+func (s *Store) endedUncleanly() bool {
+	_, err := os.Lstat(s.path(inUseFile))
+	wal, walErr := os.Stat(s.database() + "-wal")
+	return err == nil || (walErr == nil && wal.Size() > 0)
 }
 
 // damaged makes the one line about a database that makes no sense.
@@ -222,16 +239,20 @@ func CheckIntegrity(path string) error {
 		return fmt.Errorf("checking database %s: %w", path, err)
 	}
 	defer db.Close()
-	var verdict string
-	err = db.QueryRow(`PRAGMA quick_check(1)`).Scan(&verdict)
-	if err == nil && verdict == "ok" {
-		_, err = db.Exec(`SELECT MAX(id), name, value FROM kine`)
-		verdict = "it has no table named kine"
-		if err == nil {
-			return nil
-		}
+	found := findDamage(context.Background(), db)
+	switch {
+	case errors.Is(found, errIndexes):
+		return found
+	case found != nil && classify(found) == faultNone:
+		return damaged(path, found.Error())
+	case found != nil:
+		return verdictError(path, "", found)
 	}
-	return verdictError(path, verdict, err)
+	_, err = db.Exec(`SELECT MAX(id), name, value FROM kine`)
+	if err == nil {
+		return nil
+	}
+	return verdictError(path, "it has no table named kine", err)
 }
 
 func verdictError(path, verdict string, err error) error {
@@ -260,6 +281,7 @@ func (s *Store) setAside(cause error) error {
 	if err := atomicfile.SyncDir(s.cfg.Dir); err != nil {
 		return fmt.Errorf("setting the damaged database aside: %w", err)
 	}
+	s.beganAnew = true
 	s.log.Warn("damaged database set aside, beginning with an empty one", "kept", aside, "cause", cause)
 	return fs.ErrNotExist
 }
@@ -321,10 +343,10 @@ func (s *Store) vacuum() {
 	}
 }
 
-// markInUse is called before the database is opened, markClosed after it was
-// closed in order.
+// markInUse is called after the first write to the WAL, with the boot that this is,
+// and markClosed after the database was closed in order.
 func (s *Store) markInUse() error {
-	if err := atomicfile.Write(s.path(inUseFile), nil, 0o600); err != nil {
+	if err := atomicfile.Write(s.path(inUseFile), []byte(bootID()), 0o600); err != nil {
 		return unusable(s.cfg.Dir, err)
 	}
 	return nil

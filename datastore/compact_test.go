@@ -1,6 +1,7 @@
 package datastore
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"brink/internal/testdisk"
@@ -139,4 +141,36 @@ func TestIdleStoreIsNotCompacted(t *testing.T) {
 	if compacted, _ := store.dialect.GetCompactRevision(t.Context()); compacted != 0 || fileSize(t, cfg) != before {
 		t.Errorf("compacted to %d, %d bytes written", compacted, fileSize(t, cfg)-before)
 	}
+}
+
+// What the API server asked to compact is gone for readers, also where nothing was
+// worth a write: paged lists expire by it.
+func TestCompactedIsRefused(t *testing.T) {
+	t.Parallel()
+	stores(t, func(t *testing.T, _ *running, c *clientv3.Client) {
+		ctx := testContext(t)
+		first := mustCreate(t, c, "/registry/pods/a", "1")
+		second := mustUpdate(t, c, "/registry/pods/a", "2", first)
+		third := mustUpdate(t, c, "/registry/pods/a", "3", second)
+		if got := values(t, c, "/registry/pods/", clientv3.WithRev(first)); got["/registry/pods/a"] != "1" {
+			t.Errorf("before: %v", got)
+		}
+		if _, err := c.Compact(ctx, second); err != nil {
+			t.Fatal(err)
+		}
+		for name, opts := range map[string][]clientv3.OpOption{
+			"get":   {clientv3.WithRev(first)},
+			"list":  {clientv3.WithRev(first), clientv3.WithPrefix()},
+			"count": {clientv3.WithRev(first), clientv3.WithPrefix(), clientv3.WithCountOnly()},
+		} {
+			if _, err := c.Get(ctx, "/registry/pods/a", opts...); !errors.Is(err, rpctypes.ErrCompacted) {
+				t.Errorf("%s at a compacted revision: %v", name, err)
+			}
+		}
+		for revision, want := range map[int64]string{second: "2", third: "3", 0: "3"} {
+			if got := values(t, c, "/registry/pods/", clientv3.WithRev(revision)); got["/registry/pods/a"] != want {
+				t.Errorf("at %d: %v, want %s", revision, got, want)
+			}
+		}
+	})
 }

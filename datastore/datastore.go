@@ -54,6 +54,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	// The databases a user can choose with Endpoint. kine's endpoint package
@@ -103,6 +104,12 @@ type Config struct {
 	// SetAsideDamaged allows a damaged database to be renamed and an empty one
 	// to be started in its place. It is the user's word, never a default.
 	SetAsideDamaged bool
+	// Cluster names the cluster that this state is of, by its CA, and is empty as
+	// long as there is none; nil is for one state a directory. CeilingFile is a file
+	// that lies elsewhere than Dir, in which the highest revision is remembered for
+	// when Dir is lost or an older copy is put back; empty is none.
+	Cluster     func() string
+	CeilingFile string
 	// Logger receives one line an event; nil is slog.Default.
 	Logger *slog.Logger
 }
@@ -182,6 +189,17 @@ type Store struct {
 	leases   leaseCopy
 	remote   *remote // a database elsewhere; nil for SQLite
 
+	ceiling    *ceiling
+	unclean    bool // the last run did not end in order
+	settled    bool // the last revision was written down at the end
+	beganAnew  bool // a damaged database was set aside
+	repaired   bool // rows were moved aside
+	notes      notes
+	aside      aside
+	revisions  atomic.Pointer[checkedLog] // nil while there is none
+	cutWatches atomic.Pointer[func(int64)]
+	witnesses  witnesses
+
 	compactEvery time.Duration // compactInterval but in tests
 }
 
@@ -201,6 +219,8 @@ func New(cfg Config) (*Store, error) {
 	s.disk = newCondition(log, s.database())
 	s.snapshot = newCondition(log, s.path(volatileFile))
 	s.snapshot.describe = fault.describeSnapshot
+	s.ceiling = newCeiling(cfg, log)
+	s.witnesses.heard = map[string]bool{}
 	err := prepareDir(cfg.SocketDir)
 	if err != nil {
 		return nil, err
@@ -248,7 +268,9 @@ func (s *Store) Health() error {
 
 // Warning is nil or says since when and why something does not work that a
 // user should see to, although all writes are accepted.
-func (s *Store) Warning() error { return s.snapshot.health() }
+func (s *Store) Warning() error {
+	return errors.Join(s.snapshot.health(), s.notes.err(), s.missingObjects())
+}
 
 // Durable serves DurableEndpoint.
 func (s *Store) Durable() lifecycle.Component {

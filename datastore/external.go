@@ -93,12 +93,17 @@ func (s *Store) runExternal(ctx context.Context, ready func()) error {
 	defer control.Close()
 	control.SetMaxOpenConns(1)
 	s.remote.hold.registry = sqlRegistry{control, s.remote.endpoint.mysql}
-	return s.remote.whileHeld(ctx, func(ctx context.Context, taken func()) error {
+	s.unclean = s.remoteInUse()
+	err := s.remote.whileHeld(ctx, func(ctx context.Context, taken func()) error {
 		return s.withDatabase(ctx, func(dbCtx context.Context, closed *sync.WaitGroup) (server.Backend, history, error) {
 			backend, err := s.openExternal(dbCtx, closed, control, taken)
 			return backend, nil, err
 		}, ready)
 	})
+	if err != nil || !s.settled {
+		return err // the next start shall go on above what was reserved
+	}
+	return s.markRemoteClosed()
 }
 
 // whileHeld runs what needs the hold, and gives it back afterwards. Calling
@@ -187,13 +192,18 @@ func (s *Store) tryExternal(ctx context.Context, closed *sync.WaitGroup, control
 		}
 	})
 	external := newExternalDialect(dialect, r.link, r.hold)
-	log := newLogOver(external, cfg)
+	log := newLogOver(external, dialect, cfg)
+	if err := s.beginRemote(dbCtx, log); err != nil {
+		return nil, fmt.Errorf("starting the database at %s: %w", r.link.place, err)
+	}
 	store := logstructured.New(log)
 	if err := startLog(dbCtx, log, store); err != nil {
 		return nil, fmt.Errorf("starting the database at %s: %w", r.link.place, err)
 	}
 	go s.maintainExternal(dbCtx, &externalStore{log, external})
-	return &guardedExternal{guarded{Backend: &gated{store, r.link}}}, nil
+	guard := &guardedExternal{guarded: guarded{Backend: &gated{store, r.link}}}
+	s.cutWith(durableSocket, func(int64) { guard.cuts.cutAll() })
+	return guard, nil
 }
 
 // acquire takes the hold of a database that is this cluster's. rootCA returns
@@ -310,14 +320,17 @@ func (s *Store) maintainExternal(ctx context.Context, store *externalStore) {
 
 // guardedExternal is guarded for PostgreSQL and MySQL, where kine's own watches
 // and polling do the work.
-type guardedExternal struct{ guarded }
+type guardedExternal struct {
+	guarded
+	cuts cuts
+}
 
 // errLost stands for an error that kine took for a conflict: it says that the
 // revision is not the wanted one, and returns the wanted one.
 var errLost = status.Error(codes.Unavailable, "datastore: the database refused the write; see its log")
 
 func (g *guardedExternal) Watch(ctx context.Context, key, end string, revision int64) server.WatchResult {
-	return withoutGap(g.guarded.Watch(ctx, key, end, revision))
+	return withoutGap(g.guarded.Watch(g.cuts.context(ctx), key, end, revision))
 }
 
 func (g *guardedExternal) Update(ctx context.Context, key string, value []byte, revision, lease int64) (int64, *server.KeyValue, bool, error) {

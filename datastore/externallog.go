@@ -165,7 +165,7 @@ func (d *externalDialect) GetSize(ctx context.Context) (size int64, err error) {
 }
 
 func (d *externalDialect) Fill(ctx context.Context, revision int64) error {
-	return d.one(ctx, func(ctx context.Context) error { return d.Generic.Fill(ctx, revision) })
+	return d.one(ctx, func(ctx context.Context) error { return d.checkedDialect.Fill(ctx, revision) })
 }
 
 func (d *externalDialect) DeleteRevision(ctx context.Context, revision int64) error {

@@ -28,21 +28,23 @@ import (
 type checkedLog struct {
 	*sqllog.SQLLog
 	dialect server.Dialect
-	head    atomic.Int64 // highest revision that was acknowledged or listed
+	db      *generic.Generic // beneath dialect, for what kine's log has no word for
+	ceiling *ceiling         // of what may be handed out; nil: there is none
+	head    atomic.Int64     // highest revision that was acknowledged or listed
 }
 
 var _ logstructured.Log = (*checkedLog)(nil)
 
 // newCheckedLog returns the log of a database, with compaction as cfg says.
 func newCheckedLog(dialect *generic.Generic, cfg *drivers.Config) *checkedLog {
-	return newLogOver(checkedDialect{dialect}, cfg)
+	return newLogOver(checkedDialect{dialect}, dialect, cfg)
 }
 
-// newLogOver is newCheckedLog for a dialect that notes the rows it hands out.
-func newLogOver(dialect server.Dialect, cfg *drivers.Config) *checkedLog {
+// newLogOver is newCheckedLog for a dialect over db that notes the rows it hands out.
+func newLogOver(dialect server.Dialect, db *generic.Generic, cfg *drivers.Config) *checkedLog {
 	log := sqllog.New(dialect, cfg.CompactInterval, cfg.CompactIntervalJitter, cfg.CompactTimeout,
 		cfg.CompactMinRetain, cfg.CompactBatchSize, cfg.PollBatchSize)
-	return &checkedLog{SQLLog: log, dialect: dialect}
+	return &checkedLog{SQLLog: log, dialect: dialect, db: db}
 }
 
 // raise notes a revision up to which everything can be read.
@@ -61,6 +63,10 @@ func (l *checkedLog) CurrentRevision(ctx context.Context) (int64, error) {
 }
 
 func (l *checkedLog) Append(ctx context.Context, event *server.Event) (int64, error) {
+	if err := l.ceiling.allow(l.head.Load()); err != nil {
+		noteTrouble(ctx, err)
+		return 0, err
+	}
 	rev, err := l.SQLLog.Append(ctx, event)
 	if err == nil {
 		l.raise(rev)

@@ -2,12 +2,8 @@ package datastore
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"math"
-	"net"
-	"os"
 	"sync"
 	"time"
 
@@ -18,6 +14,8 @@ import (
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
+
+	"brink/internal/rootsocket"
 )
 
 const (
@@ -49,23 +47,6 @@ func newGRPCServer() *grpc.Server {
 	)
 }
 
-// listen takes the socket's path over from a process that died. That no other
-// one lives is known from the lock on the data directory.
-func listen(path string) (net.Listener, error) {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("listening on %s: %w", path, err)
-	}
-	listener, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("listening on %s: %w", path, err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		listener.Close()
-		return nil, fmt.Errorf("listening on %s: %w", path, err)
-	}
-	return listener, nil
-}
-
 // serve answers on a socket until ctx is done. backend is started before;
 // log is where watches read, nil to leave them to kine.
 func (s *Store) serve(ctx context.Context, socket string, backend server.Backend, log history, ready func()) error {
@@ -87,9 +68,10 @@ func (s *Store) serve(ctx context.Context, socket string, backend server.Backend
 			return fmt.Errorf("starting watches: %w", err)
 		}
 		go hub.run(watchCtx)
+		s.cutWith(socket, hub.restart)
 		etcdserverpb.RegisterWatchServer(rpc, hub)
 	}
-	listener, err := listen(s.socket(socket))
+	listener, err := rootsocket.Listen(s.socket(socket))
 	if err != nil {
 		return err
 	}
@@ -110,16 +92,12 @@ func (s *Store) serve(ctx context.Context, socket string, backend server.Backend
 
 // runSQLite serves the durable store.
 func (s *Store) runSQLite(ctx context.Context, ready func()) error {
-	if err := s.markInUse(); err != nil {
-		return err
-	}
 	err := s.withDatabase(ctx, func(dbCtx context.Context, closed *sync.WaitGroup) (server.Backend, history, error) {
 		store, err := openSQLite(dbCtx, closed, s.database(), s.disk)
 		if err != nil {
 			return nil, nil, fmt.Errorf("opening database %s: %w", s.database(), err)
 		}
-		// The time to live loop and the log's reader are started here.
-		if err := store.Start(dbCtx); err != nil {
+		if err := s.beginSQLite(dbCtx, store); err != nil {
 			return nil, nil, fmt.Errorf("starting database %s: %w", s.database(), err)
 		}
 		go store.maintain(dbCtx, s.compactEvery)
@@ -129,6 +107,23 @@ func (s *Store) runSQLite(ctx context.Context, ready func()) error {
 		return err // the next start shall check the file
 	}
 	return s.markClosed()
+}
+
+// beginSQLite makes the log ready. The mark comes after the first write: from then on
+// there is a WAL, and a start that finds the mark but no WAL knows that one was lost.
+func (s *Store) beginSQLite(ctx context.Context, store *sqliteStore) error {
+	store.log.ceiling = s.ceiling
+	if err := s.beginRevisions(ctx, store.log); err != nil {
+		return err
+	}
+	// The time to live loop and the log's reader are started here.
+	if err := store.Start(ctx); err != nil {
+		return err
+	}
+	if err := store.probe(ctx); err != nil {
+		return err
+	}
+	return s.markInUse()
 }
 
 // opener opens and starts a database that lives until dbCtx is done.
@@ -150,5 +145,9 @@ func (s *Store) withDatabase(ctx context.Context, open opener, ready func()) err
 	if err != nil {
 		return err
 	}
-	return s.serve(ctx, durableSocket, backend, log, ready)
+	if err := s.serve(ctx, durableSocket, backend, log, ready); err != nil {
+		return err
+	}
+	s.endRevisions()
+	return nil
 }

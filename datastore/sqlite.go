@@ -56,6 +56,7 @@ var schema = []string{
 	`CREATE INDEX IF NOT EXISTS kine_deleted_index ON kine (deleted) WHERE deleted != 0`,
 	`CREATE INDEX IF NOT EXISTS kine_id_compact_rev_key_with_prev_revision_index ON kine (id, name, prev_revision)
 		WHERE name != 'compact_rev_key' AND prev_revision != 0`,
+	sumColumn,
 }
 
 // compactSQL removes what a later row replaced and what marks a deletion, up
@@ -90,6 +91,7 @@ func writerDSN(path, mode string) string {
 type sqliteStore struct {
 	server.Backend
 	dialect *generic.Generic
+	log     *checkedLog
 	disk    *condition
 }
 
@@ -103,6 +105,7 @@ func openSQLite(ctx context.Context, wg *sync.WaitGroup, path string, disk *cond
 		return nil, err
 	}
 	dialect.LastInsertID = true
+	dialect.InsertLastInsertIDSQL = insertSum
 	dialect.LockWrites = true
 	dialect.GetSizeSQL = query.New(sizeSQL, "?", false, "GetSize")
 	dialect.CompactSQL = query.New(compactSQL, "?", false, "Compact")
@@ -110,7 +113,7 @@ func openSQLite(ctx context.Context, wg *sync.WaitGroup, path string, disk *cond
 	dialect.ErrCode = errorCode
 	// Without an interval kine compacts nothing, but it checks the batch.
 	log := newCheckedLog(dialect, &drivers.Config{CompactBatchSize: 1000, PollBatchSize: pollBatch})
-	return &sqliteStore{Backend: logstructured.New(log), dialect: dialect, disk: disk}, nil
+	return &sqliteStore{Backend: logstructured.New(log), dialect: dialect, log: log, disk: disk}, nil
 }
 
 func translateConflict(err error) error {
@@ -203,6 +206,9 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 }
 
 func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	if query == insertSum.Query {
+		args = withSum(args)
+	}
 	result, err := c.SQLiteConn.ExecContext(context.WithoutCancel(ctx), query, args)
 	if err != nil {
 		c.note(ctx, err)

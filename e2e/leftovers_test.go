@@ -133,10 +133,7 @@ func (m *machine) leftRules() ([]string, error) {
 var ours = []string{"etc/brink", "etc/brink/config.yaml", "etc/brink/registries.yaml"}
 
 func (m *machine) leftFiles() ([]string, error) {
-	var found []string
-	if _, err := os.Lstat(m.inside(m.data)); err == nil {
-		found = append(found, "data directory "+m.data)
-	}
+	found := m.leftData()
 	now, err := m.files()
 	for path := range now {
 		// Of a directory that is left, what is in it says nothing more.
@@ -145,6 +142,26 @@ func (m *machine) leftFiles() ([]string, error) {
 		}
 	}
 	return found, err
+}
+
+// laidImages are what the tests lay into a data directory: they stay.
+var laidImages = []string{".", "agent", "agent/images", "agent/images/e2e.tar"}
+
+// leftData lists what is left of the data directory, beside the tests' images.
+func (m *machine) leftData() []string {
+	var found []string
+	data := m.inside(m.data)
+	hasImages := true
+	if _, err := os.Lstat(filepath.Join(data, "agent/images/e2e.tar")); err != nil {
+		hasImages = false
+	}
+	_ = filepath.WalkDir(data, func(path string, _ fs.DirEntry, err error) error {
+		if name, _ := filepath.Rel(data, path); err == nil && !(hasImages && slices.Contains(laidImages, name)) {
+			found = append(found, "in the data directory "+name)
+		}
+		return nil
+	})
+	return found
 }
 
 // files are those in the machine's own versions of system directories, by where

@@ -28,6 +28,7 @@ type node struct {
 	*machine
 	config []string
 	env    []string
+	wrap   []string // a command that starts brink
 	starts int
 	// foreign are leftovers that uninstalling must leave.
 	foreign []string
@@ -138,7 +139,7 @@ func (n *node) logFile(stream string, start int) string {
 // launch starts brink and does not wait for anything.
 func (n *node) launch() error {
 	n.starts++
-	n.cmd = n.command(context.Background(), append([]string{brinkBinary, n.role()}, n.flags("config")...)...)
+	n.cmd = n.command(context.Background(), slices.Concat(n.wrap, []string{brinkBinary, n.role()}, n.flags("config"))...)
 	n.cmd.Env = append(n.cmd.Env, n.env...)
 	// A terminal's ^C is for the tests, who then stop it in their own way.
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -252,7 +252,7 @@ func TestPodNetworkRepairsItself(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.mustContain(before, "udp dport 8472 notrack", "masquerade")
+	d.mustContain(before, "udp dport 8472", "notrack", "masquerade")
 	for _, r := range repairs {
 		// It may be repaired before anybody can look.
 		isSeen := false

@@ -1,7 +1,7 @@
 package network
 
 import (
-	"encoding/json"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -30,7 +30,7 @@ func (n *node) keepBridge() error {
 	if err != nil {
 		return fmt.Errorf("keeping bridge %s: %w", n.cfg.Bridge, err)
 	}
-	if err := ensureAddresses(bridge, n.cfg.NodeCIDRs); err != nil {
+	if err := ensureAddresses(bridge, n.cfg.NodeCIDRs, slog.LevelWarn); err != nil {
 		return fmt.Errorf("keeping the addresses of bridge %s: %w", n.cfg.Bridge, err)
 	}
 	if err := n.attachPods(bridge); err != nil {
@@ -42,6 +42,7 @@ func (n *node) keepBridge() error {
 func (n *node) ensureBridge() (netlink.Link, error) {
 	bridge, err := netlink.LinkByName(n.cfg.Bridge)
 	if isGone(err) {
+		slog.Warn("the pods' bridge is gone, making it again", "component", componentName, "bridge", n.cfg.Bridge)
 		bridge, err = n.makeBridge()
 	}
 	if err != nil {
@@ -62,7 +63,6 @@ func (n *node) ensureBridge() (netlink.Link, error) {
 // had before, which pods have in their neighbour tables for their gateway. An
 // address that is set explicitly does not change with the ports.
 func (n *node) makeBridge() (netlink.Link, error) {
-	slog.Warn("the pods' bridge is gone, making it again", "component", componentName, "bridge", n.cfg.Bridge)
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = n.cfg.Bridge, n.cfg.MTU
 	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil && !errors.Is(err, unix.EEXIST) {
@@ -118,7 +118,7 @@ func (n *node) leaveOldRanges() error {
 
 // ensureAddresses gives the bridge the first address of each prefix, which is
 // the pods' gateway. Others stay: they are the plugin's to remove.
-func ensureAddresses(bridge netlink.Link, prefixes []netip.Prefix) error {
+func ensureAddresses(bridge netlink.Link, prefixes []netip.Prefix, level slog.Level) error {
 	has, err := complete(func() ([]netlink.Addr, error) { return netlink.AddrList(bridge, netlink.FAMILY_ALL) })
 	if err != nil {
 		return err
@@ -128,7 +128,7 @@ func ensureAddresses(bridge netlink.Link, prefixes []netip.Prefix) error {
 		if slices.ContainsFunc(has, func(a netlink.Addr) bool { return a.IPNet.String() == want }) {
 			continue
 		}
-		slog.Warn("the pods' bridge has lost an address, adding it", "component", componentName, "bridge", bridge.Attrs().Name, "address", want)
+		slog.Log(context.Background(), level, "the pods' bridge has lost an address, adding it", "component", componentName, "bridge", bridge.Attrs().Name, "address", want)
 		addr, err := netlink.ParseAddr(want)
 		if err != nil {
 			return err
@@ -191,44 +191,36 @@ func attach(link, bridge netlink.Link) error {
 // in the file <CNICacheDir>/results/<network>-<container>-<interface>
 // (github.com/containernetworking/cni v1.3.0, libcni/api.go).
 type cniResult struct {
-	Network   string `json:"networkName"`
-	Container string `json:"containerId"`
-	Result    struct {
-		Interfaces []struct {
-			Name    string `json:"name"`
-			Sandbox string `json:"sandbox"` // empty for the host's side
-		} `json:"interfaces"`
+	Network      string `json:"networkName"`
+	Container    string `json:"containerId"`
+	Capabilities struct {
+		Ports []portMapping `json:"portMappings"`
+	} `json:"capabilityArgs"`
+	Result struct {
+		Interfaces []cniInterface `json:"interfaces"`
+		IPs        []struct {
+			Address netip.Prefix `json:"address"`
+		} `json:"ips"`
 	} `json:"result"`
+}
+
+type cniInterface struct {
+	Name    string `json:"name"`
+	Sandbox string `json:"sandbox"` // empty for the host's side
 }
 
 // podLinks are the host's ends of the links of pods that hold an address of ours.
 // Neither kernel nor leases say which these are.
 func podLinks(cfg Config) (map[string]bool, error) {
-	holders, err := leaseholders(cfg.leases())
-	if err != nil {
-		return nil, fmt.Errorf("reading address leases: %w", err)
-	}
-	paths, err := filepath.Glob(filepath.Join(cfg.CNICacheDir, "results", networkName+"-*"))
-	if err != nil {
-		return nil, err
-	}
 	out := map[string]bool{}
-	for _, path := range paths {
-		var r cniResult
-		// One that is gone or half written is of a pod that comes or goes.
-		if data, err := os.ReadFile(path); err != nil || json.Unmarshal(data, &r) != nil {
-			continue
-		}
-		if r.Network != networkName || !holders[r.Container] {
-			continue
-		}
+	err := eachPod(cfg, func(r cniResult) {
 		for _, i := range r.Result.Interfaces {
 			if i.Sandbox == "" && i.Name != cfg.Bridge {
 				out[i.Name] = true
 			}
 		}
-	}
-	return out, nil
+	})
+	return out, err
 }
 
 // leases is the host-local plugin's directory for our network.

@@ -17,10 +17,13 @@ import (
 // The portmap plugin's nftables backend (v1.9.1) keeps one table for each of ip
 // and ip6, shared by every CNI network on the host, with a rule for every port
 // in these chains and the container's id as the rule's comment.
-const hostPortTable = "cni_hostport"
+const (
+	hostPortTable = "cni_hostport"
+	hostPortChain = "hostports"
+)
 
 var (
-	hostPortChains   = []string{"hostports", "hostip_hostports", "masquerading"}
+	hostPortChains   = []string{hostPortChain, "hostip_hostports", "masquerading"}
 	hostPortFamilies = []knftables.Family{knftables.IPv4Family, knftables.IPv6Family}
 )
 

@@ -179,9 +179,13 @@ func introduceTo(node *testNode, nodes ...*testNode) {
 
 // call asks the server at addr, from ns, by which address it was called.
 func call(ns netns.NsHandle, addr string, patience time.Duration) (string, error) {
+	return callPort(ns, netip.AddrPortFrom(netip.MustParseAddr(addr), 8080), patience)
+}
+
+func callPort(ns netns.NsHandle, addr netip.AddrPort, patience time.Duration) (string, error) {
 	var got []byte
 	err := <-start(ns, func() error {
-		conn, err := net.DialTimeout("tcp", netip.AddrPortFrom(netip.MustParseAddr(addr), 8080).String(), patience)
+		conn, err := net.DialTimeout("tcp", addr.String(), patience)
 		if err != nil {
 			return err
 		}

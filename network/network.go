@@ -7,7 +7,7 @@
 // It owns the file 10-brink.conflist, the address leases below CNIStateDir, the
 // bridge (made by the CNI bridge plugin at the first pod, repaired here), the
 // nftables table "inet brink", the link brink-vxlan with all on it, and the routes
-// of protocol 98. It reads and writes nobody else's table.
+// of protocol 98: to peers and, over the bridge, to Services. It reads and writes nobody else's table.
 //
 // Everything is desired state: the component compares it with what is there,
 // changes what differs, and keeps comparing, so that what someone else deletes
@@ -30,8 +30,11 @@
 //   - Changes by others are noticed by the ruleset's generation number, which
 //     the kernel raises at each nftables commit: asking for it is one netlink
 //     round trip of microseconds, so it is asked often, and nft (milliseconds of
-//     CPU) is started only when the number moved. Given up: the nftables
-//     notification group, which sends every element of every service change.
+//     CPU) is started only when the number moved. Of the nftables notification
+//     group, which sends every element of every service change, a filter in the
+//     kernel lets the end of a transaction through and nothing else; then it is
+//     asked whether the tables are the ones of before, which each "flush ruleset"
+//     of a firewall's start or reload makes others.
 //   - Links and addresses have notification groups with little in them, and wake
 //     the loop: a bridge that somebody removed cuts off every pod until it is back.
 //   - rp_filter is left as it is where pods answer on the link they are routed
@@ -65,6 +68,9 @@
 //   - Our routes carry a protocol number of their own. A route of somebody else to
 //     a peer's pods is reported and stays.
 //   - Trouble with a peer never fails the component: pods on this node work.
+//   - A frame is taken from the underlay addresses of peers only, which are in a set
+//     of the table before their routes are made (see guardTunnel). Given up: marking
+//     frames with a secret, which VXLAN has no field for.
 //   - Until SetPeers was called, what the last run left stays: a restart must not
 //     cut off pods.
 //   - Notifications of links, addresses, routes and neighbours are compared with
@@ -79,7 +85,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -120,6 +125,8 @@ type Config struct {
 	// NodeCIDRs are this node's share of them. Their first address is the
 	// bridge's.
 	NodeCIDRs []netip.Prefix
+	// ServiceCIDRs are the prefixes of Services, at most one of each family.
+	ServiceCIDRs []netip.Prefix
 	// CNIConfDir is where the CNI configuration is written, CNIStateDir where
 	// the host-local plugin keeps its leases. Both are made.
 	CNIConfDir, CNIStateDir string
@@ -146,6 +153,10 @@ type Config struct {
 	// CheckEvery is the time between two comparisons; zero is
 	// DefaultCheckEvery.
 	CheckEvery time.Duration
+	// Changing is told which kernel setting of the machine, such as
+	// net/ipv4/ip_forward, is about to get which value. An error keeps it as it is.
+	// Those of our own links are not told, they go with these.
+	Changing func(name, to string) error
 }
 
 func (c Config) withDefaults() Config {
@@ -165,7 +176,7 @@ func (c Config) Validate() error {
 	if len(c.NodeCIDRs) == 0 {
 		errs = append(errs, errors.New("the node has no pod addresses"))
 	}
-	errs = append(errs, onePerFamily("cluster CIDR", c.ClusterCIDRs), onePerFamily("node CIDR", c.NodeCIDRs))
+	errs = append(errs, onePerFamily("cluster CIDR", c.ClusterCIDRs), onePerFamily("node CIDR", c.NodeCIDRs), onePerFamily("service CIDR", c.ServiceCIDRs))
 	for _, node := range c.NodeCIDRs {
 		if !Within(node, c.ClusterCIDRs) {
 			errs = append(errs, fmt.Errorf("node CIDR %s is in none of the cluster's %v", node, c.ClusterCIDRs))
@@ -297,7 +308,7 @@ func (n *Network) run(ctx context.Context, ready func()) error {
 	if err := noteHostPorts(ctx, n.cfg); err != nil {
 		return err
 	}
-	node, err := open(n.cfg, n.peers)
+	node, err := open(ctx, n.cfg, n.peers)
 	if err != nil {
 		return err
 	}
@@ -305,87 +316,15 @@ func (n *Network) run(ctx context.Context, ready func()) error {
 	if err := watchKernel(ctx, n.peers.watch, n.peers.beUnsure, n.wake); err != nil {
 		return err
 	}
+	rules := make(chan struct{}, 1)
+	if err := WatchRules(ctx, func() { signal(rules) }); err != nil {
+		slog.Warn("changes of nftables rules are noticed later", "component", componentName, "error", err)
+	}
 	if err := node.reconcile(ctx); err != nil {
 		return err
 	}
 	ready()
-	node.firewalls.look(ctx, n.cfg, node.rules.generation)
-	node.keep(ctx, n.wake)
+	node.lookAround(ctx)
+	node.keep(ctx, n.wake, rules)
 	return nil
-}
-
-type node struct {
-	cfg        Config
-	rules      *ruleset
-	stack      *netstack
-	peers      *peerKeeper
-	firewalls  firewalls
-	bridgeMAC  net.HardwareAddr // of the bridge at the last look
-	complained time.Time
-}
-
-// open acts in the network namespace of the calling thread.
-func open(cfg Config, peers *peerKeeper) (*node, error) {
-	rules, err := openRuleset(cfg)
-	if err != nil {
-		return nil, err
-	}
-	stack, err := openNetstack()
-	if err != nil {
-		return nil, err
-	}
-	peers.kernel = stack
-	return &node{cfg: cfg, rules: rules, stack: stack, peers: peers}, nil
-}
-
-func (n *node) close() {
-	n.peers.probe.stop()
-	n.stack.close()
-}
-
-// reconcile brings the host in line with the configuration. The CNI
-// configuration comes last: by its presence the container runtime concludes
-// that the network works.
-func (n *node) reconcile(ctx context.Context) error {
-	err := errors.Join(applySettings(n.cfg), n.rules.reconcile(ctx))
-	n.peers.reconcile() // also while nft is missing: peers come and go
-	n.cfg.MTU = n.peers.mtu
-	if err = errors.Join(err, n.keepBridge()); err != nil {
-		return err
-	}
-	return writeConflist(n.cfg)
-}
-
-// keep looks at each tick and soon after each event.
-func (n *node) keep(ctx context.Context, changed <-chan struct{}) {
-	tick := time.NewTicker(n.cfg.CheckEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		case <-changed:
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(settle):
-			}
-		}
-		if err := n.reconcile(ctx); err != nil && ctx.Err() == nil {
-			n.complain(err)
-		} else {
-			n.complained = time.Time{}
-			n.firewalls.look(ctx, n.cfg, n.rules.generation)
-		}
-	}
-}
-
-// complain logs lasting trouble every hour, not at every look.
-func (n *node) complain(err error) {
-	if time.Since(n.complained) < time.Hour {
-		return
-	}
-	n.complained = time.Now()
-	slog.Error("repairing the pod network, will try again", "component", componentName, "error", err)
 }

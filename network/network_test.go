@@ -44,7 +44,7 @@ func dualStack(t *testing.T) Config {
 func openNode(t *testing.T, cfg Config) *node {
 	t.Helper()
 	cfg = cfg.withDefaults()
-	n, err := open(cfg, newPeerKeeper(cfg, func() {}))
+	n, err := open(t.Context(), cfg, newPeerKeeper(cfg, func() {}))
 	must(t, err)
 	t.Cleanup(n.close)
 	return n

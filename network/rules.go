@@ -21,11 +21,13 @@ const tableName = "brink"
 // ruleset is the table "inet brink" in the kernel and what is remembered of it.
 type ruleset struct {
 	nft   knftables.Interface
+	sets  []*knftables.Set
 	rules []*knftables.Rule
 
 	applied    bool
 	generation uint32 // of the kernel's whole ruleset at the last look
-	handles    []string
+	has        tableListing
+	handle     uint64 // of the table
 }
 
 func openRuleset(cfg Config) (*ruleset, error) {
@@ -33,7 +35,7 @@ func openRuleset(cfg Config) (*ruleset, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &ruleset{nft: nft, rules: wantedRules(cfg)}, nil
+	return &ruleset{nft: nft, sets: peerSets(cfg), rules: wantedRules(cfg)}, nil
 }
 
 func openTable(family knftables.Family, name string) (knftables.Interface, error) {
@@ -57,7 +59,7 @@ func oneLine(err error) string { return strings.Join(strings.Fields(err.Error())
 // Packets that stay on the bridge pass here too (see applySettings) and are
 // none of the world's business whatever their destination.
 func wantedRules(cfg Config) []*knftables.Rule {
-	rules := append(guardLoopback(cfg), untrackTunnel(cfg)...)
+	rules := append(guardLoopback(cfg), guardTunnel(cfg)...)
 	for _, f := range families {
 		if !cfg.has(f) {
 			continue
@@ -97,26 +99,6 @@ func guardLoopback(cfg Config) []*knftables.Rule {
 	return rules
 }
 
-// untrackTunnel keeps the tunnel's own packets out of connection tracking: what is
-// inside of them is tracked, and so each packet would pass it twice. In a trial with
-// links made by hand that was a tenth of the throughput; beside all that a node does
-// the difference is within the noise. A firewall loses nothing: the two directions
-// of a tunnel have different ports, so no packet was ever an answer.
-func untrackTunnel(cfg Config) []*knftables.Rule {
-	if cfg.Backend != VXLAN {
-		return nil
-	}
-	var rules []*knftables.Rule
-	for _, chain := range []string{"prerouting", "output"} {
-		rules = append(rules, &knftables.Rule{
-			Chain:   chain,
-			Rule:    knftables.Concat("udp", "dport", cfg.VXLANPort, "notrack"),
-			Comment: knftables.PtrTo("the tunnel itself is no connection"),
-		})
-	}
-	return rules
-}
-
 // anonymousSet writes prefixes as an anonymous nftables set.
 func anonymousSet(prefixes []netip.Prefix) string {
 	var texts []string
@@ -126,99 +108,117 @@ func anonymousSet(prefixes []netip.Prefix) string {
 	return "{ " + strings.Join(texts, ", ") + " }"
 }
 
-// reconcile writes the table if it is not known to be as it was written last.
-func (r *ruleset) reconcile(ctx context.Context) error {
+// baseChains are the chains of the table; those without rules are left out.
+var baseChains = []*knftables.Chain{
+	{Name: "prerouting", Type: knftables.PtrTo(knftables.FilterType), Hook: knftables.PtrTo(knftables.PreroutingHook), Priority: knftables.PtrTo(knftables.RawPriority)},
+	{Name: "output", Type: knftables.PtrTo(knftables.FilterType), Hook: knftables.PtrTo(knftables.OutputHook), Priority: knftables.PtrTo(knftables.RawPriority)},
+	{Name: "input", Type: knftables.PtrTo(knftables.FilterType), Hook: knftables.PtrTo(knftables.InputHook), Priority: knftables.PtrTo(knftables.FilterPriority)},
+	{Name: "forward", Type: knftables.PtrTo(knftables.FilterType), Hook: knftables.PtrTo(knftables.ForwardHook), Priority: knftables.PtrTo(knftables.FilterPriority)},
+	{Name: "postrouting", Type: knftables.PtrTo(knftables.NATType), Hook: knftables.PtrTo(knftables.PostroutingHook), Priority: knftables.PtrTo(knftables.SNATPriority)},
+	{Name: guardChain},
+}
+
+// reconcile writes the table if it is not known to be as it was written last, with
+// the addresses of peers.
+func (r *ruleset) reconcile(ctx context.Context, peers []netip.Addr) error {
 	if !r.applied {
-		return r.apply(ctx)
+		return r.apply(ctx, peers)
 	}
 	generation, err := rulesetGeneration()
 	if err != nil {
 		return err
 	}
-	if generation == r.generation {
-		return nil
+	if generation != r.generation {
+		now, err := listOwnTable(ctx)
+		if err != nil {
+			return err
+		}
+		if !slices.Equal(now.handles, r.has.handles) || !slices.Equal(now.peers, r.has.peers) {
+			slog.Warn("nftables rules were changed by someone else, restoring them", "component", componentName, "table", "inet "+tableName)
+			return r.apply(ctx, peers)
+		}
+		r.generation = generation
 	}
-	handles, err := r.list(ctx)
-	if err != nil {
-		return err
+	if !slices.Equal(peers, r.has.peers) && len(r.sets) > 0 {
+		return r.exchange(ctx, peers)
 	}
-	if !slices.Equal(handles, r.handles) {
-		slog.Warn("nftables rules were changed by someone else, restoring them", "component", componentName, "table", "inet "+tableName)
-		return r.apply(ctx)
-	}
-	r.generation = generation
 	return nil
 }
 
 // apply replaces the whole table in one transaction: no packet sees half of it,
 // and translations in progress live in the connection table, not here.
-func (r *ruleset) apply(ctx context.Context) error {
+func (r *ruleset) apply(ctx context.Context, peers []netip.Addr) error {
 	tx := r.nft.NewTransaction()
 	table := &knftables.Table{Comment: knftables.PtrTo("pod network of brink")}
 	tx.Add(&knftables.Table{}) // so that the deletion finds one
 	tx.Delete(&knftables.Table{})
 	tx.Add(table)
-	tx.Add(&knftables.Chain{
-		Name:     "prerouting",
-		Type:     knftables.PtrTo(knftables.FilterType),
-		Hook:     knftables.PtrTo(knftables.PreroutingHook),
-		Priority: knftables.PtrTo(knftables.RawPriority),
-	})
-	tx.Add(&knftables.Chain{
-		Name:     "postrouting",
-		Type:     knftables.PtrTo(knftables.NATType),
-		Hook:     knftables.PtrTo(knftables.PostroutingHook),
-		Priority: knftables.PtrTo(knftables.SNATPriority),
-	})
-	if slices.ContainsFunc(r.rules, func(rule *knftables.Rule) bool { return rule.Chain == "output" }) {
-		tx.Add(&knftables.Chain{
-			Name:     "output",
-			Type:     knftables.PtrTo(knftables.FilterType),
-			Hook:     knftables.PtrTo(knftables.OutputHook),
-			Priority: knftables.PtrTo(knftables.RawPriority),
-		})
+	for _, set := range r.sets {
+		tx.Add(set)
+	}
+	if len(r.sets) > 0 {
+		for _, a := range peers {
+			tx.Add(peerElement(a))
+		}
+	}
+	for _, chain := range baseChains {
+		if slices.ContainsFunc(r.rules, func(rule *knftables.Rule) bool { return rule.Chain == chain.Name }) {
+			tx.Add(chain)
+		}
 	}
 	for _, rule := range r.rules {
 		tx.Add(rule)
 	}
+	return r.write(ctx, tx)
+}
+
+// exchange changes the addresses of peers and nothing else: packets under way to a
+// thousand others shall not notice one that comes.
+func (r *ruleset) exchange(ctx context.Context, peers []netip.Addr) error {
+	tx := r.nft.NewTransaction()
+	for _, a := range peers {
+		if !slices.Contains(r.has.peers, a) {
+			tx.Add(peerElement(a))
+		}
+	}
+	for _, a := range r.has.peers {
+		if !slices.Contains(peers, a) {
+			tx.Delete(peerElement(a))
+		}
+	}
+	return r.write(ctx, tx)
+}
+
+// write runs a transaction and notes what the table looks like then. The generation
+// is read before the table, so that a change after it is seen at the next look; a
+// change before it, right after the table was written, shows in the number of rules.
+func (r *ruleset) write(ctx context.Context, tx *knftables.Transaction) error {
+	r.applied = false
 	if err := r.nft.Run(ctx, tx); err != nil {
 		return fmt.Errorf("writing nftables table inet %s: %s", tableName, oneLine(err))
 	}
-	return r.remember(ctx)
-}
-
-// remember notes what the table looks like now. The generation is read first, so
-// that a change after it is seen at the next look; a change before it, right
-// after the table was written, shows in the number of rules.
-func (r *ruleset) remember(ctx context.Context) error {
 	generation, err := rulesetGeneration()
 	if err != nil {
 		return err
 	}
-	handles, err := r.list(ctx)
+	// A table never gives a handle twice, so equal handles are equal rules, unless
+	// somebody makes a table of the same name and number of rules: that is a dump of
+	// ours being restored.
+	has, err := listOwnTable(ctx)
 	if err != nil {
 		return err
 	}
-	r.generation, r.handles, r.applied = generation, handles, len(handles) == len(r.rules)
+	if r.handle, err = tableHandle("inet", tableName); err != nil {
+		return err
+	}
+	r.generation, r.has, r.applied = generation, has, len(has.handles) == len(r.rules)
 	return nil
 }
 
-// list names every rule of the table by chain and handle. A table never gives a
-// handle twice, so equal lists are equal rules, unless somebody makes a table of
-// the same name and number of rules: that is a dump of ours being restored.
-func (r *ruleset) list(ctx context.Context) ([]string, error) {
-	rules, err := r.nft.ListRules(ctx, "")
-	if knftables.IsNotFound(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("listing nftables table inet %s: %w", tableName, err)
-	}
-	var out []string
-	for _, rule := range rules {
-		out = append(out, fmt.Sprintf("%s %d", rule.Chain, *rule.Handle))
-	}
-	return out, nil
+// tableChanged tells whether somebody deleted the table, or made it anew.
+func (r *ruleset) tableChanged() bool {
+	handle, err := tableHandle("inet", tableName)
+	return err == nil && handle != r.handle
 }
 
 // rulesetGeneration asks the kernel for the number it raises with every change

@@ -15,14 +15,13 @@ import (
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/pkg/archive/compression"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 )
 
-// archiveSuffixes are those of OCI and docker archives that containerd reads;
-// compression is recognised by content.
-var archiveSuffixes = []string{".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst"}
+// archiveSuffixes are those of OCI and docker archives; compression is recognised
+// by content. Those that are not read are there to be told so.
+var archiveSuffixes = []string{".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2"}
 
 // Archives imports image archives into containerd, so that a node without a
 // network has images.
@@ -39,27 +38,18 @@ type Image struct {
 	Digest string `json:"digest"`
 }
 
-// Import reads one archive and returns the images in it, ready to run. They are
-// not pinned: the kubelet collects what somebody once brought by hand when the
-// disk fills. Images that are pinned for an archive in the directory stay so.
+// Import reads one archive and returns the images in it, ready to run: also with an
+// error, which is one line and names those of its images that no pod of this node
+// could use. They are not pinned: the kubelet collects what somebody once brought by
+// hand when the disk fills. Images that are pinned for an archive in the directory
+// stay so.
 func (a Archives) Import(ctx context.Context, path string) ([]Image, error) {
 	client, err := a.connect()
 	if err != nil {
 		return nil, err
 	}
 	defer client.Close()
-	ctx = namespaces.WithNamespace(ctx, criNamespace)
-	imported, err := a.importFile(ctx, client, path, managed)
-	if err != nil {
-		return imported, err
-	}
-	kept := readRecord(a.recordFile())
-	for _, i := range imported {
-		if kept.names(i.Name) {
-			err = errors.Join(err, setPinned(ctx, client, i.Name, true))
-		}
-	}
-	return imported, err
+	return a.importFile(namespaces.WithNamespace(ctx, criNamespace), client, path)
 }
 
 // connect fails when nobody listens; the client alone would wait for somebody.
@@ -74,35 +64,6 @@ func (a Archives) connect() (*containerd.Client, error) {
 		return nil, fmt.Errorf("connecting to containerd: %w", err)
 	}
 	return client, nil
-}
-
-func (a Archives) importFile(ctx context.Context, client *containerd.Client, path string, labels map[string]string) ([]Image, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	content, err := compression.DecompressStream(f)
-	if err != nil {
-		return nil, fmt.Errorf("importing %s: %w", path, err)
-	}
-	defer content.Close()
-	imported, err := client.Import(ctx, content, containerd.WithImageLabels(labels))
-	if err != nil {
-		return nil, fmt.Errorf("importing %s: %w", path, err)
-	}
-	if len(imported) == 0 {
-		return nil, fmt.Errorf("importing %s: it holds no image with a name; save it with one (name:tag)", path)
-	}
-	snapshotter := chooseSnapshotter(a.Root)
-	var out []Image
-	for _, i := range imported {
-		if err := unpackSynced(ctx, containerd.NewImage(client, i), snapshotter); err != nil {
-			return out, fmt.Errorf("unpacking %s from %s: %w", i.Name, path, err)
-		}
-		out = append(out, Image{Name: i.Name, Digest: i.Target.Digest.String()})
-	}
-	return out, nil
 }
 
 // ImportDir imports the archives in dir that are new or changed since the last
@@ -165,30 +126,62 @@ func (d dirImport) importIfNew(ctx context.Context, path string, number, total i
 	last := d.record.stamps[path]
 	now := stamp{Size: info.Size(), Modified: info.ModTime().UTC()}
 	if last.Size == now.Size && last.Modified.Equal(now.Modified) {
-		if there, err := d.keepPinned(ctx, last.Images); there || err != nil {
+		there, err := d.keepPinned(ctx, last.Images)
+		if err != nil {
 			return err
+		}
+		if there || len(last.Images) == 0 && last.Unusable != "" {
+			last.tell(path)
+			return nil
 		}
 	}
 	slog.Info("importing an image archive", "component", "images", "archive", path, "progress", fmt.Sprintf("%d of %d", number, total))
-	// Pinned when all is well: what a full disk has cut short must not be kept
-	// from the garbage collection that would free it.
-	if now.Images, err = d.importFile(ctx, d.client, path, managed); err != nil {
+	if err := d.importInto(ctx, path, &now); err != nil {
 		return err
 	}
-	if _, err := d.keepPinned(ctx, now.Images); err != nil {
-		return err
-	}
-	slog.Info("image archive imported", "component", "images", "archive", path, "images", names(now.Images))
 	d.record.stamps[path] = now
 	return d.release(ctx, last.Images)
 }
 
+// importInto imports an archive and completes its stamp. What is of no use here is
+// told, now and at each start, but not read again.
+func (d dirImport) importInto(ctx context.Context, path string, now *stamp) (err error) {
+	now.Images, err = d.importFile(ctx, d.client, path)
+	var unusable *unusableError
+	if errors.As(err, &unusable) {
+		now.Unusable = unusable.text()
+		now.tell(path)
+	} else if err != nil {
+		return err
+	}
+	if len(now.Images) == 0 {
+		return nil
+	}
+	// Pinned when all is well: what a full disk has cut short must not be kept
+	// from the garbage collection that would free it.
+	if _, err := d.keepPinned(ctx, now.Images); err != nil {
+		return err
+	}
+	slog.Info("image archive imported", "component", "images", "archive", path, "images", names(now.Images))
+	return nil
+}
+
+// tell logs what is of no use.
+func (s stamp) tell(path string) {
+	if s.Unusable != "" {
+		slog.Warn("an image archive holds what pods of this node cannot use", "component", "images", "archive", path, "error", s.Unusable)
+	}
+}
+
 // keepPinned tells whether all images are still there: somebody may have
-// removed one. It pins again those that somebody unpinned, such as by an import
-// under the same name.
+// removed one. It gives back the names and the protection that somebody took away,
+// such as by an import under the same name, or that an older brink did not give.
 func (d dirImport) keepPinned(ctx context.Context, images []Image) (bool, error) {
 	for _, i := range images {
 		image, err := d.client.GetImage(ctx, i.Name)
+		if err == nil && image.Target().Digest.String() == i.Digest {
+			err = recordImage(ctx, d.client, i.Name, image.Target())
+		}
 		if errdefs.IsNotFound(err) {
 			return false, nil
 		}

@@ -15,6 +15,8 @@ type stamp struct {
 	Size     int64     `json:"size"`
 	Modified time.Time `json:"modified"`
 	Images   []Image   `json:"images"`
+	// Unusable says which images of it no pod of this node can use, and why.
+	Unusable string `json:"unusable,omitempty"`
 }
 
 // record is what was imported from a directory, by the path of the archive.

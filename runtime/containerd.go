@@ -113,6 +113,7 @@ type service struct {
 }
 
 func (s *service) run(ctx context.Context, ready func()) error {
+	started := time.Now()
 	crashed := redirectLogs(s.cfg.Debug)
 	setVersion()
 	if err := setPath(s.cfg.BinDir); err != nil {
@@ -123,6 +124,9 @@ func (s *service) run(ctx context.Context, ready func()) error {
 		return err
 	}
 	settings := s.cfg.withLabels(selinuxContext).settings(snapshotter, s.registries.auths())
+	if err := markInUse(s.cfg.Root); err != nil {
+		return err
+	}
 	if err := prepare(settings); err != nil {
 		return err
 	}
@@ -134,11 +138,14 @@ func (s *service) run(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
-	defer srv.Stop()
+	defer func() {
+		srv.Stop()
+		markClosed(s.cfg.Root)
+	}()
 	if err := waitReady(ctx, srv, crashed); err != nil {
 		return err
 	}
-	if err := s.cfg.ensurePause(ctx, snapshotter); err != nil {
+	if err := s.cfg.ensurePause(ctx, snapshotter, started); err != nil {
 		return err
 	}
 	ready()

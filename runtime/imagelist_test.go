@@ -60,3 +60,41 @@ func TestListWithoutContainerd(t *testing.T) {
 		t.Errorf("got %v", list)
 	}
 }
+
+// TestNamesTellWhatWasImported: an image is its owner's who brought it, also when it
+// was pulled before or is pulled later.
+func TestNamesTellWhatWasImported(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	t.Cleanup(func() { n.stop() })
+	n.bringByPull("test.local/pulled:1", manyFiles(t, "pulled"))
+	n.bringByPull("test.local/both:1", manyFiles(t, "both"))
+	n.bringByImagesImport("test.local/both:1", manyFiles(t, "both"))
+	n.bringByImagesImport("test.local/images:1", manyFiles(t, "images"))
+	n.bringByTransfer("test.local/transfer:1", manyFiles(t, "transfer"))
+	n.bringByClient("test.local/client:1", manyFiles(t, "client"))
+	names, err := Archives{Socket: n.cfg.Socket, Root: n.cfg.Root}.Names(n.context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ref, want := range map[string]bool{"pulled": false, "both": true, "images": true, "transfer": true, "client": true} {
+		i := slices.IndexFunc(names, func(i NamedImage) bool { return i.Name == "test.local/"+ref+":1" })
+		if i < 0 || names[i].Imported != want || !strings.HasPrefix(names[i].ID, "sha256:") {
+			t.Errorf("%s is %+v, want it imported: %t", ref, names, want)
+		}
+	}
+}
+
+func TestWholeName(t *testing.T) {
+	t.Parallel()
+	for given, want := range map[string]string{
+		"busybox":               "docker.io/library/busybox:latest",
+		"registry.test:5/app:1": "registry.test:5/app:1",
+		"registry.test/app:1@sha256:" + strings.Repeat("0", 64): "registry.test/app@sha256:" + strings.Repeat("0", 64),
+		"No Name": "No Name",
+	} {
+		if got := WholeName(given); got != want {
+			t.Errorf("%s: got %s, want %s", given, got, want)
+		}
+	}
+}

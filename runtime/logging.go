@@ -64,15 +64,40 @@ func isExpected(message string) bool {
 	return slices.ContainsFunc(expected, func(e string) bool { return strings.HasPrefix(message, e) })
 }
 
+// secretAfter are the words after which containerd's CRI, at its debug level, prints
+// what a container gets: environment variables, which may come from a Secret, its
+// command line, into which the kubelet puts them, and what somebody executes in it.
+// The last ones are how such a thing begins, wherever else it may be printed.
+var secretAfter = []string{
+	"Sandbox config ", "Container config ", " spec: ", " with command ",
+	"Loaded sandbox ", "Loaded container ", "failed to add sandbox ",
+	" envs:{", " Config:", "Env:([",
+}
+
+// secretFields are headers that let who has them in: a session, or a signed address.
+var secretFields = []string{"request.header.cookie", "response.header.set-cookie", "response.header.location"}
+
+// withoutSecrets cuts a message where secrets may begin.
+func withoutSecrets(message string) string {
+	for _, words := range secretAfter {
+		if before, _, found := strings.Cut(message, words); found {
+			return before + words + "(left out: it may hold secrets)"
+		}
+	}
+	return message
+}
+
 func (f toSlog) Format(e *logrus.Entry) ([]byte, error) {
 	if !f.debug && isExpected(e.Message) {
 		return nil, nil
 	}
 	attrs := []slog.Attr{slog.String("component", "containerd")}
 	for _, key := range slices.Sorted(maps.Keys(e.Data)) {
-		attrs = append(attrs, slog.Any(key, e.Data[key]))
+		if !slices.Contains(secretFields, key) {
+			attrs = append(attrs, slog.Any(key, e.Data[key]))
+		}
 	}
-	slog.LogAttrs(context.Background(), slogLevel(e.Level), e.Message, attrs...)
+	slog.LogAttrs(context.Background(), slogLevel(e.Level), withoutSecrets(e.Message), attrs...)
 	if e.Level == logrus.FatalLevel {
 		select {
 		case f.crashed <- fatal(e):

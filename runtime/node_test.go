@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -47,7 +48,9 @@ type node struct {
 	cfg    Config
 	cgroup string // parent of the pods' cgroups, made by runc, removed by the test
 
-	attempts uint32 // containers made so far
+	attempts uint32       // containers made so far
+	volumes  []*cri.Mount // of the next containers
+	env      []*cri.KeyValue
 
 	// alone puts the node into a network namespace of its own.
 	alone bool
@@ -90,6 +93,9 @@ func runNode() int {
 	if err := json.Unmarshal([]byte(os.Getenv(nodeVariable)), &cfg); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
+	}
+	if cfg.Debug {
+		slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	}
 	component, err := New(cfg)
 	if err != nil {
@@ -248,6 +254,22 @@ func (n *node) context() context.Context {
 	return ctx
 }
 
+// criContext is for requests to containerd's own API.
+func (n *node) criContext() context.Context {
+	return namespaces.WithNamespace(n.context(), criNamespace)
+}
+
+// client is containerd's own, until the test ends.
+func (n *node) client() *containerd.Client {
+	n.t.Helper()
+	client, err := containerd.New(n.cfg.Socket, containerd.WithDefaultNamespace(criNamespace))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(func() { client.Close() })
+	return client
+}
+
 // sandbox runs a pod on the host's network and removes it when the test ends.
 // The node must be running then.
 func (n *node) sandbox(id string) (string, *cri.PodSandboxConfig) {
@@ -292,6 +314,8 @@ func (n *node) container(sandbox string, pod *cri.PodSandboxConfig, image string
 			Image:    &cri.ImageSpec{Image: image},
 			Command:  command,
 			LogPath:  "main.log",
+			Mounts:   n.volumes,
+			Envs:     n.env,
 			Linux: &cri.LinuxContainerConfig{
 				Resources: &cri.LinuxContainerResources{MemoryLimitInBytes: 64 << 20, CpuPeriod: 100000, CpuQuota: 50000},
 				// The default profile proves that runc was built with seccomp.

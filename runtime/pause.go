@@ -11,7 +11,6 @@ import (
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
-	"github.com/containerd/containerd/v2/core/diff"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -36,14 +35,18 @@ var (
 )
 
 // ensurePause makes the sandbox image available and waits until the CRI, which
-// learns of images by events, knows it as pinned.
-func (c Config) ensurePause(ctx context.Context, snapshotter string) error {
+// learns of images by events, knows it as pinned. started is when this process
+// began to run containerd.
+func (c Config) ensurePause(ctx context.Context, snapshotter string, started time.Time) error {
 	client, err := containerd.New(c.Socket, containerd.WithDefaultNamespace(criNamespace))
 	if err != nil {
 		return fmt.Errorf("connecting to containerd: %w", err)
 	}
 	defer client.Close()
 	ctx = namespaces.WithNamespace(ctx, criNamespace)
+	if err := c.afterUncleanEnd(ctx, client, started); err != nil {
+		return err
+	}
 	has, err := c.hasPause(ctx, client, snapshotter)
 	if err == nil && !has {
 		err = c.importPause(ctx, client, snapshotter)
@@ -52,6 +55,31 @@ func (c Config) ensurePause(ctx context.Context, snapshotter string) error {
 		return fmt.Errorf("importing the sandbox image from %s: %w", c.PauseArchive, err)
 	}
 	return c.waitPause(ctx)
+}
+
+// afterUncleanEnd drops what was not brought to its end, and a sandbox image that
+// is damaged: without it there is no pod. Other images are looked at later.
+func (c Config) afterUncleanEnd(ctx context.Context, client *containerd.Client, started time.Time) error {
+	if !unchecked(c.Root) {
+		return nil
+	}
+	if err := dropLeases(ctx, client, started); err != nil {
+		return err
+	}
+	image, err := client.ImageService().Get(ctx, c.PauseImage)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	content := blobsOf(client, c.Root)
+	damaged, err := content.damagedIn(ctx, image.Target)
+	if err != nil || len(damaged) == 0 {
+		return err
+	}
+	_, err = content.drop(ctx, client, damaged)
+	return err
 }
 
 // hasPause tells whether the very image of the archive is there, unpacked and
@@ -122,20 +150,10 @@ func (c Config) importPause(ctx context.Context, client *containerd.Client, snap
 	}
 	for _, i := range imported {
 		if i.Name == c.PauseImage {
-			return unpackSynced(ctx, containerd.NewImage(client, i), snapshotter)
+			return containerd.NewImage(client, i).Unpack(ctx, snapshotter)
 		}
 	}
 	return fmt.Errorf("it contains no image %s", c.PauseImage)
-}
-
-// unpackSynced unpacks with a sync before each layer counts as there, see
-// image_pull_with_sync_fs.
-func unpackSynced(ctx context.Context, image containerd.Image, snapshotter string) error {
-	synced := func(_ context.Context, u *containerd.UnpackConfig) error {
-		u.ApplyOpts = append(u.ApplyOpts, diff.WithSyncFs(true))
-		return nil
-	}
-	return image.Unpack(ctx, snapshotter, synced)
 }
 
 // A start waits for the CRI to learn of the sandbox image. Its event takes a

@@ -4,13 +4,12 @@ package runtime
 // of containerd's own list: snapshotters other than overlayfs and its fallback,
 // NRI, image verifiers, tracing, the restart monitor (the kubelet restarts), the
 // cgroup metrics (the kubelet reads cgroups), the debug and metrics servers, and
-// services that only the tools for those use.
+// services that only the tools for those use. The differ is our own, see differ.go.
 import (
 	_ "github.com/containerd/containerd/api/types/runc/options"
 
 	_ "github.com/containerd/containerd/v2/core/runtime/v2"
 	_ "github.com/containerd/containerd/v2/plugins/content/local/plugin"
-	_ "github.com/containerd/containerd/v2/plugins/diff/walking/plugin"
 	_ "github.com/containerd/containerd/v2/plugins/events"
 	_ "github.com/containerd/containerd/v2/plugins/gc"
 	_ "github.com/containerd/containerd/v2/plugins/leases"

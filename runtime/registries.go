@@ -89,16 +89,15 @@ func (p *parser) fail(n *yaml.Node, format string, args ...any) {
 
 func (p *parser) document(text []byte) Registries {
 	r := Registries{mirrors: map[string][]*url.URL{}, configs: map[string]registryConfig{}}
-	var doc yaml.Node
-	if err := yaml.Unmarshal(text, &doc); err != nil {
+	root, err := onlyDocument(text)
+	if err != nil {
 		p.errs = append(p.errs, p.syntax(err))
 		return r
 	}
-	if len(doc.Content) == 0 { // nothing but comments
+	if root == nil { // nothing but comments
 		return r
 	}
-	resolveAliases(&doc)
-	p.mapping(doc.Content[0], "registries", keys{
+	p.mapping(root, "registries", keys{
 		"mirrors": func(n *yaml.Node) {
 			p.eachHost(n, "mirrors", func(host string, n *yaml.Node) { r.mirrors[host] = p.mirror(n) })
 		},
@@ -107,19 +106,6 @@ func (p *parser) document(text []byte) Registries {
 		},
 	})
 	return r
-}
-
-// resolveAliases puts what *name stands for in its place. Errors name the line
-// of the anchor, where the text is. One that contains itself ends the walk where
-// the format wants a text.
-func resolveAliases(n *yaml.Node) {
-	for i, child := range n.Content {
-		if child.Kind == yaml.AliasNode {
-			n.Content[i] = child.Alias
-		} else {
-			resolveAliases(child)
-		}
-	}
 }
 
 // syntax turns "yaml: line 3: problem" into "path:3: problem".
@@ -145,27 +131,6 @@ func (p *parser) mapping(n *yaml.Node, what string, known keys) {
 		}
 		read(value)
 	})
-}
-
-// pairs calls do for each key of a mapping. An empty value is an empty mapping.
-func (p *parser) pairs(n *yaml.Node, what string, do func(key, value *yaml.Node)) {
-	if n.Tag == "!!null" {
-		return
-	}
-	if n.Kind != yaml.MappingNode {
-		p.fail(n, "%s must be a mapping of keys to values", what)
-		return
-	}
-	seen := map[string]bool{}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		key, value := n.Content[i], n.Content[i+1]
-		if seen[key.Value] {
-			p.fail(key, "key %q is given twice in %s", key.Value, what)
-			continue
-		}
-		seen[key.Value] = true
-		do(key, value)
-	}
 }
 
 func (p *parser) eachHost(n *yaml.Node, section string, do func(string, *yaml.Node)) {

@@ -42,6 +42,12 @@ func TestRegistriesErrorsSayWhere(t *testing.T) {
 		{"endpoint with a space", "mirrors:\n  a.test:\n    endpoint: ['b test']\n", []string{`3: "b test" is not a URL`}},
 		{"an alias of another kind", "mirrors:\n  a.test: &a\n    endpoint: [b.test]\n  c.test:\n    endpoint: *a\n", []string{"2: endpoint must be a list"}},
 		{"a list that contains itself", "mirrors:\n  a.test:\n    endpoint: &a [*a]\n", []string{"3: expected a text", "3: an endpoint is empty"}},
+		{"a second document", "mirrors:\n  a.test:\n    endpoint: [b.test]\n---\nconfigs:\n  b.test:\n    auth: {username: u, password: p}\n", []string{"4: a second document starts here: this file has only one"}},
+		{"a second document that is no YAML", "mirrors: {}\n---\na: [\n", []string{"did not find"}},
+		{"a merge of a text", "mirrors:\n  a.test: {<<: b.test}\n", []string{"2: << in a mirror must be a mapping"}},
+		{"a merge of itself", "mirrors:\n  a.test: &a\n    <<: *a\n", []string{"2: << in a mirror leads back to what it stands in"}},
+		{"a merged mistake", "mirrors:\n  a.test: {<<: &m {endpoints: [b.test]}}\n", []string{`2: unknown key "endpoints" in a mirror`}},
+		{"a key << as a text", "mirrors:\n  a.test: {'<<': {}}\n", []string{`2: unknown key "<<" in a mirror`}},
 		{"rewrite", "mirrors:\n  a.test:\n    rewrite:\n      ^x: y\n", []string{"rewrite is not supported"}},
 		{"password without user", "configs:\n  a.test:\n    auth: {password: x}\n", []string{"3: auth of a.test needs both username and password"}},
 		{"two credentials", "configs:\n  a.test:\n    auth: {username: u, password: p, identity_token: t}\n", []string{"3: auth of a.test has several credentials"}},
@@ -244,6 +250,11 @@ capabilities = ["pull", "resolve"]
 skip_verify = true
 `,
 			},
+		},
+		{
+			"merge keys: own keys win, then the first of a list, over several levels",
+			"mirrors:\n  reg.test: &m {endpoint: ['https://m.test']}\n  two.test: {<<: *m}\n  three.test: {<<: [{endpoint: ['https://m.test']}, {endpoint: ['https://n.test']}]}\n  four.test: {endpoint: ['https://m.test'], <<: {endpoint: ['https://n.test']}}\nconfigs:\n  x.test: &x {tls: &t {insecure_skip_verify: true}}\n  m.test: {<<: {<<: *x}}\n",
+			map[string]string{"reg.test": viaM, "two.test": viaM, "three.test": viaM, "four.test": viaM, "x.test": "server = \"https://x.test\"\nskip_verify = true\n", "m.test": "server = \"https://m.test\"\nskip_verify = true\n"},
 		},
 		{
 			"aliases",

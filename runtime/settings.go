@@ -60,7 +60,7 @@ func (c Config) settings(snapshotter string, auths section) *srvconfig.Config {
 			"io.containerd.server.v1.grpc":           section{"address": c.Socket},
 			"io.containerd.server.v1.ttrpc":          section{"address": c.Socket + ttrpcSuffix},
 			"io.containerd.shim.v1.manager":          section{"socket_dir": filepath.Join(c.State, "s")},
-			"io.containerd.service.v1.diff-service":  section{"default": []string{"walking"}},
+			"io.containerd.service.v1.diff-service":  section{"default": []string{syncedDiffer}},
 			"io.containerd.cri.v1.images":            c.images(snapshotter, auths),
 			"io.containerd.cri.v1.runtime":           c.runtime(),
 			"io.containerd.grpc.v1.cri":              c.streaming(),
@@ -81,9 +81,6 @@ func (c Config) images(snapshotter string, auths section) section {
 		"use_local_image_pull": true,
 		// As containerd: more only compete for a slow link.
 		"max_concurrent_downloads": 3,
-		// Without it an image that was just unpacked when the power failed has
-		// empty files, and containerd believes for ever that it is complete.
-		"image_pull_with_sync_fs": true,
 		// Walks the writable layers. The kubelet acts on the numbers every 10 s
 		// only near a full disk; a minute is soon enough for that and spares the
 		// flash card the reads.
@@ -149,7 +146,7 @@ func (c Config) transfer(snapshotter string) section {
 		"unpack_config": []section{{
 			"platform":    "linux/" + c.Host.Arch,
 			"snapshotter": snapshotter,
-			"differ":      "walking",
+			"differ":      syncedDiffer,
 		}},
 	}
 }

@@ -21,14 +21,13 @@ func kubeletAPIBinding() *rbacv1.ClusterRoleBinding {
 }
 
 // nodeBindings give upstream's roles to nodes and to who wants to be one. Nobody is bound to
-// system:certificates.k8s.io:certificatesigningrequests:nodeclient: with it
-// upstream's csrapproving would approve any name for who has it.
+// system:certificates.k8s.io:certificatesigningrequests:nodeclient or :selfnodeclient: with
+// them upstream's csrapproving would approve any name for who has it, and renewals
+// that no record knows of.
 func nodeBindings() []*rbacv1.ClusterRoleBinding {
 	return []*rbacv1.ClusterRoleBinding{
 		// A node's service proxy, which has the node's identity.
 		bind("brink:node-proxier", "system:node-proxier", rbacv1.GroupKind, nodesGroup),
-		// A node asks for its next client certificate.
-		bind("brink:node-renewal", "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient", rbacv1.GroupKind, nodesGroup),
 		// A machine with a join token asks for its first one.
 		bind("brink:node-bootstrapper", "system:node-bootstrapper", rbacv1.GroupKind, join.TokenGroup),
 		bind(nodeRole().Name, nodeRole().Name, rbacv1.GroupKind, nodesGroup),

@@ -51,9 +51,11 @@ func (s *Server) runJoin(ctx context.Context, ready func()) error {
 	if err := s.dropTunnels(); err != nil {
 		return err
 	}
-	return join.New(join.Config{
+	controller := join.New(join.Config{
 		Client: client, Informers: s.plane.Informers(), OwnNode: s.cfg.ownNode(), Tokens: s.tokens, Sources: s.tunnels.Sources, OuterIPs: s.cfg.outerIPs(),
-	}).Run(ctx)
+	})
+	s.gate.AdoptBy(controller.Adopt)
+	return controller.Run(ctx)
 }
 
 // dropTunnels ends those of nodes that are deleted.

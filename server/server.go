@@ -11,21 +11,22 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"slices"
-	"strconv"
 
 	"k8s.io/client-go/rest"
 
 	"brink/datastore"
+	"brink/internal/jointoken"
 	"brink/internal/layout"
 	"brink/internal/lifecycle"
 	"brink/internal/nodeaddr"
 	"brink/internal/tunnelwire"
 	"brink/server/controlplane"
 	"brink/server/join"
+	"brink/server/noderecord"
 	"brink/server/pki"
 	"brink/server/tunnel"
 )
@@ -177,6 +178,7 @@ type Server struct {
 	tunnels *tunnel.Server
 	plane   *controlplane.ControlPlane
 	tokens  *join.Tokens
+	gate    *noderecord.Gate
 }
 
 // Check tries everything that New does, as far as that leaves no trace: the flags
@@ -189,7 +191,7 @@ func (c Config) Check() error {
 		return err
 	}
 	const nowhere = "unix:///nowhere"
-	_, err := controlplane.New(c.controlPlane(nowhere, nowhere, c.tunnels()))
+	_, err := controlplane.New(c.controlPlane(nowhere, nowhere, c.tunnels(noderecord.New(""), nil)))
 	return err
 }
 
@@ -203,21 +205,36 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	tunnels := cfg.tunnels()
-	s := &Server{cfg: cfg, store: store, tunnels: tunnels, tokens: &join.Tokens{}}
+	gate := noderecord.New(cfg.ownNode())
+	tunnels := cfg.tunnels(gate, store.Witness)
+	s := &Server{cfg: cfg, store: store, tunnels: tunnels, tokens: &join.Tokens{}, gate: gate}
 	plane := cfg.controlPlane(store.DurableEndpoint(), store.VolatileEndpoint(), tunnels)
-	plane.Public = cfg.public(s.tokens)
+	plane.Public, plane.Gate = cfg.public(s.tokens), s.gate
 	s.plane, err = controlplane.New(plane)
 	return s, err
 }
 
-// tunnels takes those of agents; the node in this process has none.
-func (c Config) tunnels() *tunnel.Server {
-	cfg := tunnel.Config{ClusterCIDRs: c.ClusterCIDRs, OwnIPs: slices.Concat(c.NodeIPs, c.outerIPs())}
-	if c.HasAgent {
-		cfg.OwnNode = c.NodeName
+// tunnels takes those of agents; the node in this process has none. Agents remember
+// how far the cluster's state was, for a server whose disk is restored.
+func (c Config) tunnels(gate *noderecord.Gate, witness func(node string, revision int64)) *tunnel.Server {
+	return tunnel.New(tunnel.Config{
+		OwnNode:      c.ownNode(),
+		OwnIPs:       slices.Concat(c.NodeIPs, c.outerIPs()),
+		OwnAPI:       c.local(),
+		InNetwork:    nodeaddr.IsNeighbour,
+		IsAgent:      gate.HasRecord,
+		ClusterCIDRs: c.ClusterCIDRs,
+		Witness:      witness,
+	})
+}
+
+// local is where the API server is for this machine.
+func (c Config) local() netip.AddrPort {
+	ip := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	if b := c.BindAddress; b.IsValid() && !b.IsUnspecified() {
+		ip = b
 	}
-	return tunnel.New(cfg)
+	return netip.AddrPortFrom(ip, uint16(c.Port))
 }
 
 func (c Config) datastore() datastore.Config {
@@ -229,11 +246,27 @@ func (c Config) datastore() datastore.Config {
 		CertFile:        c.DatastoreCertFile,
 		KeyFile:         c.DatastoreKeyFile,
 		SetAsideDamaged: c.DatastoreSetAsideDamaged,
+		Cluster:         c.cluster,
+		CeilingFile:     c.Layout.RevisionCeiling(),
 
 		MaxOpenConnections: c.DatastoreMaxConnections,
 		ServerCA:           pki.Dir(c.Layout.TLS()).ServerCA(),
 		NodeName:           c.NodeName,
 	}
+}
+
+// cluster is the hash of the server CA, by which agents know their cluster; empty
+// before there is one.
+func (c Config) cluster() string {
+	bundle, err := os.ReadFile(pki.Dir(c.Layout.TLS()).ServerCA())
+	if err != nil {
+		return ""
+	}
+	hash, err := jointoken.HashCA(bundle)
+	if err != nil {
+		return ""
+	}
+	return hash
 }
 
 // controlPlane is c for a datastore at these etcd endpoints.
@@ -243,7 +276,9 @@ func (c Config) controlPlane(durable, volatile string, tunnels *tunnel.Server) c
 		Port:             c.Port,
 		AdvertiseAddress: c.advertised(),
 		OwnNode:          c.ownNode(),
+		OwnIPs:           c.NodeIPs,
 		OuterIPs:         c.outerIPs(),
+		HolderOf:         tunnels.Holder,
 		ClusterCIDRs:     c.ClusterCIDRs,
 		ServiceCIDRs:     c.ServiceCIDRs,
 		ClusterDomain:    c.ClusterDomain,
@@ -287,10 +322,11 @@ func (s *Server) Components() []lifecycle.Component {
 	durable := s.store.Durable()
 	durable.Needs = lifecycle.Nothing
 	list := []lifecycle.Component{
-		durable,            // state that matters; elsewhere it may be another cluster's
-		s.store.Volatile(), // leases and events, in memory
+		durable,             // state that matters; elsewhere it may be another cluster's
+		s.rangesComponent(), // refuses flags that the cluster cannot follow
 		{Name: "certificates", Run: s.runCertificates}, // everything below reads them
-		s.tunnels.Component(),                          // what agents keep open to be reached by
+		s.store.Volatile(),    // leases and events, in memory
+		s.tunnels.Component(), // what agents keep open to be reached by
 	}
 	list = append(list, lifecycle.Component{Name: "first-node", Run: s.runFirstNode}) // beside the API server
 	list = append(list, s.plane.Components()...)
@@ -337,13 +373,7 @@ func (s *Server) runCertificates(ctx context.Context, ready func()) error {
 }
 
 // localURL is how a kubectl on this machine reaches the API server.
-func (s *Server) localURL() string {
-	host := "127.0.0.1"
-	if b := s.cfg.BindAddress; b.IsValid() && !b.IsUnspecified() {
-		host = b.String()
-	}
-	return "https://" + net.JoinHostPort(host, strconv.Itoa(s.cfg.Port))
-}
+func (s *Server) localURL() string { return "https://" + s.cfg.local().String() }
 
 // firstAddresses returns the address of the Service kubernetes in each range.
 func firstAddresses(ranges []netip.Prefix) ([]netip.Addr, error) {

@@ -81,6 +81,8 @@ func try(ctx context.Context, what string, f func(context.Context) error) error 
 			return false, ctx.Err()
 		case errors.As(err, &permanent{}):
 			return false, err
+		case errors.Is(err, errRefused):
+			return false, nil // which is told by who is told
 		}
 		if reason := brief(err); reason != told {
 			slog.Warn(what+" does not work yet, trying on", "component", component, "error", reason)

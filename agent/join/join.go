@@ -24,6 +24,9 @@
 //     for each change of the reason. A node that has joined tries on: its
 //     pods run meanwhile. It ends when it has started without a server and then
 //     finds that its cluster has other settings.
+//   - A node that was deleted is told so by the servers: its certificate counts no
+//     more. It goes on with its pods, asks for nothing in vain, and says so in one
+//     line. Started again it joins again if it has a token, and else ends.
 //   - The certificate lies in one file with its key, so that one rename replaces
 //     both. client-go's store makes a file for each renewal and syncs none.
 //   - A renewed certificate is used by new connections; requests and watches on
@@ -96,6 +99,9 @@ type Join struct {
 	certs *store
 	ca    authority
 	api   *transport
+	seen  *seen
+	// refusal is whether servers take the certificate.
+	refusal *refusal
 	// refused is when a token was refused first.
 	refused time.Time
 	// used is what the node started with; online, that a server said so.
@@ -107,7 +113,7 @@ type Join struct {
 // network.
 func New(cfg Config) (*Join, error) {
 	l := cfg.Layout
-	j := &Join{cfg: cfg, pool: servers.Open(cfg.Server, l.Servers())}
+	j := &Join{cfg: cfg, pool: servers.Open(cfg.Server, l.Servers()), seen: newSeen(l.SeenRevision()), refusal: &refusal{}}
 	var err error
 	if j.certs, err = openStore(l.KubeletCerts(), cfg.NodeName); err != nil {
 		return nil, err
@@ -179,9 +185,26 @@ func (j *Join) Run(ctx context.Context) (_ clusterconfig.Config, online bool, er
 		}
 		slog.Info("joined the cluster", "component", component, "node", j.cfg.NodeName, "server", j.cfg.Server)
 	}
-	j.api = newTransport(j.pool, j.TLS)
-	j.used, j.online, err = j.current(ctx)
+	j.api = newTransport(j.pool, j.TLS, j.refusal)
+	if j.used, j.online, err = j.current(ctx); errors.Is(err, errRefused) {
+		j.used, j.online, err = j.again(ctx)
+	}
 	return j.used, j.online, err
+}
+
+// again joins with the token, if there is one, after the node was deleted. That it is
+// the same machine is shown by its node password.
+func (j *Join) again(ctx context.Context) (clusterconfig.Config, bool, error) {
+	if j.cfg.Token == nil {
+		return clusterconfig.Config{}, false, j.Refused()
+	}
+	slog.Info("this node was deleted from the cluster and joins again", "component", component, "node", j.cfg.NodeName)
+	if err := try(ctx, "joining the cluster again", j.join); err != nil {
+		return clusterconfig.Config{}, false, err
+	}
+	j.refusal.forget()
+	j.api.renew()
+	return j.current(ctx)
 }
 
 // API reaches the API server as this node, who acts for all of its parts.

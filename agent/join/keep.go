@@ -12,7 +12,7 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/certificate"
@@ -31,6 +31,7 @@ func (j *Join) Keep(ctx context.Context, onServers func(known, announced []strin
 		return err
 	}
 	j.certs.changed = j.api.renew
+	j.refusal.told(j.tellRefused)
 	renewals, err := certificate.NewManager(&certificate.Config{
 		ClientsetFn:      func(*tls.Certificate) (kubernetes.Interface, error) { return client, nil },
 		Template:         &x509.CertificateRequest{Subject: nodeSubject(j.cfg.NodeName)},
@@ -45,6 +46,7 @@ func (j *Join) Keep(ctx context.Context, onServers func(known, announced []strin
 	defer renewals.Stop()
 	onServers(j.pool.All(), nil)
 	go j.followServers(ctx, client, onServers)
+	go j.seen.keep(ctx)
 	checked := make(chan error, 1)
 	go func() { checked <- j.checkSettings(ctx) }()
 	for {
@@ -64,12 +66,18 @@ func (j *Join) Keep(ctx context.Context, onServers func(known, announced []strin
 	}
 }
 
-// followServers watches where the API servers are. They write it themselves,
-// into the EndpointSlices of the Service kubernetes.
+// ownSlice is the EndpointSlice that the API servers write and keep, all of them into
+// one (upstream's EndpointsAdapter). Others with the label of the Service kubernetes
+// are anybody's who may make some in the namespace default.
+const ownSlice = "kubernetes"
+
+// followServers watches where the API servers are. They write it themselves.
 func (j *Join) followServers(ctx context.Context, client kubernetes.Interface, onServers func(known, announced []string)) {
-	selector := labels.Set{discoveryv1.LabelServiceName: "kubernetes"}.String()
 	source := cache.NewFilteredListWatchFromClient(client.DiscoveryV1().RESTClient(), "endpointslices", metav1.NamespaceDefault,
-		func(o *metav1.ListOptions) { o.LabelSelector = selector })
+		func(o *metav1.ListOptions) {
+			o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, ownSlice).String()
+			j.seen.note(o.ResourceVersion) // before a server that is behind makes the watch forget it
+		})
 	var slices cache.Store
 	changed := func(any) {
 		announced := endpoints(slices.List())
@@ -87,6 +95,7 @@ func (j *Join) followServers(ctx context.Context, client kubernetes.Interface, o
 			DeleteFunc: changed,
 		},
 	})
+	j.seen.follow(informer.LastSyncResourceVersion)
 	informer.RunWithContext(ctx)
 }
 
@@ -95,7 +104,7 @@ func endpoints(slices []any) []string {
 	var out []string
 	for _, object := range slices {
 		slice, ok := object.(*discoveryv1.EndpointSlice)
-		if !ok {
+		if !ok || slice.Name != ownSlice {
 			continue
 		}
 		for _, endpoint := range slice.Endpoints {

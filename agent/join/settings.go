@@ -34,6 +34,9 @@ func (j *Join) current(ctx context.Context) (settings clusterconfig.Config, onli
 	var reason error
 	err = try(trying, readingSettings, func(ctx context.Context) error {
 		settings, reason = j.settings(ctx)
+		if errors.Is(reason, errRefused) {
+			return permanent{reason}
+		}
 		return reason
 	})
 	if err == nil || lastErr != nil || ctx.Err() != nil || errors.As(err, &permanent{}) {
@@ -97,6 +100,9 @@ func (j *Join) settings(ctx context.Context) (clusterconfig.Config, error) {
 		return none, err
 	}
 	object, err := client.CoreV1().ConfigMaps(clusterconfig.Namespace).Get(ctx, clusterconfig.Name, metav1.GetOptions{})
+	if err != nil && j.refusal.reason() != "" {
+		return none, errRefused
+	}
 	if apierrors.IsUnauthorized(err) {
 		return none, fmt.Errorf("the servers do not accept this node's certificate: if the cluster was made anew, brink uninstall and join again: %w", err)
 	}

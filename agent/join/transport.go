@@ -18,16 +18,17 @@ import (
 // transport is the connection of a node's parts to the API server, which changes
 // under them when the certificate does.
 type transport struct {
-	pool *servers.Pool
-	tls  func() *tls.Config
+	pool    *servers.Pool
+	tls     func() *tls.Config
+	refusal *refusal
 
 	mu      sync.Mutex
 	current *http.Transport
 	conns   *connrotation.Dialer // those of current
 }
 
-func newTransport(pool *servers.Pool, config func() *tls.Config) *transport {
-	t := &transport{pool: pool, tls: config}
+func newTransport(pool *servers.Pool, config func() *tls.Config, r *refusal) *transport {
+	t := &transport{pool: pool, tls: config, refusal: r}
 	t.current, t.conns = t.make()
 	return t
 }
@@ -69,10 +70,20 @@ func noProxy(*http.Request) (*url.URL, error) { return nil, nil }
 
 // RoundTrip implements http.RoundTripper.
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if err := t.refusal.hold(req.Context()); err != nil {
+		if req.Body != nil {
+			req.Body.Close() // which a RoundTripper owes on errors too
+		}
+		return nil, err
+	}
 	t.mu.Lock()
 	current := t.current
 	t.mu.Unlock()
-	return current.RoundTrip(req)
+	resp, err := current.RoundTrip(req)
+	if err == nil {
+		t.refusal.note(resp)
+	}
+	return resp, err
 }
 
 // renew lets new requests use new connections, which show the certificate of

@@ -11,12 +11,15 @@ package kubelet
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -25,12 +28,15 @@ import (
 	"k8s.io/client-go/kubernetes"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/cmd/kubelet/app"
 	"k8s.io/kubernetes/cmd/kubelet/app/options"
 	"k8s.io/kubernetes/pkg/kubelet"
 	kubeletconfig "k8s.io/kubernetes/pkg/kubelet/apis/config"
 	"k8s.io/kubernetes/pkg/kubelet/apis/config/validation"
+	"k8s.io/kubernetes/pkg/kubelet/util"
 
+	"brink/internal/ciphers"
 	"brink/internal/componentargs"
 	"brink/internal/lifecycle"
 )
@@ -63,6 +69,8 @@ type Config struct {
 	// Reconnect is called when heartbeats fail: connections may have died with
 	// a lost link. Nil closes those of API that are idle.
 	Reconnect func()
+	// Saw is told the uid of each pod before the kubelet hears of it.
+	Saw func(uid string)
 	// CRISocket is containerd's socket, an absolute path.
 	CRISocket string
 
@@ -75,6 +83,10 @@ type Config struct {
 
 	// SystemdCgroups selects the systemd cgroup driver instead of cgroupfs.
 	SystemdCgroups bool
+	// Seccomp gives pods that ask for no profile the runtime's.
+	Seccomp bool
+	// Reserved are flags about what pods may not have of the machine.
+	Reserved []string
 	// ResolvConf is what pods with dnsPolicy Default get.
 	ResolvConf string
 
@@ -119,8 +131,8 @@ func serverOptions(cfg Config) (*options.KubeletServer, error) {
 	if err := checkKept(fs, kept); err != nil {
 		return nil, err
 	}
-	if flags.KubeletConfigFile != "" || flags.KubeletDropinConfigDirectory != "" {
-		return nil, fmt.Errorf("--kubelet-arg: config and config-dir are not taken: brink composes the kubelet's configuration; pass settings that have a flag as --kubelet-arg=NAME=VALUE")
+	if err := overFiles(cfg, flags, config); err != nil {
+		return nil, err
 	}
 	if err := utilfeature.DefaultMutableFeatureGate.SetFromMap(config.FeatureGates); err != nil {
 		return nil, fmt.Errorf("--kubelet-arg=feature-gates: %w", err)
@@ -135,6 +147,52 @@ func serverOptions(cfg Config) (*options.KubeletServer, error) {
 	return &options.KubeletServer{KubeletFlags: *flags, KubeletConfiguration: *config}, nil
 }
 
+// overFiles lets the user's files have their say, and the user's flags the last one:
+// those in config are parsed once more, as upstream does.
+func overFiles(cfg Config, flags *options.KubeletFlags, config *kubeletconfig.KubeletConfiguration) error {
+	if flags.KubeletConfigFile != "" || flags.KubeletDropinConfigDirectory != "" {
+		without, err := withDefaults(cfg)
+		if err != nil {
+			return err
+		}
+		*config = *without
+		if err := useFiles(config, flags); err != nil {
+			return err
+		}
+		gates := config.FeatureGates
+		fs := pflag.NewFlagSet("kubelet", pflag.ContinueOnError)
+		options.NewKubeletFlags().AddFlags(fs)
+		options.AddKubeletConfigFlags(fs, config)
+		if err := componentargs.Parse(fs, "kubelet-arg", nil, cfg.Args); err != nil {
+			return err
+		}
+		for gate, on := range gates {
+			if _, ok := config.FeatureGates[gate]; !ok {
+				config.FeatureGates[gate] = on
+			}
+		}
+	}
+	// The flag is not the field's: upstream takes either for a yes.
+	if slices.ContainsFunc(cfg.Args, func(arg string) bool { return componentargs.Name(arg) == "seccomp-default" }) {
+		config.SeccompDefault = flags.SeccompDefault
+	}
+	return nil
+}
+
+// withDefaults is the configuration by brink's defaults, without the user's flags.
+func withDefaults(cfg Config) (*kubeletconfig.KubeletConfiguration, error) {
+	config, err := options.NewKubeletConfiguration()
+	if err != nil {
+		return nil, err
+	}
+	flags := options.NewKubeletFlags()
+	apply(cfg, flags, config)
+	fs := pflag.NewFlagSet("kubelet", pflag.ContinueOnError)
+	flags.AddFlags(fs)
+	options.AddKubeletConfigFlags(fs, config)
+	return config, componentargs.Parse(fs, "kubelet-arg", defaults(cfg), nil)
+}
+
 // defaults are settings that exist as flags, so that the user's replace them.
 func defaults(cfg Config) []string {
 	args := []string{
@@ -147,6 +205,8 @@ func defaults(cfg Config) []string {
 		"cluster-dns=" + joinAddrs(cfg.ClusterDNS),
 		"resolv-conf=" + cfg.ResolvConf,
 		"fail-swap-on=false",
+		"tls-cipher-suites=" + ciphers.Names(),
+		"tls-min-version=VersionTLS12",
 		"healthz-port=0",
 		"read-only-port=0",
 		// Boards with cgroup v1 still exist; upstream refuses them by default.
@@ -162,6 +222,8 @@ func defaults(cfg Config) []string {
 		"eviction-minimum-reclaim=imagefs.available=10%,nodefs.available=10%",
 	}
 	args = append(args, addressFlags(cfg)...)
+	args = append(args, openFilesFlags()...)
+	args = append(args, cfg.Reserved...)
 	if cfg.SystemdCgroups {
 		args = append(args, "cgroup-driver=systemd")
 	} else {
@@ -176,28 +238,15 @@ func defaults(cfg Config) []string {
 	return args
 }
 
-// OwnsAddresses tells that the agent, not the kubelet, says where the node is.
-// The kubelet takes one address a family from a flag for as long as it runs and
-// knows of no external ones; to one of a node with a cloud provider the addresses
-// in the Node come first. A user who has such a provider says so by this flag,
-// and then it is the provider's.
-func OwnsAddresses(args []string) bool {
-	return !slices.ContainsFunc(args, func(arg string) bool { return componentargs.Name(arg) == "cloud-provider" })
-}
-
-func addressFlags(cfg Config) []string {
-	switch {
-	case !OwnsAddresses(cfg.Args):
-		return []string{"node-ip=" + joinAddrs(cfg.NodeIPs)}
-	case cfg.Offline:
-		// Without a Node static pods in the host's network have no address. A node
-		// that moves later is logged by the kubelet from time to time for it.
-		return []string{"cloud-provider=external", "node-ip=" + joinAddrs(cfg.NodeIPs)}
-	case len(cfg.NodeIPs) > 0 && cfg.NodeIPs[0].Is6():
-		// Only the family: pods' IPv6 addresses come first.
-		return []string{"cloud-provider=external", "node-ip=::"}
+// openFilesFlags keep the kubelet from changing the limit of the whole process,
+// which is set when it starts: upstream's number may be more than is allowed, which
+// it logs as an error, or less.
+func openFilesFlags() []string {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Max > math.MaxInt64 {
+		return nil
 	}
-	return []string{"cloud-provider=external"}
+	return []string{"max-open-files=" + strconv.FormatUint(limit.Max, 10)}
 }
 
 // keptFlags are those that apply sets and that must stay: who may talk to the
@@ -240,6 +289,9 @@ func apply(cfg Config, flags *options.KubeletFlags, config *kubeletconfig.Kubele
 	config.VolumePluginDir = filepath.Join(cfg.RootDir, "volumeplugins")
 	config.MemorySwap.SwapBehavior = "NoSwap"
 	config.EnableServer = true
+	// Upstream runs pods that ask for no profile without one, for the sake of
+	// clusters that are older than this setting.
+	config.SeccompDefault = cfg.Seccomp
 }
 
 func joinAddrs(addrs []netip.Addr) string {
@@ -261,7 +313,12 @@ func run(ctx context.Context, cfg Config, server *options.KubeletServer, ready f
 	if err != nil {
 		return err
 	}
+	utilfeature.DefaultMutableFeatureGate.AddMetrics()
 	done := make(chan error, 1)
+	if OwnsAddresses(cfg.Args) {
+		logger := klog.FromContext(ctx)
+		ctx = klog.NewContext(ctx, logger.WithSink(movedSink{logger.GetSink()}))
+	}
 	go func() { done <- app.Run(ctx, server, deps, utilfeature.DefaultFeatureGate) }()
 	registered := make(chan struct{})
 	go func() {
@@ -302,6 +359,10 @@ func dependencies(ctx context.Context, cfg Config, server *options.KubeletServer
 	deps.KubeClient = client
 	if OwnsAddresses(cfg.Args) {
 		deps.KubeClient = &registering{client, registration{cfg.Register, cfg.Refused}} // upstream asks whether the pointer is nil
+	}
+	deps.HostUtil = resolving{deps.HostUtil}
+	if cfg.Saw != nil {
+		deps.PodStartupLatencyTracker = seeing{util.NewPodStartupLatencyTracker(), cfg.Saw}
 	}
 	eventConfig := rest.CopyConfig(cfg.API)
 	eventConfig.QPS, eventConfig.Burst = float32(server.EventRecordQPS), int(server.EventBurst)

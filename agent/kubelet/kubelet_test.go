@@ -33,6 +33,7 @@ func plausible(args ...string) Config {
 		RootDir:       "/nowhere/kubelet", PodLogsDir: "/nowhere/pod-logs", ManifestDir: "/nowhere/manifests", CertDir: "/nowhere/pki",
 		ServingCert: "/nowhere/kubelet.crt", ServingKey: "/nowhere/kubelet.key", ClientCA: "/nowhere/ca.crt",
 		ResolvConf: "/etc/resolv.conf",
+		Seccomp:    true,
 		Args:       args,
 	}
 }
@@ -56,6 +57,12 @@ func TestDefaults(t *testing.T) {
 	}
 	if server.MakeIPTablesUtilChains {
 		t.Error("the kubelet writes into the host's iptables")
+	}
+	if got := server.TLSCipherSuites; len(got) == 0 || strings.Contains(strings.Join(got, " "), "_CBC_") || server.TLSMinVersion != "VersionTLS12" {
+		t.Errorf("the kubelet's port takes %v from %s on", got, server.TLSMinVersion)
+	}
+	if !server.KubeletConfiguration.SeccompDefault {
+		t.Error("pods that ask for no seccomp profile get none")
 	}
 	// Who may talk to the kubelet.
 	if server.Authentication.Anonymous.Enabled || !server.Authentication.Webhook.Enabled || server.Authorization.Mode != "Webhook" ||
@@ -102,10 +109,26 @@ func TestSystemdCgroups(t *testing.T) {
 	}
 }
 
+// TestNoSeccomp: where the kernel has none, containerd would refuse all pods.
+func TestNoSeccomp(t *testing.T) {
+	cfg := plausible()
+	cfg.Seccomp = false
+	server, err := serverOptions(cfg)
+	if err != nil || server.KubeletConfiguration.SeccompDefault {
+		t.Errorf("%v, seccomp default %t", err, server.KubeletConfiguration.SeccompDefault)
+	}
+}
+
 func TestUserWins(t *testing.T) {
-	server, err := serverOptions(plausible("max-pods=7", "--fail-swap-on", "eviction_hard=memory.available<1Mi", "node-labels=room=bath"))
+	server, err := serverOptions(plausible("max-pods=7", "--fail-swap-on", "eviction_hard=memory.available<1Mi", "node-labels=room=bath", "seccomp-default=false", "tls-cipher-suites=TLS_RSA_WITH_AES_128_CBC_SHA"))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if server.KubeletConfiguration.SeccompDefault {
+		t.Error("the user wants no seccomp profile for those who ask for none")
+	}
+	if got := server.TLSCipherSuites; len(got) != 1 || got[0] != "TLS_RSA_WITH_AES_128_CBC_SHA" {
+		t.Errorf("cipher suites are %v, want the user's alone", got)
 	}
 	if server.MaxPods != 7 || !server.FailSwapOn {
 		t.Errorf("max pods %d, fail on swap %t", server.MaxPods, server.FailSwapOn)
@@ -124,8 +147,8 @@ func TestBadArgs(t *testing.T) {
 		{"max-pods=many", "--kubelet-arg=max-pods=many: "},
 		{"max-pods=-1", "checking --kubelet-arg: "},
 		{"node-labels=kubernetes.io/mine=1", "checking --kubelet-arg and --node-label: "},
-		{"config=/etc/kubelet.yaml", "--kubelet-arg: config and config-dir are not taken"},
-		{"config-dir=/etc/kubelet.d", "--kubelet-arg: config and config-dir are not taken"},
+		{"config=/nowhere/kubelet.yaml", "reading the kubelet's configuration /nowhere/kubelet.yaml: no such file"},
+		{"config-dir=/nowhere", "--kubelet-arg=config-dir=/nowhere: "},
 	}
 	for _, tt := range tests {
 		t.Run(tt.arg, func(t *testing.T) {

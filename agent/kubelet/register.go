@@ -50,6 +50,7 @@ func (n registeringNodes) Create(ctx context.Context, node *corev1.Node, opts me
 	node = node.DeepCopy()
 	isWaiting := func(t corev1.Taint) bool { return t.Key == cloudproviderapi.TaintExternalCloudProvider }
 	node.Spec.Taints = slices.DeleteFunc(node.Spec.Taints, isWaiting)
+	delete(node.Annotations, cloudproviderapi.AnnotationAlphaProvidedIPAddr) // for providers, and wrong when the node moves
 	n.complete(node)
 	made, err := n.NodeInterface.Create(ctx, node, opts)
 	if (apierrors.IsForbidden(err) || apierrors.IsInvalid(err)) && n.tell != nil {

@@ -72,7 +72,7 @@ func TestWhoseTheAddressesAre(t *testing.T) {
 		provider, nodeIP string
 	}{
 		{"the agent's", nil, "192.0.2.1", "external", ""},
-		{"the agent's, IPv6 first", nil, "2001:db8::1", "external", "::"},
+		{"the agent's, IPv6 first", nil, "2001:db8::1", "external", "2001:db8::1"},
 		{"a provider's", []string{"cloud-provider=external"}, "192.0.2.1", "external", "192.0.2.1"},
 		{"the kubelet's", []string{"--cloud-provider="}, "192.0.2.1", "", "192.0.2.1"},
 	} {

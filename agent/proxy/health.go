@@ -111,14 +111,20 @@ func (h *health) wait(ctx context.Context, sync func()) bool {
 
 // isWritten says whether a transaction with all rules of the family succeeded
 // in this process: what the process before left in the kernel is no sign.
-func isWritten(family corev1.IPFamily) bool {
+func isWritten(family corev1.IPFamily) bool { return lastWritten(family) > 0 }
+
+// lastWritten is when one did last, in seconds, 0 for never.
+func lastWritten(family corev1.IPFamily) float64 {
 	gauge, err := metrics.SyncProxyRulesLastTimestamp.WithLabelValuesChecked(string(family))
 	if err != nil {
-		return false // not registered yet
+		return 0 // not registered yet
 	}
 	metric, ok := gauge.(interface{ Write(*dto.Metric) error })
 	var value dto.Metric
-	return ok && metric.Write(&value) == nil && value.GetGauge().GetValue() > 0
+	if !ok || metric.Write(&value) != nil {
+		return 0
+	}
+	return value.GetGauge().GetValue()
 }
 
 // faultSink passes the errors of transactions to note as well.

@@ -73,7 +73,7 @@ func (l *link) connect(ctx context.Context) (*tunnelConn, error) {
 	}
 	conn := tls.Client(raw, config)
 	defer context.AfterFunc(ctx, func() { raw.Close() })()
-	reader, err := shake(ctx, conn)
+	reader, err := shake(ctx, conn, l.tunnels.seen())
 	if err != nil {
 		raw.Close()
 		if ctx.Err() != nil {
@@ -98,13 +98,21 @@ func (l *link) tls() (*tls.Config, error) {
 	return config, nil
 }
 
+// seen is what the node tells of the cluster's state.
+func (t *Tunnels) seen() int64 {
+	if t.cfg.Revision == nil {
+		return 0
+	}
+	return t.cfg.Revision()
+}
+
 // shake asks for the upgrade. Bytes of the tunnel may already be in the reader.
-func shake(ctx context.Context, conn *tls.Conn) (*bufio.Reader, error) {
+func shake(ctx context.Context, conn *tls.Conn, revision int64) (*bufio.Reader, error) {
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}
-	const question = "GET " + tunnelwire.Path + " HTTP/1.1\r\nHost: " + serverName + "\r\nUser-Agent: brink\r\nConnection: Upgrade\r\nUpgrade: " + tunnelwire.Protocol + "\r\n\r\n"
-	if _, err := io.WriteString(conn, question); err != nil {
+	const question = "GET " + tunnelwire.Path + " HTTP/1.1\r\nHost: " + serverName + "\r\nUser-Agent: brink\r\nConnection: Upgrade\r\nUpgrade: " + tunnelwire.Protocol + "\r\n"
+	if _, err := fmt.Fprintf(conn, "%s%s: %d\r\n\r\n", question, tunnelwire.Revision, revision); err != nil {
 		return nil, err
 	}
 	reader := bufio.NewReaderSize(conn, 4<<10)

@@ -62,6 +62,9 @@ type Config struct {
 	PodCIDRs func() []netip.Prefix
 	// NodeIPs are the node's own addresses.
 	NodeIPs func() []netip.Addr
+	// Revision is the highest revision of the cluster's state that the node has seen,
+	// 0 when it has seen none; nil tells servers nothing.
+	Revision func() int64
 	// Dial connects to a server; nil is a net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 

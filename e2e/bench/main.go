@@ -41,6 +41,8 @@ type settings struct {
 	only         []string // parts
 	side         string
 	kineEndpoint string
+	against      string // another build of brink, "" for none
+	load         bool   // beside the two builds one processor is busy
 
 	rounds        int
 	round         time.Duration
@@ -59,7 +61,13 @@ const (
 	peersPart   = "peers"   // what other nodes cost an agent
 )
 
-func (s settings) wants(part string) bool { return len(s.only) == 0 || slices.Contains(s.only, part) }
+// wants tells whether a part is measured: with -against it is the only one.
+func (s settings) wants(part string) bool {
+	if s.against != "" || part == againstPart {
+		return s.against != "" && part == againstPart
+	}
+	return len(s.only) == 0 || slices.Contains(s.only, part)
+}
 
 func main() {
 	if id := os.Getenv(janitorEnv); id != "" {
@@ -85,7 +93,9 @@ func parse(args []string) (settings, error) {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.StringVar(&s.brink, "brink", "bin/brink", "the `FILE` to measure")
 	fs.StringVar(&s.rival, "rival", ".build/rival", "`DIRECTORY` with the programs of the other side")
-	fs.IntVar(&s.runs, "runs", 3, "`NUMBER` of runs of each side; the table has their medians")
+	fs.StringVar(&s.against, "against", "", "`OLD` build of brink to compare with, and nothing else: a file (scripts/bench also takes a commit); fails when a median is worse by 5 % and more than the old build's own runs differ")
+	fs.BoolVar(&s.load, "load", false, "with -against: keep one processor busy meanwhile")
+	fs.IntVar(&s.runs, "runs", 0, fmt.Sprintf("`NUMBER` of runs of each side; the table has their medians (default: 3, %d with -against)", againstPairs))
 	fs.DurationVar(&s.settle, "settle", 2*time.Minute, "`TIME` from the first pod to the look at memory")
 	fs.DurationVar(&s.idle, "idle", 2*time.Minute, "`TIME` after that over which CPU is counted")
 	fs.DurationVar(&s.disk, "disk", 20*time.Minute, "`TIME` from then on over which disk writes are counted, in the first run of each side: longer than what brink keeps back before it writes")
@@ -104,8 +114,20 @@ func parse(args []string) (settings, error) {
 	if err := fs.Parse(args); err != nil {
 		return s, err
 	}
+	if s.runs == 0 {
+		s.runs = 3
+		if s.against != "" {
+			s.runs = againstPairs
+		}
+	}
 	if fs.NArg() > 0 || s.runs < 1 {
 		return s, fmt.Errorf("takes flags only, and at least one run")
+	}
+	if s.against == "" && s.load {
+		return s, errors.New("-load: belongs to -against")
+	}
+	if s.against != "" && (len(s.only) > 0 || s.side != "") {
+		return s, errors.New("-against: compares two builds of brink and nothing else, so neither -only nor -side goes with it")
 	}
 	if s.disk < s.idle {
 		return s, fmt.Errorf("-disk=%s: must not be shorter than -idle=%s, with which it begins", s.disk, s.idle)
@@ -121,11 +143,12 @@ func parse(args []string) (settings, error) {
 	if s.rounds < 1 {
 		return s, fmt.Errorf("-rounds=%d: at least one", s.rounds)
 	}
-	var errs [4]error
+	var errs [5]error
 	s.brink, errs[0] = filepath.Abs(s.brink)
 	s.rival, errs[1] = filepath.Abs(s.rival)
 	s.profiles, errs[2] = absolute(s.profiles)
 	s.networkTest, errs[3] = absolute(s.networkTest)
+	s.against, errs[4] = absolute(s.against)
 	return s, errors.Join(errs[:]...)
 }
 
@@ -140,13 +163,20 @@ func run(ctx context.Context, s settings) error {
 	if os.Getuid() != 0 {
 		return errors.New("makes namespaces and runs containers: run it as root")
 	}
-	// Held open, so that a build during the runs does not change what is measured.
-	binary, err := os.Open(s.brink)
+	binary, held, err := openBinary(s.brink)
 	if err != nil {
-		return fmt.Errorf("%w; run make build first", err)
+		return err
 	}
 	defer binary.Close()
-	s.brink = fmt.Sprintf("/proc/self/fd/%d", binary.Fd())
+	s.brink = held
+	if s.against != "" {
+		old, held, err := openBinary(s.against)
+		if err != nil {
+			return err
+		}
+		defer old.Close()
+		s.against = held
+	}
 	// The packages that make the other side's certificates log every one.
 	slog.SetLogLoggerLevel(slog.LevelWarn)
 	progress := slog.New(slog.NewTextHandler(os.Stderr, nil))
@@ -154,7 +184,7 @@ func run(ctx context.Context, s settings) error {
 	if r.versions, err = versions(s); err != nil {
 		return err
 	}
-	for _, part := range parts {
+	for _, part := range append(slices.Clone(parts), againstPart) {
 		if !s.wants(part) {
 			continue
 		}
@@ -183,6 +213,8 @@ func (r *report) measure(ctx context.Context, log *slog.Logger, part string) err
 		return nil
 	case joinPart:
 		return r.measureJoins(ctx, log)
+	case againstPart:
+		return r.measureAgainst(ctx, log)
 	case agentPart:
 		return r.eachRun(log, &r.joined, func(log *slog.Logger, side side, first bool) (sample, error) {
 			return measureAgent(ctx, log, r.settings, side, first)
@@ -223,14 +255,17 @@ func measureNode(ctx context.Context, log *slog.Logger, s settings, side side, f
 	return one, err
 }
 
-// publish prints the report and writes it to the file of -o.
+// publish prints the report and writes it to the file of -o. A bar that a build
+// must keep against another one and did not is an error.
 func (r report) publish() error {
 	text, err := r.markdown()
 	if err != nil {
 		return err
 	}
-	if _, err := io.WriteString(os.Stdout, text); err != nil || r.settings.output == "" {
-		return err
+	_, err = io.WriteString(os.Stdout, text)
+	if r.settings.output != "" {
+		err = errors.Join(err, os.WriteFile(r.settings.output, []byte(text), 0o644))
 	}
-	return os.WriteFile(r.settings.output, []byte(text), 0o644)
+	_, missed := againstRows(r.against)
+	return errors.Join(err, missed)
 }

@@ -85,6 +85,7 @@ type report struct {
 	network  []networkResult
 	joined   comparison
 	peers    []peerCost
+	against  comparison
 }
 
 func median(values []float64) float64 {
@@ -160,6 +161,11 @@ var page = template.Must(template.New("").Parse(`
 {{range .}}| {{.Name}} | {{.Time}} | {{.Allocated}} |
 {{end}}
 {{end -}}
+{{- with .Against}}| | new build | old build | ratio | bar | least–most, new / old |
+|---|---:|---:|---:|---|---|
+{{range .}}| {{.Title}} | {{.New}} | {{.Old}} | {{.Ratio}} | {{.Bar}} | {{.Runs}} |
+{{end}}
+{{end -}}
 - Command: ` + "`{{.Command}}`" + `, {{.Date}}
 - Host: {{.Host}}
 - Versions: {{.Versions}}
@@ -182,8 +188,10 @@ func (r report) markdown() (string, error) {
 	for _, n := range r.network {
 		network = append(network, n.rows()...)
 	}
+	against, _ := againstRows(r.against)
 	var out strings.Builder
 	err = page.Execute(&out, map[string]any{
+		"Against": against,
 		"Node":    rowsOf(r.node, nodeMetrics),
 		"Network": network,
 		"Rounds":  r.settings.rounds,
@@ -204,6 +212,10 @@ func versions(s settings) (string, error) {
 	ours, err := modulesOf(s.brink)
 	if err != nil {
 		return "", err
+	}
+	if s.against != "" {
+		old, err := modulesOf(s.against)
+		return "new build " + ours[""] + ", old build " + old[""], err
 	}
 	var out []string
 	for path, program := range map[string]string{

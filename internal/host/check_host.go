@@ -117,6 +117,16 @@ func version(s string) [2]int {
 
 func older(a, b [2]int) bool { return a[0] < b[0] || a[0] == b[0] && a[1] < b[1] }
 
+// checkSeccomp: containerd refuses a pod with a profile where there are none, so a
+// node without them runs its pods without.
+func checkSeccomp(f Facts) Check {
+	const name = "seccomp"
+	if !f.Seccomp {
+		return warn(name, "use a kernel with CONFIG_SECCOMP_FILTER", "the kernel cannot filter system calls, pods run without a seccomp profile")
+	}
+	return ok(name, "pods get the profile RuntimeDefault")
+}
+
 // minNFT is the first that kube-proxy's rules can be loaded with: 1.0.1.
 var minNFT = [2]int{1, 0}
 

@@ -96,7 +96,7 @@ func (m machine) checks(f Facts, o CheckOptions) []Check {
 	if !o.ControlPlaneOnly {
 		checks = append(checks, m.podChecks(f, o)...)
 	}
-	checks = append(checks, checkMemory(f), m.checkUnit(o.PID))
+	checks = append(checks, checkMemory(f), m.checkFiles(f, o.PID), m.checkUnit(o.PID))
 	if o.DataDir != "" {
 		checks = append(checks, m.checkDataDir(o.DataDir, !o.ControlPlaneOnly)...)
 	}
@@ -118,6 +118,7 @@ func (m machine) podChecks(f Facts, o CheckOptions) []Check {
 		checkControllers(f),
 		checkCgroupVersion(f),
 		checkKernel(f),
+		checkSeccomp(f),
 		m.checkNFT(f),
 	}
 	checks = append(checks, m.checkFeatures(f, o.VXLAN)...)

@@ -85,11 +85,33 @@ func TestChecks(t *testing.T) {
 		want     []wanted
 	}{
 		{"a good machine", nil, nil, CheckOptions{VXLAN: true, NodeName: "shop-1"}, nil},
-		{"not root", files{"proc/self/status": "Uid:\t1000\t1000\t1000\t1000\nCapEff:\t0000000000000000\n"}, nil, CheckOptions{}, []wanted{
+		{"not root", files{"proc/self/status": "Uid:\t1000\t1000\t1000\t1000\nCapEff:\t0000000000000000\nSeccomp:\t0\n"}, nil, CheckOptions{}, []wanted{
 			{"root", Fail, "brink needs root to run containers, and runs as user 1000: run it with sudo or as a systemd service"},
 		}},
-		{"root without rights", files{"proc/self/status": "Uid:\t0\t0\t0\t0\nCapEff:\t00000000a80425fb\n"}, nil, CheckOptions{}, []wanted{
+		{"root without rights", files{"proc/self/status": "Uid:\t0\t0\t0\t0\nCapEff:\t00000000a80425fb\nSeccomp:\t0\n"}, nil, CheckOptions{}, []wanted{
 			{"capabilities", Fail, "root has no CAP_SYS_ADMIN here: run brink outside of containers or in a privileged one"},
+		}},
+		{"a kernel without seccomp", files{"proc/self/status": "Uid:\t0\t0\t0\t0\nCapEff:\t" + fullCapabilities + "\n"}, nil, CheckOptions{}, []wanted{
+			{"seccomp", Warn, "the kernel cannot filter system calls, pods run without a seccomp profile: use a kernel with CONFIG_SECCOMP_FILTER"},
+		}},
+		{"few files and no right to more", files{
+			"proc/self/status": "Uid:\t0\t0\t0\t0\nCapEff:\t000001fffeffffff\nSeccomp:\t0\n",
+			"proc/self/limits": "Limit                     Soft Limit           Hard Limit           Units\nMax open files            1024                 1024                 files\n",
+		}, nil, CheckOptions{}, []wanted{
+			{"open files", Warn, "brink may have 1024 files open, a node with many pods needs 4096: give more by LimitNOFILE=1048576 in its unit, ulimit -n or limits.conf"},
+		}},
+		{"few files that a start raises", files{
+			"proc/self/limits": "Max open files            1024                 1024                 files\n",
+		}, nil, CheckOptions{}, nil},
+		{"a limit without a number", files{
+			"proc/self/status": "Uid:\t0\t0\t0\t0\nCapEff:\t000001fffeffffff\nSeccomp:\t0\n",
+			"proc/self/limits": "Max open files            1024                 unlimited            files\n",
+		}, nil, CheckOptions{}, nil},
+		{"few files of a running brink", files{
+			"proc/4711/limits": "Max open files            1024                 2048                 files\n",
+			"proc/4711/cgroup": "0::/\n",
+		}, nil, CheckOptions{PID: 4711}, []wanted{
+			{"open files", Warn, "brink may have 2048 files open, a node with many pods needs 4096: give more by LimitNOFILE=1048576 in its unit, ulimit -n or limits.conf"},
 		}},
 		{"an unprivileged container", files{"proc/self/uid_map": "0 100000 65536\n"}, nil, CheckOptions{}, []wanted{
 			{"capabilities", Fail, "user 0 here is not root of the machine but of a user namespace: run brink outside of unprivileged containers"},
@@ -149,7 +171,7 @@ func TestChecks(t *testing.T) {
 			{"bridge netfilter", Fail, "the kernel module br_netfilter cannot be loaded, it is needed for services between pods of one node, and modprobe is not installed: apt install kmod"},
 		}},
 		{"without pods nothing of theirs is needed", noModules.and(files{
-			"proc/self/status":             "Uid:\t0\t0\t0\t0\nCapEff:\t00000000a80425fb\n",
+			"proc/self/status":             "Uid:\t0\t0\t0\t0\nCapEff:\t00000000a80425fb\nSeccomp:\t0\n",
 			"proc/self/uid_map":            "0 100000 65536\n",
 			"proc/self/mounts":             "proc /proc proc rw 0 0\n",
 			"usr/sbin/nft":                 "",

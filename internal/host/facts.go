@@ -30,12 +30,17 @@ type Facts struct {
 	// SELinux and AppArmor tell that the kernel enforces or logs by them now
 	// and, for AppArmor, that the program to load a profile is there.
 	SELinux, AppArmor bool
+	// Seccomp tells that the kernel filters system calls.
+	Seccomp bool
 	// Kernel is the release, as uname -r prints it.
 	Kernel string
 	// Arch is the GOARCH of this binary.
 	Arch string
 	// Memory and Swap are totals in bytes.
 	Memory, Swap uint64
+	// Tasks is how many processes and threads the kernel lets there be, 0 when it
+	// cannot be told.
+	Tasks uint64
 	// NFT is the path of the nft program, empty when there is none.
 	NFT string
 	// NFTVersion is like "1.0.6", empty when it cannot be told.
@@ -131,10 +136,12 @@ func (m machine) look() (Facts, error) {
 		UserNamespace:   m.inUserNamespace(),
 		SELinux:         m.exists("sys/fs/selinux/enforce"),
 		AppArmor:        m.appArmor(),
+		Seccomp:         status["Seccomp"] != "",
 		Kernel:          m.read("proc/sys/kernel/osrelease"),
 		Arch:            runtime.GOARCH,
 		Memory:          kilobytes(memory["MemTotal"]),
 		Swap:            kilobytes(memory["SwapTotal"]),
+		Tasks:           m.tasks(),
 		NFT:             m.program("nft"),
 		BridgeNetfilter: m.exists(bridgeNetfilter),
 		Model:           m.read("proc/device-tree/model"),
@@ -172,6 +179,18 @@ func effectiveUID(value string) int {
 func kilobytes(value string) uint64 {
 	n, _ := strconv.ParseUint(strings.TrimSuffix(value, " kB"), 10, 64)
 	return n << 10
+}
+
+// tasks is the lower of two limits, as for the kubelet.
+func (m machine) tasks() uint64 {
+	var least uint64
+	for _, name := range []string{"pid_max", "threads-max"} {
+		n, err := strconv.ParseUint(m.read("proc/sys/kernel/"+name), 10, 64)
+		if err == nil && (least == 0 || n < least) {
+			least = n
+		}
+	}
+	return least
 }
 
 // inUserNamespace compares with the map of the initial namespace, which is the

@@ -71,7 +71,7 @@ const fullCapabilities = "000001ffffffffff"
 
 // debian12 is a PC or board with a current Debian: what a node likes to see.
 var debian12 = files{
-	"proc/self/status":                           "Name:\tbrink\nUid:\t0\t0\t0\t0\nCapEff:\t" + fullCapabilities + "\n",
+	"proc/self/status":                           "Name:\tbrink\nUid:\t0\t0\t0\t0\nCapEff:\t" + fullCapabilities + "\nSeccomp:\t0\n",
 	"proc/self/uid_map":                          "         0          0 4294967295\n",
 	"proc/self/mounts":                           "proc /proc proc rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw,nosuid,nodev,noexec,relatime 0 0\n",
 	"proc/meminfo":                               "MemTotal:        3882824 kB\nMemFree:         1000000 kB\nSwapTotal:        102396 kB\n",
@@ -151,7 +151,12 @@ func TestLook(t *testing.T) {
 				t.Errorf("%+v", f.Cgroup)
 			}
 		}},
-		{"a capability missing", debian12.and(files{"proc/self/status": "Uid:\t0\t0\t0\t0\nCapEff:\t000001fffeffffff\n"}), func(t *testing.T, f Facts) {
+		{"tasks", debian12.and(files{"proc/sys/kernel/pid_max": "4194304\n", "proc/sys/kernel/threads-max": "3900\n"}), func(t *testing.T, f Facts) {
+			if f.Tasks != 3900 {
+				t.Errorf("%d", f.Tasks)
+			}
+		}},
+		{"a capability missing", debian12.and(files{"proc/self/status": "Uid:\t0\t0\t0\t0\nCapEff:\t000001fffeffffff\nSeccomp:\t0\n"}), func(t *testing.T, f Facts) {
 			if f.Capabilities.Has(CapSysResource) || !f.Capabilities.Has(CapSysAdmin) {
 				t.Errorf("%x", uint64(f.Capabilities))
 			}

@@ -38,10 +38,11 @@ var only = []struct {
 	{"github.com/urfave/cli", []string{""}, "flags and commands are main's; packages take a Config"},
 	{"github.com/spf13/cobra", nil, "upstream's commands install signal handlers; use their options"},
 	{"os/signal", []string{""}, "signals belong to the process"},
-	{"testing", []string{"internal/testdisk", "internal/testprocess"}, "it belongs to tests and brings their flags"},
+	{"testing", []string{"internal/testdisk", "internal/testprocess", "internal/testtree"}, "it belongs to tests and brings their flags"},
 	{"brink/internal/testdatabase", nil, "only tests run databases of their own"},
 	{"brink/internal/testdisk", nil, "only tests mount file systems of their own"},
 	{"brink/internal/testprocess", nil, "only tests run themselves again"},
+	{"brink/internal/testtree", nil, "only tests make trees of files"},
 }
 
 // internalMay lists what packages below internal import from outside. They are
@@ -82,6 +83,18 @@ func TestOnlyMainEndsTheProcess(t *testing.T) {
 			if contains(t, path, call) {
 				t.Errorf("%s: calls %s...): only main ends the process, return an error", path, call)
 			}
+		}
+	})
+}
+
+// TestOnlyRemovetreeRemovesTrees: os.RemoveAll empties what is mounted below.
+func TestOnlyRemovetreeRemovesTrees(t *testing.T) {
+	t.Parallel()
+	eachFile(t, func(dir, path string, _ []string) {
+		// Test helpers remove what they made; the other one names what it replaces.
+		isFree := strings.HasPrefix(dir, "internal/test") || dir == "internal/removetree"
+		if !isFree && contains(t, path, "os.RemoveAll") {
+			t.Errorf("%s: calls os.RemoveAll, which goes through mounts: use internal/removetree", path)
 		}
 	})
 }

@@ -41,10 +41,13 @@ func TestDefaultPaths(t *testing.T) {
 		"Manifests":        "/var/lib/brink/agent/pod-manifests",
 		"KubeletCerts":     "/var/lib/brink/agent/pki",
 		"NodePassword":     "/etc/brink/node-password",
+		"RevisionCeiling":  "/etc/brink/revision",
+		"SeenRevision":     "/var/lib/brink/agent/seen-revision",
 		"ServerToken":      "/var/lib/brink/server/token",
 		"VolumePlugins":    "/var/lib/brink/server/volumeplugins",
 		"Servers":          "/var/lib/brink/agent/servers.json",
 		"ClusterSettings":  "/var/lib/brink/agent/cluster.json",
+		"ResolvConf":       "/var/lib/brink/agent/resolv.conf",
 		"PodRanges":        "/var/lib/brink/agent/pod-ranges.json",
 		"ClusterCA":        "/var/lib/brink/agent/server-ca.crt",
 		"ClientCA":         "/var/lib/brink/agent/client-ca.crt",
@@ -54,6 +57,8 @@ func TestDefaultPaths(t *testing.T) {
 		"StatusSocket":     "/run/brink/status.sock",
 		"PodResources":     "/var/lib/kubelet/pod-resources/kubelet.sock",
 		"Lock":             "/var/lib/brink/lock",
+		"Mark":             "/var/lib/brink/brink.mark",
+		"Pods":             "/var/lib/brink/agent/pods",
 	}
 	if got := paths(New(DefaultData)); !reflect.DeepEqual(got, want) {
 		for name := range want {
@@ -88,7 +93,7 @@ func TestNodesShareNothing(t *testing.T) {
 		}
 	}
 	for name, path := range nodes["one"] {
-		if !strings.HasPrefix(path, "/srv/one") && !strings.HasPrefix(path, "/run/brink-") {
+		if !strings.HasPrefix(path, "/srv/one") && !strings.HasPrefix(path, "/run/brink-") && !strings.HasPrefix(path, "/etc/brink/revision-") {
 			t.Errorf("%s of the node in /srv/one is %s", name, path)
 		}
 	}
@@ -141,6 +146,15 @@ func TestCheckLength(t *testing.T) {
 		err := New(tt.dir).CheckLength()
 		if (err == nil) != tt.ok {
 			t.Errorf("%s: %d bytes: got %v", tt.name, len(tt.dir), err)
+		}
+	}
+}
+
+func TestCheckColon(t *testing.T) {
+	t.Parallel()
+	for dir, ok := range map[string]bool{DefaultData: true, "/opt/a b,'c": true, "/opt/a:b": false, "/a:/b": false} {
+		if err := New(dir).CheckColon(); (err == nil) != ok {
+			t.Errorf("%s: got %v", dir, err)
 		}
 	}
 }

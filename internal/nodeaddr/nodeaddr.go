@@ -38,7 +38,30 @@ type Query struct {
 // IsRoutable tells that an address can be another machine's: it means neither the
 // machine itself, nor many, nor a neighbour on a link that nobody has named.
 func IsRoutable(ip netip.Addr) bool {
-	return ip.IsValid() && ip.Zone() == "" && !ip.IsUnspecified() && !ip.IsLoopback() && !ip.IsMulticast() && !ip.IsLinkLocalUnicast()
+	return ip.IsValid() && ip.Zone() == "" && !ip.IsUnspecified() && !ip.IsLoopback() && !ip.IsMulticast() && !ip.IsLinkLocalUnicast() && !isNobody(ip)
+}
+
+// thisNetwork is RFC 1122's: as a destination, what the kernel makes of it.
+var thisNetwork = netip.MustParsePrefix("0.0.0.0/8")
+
+// isNobody tells IPv4 addresses that are no machine's: this network and everybody
+// in it.
+func isNobody(ip netip.Addr) bool {
+	ip = ip.Unmap()
+	return ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}) || thisNetwork.Contains(ip)
+}
+
+// IsNeighbour tells that this machine reaches an address without a router, by what
+// its interfaces have now.
+func IsNeighbour(ip netip.Addr) bool {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(addrs, func(a net.Addr) bool {
+		p, err := netip.ParsePrefix(a.String())
+		return err == nil && p.Contains(ip)
+	})
 }
 
 // Check says why a node cannot have an address, nil when it can. Inside are the

@@ -17,6 +17,10 @@ const (
 	Path = "/brink/v1/tunnel"
 	// Protocol is what an agent asks to upgrade to.
 	Protocol = "brink-tunnel"
+	// Revision is the header of the request with the highest revision of the
+	// cluster's state that the node has seen, in decimal: a server whose disk was
+	// restored from an image learns by it that it is behind.
+	Revision = "Brink-Revision"
 	// Kubelet is the target that stands for the node's kubelet, wherever it
 	// listens.
 	Kubelet = "kubelet"

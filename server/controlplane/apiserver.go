@@ -26,7 +26,9 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"brink/internal/ciphers"
 	"brink/internal/componentargs"
+	"brink/server/noderecord"
 )
 
 // apiServerStopTimeout covers upstream's own wait for requests in flight.
@@ -37,6 +39,7 @@ type apiServer struct {
 	options *options.ServerRunOptions
 	openAPI *openAPI
 	paths   paths
+	gate    *noderecord.Gate
 	dialer  Dialer
 	names   nodeNames
 }
@@ -53,6 +56,7 @@ func newAPIServer(cp *ControlPlane, cfg Config) (*apiServer, error) {
 		options: opts,
 		openAPI: newOpenAPI(),
 		paths:   paths{authenticated: cfg.Authenticated, public: cfg.Public},
+		gate:    cfg.Gate,
 		dialer:  cfg.Dialer,
 	}, nil
 }
@@ -91,6 +95,8 @@ func apiServerDefaults(cfg Config) []string {
 		"service-account-signing-key-file="+cfg.Files.ServiceAccountKey,
 		"service-cluster-ip-range="+joinPrefixes(cfg.ServiceCIDRs),
 		"tls-cert-file="+cfg.Files.ServingCert,
+		"tls-cipher-suites="+ciphers.Names(),
+		"tls-min-version=VersionTLS12",
 		"tls-private-key-file="+cfg.Files.ServingKey,
 	)
 }
@@ -103,7 +109,7 @@ func storageDefaults(cfg Config) []string {
 	}
 	etcd := cfg.Etcd
 	if etcd == nil {
-		return append(args, "etcd-compaction-interval=0") // the datastore compacts itself
+		return args
 	}
 	for flag, file := range map[string]string{"etcd-cafile": etcd.CAFile, "etcd-certfile": etcd.CertFile, "etcd-keyfile": etcd.KeyFile} {
 		if file != "" {
@@ -151,6 +157,7 @@ func (a *apiServer) run(ctx context.Context, ready func()) error {
 	if err := utilerrors.NewAggregate(completed.Validate()); err != nil {
 		return fmt.Errorf("checking --kube-apiserver-arg: %w", err)
 	}
+	recordFeatures()
 	a.openAPI.stop = ctx.Done()
 	chain, err := a.build(completed)
 	if err != nil {
@@ -223,7 +230,10 @@ func (a *apiServer) chain(completed app.CompletedConfig, generic *genericConfig)
 	o := a.openAPI
 	o.v2, o.v3 = generic.OpenAPIConfig, generic.OpenAPIV3Config
 	o.mutating = generic.informers.Admissionregistration().V1().MutatingAdmissionPolicies()
-	o.mutating.Informer() // makes it known before the factory starts
+	o.groups = aggregated.APIRegistrationInformers.Apiregistration().V1().APIServices()
+	if err := o.followPolicies(); err != nil {
+		return nil, err
+	}
 	o.loopback = generic.LoopbackClientConfig
 	o.aggregated = aggregated.GenericAPIServer
 	o.kube, o.extensions = newOpenAPIPlace(kube), newOpenAPIPlace(extensions)

@@ -30,6 +30,7 @@ import (
 	"brink/internal/componentargs"
 	"brink/internal/lifecycle"
 	"brink/server/inmemory"
+	"brink/server/noderecord"
 )
 
 // Files are the paths of keys and certificates that the control plane reads.
@@ -56,9 +57,12 @@ type Config struct {
 	Port             int        // HTTPS port
 	AdvertiseAddress netip.Addr // what the kubernetes Service leads to
 	OwnNode          string     // the node in this process, empty without one
-	// OuterIPs are further addresses by which this server is reached: no other node
-	// may say that they are its own.
-	OuterIPs         []netip.Addr
+	// OwnIPs are the addresses of this server's machine, OuterIPs further ones by which
+	// it is reached: no other node may say that they are its own.
+	OwnIPs, OuterIPs []netip.Addr
+	// HolderOf returns another node that proves to have an address, "" when none does;
+	// nil knows of none.
+	HolderOf         func(ip netip.Addr, except string) string
 	ClusterCIDRs     []netip.Prefix
 	ServiceCIDRs     []netip.Prefix
 	ClusterDomain    string
@@ -73,6 +77,8 @@ type Config struct {
 	// authorization and audit, and may last as long as they like; the user is in
 	// the request's context. Those of Public did not, and come from anyone.
 	Authenticated, Public map[string]http.Handler
+	// Gate judges certificates of nodes; nil believes all that are valid.
+	Gate *noderecord.Gate
 	// Dialer makes the connections to nodes and pods; nil dials them directly.
 	// It is not asked when the user configures an egress selector.
 	Dialer Dialer
@@ -90,9 +96,9 @@ type Config struct {
 type Dialer interface {
 	DialKubelet(ctx context.Context, network, address string) (net.Conn, error)
 	DialPod(ctx context.Context, network, address string) (net.Conn, error)
-	// UseNodes is called once, before the first Dial: the lister of the shared
+	// Use is called once, before the first Dial: the listers of the shared
 	// informers.
-	UseNodes(corelisters.NodeLister)
+	Use(corelisters.NodeLister, corelisters.PodLister)
 }
 
 // ControlPlane is a configured control plane that has not been started.

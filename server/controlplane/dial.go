@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	corev1 "k8s.io/api/core/v1"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apiserver/pkg/server/egressselector"
 	"k8s.io/kubernetes/pkg/controlplane"
@@ -13,13 +14,18 @@ func (a *apiServer) dial(kube *controlplane.Config, generic *genericConfig) {
 	if a.dialer == nil || kube.ControlPlane.Generic.EgressSelector != nil {
 		return
 	}
-	a.names.nodes = generic.informers.Core().V1().Nodes().Lister()
-	a.dialer.UseNodes(a.names.nodes)
+	core := generic.informers.Core().V1()
+	a.names = nodeNames{nodes: core.Nodes().Lister(), pods: core.Pods().Lister()}
+	for _, kind := range kube.Extra.KubeletClientConfig.PreferredAddressTypes {
+		a.names.types = append(a.names.types, corev1.NodeAddressType(kind))
+	}
+	a.dialer.Use(a.names.nodes, a.names.pods)
 	kube.Extra.KubeletClientConfig.Lookup = func(egressselector.NetworkContext) (utilnet.DialFunc, error) {
-		return a.dialer.DialKubelet, nil
+		return directly(a.dialer.DialKubelet), nil
 	}
 	// Changed in place and not replaced: admission has this one already, and
 	// asks it for its dialer at each first call of a webhook. The aggregator
 	// takes the dialer from it too.
-	kube.ControlPlane.ProxyTransport.DialContext = a.dialer.DialPod
+	kube.ControlPlane.ProxyTransport.DialContext = directly(a.dialer.DialPod)
+	kube.ControlPlane.ProxyTransport.Proxy = nil // it is for nodes, pods and Services
 }

@@ -31,6 +31,7 @@ import (
 	"k8s.io/kubernetes/pkg/kubeapiserver"
 
 	"brink/server/inmemory"
+	"brink/server/noderecord"
 )
 
 // resync is how often informers replay their store to handlers, a safety net
@@ -58,7 +59,7 @@ func (a *apiServer) genericConfig(opts options.CompletedOptions) (*genericConfig
 	}
 	g := &genericConfig{Config: config, informers: informers.NewSharedInformerFactoryWithOptions(client, resync, informers.WithTransform(dropManagedFields))}
 	config.BuildHandlerChainFunc = func(h http.Handler, c *genericapiserver.Config) http.Handler {
-		return a.paths.outside(genericapiserver.DefaultBuildHandlerChain(a.paths.inside(a.names.wrap(a.openAPI.wrap(h))), c))
+		return a.paths.outside(a.gated(genericapiserver.DefaultBuildHandlerChain(a.paths.inside(a.names.wrap(a.openAPI.wrap(h))), c)))
 	}
 	steps := []func() error{
 		func() error { return opts.GenericServerRunOptions.ApplyTo(config) },
@@ -74,7 +75,7 @@ func (a *apiServer) genericConfig(opts options.CompletedOptions) (*genericConfig
 		func() error { return g.applyStorage(opts) },
 		func() error { g.applyAPIDescription(); return nil },
 		func() error { g.LongRunningFunc = a.paths.longRunning(g.LongRunningFunc); return nil },
-		func() error { return g.applyAuth(opts, client) },
+		func() error { return g.applyAuth(opts, client, a.gate) },
 		func() error { return opts.Audit.ApplyTo(config) },
 	}
 	for _, step := range steps {
@@ -143,11 +144,17 @@ func definitionsV3(config *common.OpenAPIV3Config) map[string]common.OpenAPIDefi
 
 // applyAuth sets up who may come in and what they may do. Identities asserted
 // by the in-memory transport are recognised before credentials are looked for.
-func (g *genericConfig) applyAuth(opts options.CompletedOptions, client kubernetes.Interface) error {
+func (g *genericConfig) applyAuth(opts options.CompletedOptions, client kubernetes.Interface, gate *noderecord.Gate) error {
 	ctx := wait.ContextForChannel(g.DrainedNotify())
 	err := opts.Authentication.ApplyTo(ctx, &g.Authentication, g.SecureServing, g.EgressSelector, g.OpenAPIConfig, g.OpenAPIV3Config, client, g.informers, g.APIServerID)
 	if err != nil {
 		return err
+	}
+	if gate != nil {
+		if err := gate.Watch(ctx, g.informers); err != nil {
+			return fmt.Errorf("watching the records of nodes: %w", err)
+		}
+		g.Authentication.Authenticator = gate.Authenticator(g.Authentication.Authenticator)
 	}
 	g.Authentication.Authenticator = inmemory.Authenticator(g.Authentication.Authenticator)
 	var hasRBAC bool
@@ -159,6 +166,14 @@ func (g *genericConfig) applyAuth(opts options.CompletedOptions, client kubernet
 		g.DisabledPostStartHooks.Insert("rbac/bootstrap-roles")
 	}
 	return nil
+}
+
+// gated puts the gate, if there is one, before a handler chain.
+func (a *apiServer) gated(chain http.Handler) http.Handler {
+	if a.gate == nil {
+		return chain
+	}
+	return a.gate.Handler(chain)
 }
 
 // dropManagedFields keeps field ownership out of informer caches: nothing that

@@ -16,6 +16,7 @@ import (
 
 	"brink/internal/nodeaddr"
 	"brink/internal/nodekey"
+	"brink/server/noderecord"
 )
 
 // nodeClaimsPlugin is the name of the admission plugin of nodeClaims.
@@ -35,7 +36,9 @@ type nodeClaims struct {
 	nodes    nodeidentifier.NodeIdentifier
 	notNodes []netip.Prefix // where no node is: pods and services
 	ownNode  string
+	own      []netip.Addr // ownNode's alone
 	outer    []netip.Addr // ownNode's alone
+	holder   func(ip netip.Addr, except string) string
 }
 
 var _ admission.ValidationInterface = &nodeClaims{}
@@ -51,7 +54,9 @@ func useNodeClaims(opts *options.AdmissionOptions, cfg Config) {
 			nodes:    nodeidentifier.NewDefaultNodeIdentifier(),
 			notNodes: slices.Concat(cfg.ClusterCIDRs, cfg.ServiceCIDRs),
 			ownNode:  cfg.OwnNode,
+			own:      cfg.OwnIPs,
 			outer:    cfg.OuterIPs,
+			holder:   cfg.HolderOf,
 		}, nil
 	})
 	order := slices.Clone(generic.RecommendedPluginOrder)
@@ -61,7 +66,7 @@ func useNodeClaims(opts *options.AdmissionOptions, cfg Config) {
 }
 
 // Validate implements admission.ValidationInterface.
-func (p *nodeClaims) Validate(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+func (p *nodeClaims) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
 	if a.GetResource().GroupResource() != core.Resource("nodes") || a.GetSubresource() != "" && a.GetSubresource() != "status" {
 		return nil
 	}
@@ -87,7 +92,7 @@ func (p *nodeClaims) Validate(_ context.Context, a admission.Attributes, _ admis
 		if slices.Contains(was.Status.Addresses, address) {
 			continue
 		}
-		if err := p.check(name, address); err != nil {
+		if err := p.check(ctx, name, address); err != nil {
 			return admission.NewForbidden(a, fmt.Errorf("node %q may not claim the address %s: %w", name, address.Address, err))
 		}
 	}
@@ -96,8 +101,11 @@ func (p *nodeClaims) Validate(_ context.Context, a admission.Attributes, _ admis
 
 // check says why a node cannot have an address. The server's outer address may be
 // that of a site's router, by which other nodes are reached from outside too.
-func (p *nodeClaims) check(node string, address core.NodeAddress) error {
+func (p *nodeClaims) check(ctx context.Context, node string, address core.NodeAddress) error {
 	if address.Type != core.NodeInternalIP && address.Type != core.NodeExternalIP {
+		if address.Address != node {
+			return fmt.Errorf("its own name as %s can only be %q", address.Type, node)
+		}
 		return nil
 	}
 	ip, err := netip.ParseAddr(address.Address)
@@ -108,5 +116,27 @@ func (p *nodeClaims) check(node string, address core.NodeAddress) error {
 	if address.Type == core.NodeInternalIP && node != p.ownNode && slices.Contains(p.outer, ip) {
 		return errors.New("it is the server's")
 	}
-	return nodeaddr.Check(ip, p.notNodes)
+	if err := nodeaddr.Check(ip, p.notNodes); err != nil || node == p.ownNode {
+		return err
+	}
+	return p.checkOthers(noderecord.From(ctx), node, ip)
+}
+
+// checkOthers keeps a node from an address that is another's, as far as that is known,
+// unless the node speaks from there. At another site a private address is another
+// machine's.
+func (p *nodeClaims) checkOthers(from netip.Addr, node string, ip netip.Addr) error {
+	isElsewhere := from.IsValid() && !from.IsPrivate() && !slices.Contains(p.own, from) && !slices.Contains(p.outer, from)
+	switch {
+	case from == ip, isElsewhere && ip.IsPrivate():
+		return nil
+	case slices.Contains(p.own, ip):
+		return errors.New("it is the server's")
+	case p.holder == nil:
+		return nil
+	}
+	if other := p.holder(ip, node); other != "" {
+		return fmt.Errorf("node %s speaks from there", other)
+	}
+	return nil
 }

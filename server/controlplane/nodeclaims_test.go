@@ -39,7 +39,13 @@ func TestNodeClaims(t *testing.T) {
 	opts := options.NewAdmissionOptions()
 	useNodeClaims(opts, Config{
 		ClusterCIDRs: prefixes("10.42.0.0/16"), ServiceCIDRs: prefixes("fd43::/112"),
-		OwnNode: "hub", OuterIPs: []netip.Addr{netip.MustParseAddr("203.0.113.1")},
+		OwnNode: "hub", OwnIPs: []netip.Addr{netip.MustParseAddr("192.168.1.1")}, OuterIPs: []netip.Addr{netip.MustParseAddr("203.0.113.1")},
+		HolderOf: func(ip netip.Addr, except string) string {
+			if ip.String() == "192.0.2.9" && except != "owner" {
+				return "owner"
+			}
+			return ""
+		},
 	})
 	plugin, err := opts.GenericAdmission.Plugins.InitPlugin(nodeClaimsPlugin, nil, admission.PluginInitializers{})
 	if err != nil {
@@ -67,6 +73,21 @@ func TestNodeClaims(t *testing.T) {
 		"becomes an IPv4-mapped pod":    {node, given, claims("10.42.7.0/24", "InternalIP ::ffff:10.42.1.5"), "status", "10.42.0.0/16"},
 		"becomes everybody's loopback":  {node, given, claims("10.42.7.0/24", "InternalIP 127.0.0.1"), "status", "cannot send to it"},
 		"has a name for an address":     {node, given, claims("10.42.7.0/24", "InternalIP peer"), "status", "no IP address"},
+		"becomes everybody":             {node, given, claims("10.42.7.0/24", "InternalIP 255.255.255.255"), "status", "cannot send to it"},
+		"becomes everybody, mapped":     {node, given, claims("10.42.7.0/24", "InternalIP ::ffff:255.255.255.255"), "status", "cannot send to it"},
+		"becomes this network":          {node, given, claims("10.42.7.0/24", "InternalIP 0.0.0.1"), "status", "cannot send to it"},
+		"becomes a group":               {node, given, claims("10.42.7.0/24", "InternalIP 239.1.2.3"), "status", "cannot send to it"},
+		"becomes the server's machine":  {node, given, claims("10.42.7.0/24", "InternalIP 192.168.1.1"), "status", "it is the server's"},
+		"and by an outer address":       {node, given, claims("10.42.7.0/24", "ExternalIP 192.168.1.1"), "status", "it is the server's"},
+		"the server has its address":    {hub, given, claims("10.42.7.0/24", "InternalIP 192.168.1.1"), "status", ""},
+		"becomes another node":          {node, given, claims("10.42.7.0/24", "InternalIP 192.0.2.9"), "status", "node owner speaks from there"},
+		"is called as another":          {node, given, claims("10.42.7.0/24", "Hostname hub"), "status", `its own name as Hostname can only be "n"`},
+		"is called by an address":       {node, given, claims("10.42.7.0/24", "Hostname 192.168.1.1"), "status", "its own name"},
+		"has another's DNS name":        {node, given, claims("10.42.7.0/24", "InternalDNS hub"), "status", "its own name"},
+		"has another's outer DNS name":  {node, given, claims("10.42.7.0/24", "ExternalDNS hub.example.org"), "status", "its own name"},
+		"has its own DNS name":          {node, given, claims("10.42.7.0/24", "InternalDNS n"), "status", ""},
+		"has a name of its own kind":    {node, given, claims("10.42.7.0/24", "Pigeon hub"), "status", "its own name"},
+		"is given a name":               {controller, given, claims("10.42.7.0/24", "Hostname hub"), "status", ""},
 		"has a zone":                    {node, given, claims("10.42.7.0/24", "ExternalIP fd43::1%eth0"), "status", "no IP address"},
 		"becomes the server":            {node, given, claims("10.42.7.0/24", "InternalIP 203.0.113.1"), "status", "it is the server's"},
 		"is behind the server's router": {node, given, claims("10.42.7.0/24", "ExternalIP 203.0.113.1"), "status", ""},

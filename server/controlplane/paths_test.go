@@ -171,7 +171,7 @@ func (*namedDialer) DialPod(context.Context, string, string) (net.Conn, error) {
 	return nil, net.UnknownNetworkError("pod")
 }
 
-func (d *namedDialer) UseNodes(nodes corelisters.NodeLister) { d.nodes = nodes }
+func (d *namedDialer) Use(nodes corelisters.NodeLister, _ corelisters.PodLister) { d.nodes = nodes }
 
 // TestDialer is used for both kinds of connections, unless the user has a way of
 // their own.

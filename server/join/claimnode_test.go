@@ -33,7 +33,7 @@ func TestANodeThatLostItsRecord(t *testing.T) {
 		}
 		c := &Controller{cfg: Config{Client: fake.NewClientset(node)}, now: time.Now}
 		for range 2 { // the second time by the record
-			got, err := c.claim(t.Context(), "till", tc.asks)
+			got, err := c.claim(t.Context(), "till", claimant{tc.asks, "key"})
 			if err != nil || got != tc.want {
 				t.Errorf("%s: %v, %v, want %v", tc.name, got, err, tc.want)
 			}

@@ -25,6 +25,7 @@ const (
 	ReasonBadRequest      = "BadRequest"
 	ReasonTokenEnded      = "TokenEnded"
 	ReasonAddressNotOwned = "AddressNotOwned"
+	ReasonNodeDeleted     = "NodeDeleted"
 )
 
 const reasonApproved = "BrinkApproved"
@@ -51,7 +52,7 @@ func refuse(reason, format string, args ...any) decision {
 // decide looks at a request and says yes, no, or looks again later.
 func (c *Controller) decide(ctx context.Context, name string) error {
 	csr, err := c.csrs.Get(name)
-	if err != nil || !isUndecided(csr) {
+	if err != nil || !isOpen(csr) {
 		delete(c.firstSeen, name) // gone, or somebody else decided
 		return nil
 	}
@@ -62,10 +63,17 @@ func (c *Controller) decide(ctx context.Context, name string) error {
 	var d decision
 	r, err := read(csr)
 	switch {
+	case err != nil && !isUndecided(csr):
+		return nil // who has approved it will know
 	case err != nil:
 		d = refuse(ReasonBadRequest, "%s", err)
 	case csr.Spec.SignerName == certificatesv1.KubeletServingSignerName:
 		d = c.decideServing(csr, r)
+	case isRenewal(csr):
+		d, err = c.decideRenewal(ctx, csr, r)
+		if err != nil || !isUndecided(csr) {
+			return err
+		}
 	default:
 		d, err = c.decideClient(ctx, csr, r)
 		if err != nil {
@@ -73,7 +81,7 @@ func (c *Controller) decide(ctx context.Context, name string) error {
 		}
 	}
 	if d == (decision{}) {
-		c.queue.AddAfter(task{decideRequest, name}, c.look)
+		c.queue.AddAfter(task{kind: decideRequest, name: name}, c.look)
 		return nil
 	}
 	if err := c.answer(ctx, csr, d); err != nil {
@@ -88,7 +96,7 @@ func (c *Controller) decide(ctx context.Context, name string) error {
 func (c *Controller) tell(csr *certificatesv1.CertificateSigningRequest, r request, d decision) {
 	who := slog.String("node", r.node)
 	by := slog.String("token", tokenOf(csr))
-	if csr.Spec.SignerName == certificatesv1.KubeletServingSignerName {
+	if !isByToken(csr) {
 		by = slog.String("requester", csr.Spec.Username)
 	}
 	switch {
@@ -118,15 +126,15 @@ func (c *Controller) decideClient(ctx context.Context, csr *certificatesv1.Certi
 	if r.node == c.cfg.OwnNode {
 		return refuse(ReasonNameTaken, "node name %q is that of the server: give this machine another --node-name", r.node), nil
 	}
-	owner, err := c.claim(ctx, r.node, machine)
+	owner, err := c.claim(ctx, r.node, claimant{machine, r.key})
 	if err != nil {
 		return decision{}, err
 	}
 	switch owner {
 	case ownerNew:
-		return decision{approved: true, message: "a new machine", tell: "a new machine joins"}, nil
+		return decision{approved: true, message: "a new machine", tell: "a new machine joins"}, c.awaitKey(ctx, r)
 	case ownerSame:
-		return decision{approved: true, message: "the machine that the name belongs to", tell: "a machine joins again"}, nil
+		return decision{approved: true, message: "the machine that the name belongs to", tell: "a machine joins again"}, c.awaitKey(ctx, r)
 	case ownerJoining:
 		return refuse(ReasonNameTaken, "node name %q was taken a moment ago by another machine, which is joining: give this one another --node-name", r.node), nil
 	}
@@ -136,6 +144,17 @@ func (c *Controller) decideClient(ctx context.Context, csr *certificatesv1.Certi
 // decideServing decides on a node that wants to be called. A node speaks for its
 // own name and for the addresses in its status, unless they are another's.
 func (c *Controller) decideServing(csr *certificatesv1.CertificateSigningRequest, r request) decision {
+	record, err := c.secrets.Get(r.node + recordSuffix)
+	if err != nil {
+		record = nil
+	}
+	node, err := c.nodes.Get(r.node)
+	if err != nil {
+		node = nil
+	}
+	if !isOfRecord(csr, record, node) {
+		return notItsRecord(r)
+	}
 	problem := c.foreignAddress(r)
 	if problem == "" {
 		return decision{approved: true, message: "the node's own name and addresses"}

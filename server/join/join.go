@@ -3,17 +3,18 @@
 // keeps records of which machine a node's name belongs to, and knows join tokens.
 //
 // What stands on either side is Kubernetes' own. Bootstrap tokens are checked by
-// the API server, certificates are signed by upstream's csrsigning, renewals of a
-// node's own client certificate are approved by upstream's csrapproving, and old
-// requests are removed by csrcleaner. csrapproving would also approve requests
-// with a token, for anyone with the right "nodeclient" and for any name: nobody
-// is given that right.
+// the API server, certificates are signed by upstream's csrsigning, and old requests
+// are removed by csrcleaner. csrapproving would approve a node's renewals, and
+// requests with a token for any name, without a word to the node's record: nobody
+// is given the rights by which it does.
 //
 // Decisions:
 //   - A name belongs to the machine that first proved itself under it: see
 //     nodekey for the proof. The Secret NAME.node-key.brink in kube-system is the
 //     record of it; that it can be created only once decides a race. So a token
 //     alone takes no name away from anybody.
+//   - A certificate counts by the node's record, see noderecord: its key is in there
+//     before it is signed. Joining leaves the record no other key.
 //   - A node without a record did not join by a token, as the servers' own. Its
 //     name is taken.
 //   - A record lives as long as its node, whose uid it carries from the moment
@@ -26,10 +27,6 @@
 //   - Expired and deleted tokens are remembered for a week, without effect, for
 //     the one line that the person at the board gets: see Tokens. Upstream's
 //     tokencleaner would remove them at once and is off; Tokens does its work.
-//
-// Given up: revoking the certificate of a node that was deleted. Kubernetes has
-// no revocation; until it ends, the machine may register again under its name,
-// unless another one has joined under it meanwhile.
 package join
 
 import (
@@ -49,6 +46,8 @@ import (
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
+
+	"brink/server/noderecord"
 )
 
 // Config says for what cluster to work.
@@ -88,7 +87,8 @@ type Controller struct {
 // task is something to look at.
 type task struct {
 	kind taskKind
-	name string // of a certificate request
+	name string // of a certificate request, or of a node
+	key  string // of its certificate
 }
 
 type taskKind int
@@ -97,6 +97,8 @@ const (
 	decideRequest taskKind = iota
 	keepRecords
 	keepTokens
+	adoptKey
+	takeOver
 )
 
 const namespace = metav1.NamespaceSystem
@@ -130,6 +132,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		return nil
 	}
 	c.cfg.Tokens.arm(c.secrets)
+	c.queue.Add(task{kind: takeOver})
 	c.queue.Add(task{kind: keepRecords})
 	c.queue.Add(task{kind: keepTokens})
 	context.AfterFunc(ctx, c.queue.ShutDown)
@@ -152,6 +155,10 @@ func (c *Controller) work(ctx context.Context, t task) {
 		err = c.keepRecords(ctx)
 	case keepTokens:
 		err = c.keepTokens(ctx)
+	case adoptKey:
+		err = c.adopt(ctx, t.name, t.key)
+	case takeOver:
+		err = c.takeOver(ctx)
 	}
 	if err == nil || ctx.Err() != nil {
 		c.queue.Forget(t)
@@ -194,7 +201,7 @@ func (c *Controller) listen() (unregister func(), _ error) {
 			}
 		},
 	})
-	on(core.Secrets().Informer(), secretsOf(recordType, add(keepRecords)))
+	on(core.Secrets().Informer(), secretsOf(noderecord.Type, add(keepRecords)))
 	on(core.Secrets().Informer(), secretsOf(corev1.SecretTypeBootstrapToken, add(keepTokens)))
 	return func() {
 		for _, f := range undo {
@@ -216,7 +223,7 @@ func secretsOf(kind corev1.SecretType, changed func(any)) cache.ResourceEventHan
 }
 
 func (c *Controller) seen(obj any) {
-	if csr, ok := obj.(*certificatesv1.CertificateSigningRequest); ok && readerOf(csr) != nil && isUndecided(csr) {
-		c.queue.Add(task{decideRequest, csr.Name})
+	if csr, ok := obj.(*certificatesv1.CertificateSigningRequest); ok && readerOf(csr) != nil && isOpen(csr) {
+		c.queue.Add(task{kind: decideRequest, name: csr.Name})
 	}
 }

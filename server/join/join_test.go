@@ -106,7 +106,7 @@ func TestRecordsAtStart(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
 	put := func(name string, annotations map[string]string) {
-		r := newRecord(name, "key")
+		r := newRecord(name, claimant{"key", "key"})
 		r.Annotations = annotations
 		if _, err := c.CoreV1().Secrets(namespace).Create(t.Context(), r, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
@@ -203,7 +203,7 @@ func TestRaceBetweenServers(t *testing.T) {
 		raced := false
 		once.Do(func() {
 			raced = true
-			r := newRecord("till-3", "another machine's")
+			r := newRecord("till-3", claimant{"another machine's", "key"})
 			r.CreationTimestamp = metav1.NewTime(c.now())
 			if err := c.Tracker().Add(r); err != nil {
 				t.Error(err)
@@ -473,7 +473,7 @@ func TestOthersRequests(t *testing.T) {
 			r.Spec.Groups = []string{"system:bootstrappers", "system:bootstrappers:kubeadm:default-node-token"}
 		}),
 		"a user in the group": with(m.joining("b"), func(r *csr) { r.Spec.Username = "eve" }),
-		"a node's renewal":    with(m.joining("c"), func(r *csr) { r.Spec.Username, r.Spec.Groups = "system:node:c", []string{"system:nodes"} }),
+		"a user's renewal":    with(m.joining("c"), func(r *csr) { r.Spec.Username, r.Spec.Groups = "eve", []string{"system:nodes"} }),
 		"another signer's":    with(m.joining("d"), func(r *csr) { r.Spec.SignerName = certificatesv1.KubeAPIServerClientSignerName }),
 		"a token's serving":   with(serving(t, "e"), func(r *csr) { r.Spec.Username, r.Spec.Groups = "system:bootstrap:abcdef", []string{TokenGroup} }),
 		"a user's serving":    with(serving(t, "f"), func(r *csr) { r.Spec.Groups = []string{"system:authenticated"} }),

@@ -11,20 +11,14 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/types"
 
 	"brink/internal/nodekey"
+	"brink/server/noderecord"
 )
 
-// A record is a Secret, so that not everyone who may read ConfigMaps may change
-// who owns a node's name where only Secrets are guarded. What it holds is public.
 const (
-	recordSuffix = ".node-key.brink"
-	recordType   = corev1.SecretType("brink.io/node-key")
-	recordKey    = "public-key"
-	// nodeUID is the annotation with the uid of the node that a record is for,
-	// missing until there is one.
-	nodeUID = "brink.io/node-uid"
+	recordSuffix = noderecord.Suffix
+	nodeUID      = noderecord.NodeUID
 	// claimedAt is the annotation with when a machine last proved itself while
 	// there was no node; missing, it was when the record was made.
 	claimedAt = "brink.io/claimed-at"
@@ -43,11 +37,18 @@ const (
 	ownerJoining              // another machine's that is not a node yet
 )
 
+// claimant is a machine that asks for a name, with the key of the certificate that
+// it is to get: what it had before counts no more.
+type claimant struct {
+	machine nodekey.Public
+	key     string
+}
+
 // claim gives a name to a machine unless it is another one's. What it looks at is
 // what the datastore says now; claims are rare.
-func (c *Controller) claim(ctx context.Context, name string, machine nodekey.Public) (owner, error) {
+func (c *Controller) claim(ctx context.Context, name string, by claimant) (owner, error) {
 	for range 5 {
-		o, err := c.tryClaim(ctx, name, machine)
+		o, err := c.tryClaim(ctx, name, by)
 		if !errors.Is(err, errAgain) {
 			return o, err
 		}
@@ -58,29 +59,28 @@ func (c *Controller) claim(ctx context.Context, name string, machine nodekey.Pub
 // errAgain is returned when somebody else has changed the record meanwhile.
 var errAgain = errors.New("try again")
 
-func (c *Controller) tryClaim(ctx context.Context, name string, machine nodekey.Public) (owner, error) {
-	hasNode, err := c.hasNode(ctx, name)
+func (c *Controller) tryClaim(ctx context.Context, name string, by claimant) (owner, error) {
+	node, err := c.node(ctx, name)
 	if err != nil {
 		return 0, err
 	}
 	secrets := c.cfg.Client.CoreV1().Secrets(namespace)
 	record, err := secrets.Get(ctx, name+recordSuffix, metav1.GetOptions{})
 	switch {
-	case apierrors.IsNotFound(err) && hasNode:
-		return c.claimNode(ctx, name, machine)
+	case apierrors.IsNotFound(err) && node != nil:
+		return c.claimNode(ctx, node, by)
 	case apierrors.IsNotFound(err):
-		_, err = secrets.Create(ctx, newRecord(name, machine), metav1.CreateOptions{})
+		_, err = secrets.Create(ctx, newRecord(name, by), metav1.CreateOptions{})
 		return ownerNew, ifMeanwhile(err)
 	case err != nil:
 		return 0, err
 	}
-	isOwn := machine.Is(nodekey.Public(record.Data[recordKey]))
+	isOwn := by.machine.Is(nodekey.Public(record.Data[noderecord.MachineKey]))
 	switch {
-	case isOwn && hasNode:
-		return ownerSame, nil
+	case node != nil && !noderecord.InForce(record, node): // it was the Node's before this one
 	case isOwn:
-		return ownerSame, ifMeanwhile(c.claimAgain(ctx, record))
-	case hasNode:
+		return ownerSame, ifMeanwhile(c.claimAgain(ctx, record, node != nil, by.key))
+	case node != nil:
 		return ownerOther, nil
 	case !c.isStale(record):
 		return ownerJoining, nil
@@ -91,22 +91,18 @@ func (c *Controller) tryClaim(ctx context.Context, name string, machine nodekey.
 	return 0, errAgain
 }
 
-// claimNode gives back a record that a Node has lost: by being deleted while its
-// machine worked on, which then registered it again by its certificate. The Node
-// says whose it is; only that machine could write it there. One that says nothing
-// is a server's own.
-func (c *Controller) claimNode(ctx context.Context, name string, machine nodekey.Public) (owner, error) {
-	node, err := c.cfg.Client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
-	if err != nil {
-		return 0, ifMeanwhile(err)
-	}
+// claimNode gives back a record that a Node has lost: by being made again by hand
+// after it was deleted, or in a cluster of an older brink. The Node says whose it
+// is; only that machine could write it there. One that says nothing is a server's
+// own.
+func (c *Controller) claimNode(ctx context.Context, node *corev1.Node, by claimant) (owner, error) {
 	says := nodekey.Public(node.Annotations[nodekey.NodeAnnotation])
-	if says == "" || !machine.Is(says) {
+	if says == "" || !by.machine.Is(says) {
 		return ownerOther, nil
 	}
-	record := newRecord(name, machine)
+	record := newRecord(node.Name, by)
 	metav1.SetMetaDataAnnotation(&record.ObjectMeta, nodeUID, string(node.UID))
-	_, err = c.cfg.Client.CoreV1().Secrets(namespace).Create(ctx, record, metav1.CreateOptions{})
+	_, err := c.cfg.Client.CoreV1().Secrets(namespace).Create(ctx, record, metav1.CreateOptions{})
 	return ownerSame, ifMeanwhile(err)
 }
 
@@ -118,39 +114,42 @@ func ifMeanwhile(err error) error {
 	return err
 }
 
-func newRecord(name string, machine nodekey.Public) *corev1.Secret {
-	return &corev1.Secret{
+func newRecord(name string, by claimant) *corev1.Secret {
+	record := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name + recordSuffix},
-		Type:       recordType,
-		Data:       map[string][]byte{recordKey: []byte(machine)},
+		Type:       noderecord.Type,
+		Data:       map[string][]byte{noderecord.MachineKey: []byte(by.machine)},
 	}
+	if by.key != "" {
+		noderecord.SetKeys(record, by.key)
+	}
+	return record
 }
 
-// claimAgain starts the time again in which the machine may become a node, and
-// forgets the node that it was before.
-func (c *Controller) claimAgain(ctx context.Context, record *corev1.Secret) error {
+// claimAgain takes the certificates of before from a machine. One that is no node
+// now has its time again in which it may become one, and the node that it was
+// before is forgotten.
+func (c *Controller) claimAgain(ctx context.Context, record *corev1.Secret, hasNode bool, key string) error {
 	record = record.DeepCopy()
-	delete(record.Annotations, nodeUID)
-	metav1.SetMetaDataAnnotation(&record.ObjectMeta, claimedAt, c.now().UTC().Format(time.RFC3339))
+	noderecord.SetKeys(record, key)
+	if !hasNode {
+		delete(record.Annotations, nodeUID)
+		metav1.SetMetaDataAnnotation(&record.ObjectMeta, claimedAt, c.now().UTC().Format(time.RFC3339))
+	}
 	_, err := c.cfg.Client.CoreV1().Secrets(namespace).Update(ctx, record, metav1.UpdateOptions{})
 	return err
 }
 
-func (c *Controller) hasNode(ctx context.Context, name string) (bool, error) {
-	uid, err := c.nodeUID(ctx, name)
-	return uid != "", err
-}
-
-// nodeUID is that of a node as the datastore has it, empty when there is none.
-func (c *Controller) nodeUID(ctx context.Context, name string) (types.UID, error) {
+// node is one as the datastore has it, nil when there is none.
+func (c *Controller) node(ctx context.Context, name string) (*corev1.Node, error) {
 	node, err := c.cfg.Client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return "", nil
+		return nil, nil
 	}
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	return node.UID, nil
+	return node, nil
 }
 
 // isStale tells whether a record without a node is of no use any more.
@@ -185,7 +184,7 @@ func (c *Controller) keepRecords(ctx context.Context) error {
 	}
 	var errs []error
 	for _, s := range all {
-		if name, ok := strings.CutSuffix(s.Name, recordSuffix); ok && s.Type == recordType {
+		if name, ok := strings.CutSuffix(s.Name, recordSuffix); ok && s.Type == noderecord.Type {
 			errs = append(errs, c.keepRecord(ctx, name, s))
 		}
 	}
@@ -204,20 +203,27 @@ func firstOf(errs []error) error {
 	return first
 }
 
-// keepRecord compares with the cache and, before it writes, with the datastore.
+// keepRecord compares with the cache and, before it writes, with the datastore. A
+// record is bound to a Node once, and to one that this server's caches have: who
+// judges by both of them must not find the record first.
 func (c *Controller) keepRecord(ctx context.Context, name string, record *corev1.Secret) error {
-	if cached, err := c.nodes.Get(name); err == nil && string(cached.UID) == record.Annotations[nodeUID] {
+	bound := record.Annotations[nodeUID]
+	cached, err := c.nodes.Get(name)
+	if err == nil && string(cached.UID) == bound {
 		return nil
 	}
-	uid, err := c.nodeUID(ctx, name)
+	node, err := c.node(ctx, name)
 	switch {
 	case err != nil:
 		return err
-	case uid != "" && string(uid) == record.Annotations[nodeUID]:
+	case node != nil && string(node.UID) == bound:
 		return nil
-	case uid != "":
+	case node != nil && bound == "":
+		if cached == nil || cached.UID != node.UID {
+			return nil // its event will come
+		}
 		record = record.DeepCopy()
-		metav1.SetMetaDataAnnotation(&record.ObjectMeta, nodeUID, string(uid))
+		metav1.SetMetaDataAnnotation(&record.ObjectMeta, nodeUID, string(node.UID))
 		_, err = c.cfg.Client.CoreV1().Secrets(namespace).Update(ctx, record, metav1.UpdateOptions{})
 	case c.isStale(record):
 		err = c.removeRecord(ctx, record)

@@ -13,10 +13,12 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	bootstrapapi "k8s.io/cluster-bootstrap/token/api"
+
+	"brink/server/noderecord"
 )
 
 const (
-	userPrefix = "system:node:"
+	userPrefix = noderecord.UserPrefix
 	nodesGroup = "system:nodes"
 
 	// maxName is the length of a label's value: a kubelet labels its node with its
@@ -29,6 +31,7 @@ const (
 type request struct {
 	node string // whose name the certificate would bear
 	der  []byte // PKCS #10
+	key  string // of the certificate, as records have it
 	dns  []string
 	ips  []netip.Addr
 }
@@ -39,14 +42,33 @@ type request struct {
 func readerOf(csr *certificatesv1.CertificateSigningRequest) func(*certificatesv1.CertificateSigningRequest) (request, error) {
 	spec := csr.Spec
 	switch {
-	case spec.SignerName == certificatesv1.KubeAPIServerClientKubeletSignerName &&
-		slices.Contains(spec.Groups, TokenGroup) && strings.HasPrefix(spec.Username, bootstrapapi.BootstrapUserPrefix):
+	case spec.SignerName == certificatesv1.KubeAPIServerClientKubeletSignerName && isByToken(csr):
 		return readClient
 	case spec.SignerName == certificatesv1.KubeletServingSignerName &&
 		slices.Contains(spec.Groups, nodesGroup) && strings.HasPrefix(spec.Username, userPrefix):
 		return readServing
+	case isRenewal(csr):
+		return readRenewal
 	}
 	return nil
+}
+
+// isByToken tells that a machine asks that has a join token.
+func isByToken(csr *certificatesv1.CertificateSigningRequest) bool {
+	return slices.Contains(csr.Spec.Groups, TokenGroup) && strings.HasPrefix(csr.Spec.Username, bootstrapapi.BootstrapUserPrefix)
+}
+
+// isRenewal tells that a node asks for its next client certificate.
+func isRenewal(csr *certificatesv1.CertificateSigningRequest) bool {
+	spec := csr.Spec
+	return spec.SignerName == certificatesv1.KubeAPIServerClientKubeletSignerName &&
+		slices.Contains(spec.Groups, nodesGroup) && strings.HasPrefix(spec.Username, userPrefix)
+}
+
+// isOpen tells that there is something to do for a request: to decide on it, or to
+// write down the key of a renewal that somebody else has approved.
+func isOpen(csr *certificatesv1.CertificateSigningRequest) bool {
+	return isUndecided(csr) || isRenewal(csr) && len(csr.Status.Conditions) == 1 && csr.Status.Conditions[0].Type == certificatesv1.CertificateApproved && csr.Status.Conditions[0].Reason != reasonApproved
 }
 
 func isUndecided(csr *certificatesv1.CertificateSigningRequest) bool {
@@ -109,6 +131,9 @@ func read(csr *certificatesv1.CertificateSigningRequest) (*x509.CertificateReque
 	}
 	name, isNode := strings.CutPrefix(x.Subject.CommonName, userPrefix)
 	r := request{node: name, der: block.Bytes}
+	if public, err := x509.MarshalPKIXPublicKey(x.PublicKey); err == nil { // as it is in the certificate
+		r.key = noderecord.KeyOf(public)
+	}
 	switch {
 	case x.CheckSignature() != nil:
 		err = errors.New("the certificate request is not signed by its key")

@@ -7,11 +7,9 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	corelisters "k8s.io/client-go/listers/core/v1"
 
 	"brink/internal/tunnelwire"
@@ -25,18 +23,23 @@ const directTimeout = 10 * time.Second
 // limit for a target is less.
 const streamTimeout = 15 * time.Second
 
-// UseNodes says where nodes are looked up. Until then none is known, and only
+// Use says where nodes and pods are looked up. Until then none is known, and only
 // nodes with a tunnel are reached by name.
-func (s *Server) UseNodes(nodes corelisters.NodeLister) {
+func (s *Server) Use(nodes corelisters.NodeLister, pods corelisters.PodLister) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.nodes = nodes
+	s.nodes, s.pods = nodes, pods
 }
 
 // DialKubelet connects to the kubelet of a node: address is its name and the
-// kubelet's port. The way is its tunnel; else, and for the node in this process,
-// its internal address. Names, because two sites may use the same private
-// addresses, and because a kubelet's certificate always has its node's name.
+// kubelet's port. The way is its tunnel; for the node in this process, and for one
+// that is no agent of brink, its internal address. Names, because two sites may use
+// the same private addresses, and because a kubelet's certificate always has its
+// node's name.
+//
+// An agent is reached by its tunnel or not at all. The other end of that has a
+// certificate that counts now; what answers at an address that the node has claimed,
+// and at a port, may be a machine of before with its old serving certificate.
 func (s *Server) DialKubelet(ctx context.Context, network, address string) (net.Conn, error) {
 	name, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -50,28 +53,68 @@ func (s *Server) DialKubelet(ctx context.Context, network, address string) (net.
 		return direct(ctx, network, []string{address}) // a proxy between here and the kubelets
 	}
 	var addresses []string
-	for _, ip := range internalIPs(node) {
+	for _, ip := range s.directIPs(name, node) {
 		addresses = append(addresses, net.JoinHostPort(ip.String(), port))
 	}
 	return s.reach(ctx, route{node: name, network: network, target: tunnelwire.Kubelet, direct: addresses})
 }
 
+// directIPs are those by which a node is dialed without a tunnel: none of an agent.
+func (s *Server) directIPs(name string, node *corev1.Node) []netip.Addr {
+	if name != s.cfg.OwnNode && s.cfg.IsAgent != nil && s.cfg.IsAgent(name) {
+		return nil
+	}
+	return internalIPs(node)
+}
+
+// ownService is how the API server calls itself where webhooks and aggregated
+// servers name the Service kubernetes: it is nobody's node, and no DNS knows it here.
+const ownService = "kubernetes.default.svc"
+
 // DialPod connects to what address names in the cluster: a pod by its address; a
-// node, and with it its pods in the host's network, by address or name; anything
-// else directly.
+// node, and with it its pods in the host's network, by address or name; the API
+// server by its Service's name; anything else directly.
 func (s *Server) DialPod(ctx context.Context, network, address string) (net.Conn, error) {
-	host, port, err := net.SplitHostPort(address)
+	host, port, err := splitHostPort(address)
 	if err != nil {
 		return nil, err
 	}
-	name, ip, err := s.holder(host)
-	if err != nil {
-		return nil, fmt.Errorf("dialing %s: %w", address, err)
+	if host == ownService && s.cfg.OwnAPI.IsValid() {
+		return direct(ctx, network, []string{s.cfg.OwnAPI.String()})
 	}
-	if name == "" {
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return s.dialIP(ctx, network, ip.Unmap(), port)
+	}
+	node := s.node(host)
+	ips := internalIPs(node)
+	if len(ips) == 0 {
 		return direct(ctx, network, []string{address})
 	}
+	to := route{node: host, network: network, target: net.JoinHostPort(ips[0].String(), port)}
+	if len(s.directIPs(host, node)) > 0 {
+		to.direct = []string{to.target}
+	}
+	return s.reach(ctx, to)
+}
+
+// splitHostPort takes a URL's host without a port for one of HTTPS.
+func splitHostPort(address string) (host, port string, err error) {
+	if address == ownService {
+		return address, "443", nil
+	}
+	return net.SplitHostPort(address)
+}
+
+// dialIP connects to an address, by the tunnel of the node that has it.
+func (s *Server) dialIP(ctx context.Context, network string, ip netip.Addr, port string) (net.Conn, error) {
 	target := net.JoinHostPort(ip.String(), port)
+	name, err := s.holder(ip, port)
+	if err != nil {
+		return nil, fmt.Errorf("dialing %s: %w", target, err)
+	}
+	if name == "" {
+		return direct(ctx, network, []string{target})
+	}
 	return s.reach(ctx, route{node: name, network: network, target: target, direct: []string{target}})
 }
 
@@ -99,6 +142,9 @@ func (s *Server) reach(ctx context.Context, to route) (net.Conn, error) {
 	}
 	if target := (*TargetError)(nil); errors.As(tunnelErr, &target) || ctx.Err() != nil {
 		return nil, fmt.Errorf("reaching node %s by its tunnel: %w", to.node, tunnelErr)
+	}
+	if len(to.direct) == 0 {
+		return nil, fmt.Errorf("reaching node %s: %w", to.node, tunnelErr)
 	}
 	conn, err := direct(ctx, to.network, to.direct)
 	if err != nil {
@@ -158,63 +204,6 @@ func (s *Server) node(name string) *corev1.Node {
 		return nil
 	}
 	return node
-}
-
-// holder returns the node that has a host, which is an address or a node's name,
-// and the address. No node has it when the name is empty.
-func (s *Server) holder(host string) (string, netip.Addr, error) {
-	ip, err := netip.ParseAddr(host)
-	if err != nil {
-		ips := internalIPs(s.node(host))
-		if len(ips) == 0 {
-			return "", netip.Addr{}, nil
-		}
-		return host, ips[0], nil
-	}
-	ip = ip.Unmap()
-	s.mu.Lock()
-	nodes := s.nodes
-	s.mu.Unlock()
-	if nodes == nil {
-		return "", ip, nil
-	}
-	list, err := nodes.List(labels.Everything())
-	if err != nil {
-		return "", ip, err
-	}
-	name, err := s.choose(list, ip)
-	return name, ip, err
-}
-
-// choose returns which of the nodes has ip, "" when none does. The addresses of
-// pods are unique, the cluster gives each node its range. Those of nodes are what
-// they say, and sites behind NAT number their machines alike: of several the one
-// in this process has it, else the one whose tunnel comes from there. A guess
-// would hand requests, and what they show, to whoever claims another's address.
-func (s *Server) choose(nodes []*corev1.Node, ip netip.Addr) (string, error) {
-	var claim, proven []string
-	for _, node := range nodes {
-		switch {
-		case s.isPod(ip) && hasPod(node, ip):
-			return node.Name, nil
-		case !hasAddress(node, ip):
-			continue
-		case node.Name == s.cfg.OwnNode:
-			return node.Name, nil
-		case slices.Contains(s.Sources(node.Name), ip):
-			proven = append(proven, node.Name)
-		}
-		claim = append(claim, node.Name)
-	}
-	switch {
-	case len(claim) == 0, slices.Contains(s.cfg.OwnIPs, ip):
-		return "", nil
-	case len(claim) == 1:
-		return claim[0], nil
-	case len(proven) == 1:
-		return proven[0], nil
-	}
-	return "", fmt.Errorf("nodes %s all say that they have this address, and by their tunnels it cannot be told whose it is: kubectl delete node removes one that is gone", strings.Join(claim, ", "))
 }
 
 // isPod keeps out what a node claims as its range that is none of the cluster's.

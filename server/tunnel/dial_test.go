@@ -39,6 +39,21 @@ func (l nodeList) Get(name string) (*corev1.Node, error) {
 	return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "nodes"}, name)
 }
 
+type podList []*corev1.Pod
+
+func (l podList) List(labels.Selector) ([]*corev1.Pod, error) { return l, nil }
+
+func (l podList) Pods(string) corelisters.PodNamespaceLister { return nil }
+
+// hostPod is a pod in a node's network, with a port unless that is 0.
+func hostPod(node string, port int32) *corev1.Pod {
+	p := &corev1.Pod{Spec: corev1.PodSpec{NodeName: node, HostNetwork: true, Containers: []corev1.Container{{}}}}
+	if port != 0 {
+		p.Spec.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: port}}
+	}
+	return p
+}
+
 func node(name, ip string, cidrs ...string) *corev1.Node {
 	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.NodeSpec{PodCIDRs: cidrs}}
 	n.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeHostName, Address: name}, {Type: corev1.NodeInternalIP, Address: ip}}
@@ -103,8 +118,9 @@ func listening(t *testing.T) netip.AddrPort {
 // TestWays: which way leads where. 127.0.0.1 is what can be dialed directly here.
 func TestWays(t *testing.T) {
 	t.Parallel()
-	s := New(Config{OwnNode: "own", OwnIPs: []netip.Addr{netip.MustParseAddr("127.0.0.5")}, Patience: 10 * time.Millisecond})
-	s.UseNodes(nodeList{nodes: []*corev1.Node{
+	here := listening(t)
+	s := New(Config{OwnNode: "own", OwnIPs: []netip.Addr{netip.MustParseAddr("127.0.0.5")}, OwnAPI: here, Patience: 10 * time.Millisecond})
+	s.Use(nodeList{nodes: []*corev1.Node{
 		node("own", "127.0.0.1", "127.0.1.0/24"),
 		node("far", "192.0.2.7", "10.42.1.0/24", "fd42:1::/64"),
 		node("near", "127.0.0.3", "127.0.3.0/24"), // has no tunnel, and needs none
@@ -114,15 +130,18 @@ func TestWays(t *testing.T) {
 		node("router", "192.0.2.10"), node("behind", "192.0.2.10"),
 		node("shadow", "127.0.0.1"),  // has the address of our own
 		node("grabber", "127.0.0.5"), // has the server's, that is no node
-	}})
+		node("drawer", "127.0.0.7"),  // has one of a machine that is no node
+	}}, podList{
+		hostPod("twin1", 80), hostPod("twin2", 80), hostPod("twin2", 9100), hostPod("lone", 0), hostPod("gone", 0), hostPod("drawer", 0),
+	})
 	for name, from := range map[string]string{
 		"far": "192.0.2.7", "twin1": "198.51.100.1", "twin2": "198.51.100.2", "lone": "198.51.100.1", "shadow": "127.0.0.1", "grabber": "127.0.0.5",
-		"thief": "192.0.2.66", "owner": "::ffff:192.0.2.9",
+		"drawer": "192.0.2.8", "thief": "192.0.2.66", "owner": "::ffff:192.0.2.9",
 		"router": "192.0.2.10", "behind": "192.0.2.10",
 	} {
 		s.fakeTunnelFrom(t, name, from)
 	}
-	port := listening(t).String()[len("127.0.0.1"):]
+	port := here.String()[len("127.0.0.1"):]
 	tests := []struct {
 		dial func(context.Context, string, string) (net.Conn, error)
 		to   string
@@ -142,6 +161,10 @@ func TestWays(t *testing.T) {
 		{s.DialPod, "own" + port, "direct"},
 		{s.DialPod, "127.0.0.1" + port, "direct"},
 		{s.DialPod, "192.0.2.9:80", "owner 192.0.2.9:80"},
+		{s.DialPod, "192.168.1.20:80", "lone 192.168.1.20:80"},      // the one that is there
+		{s.DialPod, "192.168.1.10:9100", "twin2 192.168.1.10:9100"}, // the one whose pod has it
+		{s.DialPod, "kubernetes.default.svc:443", "direct"},         // this server
+		{s.DialPod, "kubernetes.default.svc", "direct"},             // as URLs spell it
 	}
 	for _, tt := range tests {
 		conn, err := tt.dial(t.Context(), "tcp", tt.to)
@@ -162,8 +185,8 @@ func TestWays(t *testing.T) {
 	}{
 		{s.DialPod, "192.168.1.10:80", "dialing 192.168.1.10:80: nodes twin1, twin2" + unproven},
 		{s.DialPod, "192.0.2.10:80", "dialing 192.0.2.10:80: nodes router, behind" + unproven},
-		{s.DialPod, "192.168.1.20:80", "dialing 192.168.1.20:80: nodes lone, gone" + unproven},
 		{s.DialPod, "127.0.0.5:1", "dial tcp 127.0.0.5:1: connect: connection refused"},
+		{s.DialPod, "127.0.0.7:1", "dial tcp 127.0.0.7:1: connect: connection refused"}, // directly, whatever a node says
 		{s.DialPod, "10.42.1.5:1", "reaching node far by its tunnel: not that one"},
 		{s.DialKubelet, "near:1", "reaching node near: it has no tunnel to this server, and directly: dial tcp 127.0.0.3:1: connect: connection refused"},
 		{s.DialKubelet, "own:1", "reaching node own: dial tcp 127.0.0.1:1: connect: connection refused"},
@@ -180,7 +203,7 @@ func TestWays(t *testing.T) {
 func TestWaitsForTunnel(t *testing.T) {
 	t.Parallel()
 	s := New(Config{Patience: 20 * time.Second})
-	s.UseNodes(nodeList{nodes: []*corev1.Node{node("late", "127.0.0.1")}})
+	s.Use(nodeList{nodes: []*corev1.Node{node("late", "127.0.0.1")}}, nil)
 	got := make(chan string)
 	go func() {
 		conn, err := s.DialKubelet(t.Context(), "tcp", "late:1")
@@ -202,7 +225,7 @@ func TestWaitsForTunnel(t *testing.T) {
 func TestWaitEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	s := New(Config{Patience: time.Hour})
-	s.UseNodes(nodeList{nodes: []*corev1.Node{node("late", "127.0.0.1")}})
+	s.Use(nodeList{nodes: []*corev1.Node{node("late", "127.0.0.1")}}, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	if _, err := s.DialKubelet(ctx, "tcp", "late:1"); !errors.Is(err, ErrNoTunnel) {

@@ -39,6 +39,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -69,8 +70,18 @@ type Config struct {
 	OwnNode string
 	// OwnIPs are the server's own, also of one that is no node: whatever nodes claim.
 	OwnIPs []netip.Addr
+	// OwnAPI is where this server's API is, by TLS.
+	OwnAPI netip.AddrPort
+	// InNetwork tells addresses that this server reaches without a router; nil knows
+	// of none.
+	InNetwork func(netip.Addr) bool
+	// IsAgent tells nodes that have joined; nil knows of none.
+	IsAgent func(node string) bool
 	// ClusterCIDRs are the prefixes of all pods; with none any prefix is believed.
 	ClusterCIDRs []netip.Prefix
+	// Witness is told which revision of the cluster's state a node has seen, before
+	// its tunnel is taken; nil when nobody wants to know.
+	Witness func(node string, revision int64)
 	// Patience is how long a connection waits for the tunnel of a node that has
 	// none: agents are back within seconds of a server's restart. Zero is 5 s.
 	Patience time.Duration
@@ -82,7 +93,8 @@ type Server struct {
 	transport *http2.Transport
 
 	mu       sync.Mutex             // guards what follows
-	nodes    corelisters.NodeLister // nil until UseNodes
+	nodes    corelisters.NodeLister // nil until Use
+	pods     corelisters.PodLister  // as nodes
 	sessions map[string][]*session  // by node, oldest first
 	arrival  chan struct{}          // closed and replaced when a session is added
 	closed   bool
@@ -120,6 +132,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	log := slog.With("component", "tunnel", "node", node, "from", r.RemoteAddr)
+	if seen, err := strconv.ParseInt(r.Header.Get(tunnelwire.Revision), 10, 64); err == nil && seen > 0 && s.cfg.Witness != nil {
+		s.cfg.Witness(node, seen)
+	}
 	conn, err := upgrade(w)
 	if err != nil {
 		log.Debug("a tunnel did not come about", "error", err)
@@ -135,6 +150,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.remove(node, session)
+	// The rights by which it was taken may end before it does.
+	defer context.AfterFunc(r.Context(), func() { session.conn.Close() })()
 	log.Debug("tunnel is up")
 	<-session.conn.done
 	log.Debug("tunnel has ended")

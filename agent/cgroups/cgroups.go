@@ -1,0 +1,190 @@
+// Package cgroups knows where the control groups of a node's pods lie, by both
+// drivers' names, and makes the root of those that the kubelet wants to find.
+// Groups that brink did not make are never touched: Entries says which are ours
+// before they are made.
+package cgroups
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"brink/agent/ledger"
+)
+
+// Mount is where every distribution mounts control groups.
+const Mount = "/sys/fs/cgroup"
+
+// MakeRoot makes the group that --kubelet-arg=cgroup-root names, in hierarchies
+// of a version of control groups. The kubelet refuses to start without it;
+// several nodes on one machine need one each.
+func MakeRoot(ctx context.Context, hierarchies []string, root string, systemd bool, version int) error {
+	if root == "" || root == "/" {
+		return nil
+	}
+	var err error
+	if systemd {
+		err = makeSlice(ctx, hierarchies, root)
+	} else {
+		err = makeCgroup(hierarchies, root, version)
+	}
+	if err != nil {
+		return fmt.Errorf("making cgroup root --kubelet-arg=cgroup-root=%s: %w", root, err)
+	}
+	return nil
+}
+
+// ForPods is the group below which the kubelet makes those of pods, as a
+// path below a hierarchy's mount.
+func ForPods(root string, systemd bool) string {
+	if !systemd {
+		return filepath.Join("/", root, "kubepods")
+	}
+	name := strings.ReplaceAll(strings.Trim(strings.TrimSuffix(root, ".slice"), "/"), "/", "-")
+	if name != "" {
+		name += "-"
+	}
+	return ExpandSlice(name + "kubepods.slice")
+}
+
+// makeSlice has systemd make the slice of a cgroup root, unless it is there.
+// Starting it is enough: a slice needs no unit file.
+func makeSlice(ctx context.Context, hierarchies []string, root string) error {
+	path := filepath.Dir(ForPods(root, true))
+	if existsIn(hierarchies, path) {
+		return nil
+	}
+	unit := filepath.Base(path)
+	out, err := exec.CommandContext(ctx, "systemctl", "start", "--", unit).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("systemctl start %s: %w: %s", unit, err, strings.Join(strings.Fields(string(out)), " "))
+	}
+	if !existsIn(hierarchies, path) {
+		return fmt.Errorf("systemd has started %s without a control group %s", unit, path)
+	}
+	return nil
+}
+
+// existsIn tells whether any hierarchy has the group.
+func existsIn(hierarchies []string, path string) bool {
+	return slices.ContainsFunc(hierarchies, func(mount string) bool {
+		_, err := os.Stat(filepath.Join(mount, path))
+		return err == nil
+	})
+}
+
+// ExpandSlice is where systemd puts a slice: a-b.slice lies in a.slice.
+func ExpandSlice(slice string) string {
+	path, name := "/", ""
+	for _, part := range strings.Split(strings.TrimSuffix(slice, ".slice"), "-") {
+		name += part
+		path = filepath.Join(path, name+".slice")
+		name += "-"
+	}
+	return path
+}
+
+// Hierarchies lists where control groups are mounted, without the links that
+// name the same hierarchy twice (cpu -> cpu,cpuacct). On a hybrid the unified
+// one is among them: the kubelet makes groups there too.
+func Hierarchies(mount string) ([]string, error) {
+	if _, err := os.Stat(filepath.Join(mount, "cgroup.controllers")); err == nil {
+		return []string{mount}, nil
+	}
+	entries, err := os.ReadDir(mount)
+	if err != nil {
+		return nil, fmt.Errorf("looking for control groups: %w", err)
+	}
+	var out []string
+	for _, e := range entries {
+		if e.IsDir() {
+			out = append(out, filepath.Join(mount, e.Name()))
+		}
+	}
+	return out, nil
+}
+
+// Entries says where pods' groups are, and which levels down to there are
+// not there yet.
+func Entries(hierarchies []string, pods string) []ledger.Entry {
+	var out []ledger.Entry
+	for _, mount := range hierarchies {
+		dir := mount
+		for _, name := range strings.Split(strings.Trim(pods, "/"), "/") {
+			dir = filepath.Join(dir, name)
+			if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+				out = append(out, ledger.Entry{Kind: ledger.Cgroup, Path: dir})
+			}
+		}
+		out = append(out, ledger.Entry{Kind: ledger.PodsIn, Path: dir})
+	}
+	return out
+}
+
+// makeCgroup makes the group in every hierarchy that has controllers.
+func makeCgroup(hierarchies []string, root string, version int) error {
+	for _, mount := range hierarchies {
+		if version == 1 && filepath.Base(mount) == "unified" {
+			continue
+		}
+		if err := makeBelow(mount, root, version); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeBelow makes root below mount, one level after the other: a group's
+// controllers depend on its parent's.
+func makeBelow(mount, root string, version int) error {
+	dir := mount
+	for _, name := range strings.Split(strings.Trim(root, "/"), "/") {
+		parent := dir
+		dir = filepath.Join(parent, name)
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		if err := inherit(parent, dir, version); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// inherit gives a new group what the kernel does not: on version 1 a cpuset
+// starts empty and takes no process, on version 2 controllers must be passed
+// down explicitly.
+func inherit(parent, dir string, version int) error {
+	if version == 2 {
+		available, err := os.ReadFile(filepath.Join(parent, "cgroup.controllers"))
+		if err != nil {
+			return err
+		}
+		controllers := strings.Fields(string(available))
+		if len(controllers) == 0 {
+			return nil // none to pass on, and the kernel refuses an empty list
+		}
+		enable := "+" + strings.Join(controllers, " +")
+		return os.WriteFile(filepath.Join(parent, "cgroup.subtree_control"), []byte(enable), 0o644)
+	}
+	for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
+		have, err := os.ReadFile(filepath.Join(dir, file))
+		if err != nil || strings.TrimSpace(string(have)) != "" {
+			continue // not the cpuset hierarchy, or filled already
+		}
+		value, err := os.ReadFile(filepath.Join(parent, file))
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, file), value, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}

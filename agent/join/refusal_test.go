@@ -1,0 +1,97 @@
+package join
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"brink/internal/jointoken"
+	"brink/internal/noderights"
+)
+
+func answer(status int, why string) *http.Response {
+	resp := &http.Response{StatusCode: status, Header: http.Header{}}
+	if why != "" {
+		resp.Header.Set(noderights.Header, why)
+	}
+	return resp
+}
+
+// TestRefusal: one line when it begins, one request a minute while it lasts.
+func TestRefusal(t *testing.T) {
+	t.Parallel()
+	var told []string
+	r := &refusal{holds: time.Millisecond}
+	r.told(func(why string) { told = append(told, why) })
+	for _, resp := range []*http.Response{answer(200, ""), answer(401, ""), answer(403, ""), answer(500, noderights.Deleted)} {
+		if r.note(resp); r.reason() != "" || r.hold(t.Context()) != nil {
+			t.Fatalf("refused by %d %v", resp.StatusCode, resp.Header)
+		}
+	}
+	r.note(answer(401, noderights.Deleted))
+	r.note(answer(401, noderights.Deleted))
+	r.note(answer(401, "")) // by somebody in between
+	if len(told) != 1 || told[0] != noderights.Deleted || r.reason() != noderights.Deleted {
+		t.Errorf("told %v, it is %q", told, r.reason())
+	}
+	if err := r.hold(t.Context()); !errors.Is(err, errRefused) {
+		t.Errorf("a request in vain: %v", err)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	r.holds = time.Hour
+	if err := r.hold(ended); !errors.Is(err, context.Canceled) {
+		t.Errorf("one that has ended: %v", err)
+	}
+	r.holds = time.Millisecond
+	r.asked = time.Now().Add(-askAgain)
+	if err := r.hold(t.Context()); err != nil {
+		t.Errorf("after a minute none is let through: %v", err)
+	}
+	if err := r.hold(t.Context()); !errors.Is(err, errRefused) {
+		t.Errorf("a second one is: %v", err)
+	}
+	r.note(answer(404, ""))
+	if err := r.hold(t.Context()); err != nil || r.reason() != "" {
+		t.Errorf("taken again, but %v, %q", err, r.reason())
+	}
+}
+
+// TestToldLater: what was refused before the node runs is told when it does.
+func TestToldLater(t *testing.T) {
+	t.Parallel()
+	r := &refusal{}
+	r.note(answer(401, noderights.Replaced))
+	told := ""
+	r.told(func(why string) { told = why })
+	if told != noderights.Replaced {
+		t.Errorf("told %q", told)
+	}
+}
+
+func TestRefusedText(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		token *jointoken.Token
+		why   string
+		want  []string
+	}{
+		{nil, noderights.Deleted, []string{"node till was deleted from the cluster: ", "brink token create", "--token-file"}},
+		{&jointoken.Token{}, noderights.Deleted, []string{"node till was deleted from the cluster: restart brink"}},
+		{nil, noderights.Replaced, []string{"another machine", "brink token create"}},
+	} {
+		j := &Join{cfg: Config{NodeName: "till", Token: tc.token}, refusal: &refusal{}}
+		if err := j.Refused(); err != nil {
+			t.Errorf("refused without a word: %v", err)
+		}
+		j.refusal.note(answer(401, tc.why))
+		for _, want := range tc.want {
+			if err := j.Refused(); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%v, want %q", err, want)
+			}
+		}
+	}
+}

@@ -1,0 +1,151 @@
+package uninstall
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"brink/agent/ledger"
+	"brink/internal/layout"
+	"brink/network"
+)
+
+// removeNetwork removes the pod network's links and rules. Their names are the
+// same for every node of a network namespace, so a node that runs there keeps
+// them.
+func (u *run) removeNetwork(ctx context.Context) {
+	if !hasNetwork(ctx, u.Layout) {
+		return
+	}
+	if pid := neighbour(u.Layout); pid != 0 {
+		u.Kept(fmt.Sprintf("links and rules of the pod network: another brink, pid %d, uses them", pid))
+		return
+	}
+	links, tables := linkNames(), nftTables(ctx)
+	u.failed(network.Remove(network.Config{CNIConfDir: u.Layout.CNIConf(), CNIStateDir: u.Layout.CNIState()}))
+	u.failed(u.RemoveProxy(ctx))
+	u.report("link", links, linkNames())
+	u.report("nftables table", tables, nftTables(ctx))
+}
+
+// removeSettings gives kernel settings their old values, unless another brink of
+// this machine needs them.
+func (u *run) removeSettings() {
+	settings := ledger.Settings(u.entries)
+	if others := otherBrinks(u.Layout); len(others) > 0 && len(settings) > 0 {
+		u.Kept(fmt.Sprintf("kernel settings: another brink, pid %d, uses them", others[0]))
+		return
+	}
+	var names []string
+	for _, s := range settings {
+		changed, err := s.PutBack()
+		u.failed(err)
+		if changed {
+			names = append(names, fmt.Sprintf("%s=%s", s.Name(), s.Old))
+		}
+	}
+	if len(names) > 0 {
+		u.Removed("the changes of kernel settings, now " + strings.Join(names, " "))
+	}
+}
+
+// report tells what is in before and not in after.
+func (u *run) report(what string, before, after []string) {
+	gone := slices.DeleteFunc(before, func(name string) bool { return slices.Contains(after, name) })
+	if len(gone) > 0 {
+		u.Removed(what + " " + strings.Join(gone, ", "))
+	}
+}
+
+// hasNetwork tells whether the node has a network. Its files say so; when they
+// are gone the rules do, which have brink's name but not the node's, so that is
+// only believed of the machine's own node.
+func hasNetwork(ctx context.Context, l layout.Layout) bool {
+	confs, _ := filepath.Glob(filepath.Join(l.CNIConf(), "*.conflist"))
+	if _, err := os.Stat(l.CNIState()); err == nil || len(confs) > 0 {
+		return true
+	}
+	return l.IsDefault() && slices.Contains(nftTables(ctx), "inet brink") && neighbour(l) == 0
+}
+
+// nftTables is empty where there is no nft, and so nothing that it made.
+func nftTables(ctx context.Context) []string {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "nft", "list", "tables").Output()
+	if err != nil {
+		return nil
+	}
+	var tables []string
+	for line := range strings.Lines(string(out)) {
+		tables = append(tables, strings.TrimPrefix(strings.TrimSpace(line), "table "))
+	}
+	return tables
+}
+
+// linkNames leaves out the pods' ends of links: they are in other namespaces.
+func linkNames() []string {
+	links, _ := net.Interfaces()
+	var out []string
+	for _, l := range links {
+		out = append(out, l.Name)
+	}
+	return out
+}
+
+// neighbour is the process id of a brink with another data directory that runs
+// in this network namespace, or 0.
+func neighbour(l layout.Layout) int {
+	for _, pid := range otherBrinks(l) {
+		if sameLink(procFile(pid, "ns/net"), "/proc/self/ns/net") {
+			return pid
+		}
+	}
+	return 0
+}
+
+// otherBrinks are the process ids of those with other data directories that run on
+// this machine. They are asked for on their status sockets.
+func otherBrinks(l layout.Layout) []int {
+	own := l.StatusSocket()
+	pattern := filepath.Join(filepath.Dir(filepath.Dir(own)), "brink*", filepath.Base(own))
+	sockets, _ := filepath.Glob(pattern)
+	var pids []int
+	for _, path := range sockets {
+		if path == own {
+			continue
+		}
+		if pid := listenerOf(path); pid > 0 {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// listenerOf returns the process that accepts connections on a socket, 0 when
+// none does.
+func listenerOf(socket string) int {
+	conn, err := net.DialTimeout("unix", socket, time.Second)
+	if err != nil {
+		return 0
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return 0
+	}
+	pid := 0
+	_ = raw.Control(func(fd uintptr) {
+		if peer, err := syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED); err == nil {
+			pid = int(peer.Pid)
+		}
+	})
+	return pid
+}

@@ -1,0 +1,315 @@
+package uninstall
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"brink/agent/cgroups"
+	"brink/internal/datadir"
+	"brink/internal/layout"
+)
+
+// killLimit is long: a process in the middle of I/O on a slow card ends late.
+const killLimit = 30 * time.Second
+
+// bundle is a container as its shim knows it.
+type bundle struct {
+	cgroup  string // as a path below a hierarchy's mount
+	pod     string // uid, empty for one that `brink ctr` made
+	sandbox bool
+	init    int
+}
+
+// readBundles reads what containerd and its shims keep in the state directory:
+// the OCI configuration and the process id of each container.
+func readBundles(state string) []bundle {
+	paths, _ := filepath.Glob(filepath.Join(state, "io.containerd.runtime.v2.task", "*", "*", "config.json"))
+	var out []bundle
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			continue // gone meanwhile
+		}
+		if b, ok := parseBundle(data); ok {
+			pid, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "init.pid"))
+			b.init, _ = strconv.Atoi(strings.TrimSpace(string(pid)))
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+func parseBundle(config []byte) (bundle, bool) {
+	var spec struct {
+		Annotations map[string]string
+		Linux       struct{ CgroupsPath string }
+	}
+	if json.Unmarshal(config, &spec) != nil || spec.Linux.CgroupsPath == "" {
+		return bundle{}, false
+	}
+	return bundle{
+		cgroup:  containerCgroup(spec.Linux.CgroupsPath),
+		pod:     spec.Annotations["io.kubernetes.cri.sandbox-uid"],
+		sandbox: spec.Annotations["io.kubernetes.cri.container-type"] == "sandbox",
+	}, true
+}
+
+// containerCgroup translates runc's cgroupsPath: a path, or with the systemd
+// driver slice:prefix:name.
+func containerCgroup(cgroupsPath string) string {
+	parts := strings.Split(cgroupsPath, ":")
+	if len(parts) != 3 {
+		return filepath.Join("/", cgroupsPath)
+	}
+	return filepath.Join(cgroups.ExpandSlice(parts[0]), parts[1]+"-"+parts[2]+".scope")
+}
+
+// podCgroup is the group of the whole pod, which holds also what is in no
+// container any more.
+func (b bundle) podCgroup() string {
+	parent := filepath.Dir(b.cgroup)
+	if b.pod != "" && isPodCgroup(filepath.Base(parent), b.pod) {
+		return parent
+	}
+	return b.cgroup
+}
+
+// isPodCgroup knows both drivers' names: pod<uid>, and for systemd
+// kubepods-besteffort-pod<uid with underscores>.slice.
+func isPodCgroup(name, uid string) bool {
+	return name == "pod"+uid || strings.HasSuffix(name, "-pod"+strings.ReplaceAll(uid, "-", "_")+".slice")
+}
+
+// removePods ends the containers, then the shims that watch over them.
+func (u *run) removePods(ctx context.Context) error {
+	shims := payloadProcesses(u.Layout)
+	victims := u.podProcesses()
+	if victims[os.Getpid()] {
+		return errors.New("this command runs inside a pod of the node: run it on the machine itself")
+	}
+	u.terminate(ctx, shims)
+	if !waitFor(ctx, killLimit, u.killAll) {
+		return errors.Join(ctx.Err(), u.survivors())
+	}
+	if len(shims) > 0 || len(victims) > 0 {
+		u.Removed(number(len(shims), "pod", "pods") + " with " + number(len(victims), "process", "processes"))
+	}
+	return nil
+}
+
+// terminate gives the first process of each container the chance to end well,
+// as the kubelet does. The sandboxes' would not matter.
+func (u *run) terminate(ctx context.Context, shims []int) {
+	inits := func() map[int]bool {
+		out := map[int]bool{}
+		for _, b := range u.bundles {
+			if !b.sandbox && slices.Contains(shims, parentOf(b.init)) {
+				out[b.init] = true
+			}
+		}
+		return out
+	}
+	signal(syscall.SIGTERM, inits)
+	waitFor(ctx, u.Grace, func() bool { return len(inits()) == 0 })
+}
+
+// killAll is one round; a shim that ended before its containers would leave
+// them to somebody else. It says whether there was nothing left to kill.
+func (u *run) killAll() bool {
+	if signal(syscall.SIGKILL, u.podProcesses) > 0 {
+		return false
+	}
+	return signal(syscall.SIGKILL, func() map[int]bool { return setOf(payloadProcesses(u.Layout)) }) == 0
+}
+
+func (u *run) survivors() error {
+	var errs []error
+	for _, pid := range append(payloadProcesses(u.Layout), slices.Sorted(maps.Keys(u.podProcesses()))...) {
+		name, _ := os.ReadFile(procFile(pid, "comm"))
+		errs = append(errs, fmt.Errorf("process %d (%s) does not end: nothing was removed yet, try again when it has ended", pid, bytes.TrimSpace(name)))
+	}
+	return errors.Join(errs...)
+}
+
+// signal sends to the processes that find returns and says how many those were.
+// Process ids are used again: only those get it that, once they are held fast by
+// their descriptors, are found a second time.
+func signal(sig syscall.Signal, find func() map[int]bool) int {
+	held := map[int]*os.Process{}
+	for pid := range find() {
+		if p, err := os.FindProcess(pid); err == nil && pid > 1 {
+			held[pid] = p
+		}
+	}
+	if len(held) == 0 {
+		return 0
+	}
+	still := find()
+	for pid, p := range held {
+		if still[pid] {
+			_ = p.Signal(sig) // ended meanwhile, or it is found again
+		}
+		_ = p.Release()
+	}
+	return len(held)
+}
+
+func setOf(pids []int) map[int]bool {
+	out := map[int]bool{}
+	for _, pid := range pids {
+		out[pid] = true
+	}
+	return out
+}
+
+// podProcesses are all descendants of our shims and all that is in our pods'
+// groups; either may know what the other has lost.
+func (u *run) podProcesses() map[int]bool {
+	out := descendants(processes(), payloadProcesses(u.Layout))
+	mounts, _ := cgroups.Hierarchies(cgroups.Mount)
+	for _, b := range u.bundles {
+		for _, mount := range mounts {
+			for _, pid := range processesIn(filepath.Join(mount, b.podCgroup())) {
+				out[pid] = true
+			}
+		}
+	}
+	return out
+}
+
+// processesIn lists the processes in a group and the groups below it.
+func processesIn(cgroup string) []int {
+	var out []int
+	_ = filepath.WalkDir(cgroup, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return nil
+		}
+		text, _ := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+		for _, field := range strings.Fields(string(text)) {
+			if pid, err := strconv.Atoi(field); err == nil && pid > 0 {
+				out = append(out, pid)
+			}
+		}
+		return nil
+	})
+	return out
+}
+
+// descendants returns the children of roots, their children and so on. parents
+// maps a process to its parent.
+func descendants(parents map[int]int, roots []int) map[int]bool {
+	children := map[int][]int{}
+	for pid, parent := range parents {
+		children[parent] = append(children[parent], pid)
+	}
+	out := map[int]bool{}
+	for queue := slices.Clone(roots); len(queue) > 0; queue = queue[1:] {
+		for _, pid := range children[queue[0]] {
+			if !out[pid] && !slices.Contains(roots, pid) {
+				out[pid] = true
+				queue = append(queue, pid)
+			}
+		}
+	}
+	return out
+}
+
+// processes maps every process that has not ended to its parent.
+func processes() map[int]int {
+	entries, _ := os.ReadDir("/proc")
+	out := map[int]int{}
+	for _, e := range entries {
+		if pid, err := strconv.Atoi(e.Name()); err == nil {
+			if parent := parentOf(pid); parent >= 0 {
+				out[pid] = parent
+			}
+		}
+	}
+	return out
+}
+
+func parentOf(pid int) int {
+	stat, err := os.ReadFile(procFile(pid, "stat"))
+	if err != nil {
+		return -1
+	}
+	return parseParent(string(stat))
+}
+
+// parseParent reads the parent from /proc/PID/stat, -1 for one that has ended
+// and only waits to be reaped. The name before may contain anything.
+func parseParent(stat string) int {
+	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
+	if len(fields) < 2 || fields[0] == "Z" || fields[0] == "X" {
+		return -1
+	}
+	parent, err := strconv.Atoi(fields[1])
+	if err != nil {
+		return -1
+	}
+	return parent
+}
+
+func procFile(pid int, name string) string { return fmt.Sprintf("/proc/%d/%s", pid, name) }
+
+// payloadProcesses are those that run a program of this node's payload: shims,
+// and what is left of a runc or a CNI plugin.
+func payloadProcesses(l layout.Layout) []int {
+	var out []int
+	for pid := range processes() {
+		if runsPayload(l, pid) {
+			out = append(out, pid)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// runsPayload compares the file itself: in a container with a brink of its own
+// the same path is another file. Of a deleted file only the path is left; then
+// the mount namespace must be ours.
+func runsPayload(l layout.Layout, pid int) bool {
+	exe, err := os.Readlink(procFile(pid, "exe"))
+	if err != nil {
+		return false
+	}
+	path, deleted := strings.CutSuffix(exe, " (deleted)")
+	if !layout.IsBelow(path, datadir.Resolve(l.Payload())) || !servesSocket(pid, l.ContainerdSocket()) {
+		return false
+	}
+	if deleted {
+		return sameLink(procFile(pid, "ns/mnt"), "/proc/self/ns/mnt")
+	}
+	running, err := os.Stat(procFile(pid, "exe"))
+	if err != nil {
+		return false
+	}
+	ours, err := os.Stat(path)
+	return err == nil && os.SameFile(running, ours)
+}
+
+// servesSocket is false for the shim of another containerd.
+func servesSocket(pid int, socket string) bool {
+	text, err := os.ReadFile(procFile(pid, "cmdline"))
+	args := strings.Split(string(text), "\x00")
+	i := slices.Index(args, "-address")
+	return err == nil && (i < 0 || i+1 < len(args) && args[i+1] == socket)
+}
+
+func sameLink(a, b string) bool {
+	left, err := os.Readlink(a)
+	right, err2 := os.Readlink(b)
+	return err == nil && err2 == nil && left == right
+}

@@ -1,0 +1,207 @@
+// Package uninstall takes away what a node made, and only that. The rules:
+//
+//   - Ownership is proven, never guessed from a name: a process by the program
+//     file it runs, a cgroup by the pod it was for or by what was written down
+//     before it was made, a CNI result by the configuration in it, a kubeconfig
+//     by its CA. What cannot be proven stays.
+//   - In the data directory, which has brink's mark, only names go that brink uses
+//     there (package layout); what the user laid there before or put there since
+//     stays and is named, as do links with what they lead to. Pods' directories and
+//     logs are known by the list of the node's pods. Volumes' contents are the
+//     user's; an emptyDir is part of its pod and goes with it.
+//   - No file is removed across a mount: a volume that cannot be unmounted is
+//     somebody's data.
+//   - Kernel settings get their old value back where they still have brink's.
+//   - What fails is reported and the rest goes on. The record of what brink made
+//     stays until all of it is gone, so that the command can be given again.
+package uninstall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"brink/agent/join"
+	"brink/agent/ledger"
+	"brink/internal/datadir"
+	"brink/internal/layout"
+)
+
+// Config says what to uninstall.
+type Config struct {
+	Layout layout.Layout
+	// KeepData keeps all files that survive a reboot: only pods, mounts, links,
+	// rules and cgroups go, as by a reboot.
+	KeepData bool
+	// Grace is how long containers have between SIGTERM and SIGKILL; 0 is 5 s.
+	Grace time.Duration
+	// RemoveProxy removes the service proxy's rules, RemovePrograms the embedded
+	// programs from a directory. They are the caller's: one of the packages costs
+	// minutes to compile, the other brings 7 MB.
+	RemoveProxy    func(context.Context) error
+	RemovePrograms func(dir string) error
+	// Removed and Kept are told one line for each kind of thing.
+	Removed, Kept func(what string)
+}
+
+const defaultGrace = 5 * time.Second
+
+// run is one call of Run.
+type run struct {
+	Config
+	entries []ledger.Entry
+	bundles []bundle
+	pods    map[string]bool   // of this node, by uid
+	laid    []string          // the user's, below the data directory
+	links   map[string]string // the user's, to directories that were empty before
+	errs    []error
+
+	// ownsKubelet: the kubelet's directory was this node's from the start.
+	// sharesKubelet: another one has come to it, or lives.
+	ownsKubelet, sharesKubelet bool
+}
+
+// Run removes the node. No brink may run on the data directory, which the
+// caller sees to by holding its lock. The error joins one for each thing that
+// stayed. A node that is half gone already, or gone, is no error.
+func Run(ctx context.Context, cfg Config) error {
+	if err := CheckDataDir(cfg.Layout); err != nil {
+		return err
+	}
+	if cfg.Grace == 0 {
+		cfg.Grace = defaultGrace
+	}
+	entries, err := ledger.Read(cfg.Layout.Made())
+	if err != nil {
+		return err
+	}
+	u := newRun(cfg, entries)
+	if err := u.removePods(ctx); err != nil {
+		return err // without this nothing below can work
+	}
+	u.sharesKubelet = u.isShared() // not before brink has let go of its sockets
+	u.removeNetwork(ctx)           // before the network namespaces, which take links away at their leisure
+	u.removeMounts()
+	u.removeCgroups(ctx)
+	if !cfg.KeepData {
+		u.removeSettings()
+		u.removeOutside()
+	}
+	u.removeOwn()
+	return errors.Join(u.errs...)
+}
+
+func newRun(cfg Config, entries []ledger.Entry) *run {
+	u := &run{Config: cfg, entries: entries, bundles: readBundles(cfg.Layout.ContainerdState()), pods: ledger.ReadPods(cfg.Layout)}
+	for _, b := range u.bundles {
+		if b.pod != "" {
+			u.pods[b.pod] = true
+		}
+	}
+	u.laid, u.links = datadir.Laid(cfg.Layout), datadir.Links(cfg.Layout)
+	u.ownsKubelet = ledger.Owns(cfg.Layout, entries)
+	return u
+}
+
+// isShared tells whether another kubelet lives in this one's directory, or has lived
+// there: there is its configuration, or a pod of it.
+func (u *run) isShared() bool {
+	kubelet := u.Layout.Kubelet()
+	if layout.IsBelow(kubelet, u.Layout.Data()) {
+		return false
+	}
+	if ledger.IsShared(kubelet) || kubelet == ledger.KubeletDir && listenerOf(filepath.Join(ledger.DevicePlugins, "kubelet.sock")) != 0 {
+		return true
+	}
+	pods, _ := os.ReadDir(filepath.Join(kubelet, "pods"))
+	return slices.ContainsFunc(pods, func(e fs.DirEntry) bool { return !u.pods[e.Name()] })
+}
+
+// Guest is the name of the node in a cluster whose server is elsewhere, which an
+// uninstalled machine leaves there; "" on a server's own machine.
+func Guest(l layout.Layout) string {
+	if _, err := os.Stat(l.Server()); err == nil {
+		return ""
+	}
+	return join.NodeName(l.KubeletCerts())
+}
+
+// Installed tells whether there is something to uninstall.
+func Installed(l layout.Layout) bool {
+	if datadir.Owns(l) {
+		return true
+	}
+	for _, path := range []string{l.Run(), l.NodePassword()} {
+		if _, err := os.Lstat(path); err == nil {
+			return true
+		}
+	}
+	return len(payloadProcesses(l)) > 0 || hasNetwork(context.Background(), l)
+}
+
+func (u *run) failed(err error) {
+	if err != nil {
+		u.errs = append(u.errs, err)
+	}
+}
+
+// removed reports "3 mounts" and the like.
+func (u *run) removed(count int, singular, plural string) {
+	if count > 0 {
+		u.Removed(number(count, singular, plural))
+	}
+}
+
+func number(count int, singular, plural string) string {
+	if count == 1 {
+		return "1 " + singular
+	}
+	return strconv.Itoa(count) + " " + plural
+}
+
+// made returns the recorded paths of a kind.
+func (u *run) made(kind string) []string {
+	var out []string
+	for _, t := range u.entries {
+		if t.Kind == kind {
+			out = append(out, t.Path)
+		}
+	}
+	return out
+}
+
+func (u *run) hasMade(dir string) bool {
+	return slices.Contains(u.entries, ledger.Entry{Kind: ledger.Dir, Path: dir})
+}
+
+// CheckDataDir refuses directories that are not brink's. Those in which brink could
+// begin are fine: nothing is removed in them.
+func CheckDataDir(l layout.Layout) error {
+	if err := datadir.CheckSystem(l); err != nil {
+		return err
+	}
+	if datadir.Check(l) != nil {
+		return fmt.Errorf("%s is not a data directory of brink, nothing was removed: give the --data-dir that brink was started with", l.Data())
+	}
+	return nil
+}
+
+// waitFor asks until done says yes, and returns false when the time is over.
+func waitFor(ctx context.Context, limit time.Duration, done func() bool) bool {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for !done() {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	return true
+}

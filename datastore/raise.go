@@ -1,0 +1,221 @@
+package datastore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/k3s-io/kine/pkg/drivers/generic"
+)
+
+const (
+	// raisedPrefix begins the name of a row whose id is a revision that was
+	// skipped to. It begins as the names of the rows with which kine fills gaps,
+	// which it shows to nobody and compacts.
+	raisedPrefix = "gap-raised-"
+	// plausible is how many revisions a node may be ahead to be believed: a
+	// hundred a second for a year. A node that lies may take that much once each
+	// time the server runs, of 2^63.
+	plausible = 1 << 32
+)
+
+// errRaised keeps kine from filling what was skipped, one row for each revision.
+var errRaised = errors.New("datastore: revisions were skipped on purpose")
+
+// lastRevision is 0 for an empty table, where kine's own query fails.
+func lastRevision(ctx context.Context, dialect *generic.Generic) (head int64, err error) {
+	err = dialect.DB.QueryRowContext(ctx, `SELECT COALESCE(MAX(id), 0) FROM kine`).Scan(&head)
+	return head, err
+}
+
+// markedRevision is up to where the log says that it was compacted. More than there
+// is would make the server refuse everything as too old.
+func markedRevision(ctx context.Context, dialect *generic.Generic) (compacted int64, err error) {
+	err = dialect.DB.QueryRowContext(ctx, `SELECT COALESCE(MAX(prev_revision), 0) FROM kine WHERE name = 'compact_rev_key'`).Scan(&compacted)
+	return compacted, err
+}
+
+// raiseTo makes everything up to target compacted and the revision after it the
+// current one, in one transaction: what etcd does with --bump-revision and
+// --mark-compacted when a snapshot is restored. Watches and lists of older revisions
+// are told so from then on, and their clients read anew; those that begin at the
+// current one, inclusive, are not. It works on every database that kine knows.
+func raiseTo(ctx context.Context, dialect *generic.Generic, target int64) error {
+	if dialect.LockWrites {
+		dialect.Lock()
+		defer dialect.Unlock()
+	}
+	tx, err := dialect.DB.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	for _, statement := range raiseStatements(dialect, target) {
+		if _, err := tx.ExecContext(ctx, statement); err != nil {
+			return err
+		}
+	}
+	return tx.Commit()
+}
+
+// raiseStatements have nothing but numbers put into them. A table that was made
+// just now has no row yet for the compaction's mark.
+func raiseStatements(dialect *generic.Generic, target int64) []string {
+	head := target + 1
+	out := []string{fmt.Sprintf(`
+		INSERT INTO kine(id, name, created, deleted, create_revision, prev_revision, lease)
+		VALUES (%d, '%s%d', 0, 1, 0, 0, 0)`, head, raisedPrefix, head)}
+	if !dialect.LastInsertID { // PostgreSQL, whose sequence knows nothing of ids that were given
+		out = append(out, fmt.Sprintf(`SELECT setval(pg_get_serial_sequence('kine', 'id'), %d)`, head))
+	}
+	return append(out,
+		fmt.Sprintf(`UPDATE kine SET prev_revision = %d WHERE name = 'compact_rev_key'`, target),
+		fmt.Sprintf(`
+			INSERT INTO kine(name, created, deleted, create_revision, prev_revision, lease)
+			SELECT 'compact_rev_key', 1, 0, 0, %d, 0
+			FROM (SELECT 1 AS one) AS single
+			WHERE NOT EXISTS (SELECT 1 FROM (SELECT id FROM kine WHERE name = 'compact_rev_key') AS mark)`, target))
+}
+
+// firstTarget is the revision to begin after. It is head unless state was lost or
+// may have been: after an unclean end nobody knows what a disk has kept that lies
+// about having written. It is one more than what was handed out, so that who has seen
+// all of it is told as well.
+func (s *Store) firstTarget(head int64) int64 {
+	known, found := s.ceiling.load()
+	switch {
+	case !found && s.beganAnew:
+		return max(head, revisionLost)
+	case !found && s.unclean:
+		return head + ceilingStep
+	case s.unclean, s.repaired, known > head:
+		return max(head, known) + 1
+	}
+	return head
+}
+
+// beginRevisions makes sure that what this run hands out was never handed out
+// before. The log must not have been started.
+func (s *Store) beginRevisions(ctx context.Context, log *checkedLog) error {
+	head, err := lastRevision(ctx, log.db)
+	if err != nil {
+		return err
+	}
+	target := s.firstTarget(head)
+	if compacted, err := markedRevision(ctx, log.db); err != nil {
+		return err
+	} else if compacted > head {
+		s.log.Warn("the mark of the last compaction is damaged and is put right", "says", compacted, "last", head)
+		target = max(target, head+1)
+	}
+	if target > head {
+		if err := s.ceiling.allow(target); err != nil {
+			return err
+		}
+		if err := raiseTo(ctx, log.db, target); err != nil {
+			return err
+		}
+		s.tellRaised(head, target)
+		head = target + 1
+	}
+	log.raise(head)
+	s.revisions.Store(log)
+	return nil
+}
+
+// endRevisions is for a clean end, when no request is left.
+func (s *Store) endRevisions() {
+	log := s.revisions.Swap(nil)
+	if log == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), answerTime)
+	defer cancel()
+	head, err := lastRevision(ctx, log.db)
+	if err == nil {
+		err = s.ceiling.settle(head)
+	}
+	s.settled = err == nil
+	if err != nil {
+		s.log.Warn("the last revision was not written down, the next start goes on further up", "error", err)
+	}
+}
+
+func (s *Store) tellRaised(head, target int64) {
+	const effect = "revisions go on above all that were handed out, clients read anew"
+	if s.unclean || s.repaired {
+		s.log.Info(effect, "last", head, "after", target)
+		return
+	}
+	s.log.Warn("the database is older than what was handed out, as after a restore: "+effect, "last", head, "after", target)
+}
+
+// witnesses are the nodes that were believed.
+type witnesses struct {
+	sync.Mutex
+	heard map[string]bool
+}
+
+// cutWith says how the watches of the durable store are ended.
+func (s *Store) cutWith(socket string, cut func(revision int64)) {
+	if socket == durableSocket {
+		s.cutWatches.Store(&cut)
+	}
+}
+
+// Witness is told which revision a node has seen. A server that is behind, as one
+// whose whole disk was restored from an image, goes on above it and has all clients
+// read anew. Each node is believed once, for the revision of a server that runs
+// does not go back, and as far as it is plausible.
+func (s *Store) Witness(node string, revision int64) {
+	log := s.revisions.Load()
+	if log == nil {
+		return
+	}
+	s.witnesses.Lock()
+	defer s.witnesses.Unlock()
+	ctx := context.Background()
+	head, err := log.CurrentRevision(ctx)
+	if err != nil || revision <= head || s.witnesses.heard[node] {
+		return
+	}
+	s.witnesses.heard[node] = true
+	if revision-head > plausible {
+		s.log.Warn("a node claims a revision that cannot be true: nothing is done about it", "node", node, "claims", revision, "last", head)
+		return
+	}
+	// Others may have seen a little more than this one.
+	target := revision + ceilingStep
+	err = s.ceiling.allow(target)
+	if err == nil {
+		err = raiseTo(ctx, log.db, target)
+	}
+	if err != nil {
+		s.witnesses.heard[node] = false
+		s.log.Error("a node has seen a later revision, and going on above it failed", "node", node, "saw", revision, "last", head, "error", err)
+		return
+	}
+	log.raise(target + 1)
+	s.log.Warn("a node has seen a later revision than this server has, as after restoring an image of its disk: revisions go on above it, clients read anew",
+		"node", node, "saw", revision, "last", head, "after", target)
+	if cut := s.cutWatches.Load(); cut != nil {
+		(*cut)(target + 1)
+	}
+}
+
+// isRaised tells whether the row that follows a gap says that the gap is meant.
+func (d checkedDialect) isRaised(ctx context.Context, revision int64) bool {
+	var name string
+	err := d.DB.QueryRowContext(ctx, fmt.Sprintf(`SELECT name FROM kine WHERE id >= %d ORDER BY id LIMIT 1`, revision)).Scan(&name)
+	return err == nil && strings.HasPrefix(name, raisedPrefix)
+}
+
+// Fill leaves gaps that are meant: kine passes over them after a second.
+func (d checkedDialect) Fill(ctx context.Context, revision int64) error {
+	if d.isRaised(ctx, revision) {
+		return errRaised
+	}
+	return d.Generic.Fill(ctx, revision)
+}

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"brink/internal/proxyenv"
+)
+
+// umask is what brink makes files with, and with it containerd and the kubelet what
+// containers see of theirs: /, /etc/hosts, the directories of volumes. A stricter
+// one of whoever starts brink shuts the containers' users out. Secrets have modes
+// of their own.
+const umask = 0o022
+
+// dropInherited gives up what a process has from whoever started it and passes on
+// to what it starts, so that a node started by hand, by cron or by a unit of
+// somebody's is the same node.
+func dropInherited() {
+	syscall.Umask(umask)
+	raiseOpenFiles()
+	// Go ends a process that writes to a closed pipe on its standard output or error,
+	// unless it asks for this signal: whoever reads the log may go. Asked for and not
+	// ignored, because what is started would inherit that it is ignored.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+}
+
+// openFiles is what the unit in docs/ gives: some 12 for each pod that starts, and
+// containers inherit it.
+const openFiles = 1 << 20
+
+// raiseOpenFiles sets the limit where it may; check tells when it stays low.
+func raiseOpenFiles() {
+	most := uint64(openFiles)
+	if text, err := os.ReadFile("/proc/sys/fs/nr_open"); err == nil {
+		if n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64); err == nil {
+			most = min(most, n)
+		}
+	}
+	var now syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &now) != nil {
+		return
+	}
+	if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: most, Max: most}) != nil {
+		// Not allowed to have more than was given.
+		_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: now.Max, Max: now.Max})
+	}
+}
+
+// excludeFromProxy keeps what a node knows of its cluster out of the environment's
+// proxy. A machine that joins hears of the ranges later.
+func excludeFromProxy(s settings) error {
+	what := append(proxyenv.Addresses(s.agent.NodeIPs, s.agent.ExternalIPs), s.agent.NodeName)
+	if s.join == nil {
+		what = append(what, proxyenv.Ranges(s.server.ClusterCIDRs, s.server.ServiceCIDRs)...)
+		what = append(what, s.server.ClusterDomain)
+		if a := s.server.AdvertiseAddress; a.IsValid() {
+			what = append(what, proxyenv.Addresses([]netip.Addr{a})...)
+		}
+	}
+	if err := proxyenv.Exclude(what...); err != nil {
+		return fmt.Errorf("keeping the cluster out of the proxy: %w", err)
+	}
+	return nil
+}

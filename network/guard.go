@@ -1,0 +1,191 @@
+package network
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"slices"
+	"strings"
+
+	"sigs.k8s.io/knftables"
+)
+
+// The tunnel believes whoever sends to its port: VXLAN has no proof of origin, and a
+// frame that anybody made arrives at a pod from any address that its maker likes. So
+// frames are taken from peers' underlay addresses only, which are kept in these sets.
+// Who can send from such an address, as a process in a node's own network can, is the
+// node. What tells frames of this network is port and identifier together: others'
+// VXLAN, and whatever else uses the port, is not ours to judge.
+//
+// Packets that were translated on their way have their source given to them by this
+// node or a peer: a Service whose endpoint is the port of a tunnel makes a frame of
+// what a pod or a stranger sends to it. So the guard stands behind all translation,
+// and takes what was never tracked, which translation needs.
+const guardChain = "tunnel"
+
+// peerSet is the name of the set for a family of underlay addresses.
+func peerSet(f family) string { return "peers-" + f.match }
+
+// peerSets are those that rules of guardTunnel refer to.
+func peerSets(cfg Config) []*knftables.Set {
+	if cfg.Backend == None {
+		return nil
+	}
+	var sets []*knftables.Set
+	for _, f := range families {
+		kind := "ipv4_addr"
+		if f.is6() {
+			kind = "ipv6_addr"
+		}
+		sets = append(sets, &knftables.Set{Name: peerSet(f), Type: kind, Comment: knftables.PtrTo("underlay addresses of other nodes")})
+	}
+	return sets
+}
+
+// peerElement is an address in the set of its family.
+func peerElement(a netip.Addr) *knftables.Element {
+	for _, f := range families {
+		if f.is6() == a.Is6() {
+			return &knftables.Element{Set: peerSet(f), Key: []string{a.String()}}
+		}
+	}
+	return nil
+}
+
+// guardTunnel lets the tunnel's frames in from peers and keeps those, and only those,
+// out of connection tracking: what is inside of them is tracked, and so each packet
+// would pass it twice. In a trial with links made by hand that was a tenth of the
+// throughput; beside all that a node does the difference is within the noise. A
+// firewall loses nothing: the two directions of a tunnel have different ports, so no
+// packet was ever an answer. Both backends of ours have tunnels, to peers of the other.
+func guardTunnel(cfg Config) []*knftables.Rule {
+	if cfg.Backend == None {
+		return nil
+	}
+	bridge, frame := fmt.Sprintf("%q", cfg.Bridge), isFrame(cfg)
+	var rules []*knftables.Rule
+	add := func(chain, comment string, parts ...any) {
+		rules = append(rules, &knftables.Rule{Chain: chain, Rule: knftables.Concat(parts...), Comment: knftables.PtrTo(comment)})
+	}
+	for _, f := range families {
+		peers := "@" + peerSet(f)
+		add("prerouting", "the tunnel itself is no connection", frame, "iifname", "!=", bridge, f.match, "saddr", peers, "notrack")
+		add("output", "the tunnel itself is no connection", frame, f.match, "daddr", peers, "notrack")
+		add("forward", "on their way to another node", frame, f.match, "daddr", peers, "goto", guardChain)
+	}
+	add("input", "frames of the tunnel", frame, "goto", guardChain)
+	add(guardChain, "pods make none", "iifname", bridge, "counter", "drop")
+	add(guardChain, "translated, or from nobody we know", "ct state != untracked", "counter", "drop")
+	// Somebody may have switched tracking off for the port in a table of their own.
+	for _, f := range families {
+		add(guardChain, "from nobody we know", f.match, "saddr", "!=", "@"+peerSet(f), "counter", "drop")
+	}
+	return rules
+}
+
+// isFrame matches UDP to the tunnel's port with the network's identifier: 24 bits
+// after the header of UDP and the first 32 bits of that of VXLAN (RFC 7348, 5).
+func isFrame(cfg Config) string {
+	return fmt.Sprintf("udp dport %d @th,96,24 %d", cfg.VXLANPort, cfg.VNI)
+}
+
+// tunnelEnds are the addresses from which peers may send: all of theirs, whatever
+// their backend is. It may be changing, and who sends first is not known.
+func (n *node) tunnelEnds() []netip.Addr {
+	w := n.peers.wished()
+	if !w.known {
+		return n.inherited
+	}
+	var ends []netip.Addr
+	for _, p := range w.peers {
+		ends = append(ends, p.Underlay...)
+	}
+	return n.cfg.acceptEnds(ends)
+}
+
+// acceptEnds sorts them, and leaves out what pods can send from.
+func (c Config) acceptEnds(ends []netip.Addr) []netip.Addr {
+	ends = slices.DeleteFunc(ends, func(a netip.Addr) bool {
+		return !a.IsValid() || Within(host(a), c.ClusterCIDRs)
+	})
+	slices.SortFunc(ends, netip.Addr.Compare)
+	return slices.Compact(ends)
+}
+
+// inherit finds the peers of the last run, who go on sending until somebody says
+// which there are now: those of the table, unless it was deleted or is of a brink that
+// knew no guard, and those that the device sends to.
+func inherit(ctx context.Context, cfg Config, stack *netstack) ([]netip.Addr, error) {
+	if cfg.Backend == None {
+		return nil, nil
+	}
+	table, err := listOwnTable(ctx)
+	if err != nil {
+		return nil, err
+	}
+	has, err := stack.look(cfg.VXLANDevice, nil)
+	if err != nil {
+		return nil, err
+	}
+	ends := table.peers
+	for entry := range has.fdb {
+		ends = append(ends, entry.dst)
+	}
+	return cfg.acceptEnds(ends), nil
+}
+
+// tableListing is what is looked at of the table "inet brink".
+type tableListing struct {
+	handles []string     // of every rule, by chain
+	peers   []netip.Addr // in the sets, in order
+}
+
+// listOwnTable asks nft once for all; a table that is not there has nothing.
+func listOwnTable(ctx context.Context) (tableListing, error) {
+	out, err := exec.CommandContext(ctx, "nft", "--json", "list", "table", "inet", tableName).Output()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		if strings.Contains(string(exit.Stderr), "No such file or directory") {
+			return tableListing{}, nil
+		}
+		err = fmt.Errorf("%w: %s", err, strings.Join(strings.Fields(string(exit.Stderr)), " "))
+	}
+	if err != nil {
+		return tableListing{}, fmt.Errorf("listing nftables table inet %s: %w", tableName, err)
+	}
+	return parseTable(out)
+}
+
+// parseTable reads what nft prints as in libnftables-json(5).
+func parseTable(out []byte) (tableListing, error) {
+	var list struct {
+		Nftables []struct {
+			Rule *struct {
+				Chain  string
+				Handle int
+			}
+			Set *struct{ Elem []any }
+		}
+	}
+	if err := json.Unmarshal(out, &list); err != nil {
+		return tableListing{}, fmt.Errorf("reading nftables table inet %s: %w", tableName, err)
+	}
+	var table tableListing
+	for _, entry := range list.Nftables {
+		if entry.Rule != nil {
+			table.handles = append(table.handles, fmt.Sprintf("%s %d", entry.Rule.Chain, entry.Rule.Handle))
+		}
+		if entry.Set == nil {
+			continue
+		}
+		for _, element := range entry.Set.Elem {
+			// What is no address is not ours, and compares as different.
+			a, _ := netip.ParseAddr(fmt.Sprint(element))
+			table.peers = append(table.peers, a)
+		}
+	}
+	slices.SortFunc(table.peers, netip.Addr.Compare)
+	return table, nil
+}

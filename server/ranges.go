@@ -1,0 +1,149 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"go.etcd.io/etcd/client/pkg/v3/transport"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/client-go/kubernetes/scheme"
+
+	"brink/internal/componentargs"
+	"brink/internal/lifecycle"
+)
+
+// rangesComponent refuses a start with other Service ranges than the cluster has:
+// its Services keep their addresses, and the certificate of the API server would
+// name one that nobody asks for. It looks into the datastore, which knows it also
+// for a server that is new, before certificates are made by the flags. A second
+// family may be added, as upstream allows.
+func (s *Server) rangesComponent() lifecycle.Component {
+	return lifecycle.Component{Name: "cluster-ranges", Run: func(ctx context.Context, ready func()) error {
+		if err := s.checkRanges(ctx); err != nil {
+			return err
+		}
+		ready()
+		<-ctx.Done()
+		return nil
+	}}
+}
+
+func (s *Server) checkRanges(ctx context.Context) error {
+	value, err := s.stored(ctx, "servicecidrs/kubernetes")
+	if err != nil {
+		return err
+	}
+	has, known := serviceRanges(value)
+	if !known {
+		return nil
+	}
+	return compareRanges(has, s.cfg.ServiceCIDRs)
+}
+
+// compareRanges wants the flags to begin with what the cluster has.
+func compareRanges(has, wanted []netip.Prefix) error {
+	if len(wanted) >= len(has) && slices.Equal(wanted[:len(has)], has) {
+		return nil
+	}
+	return fmt.Errorf("--service-cidr=%s: the Services of this cluster have addresses in %s, which cannot be changed: give that range", joined(wanted), joined(has))
+}
+
+func joined(ranges []netip.Prefix) string {
+	var out []string
+	for _, r := range ranges {
+		out = append(out, r.String())
+	}
+	return strings.Join(out, ",")
+}
+
+// serviceRanges reads the stored object from which the API server takes addresses
+// of Services. Nothing is known of a new cluster, and of one whose owner has it
+// encrypted.
+func serviceRanges(value []byte) ([]netip.Prefix, bool) {
+	if len(value) == 0 || bytes.HasPrefix(value, []byte("k8s:enc:")) {
+		return nil, false
+	}
+	object, _, err := scheme.Codecs.UniversalDeserializer().Decode(value, nil, nil)
+	cidr, ok := object.(*networkingv1.ServiceCIDR)
+	if err != nil || !ok {
+		return nil, false // told by the API server
+	}
+	var out []netip.Prefix
+	for _, text := range cidr.Spec.CIDRs {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, false
+		}
+		out = append(out, prefix)
+	}
+	return out, len(out) > 0
+}
+
+// storePatience is how long one question to the datastore may take before that is
+// told. A database beyond a network may come later than brink.
+const storePatience = 10 * time.Second
+
+// stored returns the value of a key below the API server's prefix, nil for none.
+func (s *Server) stored(ctx context.Context, key string) ([]byte, error) {
+	client, err := s.storeClient()
+	if err != nil {
+		return nil, fmt.Errorf("the datastore: %w", err)
+	}
+	defer client.Close()
+	for told := false; ; {
+		value, err := ask(ctx, client, path.Join("/", s.cfg.storePrefix(), key))
+		if err == nil || ctx.Err() != nil {
+			return value, ctx.Err()
+		}
+		if !told {
+			slog.Warn("the datastore does not answer, waiting", "component", "cluster-ranges", "error", err)
+			told = true
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+func ask(ctx context.Context, client *clientv3.Client, key string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, storePatience)
+	defer cancel()
+	answer, err := client.Get(ctx, key)
+	if err != nil || len(answer.Kvs) == 0 {
+		return nil, err
+	}
+	return answer.Kvs[0].Value, nil
+}
+
+func (s *Server) storeClient() (*clientv3.Client, error) {
+	cfg := clientv3.Config{Endpoints: strings.Split(s.store.DurableEndpoint(), ","), Logger: zap.NewNop()}
+	if etcd := s.cfg.etcd(); etcd != nil && etcd.CAFile+etcd.CertFile != "" {
+		info := transport.TLSInfo{TrustedCAFile: etcd.CAFile, CertFile: etcd.CertFile, KeyFile: etcd.KeyFile}
+		var err error
+		if cfg.TLS, err = info.ClientConfig(); err != nil {
+			return nil, err
+		}
+	}
+	return clientv3.New(cfg)
+}
+
+// storePrefix is upstream's, unless the user gives another.
+func (c Config) storePrefix() string {
+	prefix := "registry"
+	for _, arg := range c.APIServerArgs {
+		if _, value, ok := strings.Cut(arg, "="); ok && componentargs.Name(arg) == "etcd-prefix" {
+			prefix = value
+		}
+	}
+	return prefix
+}

@@ -1,0 +1,159 @@
+package tunnel
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+// holder returns the node that has an address, "" when none does: it is then dialed
+// directly.
+func (s *Server) holder(ip netip.Addr, port string) (string, error) {
+	s.mu.Lock()
+	nodes := s.nodes
+	s.mu.Unlock()
+	if nodes == nil {
+		return "", nil
+	}
+	list, err := nodes.List(labels.Everything())
+	if err != nil {
+		return "", err
+	}
+	return s.choose(list, ip, port)
+}
+
+// choose returns which of the nodes has ip. The addresses of pods are unique, the
+// cluster gives each node its range. Those of nodes are what they say, and believing
+// them would hand requests, and what they show, to whoever claims the address of a
+// machine that is nobody's node. So:
+//
+//   - The server's own addresses are its own.
+//   - The node has it whose tunnel comes from there.
+//   - Else it is dialed directly, unless the cluster itself has put pods into the
+//     network of a node that claims it and cannot be there for this server: see
+//     isBehind. Sites behind NAT number their machines alike, so there may be
+//     several such nodes; then the one whose pod has the port.
+func (s *Server) choose(nodes []*corev1.Node, ip netip.Addr, port string) (string, error) {
+	var claim, proven []string
+	for _, node := range nodes {
+		switch {
+		case s.isPod(ip) && hasPod(node, ip):
+			return node.Name, nil
+		case !hasAddress(node, ip):
+			continue
+		case node.Name == s.cfg.OwnNode:
+			return node.Name, nil
+		case slices.Contains(s.Sources(node.Name), ip):
+			proven = append(proven, node.Name)
+		}
+		claim = append(claim, node.Name)
+	}
+	switch {
+	case len(claim) == 0, slices.Contains(s.cfg.OwnIPs, ip):
+		return "", nil
+	case len(proven) == 1:
+		return proven[0], nil
+	case len(proven) == 0:
+		if claim = s.behind(claim, ip, port); len(claim) == 0 {
+			return "", nil
+		}
+	}
+	if len(claim) == 1 {
+		return claim[0], nil
+	}
+	return "", fmt.Errorf("nodes %s all say that they have this address, and by their tunnels it cannot be told whose it is: kubectl delete node removes one that is gone", strings.Join(claim, ", "))
+}
+
+// behind leaves of the nodes those that have ip behind a router, those whose pods say
+// that they have the port where there are some.
+func (s *Server) behind(nodes []string, ip netip.Addr, port string) []string {
+	if !ip.IsPrivate() || s.cfg.InNetwork != nil && s.cfg.InNetwork(ip) {
+		return nil // anybody's, or a neighbour of this server
+	}
+	var some, exact []string
+	for _, name := range nodes {
+		has, hasPort := s.hostPods(name, port)
+		switch {
+		case hasPort:
+			exact = append(exact, name)
+		case has && s.isOutside(name):
+			some = append(some, name)
+		}
+	}
+	if len(exact) > 0 {
+		return exact
+	}
+	return some
+}
+
+// isOutside tells that all tunnels of a node come from outside of this server's
+// network. One that comes from inside has to show more for an address from which it
+// does not come: it may be any machine's that the server reaches by itself.
+func (s *Server) isOutside(node string) bool {
+	from := s.Sources(node)
+	isInside := func(a netip.Addr) bool { return a.IsPrivate() || slices.Contains(s.cfg.OwnIPs, a) }
+	return len(from) > 0 && !slices.ContainsFunc(from, isInside)
+}
+
+// hostPods tells whether the cluster has pods in the network of a node, and whether
+// one of them has the port. Mirror pods are the node's own words.
+func (s *Server) hostPods(node, port string) (has, hasPort bool) {
+	s.mu.Lock()
+	pods := s.pods
+	s.mu.Unlock()
+	if pods == nil {
+		return false, false
+	}
+	list, err := pods.List(labels.Everything())
+	if err != nil {
+		return false, false
+	}
+	for _, pod := range list {
+		if pod.Spec.NodeName != node || !pod.Spec.HostNetwork || isOver(pod) || pod.Annotations[corev1.MirrorPodAnnotationKey] != "" {
+			continue
+		}
+		has = true
+		hasPort = hasPort || declares(pod, port)
+	}
+	return has, hasPort
+}
+
+func isOver(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+}
+
+func declares(pod *corev1.Pod, port string) bool {
+	containers := slices.Clone(pod.Spec.Containers)
+	for _, c := range pod.Spec.InitContainers {
+		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+			containers = append(containers, c) // a sidecar
+		}
+	}
+	isIt := func(p corev1.ContainerPort) bool { return strconv.Itoa(int(p.ContainerPort)) == port }
+	return slices.ContainsFunc(containers, func(c corev1.Container) bool { return slices.ContainsFunc(c.Ports, isIt) })
+}
+
+// Holder returns another node than the given one that speaks from an address which
+// is its own, "" when there is none.
+func (s *Server) Holder(ip netip.Addr, except string) string {
+	s.mu.Lock()
+	var speakers []string
+	for name, sessions := range s.sessions {
+		if name != except && slices.ContainsFunc(sessions, func(o *session) bool { return o.from == ip && o.usable() }) {
+			speakers = append(speakers, name)
+		}
+	}
+	s.mu.Unlock()
+	slices.Sort(speakers)
+	for _, name := range speakers {
+		if node := s.node(name); node != nil && hasAddress(node, ip) {
+			return name
+		}
+	}
+	return ""
+}
