@@ -127,7 +127,10 @@ func (s *Store) prepareDatabase() error {
 	_, err := os.Stat(s.database())
 	switch {
 	case err == nil:
-		err = s.checkDatabase()
+		var thorough bool
+		if thorough, err = s.checkDatabase(); err == nil {
+			err = s.inspect(thorough)
+		}
 	case errors.Is(err, fs.ErrNotExist):
 		err = s.checkMissing(err)
 	}
@@ -162,22 +165,29 @@ func (s *Store) checkMissing(missing error) error {
 }
 
 // checkDatabase is thorough when there is reason to be, or when it costs little.
-func (s *Store) checkDatabase() error {
+func (s *Store) checkDatabase() (thorough bool, err error) {
 	if err := checkHeader(s.database()); err != nil {
-		return err
+		return false, err
 	}
 	info, err := os.Stat(s.database())
 	if err != nil {
-		return fmt.Errorf("checking the datastore: %w", err)
+		return false, fmt.Errorf("checking the datastore: %w", err)
 	}
 	s.unclean = s.endedUncleanly()
+	s.examineWAL()
 	if !s.unclean && info.Size() > quickCheckAlways {
-		return nil
+		return false, nil
 	}
 	if info.Size() > quickCheckAlways {
 		s.log.Info("checking the database after an unclean end", "path", s.database(), "bytes", info.Size())
 	}
-	return CheckIntegrity(s.database())
+	err = CheckIntegrity(s.database())
+	if errors.Is(err, errIndexes) {
+		if err = s.rebuild(err); err == nil {
+			err = CheckIntegrity(s.database())
+		}
+	}
+	return true, err
 }
 
 // endedUncleanly tells by the mark, or by a WAL, which the last connection removes.
@@ -229,16 +239,20 @@ func CheckIntegrity(path string) error {
 		return fmt.Errorf("checking database %s: %w", path, err)
 	}
 	defer db.Close()
-	var verdict string
-	err = db.QueryRow(`PRAGMA quick_check(1)`).Scan(&verdict)
-	if err == nil && verdict == "ok" {
-		_, err = db.Exec(`SELECT MAX(id), name, value FROM kine`)
-		verdict = "it has no table named kine"
-		if err == nil {
-			return nil
-		}
+	found := findDamage(context.Background(), db)
+	switch {
+	case errors.Is(found, errIndexes):
+		return found
+	case found != nil && classify(found) == faultNone:
+		return damaged(path, found.Error())
+	case found != nil:
+		return verdictError(path, "", found)
 	}
-	return verdictError(path, verdict, err)
+	_, err = db.Exec(`SELECT MAX(id), name, value FROM kine`)
+	if err == nil {
+		return nil
+	}
+	return verdictError(path, "it has no table named kine", err)
 }
 
 func verdictError(path, verdict string, err error) error {
@@ -329,10 +343,10 @@ func (s *Store) vacuum() {
 	}
 }
 
-// markInUse is called before the database is opened, markClosed after it was
-// closed in order.
+// markInUse is called after the first write to the WAL, with the boot that this is,
+// and markClosed after the database was closed in order.
 func (s *Store) markInUse() error {
-	if err := atomicfile.Write(s.path(inUseFile), nil, 0o600); err != nil {
+	if err := atomicfile.Write(s.path(inUseFile), []byte(bootID()), 0o600); err != nil {
 		return unusable(s.cfg.Dir, err)
 	}
 	return nil

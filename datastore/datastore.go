@@ -190,9 +190,12 @@ type Store struct {
 	remote   *remote // a database elsewhere; nil for SQLite
 
 	ceiling    *ceiling
-	unclean    bool                       // the last run did not end in order
-	settled    bool                       // the last revision was written down at the end
-	beganAnew  bool                       // a damaged database was set aside
+	unclean    bool // the last run did not end in order
+	settled    bool // the last revision was written down at the end
+	beganAnew  bool // a damaged database was set aside
+	repaired   bool // rows were moved aside
+	notes      notes
+	aside      aside
 	revisions  atomic.Pointer[checkedLog] // nil while there is none
 	cutWatches atomic.Pointer[func(int64)]
 	witnesses  witnesses
@@ -265,7 +268,9 @@ func (s *Store) Health() error {
 
 // Warning is nil or says since when and why something does not work that a
 // user should see to, although all writes are accepted.
-func (s *Store) Warning() error { return s.snapshot.health() }
+func (s *Store) Warning() error {
+	return errors.Join(s.snapshot.health(), s.notes.err(), s.missingObjects())
+}
 
 // Durable serves DurableEndpoint.
 func (s *Store) Durable() lifecycle.Component {

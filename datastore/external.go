@@ -146,10 +146,13 @@ func (r *remote) reach(ctx context.Context, ping func(context.Context) error) er
 	for ctx.Err() == nil {
 		err := r.link.ask(ctx, func(ctx context.Context) error {
 			err := ping(ctx)
-			if answered(err, missing, missingMySQL) {
-				return nil // kine makes it
+			if !answered(err, missing, missingMySQL) {
+				return err
 			}
-			return err
+			if r.endpoint.create != nil {
+				return r.endpoint.create(ctx)
+			}
+			return nil // kine makes it
 		})
 		switch {
 		case err == nil:

@@ -44,11 +44,11 @@ type leaseCopy struct {
 }
 
 func newLeaseCopy(path, dir string) leaseCopy {
-	boot, err := os.ReadFile(bootIDFile)
-	if err != nil || !inMemory(dir) {
+	boot := bootID()
+	if boot == "" || !inMemory(dir) {
 		return leaseCopy{}
 	}
-	return leaseCopy{path: path, boot: strings.TrimSpace(string(boot))}
+	return leaseCopy{path: path, boot: strings.TrimSpace(boot)}
 }
 
 // inMemory is whether a file in dir costs no write to a disk.

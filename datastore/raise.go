@@ -30,6 +30,13 @@ func lastRevision(ctx context.Context, dialect *generic.Generic) (head int64, er
 	return head, err
 }
 
+// markedRevision is up to where the log says that it was compacted. More than there
+// is would make the server refuse everything as too old.
+func markedRevision(ctx context.Context, dialect *generic.Generic) (compacted int64, err error) {
+	err = dialect.DB.QueryRowContext(ctx, `SELECT COALESCE(MAX(prev_revision), 0) FROM kine WHERE name = 'compact_rev_key'`).Scan(&compacted)
+	return compacted, err
+}
+
 // raiseTo makes everything up to target compacted and the revision after it the
 // current one, in one transaction: what etcd does with --bump-revision and
 // --mark-compacted when a snapshot is restored. Watches and lists of older revisions
@@ -83,7 +90,7 @@ func (s *Store) firstTarget(head int64) int64 {
 		return max(head, revisionLost)
 	case !found && s.unclean:
 		return head + ceilingStep
-	case s.unclean, known > head:
+	case s.unclean, s.repaired, known > head:
 		return max(head, known) + 1
 	}
 	return head
@@ -97,6 +104,12 @@ func (s *Store) beginRevisions(ctx context.Context, log *checkedLog) error {
 		return err
 	}
 	target := s.firstTarget(head)
+	if compacted, err := markedRevision(ctx, log.db); err != nil {
+		return err
+	} else if compacted > head {
+		s.log.Warn("the mark of the last compaction is damaged and is put right", "says", compacted, "last", head)
+		target = max(target, head+1)
+	}
 	if target > head {
 		if err := s.ceiling.allow(target); err != nil {
 			return err
@@ -132,8 +145,8 @@ func (s *Store) endRevisions() {
 
 func (s *Store) tellRaised(head, target int64) {
 	const effect = "revisions go on above all that were handed out, clients read anew"
-	if s.unclean {
-		s.log.Info("after an unclean end "+effect, "last", head, "after", target)
+	if s.unclean || s.repaired {
+		s.log.Info(effect, "last", head, "after", target)
 		return
 	}
 	s.log.Warn("the database is older than what was handed out, as after a restore: "+effect, "last", head, "after", target)

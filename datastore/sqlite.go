@@ -56,6 +56,7 @@ var schema = []string{
 	`CREATE INDEX IF NOT EXISTS kine_deleted_index ON kine (deleted) WHERE deleted != 0`,
 	`CREATE INDEX IF NOT EXISTS kine_id_compact_rev_key_with_prev_revision_index ON kine (id, name, prev_revision)
 		WHERE name != 'compact_rev_key' AND prev_revision != 0`,
+	sumColumn,
 }
 
 // compactSQL removes what a later row replaced and what marks a deletion, up
@@ -104,6 +105,7 @@ func openSQLite(ctx context.Context, wg *sync.WaitGroup, path string, disk *cond
 		return nil, err
 	}
 	dialect.LastInsertID = true
+	dialect.InsertLastInsertIDSQL = insertSum
 	dialect.LockWrites = true
 	dialect.GetSizeSQL = query.New(sizeSQL, "?", false, "GetSize")
 	dialect.CompactSQL = query.New(compactSQL, "?", false, "Compact")
@@ -204,6 +206,9 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 }
 
 func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	if query == insertSum.Query {
+		args = withSum(args)
+	}
 	result, err := c.SQLiteConn.ExecContext(context.WithoutCancel(ctx), query, args)
 	if err != nil {
 		c.note(ctx, err)

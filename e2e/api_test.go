@@ -64,6 +64,18 @@ func TestWebhook(t *testing.T) {
 	sharedNamespace(t).calls(testdata(t, "webhook.yaml"))
 }
 
+// TestWebhookByTheAPIServer: one that is named by the API server's own Service and a
+// path there, with a bundle of CAs, as those are that aggregated servers bring.
+func TestWebhookByTheAPIServer(t *testing.T) {
+	ns := sharedNamespace(t)
+	const direct, byProxy = "{namespace: $NS, name: webhook, path: /validate}", "{namespace: default, name: kubernetes, path: '/api/v1/namespaces/$NS/services/https:webhook:443/proxy/validate'}"
+	webhook := testdata(t, "webhook.yaml")
+	if !strings.Contains(webhook, direct) {
+		t.Fatalf("the webhook is not at %s, this test shows nothing", direct)
+	}
+	ns.calls(strings.Replace(webhook, direct, byProxy, 1))
+}
+
 // calls checks that the API server asks a webhook in a pod, and refuses what it
 // cannot ask about.
 func (ns *namespace) calls(webhook string) {

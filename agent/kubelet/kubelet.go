@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -33,6 +34,7 @@ import (
 	"k8s.io/kubernetes/pkg/kubelet"
 	kubeletconfig "k8s.io/kubernetes/pkg/kubelet/apis/config"
 	"k8s.io/kubernetes/pkg/kubelet/apis/config/validation"
+	"k8s.io/kubernetes/pkg/kubelet/util"
 
 	"brink/internal/ciphers"
 	"brink/internal/componentargs"
@@ -67,6 +69,8 @@ type Config struct {
 	// Reconnect is called when heartbeats fail: connections may have died with
 	// a lost link. Nil closes those of API that are idle.
 	Reconnect func()
+	// Saw is told the uid of each pod before the kubelet hears of it.
+	Saw func(uid string)
 	// CRISocket is containerd's socket, an absolute path.
 	CRISocket string
 
@@ -355,6 +359,10 @@ func dependencies(ctx context.Context, cfg Config, server *options.KubeletServer
 	deps.KubeClient = client
 	if OwnsAddresses(cfg.Args) {
 		deps.KubeClient = &registering{client, registration{cfg.Register, cfg.Refused}} // upstream asks whether the pointer is nil
+	}
+	deps.HostUtil = resolving{deps.HostUtil}
+	if cfg.Saw != nil {
+		deps.PodStartupLatencyTracker = seeing{util.NewPodStartupLatencyTracker(), cfg.Saw}
 	}
 	eventConfig := rest.CopyConfig(cfg.API)
 	eventConfig.QPS, eventConfig.Burst = float32(server.EventRecordQPS), int(server.EventBurst)

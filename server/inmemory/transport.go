@@ -109,6 +109,17 @@ func (s *Server) Config(u user.Info) *rest.Config {
 	}
 }
 
+// WrappedConfig is Config for who adds TLS settings to it, as the API server does for
+// webhooks at the Service kubernetes, which come with a bundle of CAs: client-go
+// refuses those beside a ready-made transport. They have no effect.
+func (s *Server) WrappedConfig(u user.Info) *rest.Config {
+	config := s.Config(u)
+	transport := config.Transport
+	config.Transport = nil
+	config.WrapTransport = func(http.RoundTripper) http.RoundTripper { return transport }
+	return config
+}
+
 type identityKey struct{}
 
 // Authenticator recognises requests that came through a Server and leaves all
