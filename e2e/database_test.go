@@ -311,7 +311,7 @@ func TestEtcd(t *testing.T) {
 	n := db.node
 	db.waitsAtStart(t, "control plane is Ready")
 	acked := &acknowledged{}
-	db.outage(t, "killed", db.Kill, shortly, acked)
+	db.outage(t, "killed", db.Kill, away, acked)
 	db.isItsOwn(t, "")
 	acked.verify(t, n)
 }

@@ -51,6 +51,7 @@ var dataNames = []name{
 	{"server/db", Directory}, {"server/db/state.db", File}, {"server/db/state.db-wal", File}, {"server/db/state.db-shm", File},
 	{"server/db/state.db.in-use", File}, {"server/db/state.db.new", File}, {"server/db/state.db.new-*", File},
 	{"server/db/state.db.damaged-*", File}, {"server/db/volatile.snapshot", File}, {"server/db/volatile.revision", File},
+	{"server/db/holder", File}, {"server/db/remote.in-use", File},
 	{"server/tls", Directory}, {"server/tls/service.key", File},
 }
 
