@@ -41,12 +41,8 @@ func etcdPlace(endpoint string) string {
 // for each write, as it is for a PostgreSQL, but a server that lost its hold ends
 // when it finds out, at the next renewal.
 func (s *Store) runEtcd(ctx context.Context, ready func()) error {
-	client, err := s.cfg.dialEtcd()
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	registry := etcdRegistry{client}
+	registry := &etcdRegistry{dial: s.cfg.dialEtcd}
+	defer registry.close()
 	r := s.remote
 	r.hold.registry = registry
 	return r.whileHeld(ctx, func(ctx context.Context, taken func()) error {
@@ -67,7 +63,7 @@ func (s *Store) runEtcd(ctx context.Context, ready func()) error {
 }
 
 // acquireEtcd waits until the etcd is there and this server's.
-func (r *remote) acquireEtcd(ctx context.Context, registry etcdRegistry) error {
+func (r *remote) acquireEtcd(ctx context.Context, registry *etcdRegistry) error {
 	for {
 		err := r.reach(ctx, registry.ping)
 		if err == nil {
@@ -103,15 +99,62 @@ func (c Config) dialEtcd() (*clientv3.Client, error) {
 
 // etcdRegistry is the claim on an etcd. The counter is the revision of the key
 // that every change writes; etcd has no clock to tell its age by.
-type etcdRegistry struct{ client *clientv3.Client }
+//
+// A client that has had no answer is given up for a fresh one: gRPC may spend half a
+// minute with a connection that was begun while the etcd started.
+type etcdRegistry struct {
+	dial func() (*clientv3.Client, error)
 
-func (r etcdRegistry) ping(ctx context.Context) error {
-	_, err := r.client.Get(ctx, etcdRenewed) // asks a majority, as a write would
+	mu     sync.Mutex
+	client *clientv3.Client
+}
+
+// with calls do with a client.
+func (r *etcdRegistry) with(do func(*clientv3.Client) error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.client == nil {
+		client, err := r.dial()
+		if err != nil {
+			return err
+		}
+		r.client = client
+	}
+	err := do(r.client)
+	if err != nil && etcdUnanswered(err) {
+		r.closeLocked()
+	}
 	return err
 }
 
-func (r etcdRegistry) read(ctx context.Context) (claim, error) {
-	got, err := r.client.Get(ctx, "/brink/", clientv3.WithPrefix())
+func (r *etcdRegistry) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closeLocked()
+}
+
+func (r *etcdRegistry) closeLocked() {
+	if r.client != nil {
+		_ = r.client.Close()
+		r.client = nil
+	}
+}
+
+func (r *etcdRegistry) get(ctx context.Context, key string, opts ...clientv3.OpOption) (got *clientv3.GetResponse, err error) {
+	err = r.with(func(client *clientv3.Client) error {
+		got, err = client.Get(ctx, key, opts...)
+		return err
+	})
+	return got, err
+}
+
+func (r *etcdRegistry) ping(ctx context.Context) error {
+	_, err := r.get(ctx, etcdRenewed) // asks a majority, as a write would
+	return err
+}
+
+func (r *etcdRegistry) read(ctx context.Context) (claim, error) {
+	got, err := r.get(ctx, "/brink/", clientv3.WithPrefix())
 	if err != nil {
 		return claim{}, err
 	}
@@ -132,42 +175,47 @@ func (r etcdRegistry) read(ctx context.Context) (claim, error) {
 }
 
 // change writes pairs of keys and values if a comparison holds.
-func (r etcdRegistry) change(ctx context.Context, only clientv3.Cmp, pairs ...string) (bool, error) {
+func (r *etcdRegistry) change(ctx context.Context, only clientv3.Cmp, pairs ...string) (bool, error) {
 	puts := []clientv3.Op{clientv3.OpPut(etcdRenewed, time.Now().UTC().Format(time.RFC3339))} // for people
 	for i := 0; i < len(pairs); i += 2 {
 		puts = append(puts, clientv3.OpPut(pairs[i], pairs[i+1]))
 	}
-	done, err := r.client.Txn(ctx).If(only).Then(puts...).Commit()
-	return err == nil && done.Succeeded, err
+	changed := false
+	err := r.with(func(client *clientv3.Client) error {
+		done, err := client.Txn(ctx).If(only).Then(puts...).Commit()
+		changed = err == nil && done.Succeeded
+		return err
+	})
+	return changed, err
 }
 
-func (r etcdRegistry) take(ctx context.Context, seen claim, holder, node string) (bool, error) {
+func (r *etcdRegistry) take(ctx context.Context, seen claim, holder, node string) (bool, error) {
 	return r.change(ctx, clientv3.Compare(clientv3.ModRevision(etcdRenewed), "=", seen.counter), etcdHolder, holder, etcdNode, node)
 }
 
-func (r etcdRegistry) renew(ctx context.Context, holder string) (bool, error) {
+func (r *etcdRegistry) renew(ctx context.Context, holder string) (bool, error) {
 	return r.change(ctx, clientv3.Compare(clientv3.Value(etcdHolder), "=", holder))
 }
 
-func (r etcdRegistry) release(ctx context.Context, holder string) error {
+func (r *etcdRegistry) release(ctx context.Context, holder string) error {
 	_, err := r.change(ctx, clientv3.Compare(clientv3.Value(etcdHolder), "=", holder), etcdHolder, "")
 	return err
 }
 
-func (r etcdRegistry) belong(ctx context.Context, holder, cluster string) (bool, error) {
+func (r *etcdRegistry) belong(ctx context.Context, holder, cluster string) (bool, error) {
 	return r.change(ctx, clientv3.Compare(clientv3.Value(etcdHolder), "=", holder), etcdCluster, cluster)
 }
 
 // rootCA is that of sqlRegistry.
-func (r etcdRegistry) rootCA(ctx context.Context) ([]byte, error) {
-	got, err := r.client.Get(ctx, rootCAKey)
+func (r *etcdRegistry) rootCA(ctx context.Context) ([]byte, error) {
+	got, err := r.get(ctx, rootCAKey)
 	if err != nil || len(got.Kvs) > 0 {
 		if err != nil {
 			return nil, err
 		}
 		return append([]byte{}, got.Kvs[0].Value...), nil
 	}
-	some, err := r.client.Get(ctx, "/registry/", clientv3.WithPrefix(), clientv3.WithLimit(1), clientv3.WithKeysOnly())
+	some, err := r.get(ctx, "/registry/", clientv3.WithPrefix(), clientv3.WithLimit(1), clientv3.WithKeysOnly())
 	if err != nil || len(some.Kvs) == 0 {
 		return nil, err
 	}
@@ -182,6 +230,8 @@ func etcdUnanswered(err error) bool {
 		code = etcdErr.Code()
 	} else if s, ok := status.FromError(err); ok {
 		code = s.Code()
+	} else if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return true
 	}
 	switch code {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.ResourceExhausted:

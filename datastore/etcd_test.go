@@ -65,5 +65,7 @@ func TestEtcd(t *testing.T) {
 func TestEtcdRegistryIsConditional(t *testing.T) {
 	t.Parallel()
 	etcd := newDatabase(t, testdatabase.Etcd)
-	testRegistry(t, etcdRegistry{dial(t, etcd.Endpoint(""))})
+	registry := &etcdRegistry{dial: Config{Endpoint: etcd.Endpoint("")}.dialEtcd}
+	defer registry.close()
+	testRegistry(t, registry)
 }

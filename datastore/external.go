@@ -72,7 +72,9 @@ func (r *remote) claim(ctx context.Context) error {
 		return err
 	}
 	for hash != "" && hash != r.claimed {
-		ok, err := r.hold.registry.belong(ctx, r.hold.name(), hash)
+		asking, cancel := context.WithTimeout(ctx, answerTime)
+		ok, err := r.hold.registry.belong(asking, r.hold.name(), hash)
+		cancel()
 		switch {
 		case err == nil && !ok:
 			return fmt.Errorf("the database at %s: %w", r.link.place, errTaken)

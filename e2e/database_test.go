@@ -40,7 +40,12 @@ func newDatabaseNode(t *testing.T, kind testdatabase.Kind, port int, config ...s
 		Kind: kind, Dir: filepath.Join(n.dir, "db"), Listen: fmt.Sprintf("%s:%d", n.addr, port),
 		Command: func(argv ...string) *exec.Cmd { return n.command(context.Background(), argv...) },
 	}}
-	t.Cleanup(func() {
+	t.Cleanup(func() { // before the node is uninstalled, to which its processes are foreign
+		if n.running() {
+			if err := n.stop(); err != nil {
+				t.Error(err)
+			}
+		}
 		if err := db.Close(); err != nil {
 			t.Error(err)
 		}
@@ -306,7 +311,7 @@ func TestEtcd(t *testing.T) {
 	n := db.node
 	db.waitsAtStart(t, "control plane is Ready")
 	acked := &acknowledged{}
-	db.outage(t, "killed", db.Kill, shortly, acked)
+	db.outage(t, "killed", db.Kill, away, acked)
 	db.isItsOwn(t, "")
 	acked.verify(t, n)
 }
