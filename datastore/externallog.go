@@ -296,3 +296,11 @@ func (g *gated) Count(ctx context.Context, key, end string, revision int64) (int
 	rev, count, err := g.Backend.Count(ctx, key, end, revision)
 	return rev, count, g.link.explain(err)
 }
+
+func (g *gated) DbSize(ctx context.Context) (int64, error) {
+	if err := g.link.gate(); err != nil {
+		return 0, err
+	}
+	size, err := g.Backend.DbSize(ctx)
+	return size, g.link.explain(err)
+}

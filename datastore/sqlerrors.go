@@ -73,6 +73,9 @@ func unanswered(err error) bool {
 	if myErr := (*mysql.MySQLError)(nil); errors.As(err, &myErr) {
 		return answered(err, nil, passingMySQL)
 	}
+	if etcdUnanswered(err) {
+		return true
+	}
 	for _, gone := range []error{
 		driver.ErrBadConn, sql.ErrConnDone, mysql.ErrInvalidConn, mysql.ErrMalformPkt, pgconn.ErrConnClosed,
 		io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, context.Canceled, context.DeadlineExceeded,

@@ -244,11 +244,41 @@ func TestMariaDB(t *testing.T) {
 	}
 	const cure = "ALTER TABLE kine MODIFY name VARCHAR(630) CHARACTER SET ascii COLLATE ascii_bin;"
 	n.refuses(t, "does not tell upper from lower case", cure)
-	if err := errors.Join(db.SQL("cluster", cure), n.startControlPlane()); err != nil {
+	if err := db.SQL("cluster", cure); err != nil {
 		t.Fatal(err)
 	}
+	db.goesDuringStart(t, announced)
 	acked.verify(t, n)
 	db.tellsCase(t)
+}
+
+// goesDuringStart takes the database away while the API server begins to use it.
+func (db *database) goesDuringStart(t *testing.T, announced string) {
+	t.Helper()
+	n := db.node
+	if err := n.launch(); err != nil {
+		t.Fatal(err)
+	}
+	socket := n.inside(filepath.Join(n.layout().DatastoreDir(), "durable.sock"))
+	if err := n.await("the datastore", func() error {
+		_, err := os.Stat(socket)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(shortly)
+	if err := db.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.await(announced, func() error { return n.says("out", announced) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.connectClient(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // tellsCase: two objects whose names differ in case are two.
@@ -266,4 +296,17 @@ func (db *database) tellsCase(t *testing.T) {
 	if _, err := roles.Get(t.Context(), "e2e:case", metav1.GetOptions{}); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestEtcd is a control plane on an etcd that is not brink's. The API server is
+// its client; what brink says of it, and to others, is the same.
+func TestEtcd(t *testing.T) {
+	t.Parallel()
+	db := newDatabaseNode(t, testdatabase.Etcd, 2379, "disable-agent: true")
+	n := db.node
+	db.waitsAtStart(t, "control plane is Ready")
+	acked := &acknowledged{}
+	db.outage(t, "killed", db.Kill, shortly, acked)
+	db.isItsOwn(t, "")
+	acked.verify(t, n)
 }

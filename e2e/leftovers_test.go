@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"brink/internal/layout"
 )
 
 // snapshot is what a machine had before brink ran on it: mount points, the files
@@ -144,19 +146,16 @@ func (m *machine) leftFiles() ([]string, error) {
 	return found, err
 }
 
-// laidImages are what the tests lay into a data directory: they stay.
-var laidImages = []string{".", "agent", "agent/images", "agent/images/e2e.tar"}
-
-// leftData lists what is left of the data directory, beside the tests' images.
+// leftData lists what is left of the data directory, beside the archives that the
+// tests lay into it: those are the user's.
 func (m *machine) leftData() []string {
 	var found []string
-	data := m.inside(m.data)
-	hasImages := true
-	if _, err := os.Lstat(filepath.Join(data, "agent/images/e2e.tar")); err != nil {
-		hasImages = false
-	}
+	data, images := m.inside(m.data), m.inside(m.layout().Images())
+	archives, _ := filepath.Glob(filepath.Join(images, "*.tar"))
 	_ = filepath.WalkDir(data, func(path string, _ fs.DirEntry, err error) error {
-		if name, _ := filepath.Rel(data, path); err == nil && !(hasImages && slices.Contains(laidImages, name)) {
+		isLaid := slices.Contains(archives, path) || len(archives) > 0 && layout.IsBelow(images, path)
+		if err == nil && !isLaid {
+			name, _ := filepath.Rel(data, path)
 			found = append(found, "in the data directory "+name)
 		}
 		return nil

@@ -33,8 +33,28 @@ func (u *run) removeOutside() {
 	u.removeFiles()
 	// Children were recorded after their parents.
 	for _, dir := range slices.Backward(u.made(ledger.Dir)) {
-		u.removeEmpty(dir)
+		if !u.removeEmpty(dir) && !layout.IsBelow(dir, u.Layout.Kubelet()) {
+			u.tellStrangers(dir)
+		}
 	}
+}
+
+// configuration are the names in layout.ConfigDir that the command tells of.
+var configuration = []string{"config.yaml", "config.yaml.d", "registries.yaml"}
+
+// tellStrangers names what others have put into a directory that brink made; those
+// that brink made too are told on their own.
+func (u *run) tellStrangers(dir string) {
+	entries, _ := os.ReadDir(dir)
+	var kept []removetree.Kept
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		isTold := u.hasMade(path) || dir == layout.ConfigDir && slices.Contains(configuration, e.Name())
+		if !isTold {
+			kept = append(kept, removetree.Kept{Path: path, Why: removetree.NotListed})
+		}
+	}
+	u.keep(kept)
 }
 
 // rmdir removes an empty directory; os.Remove would take a link in its place.
@@ -92,13 +112,22 @@ func (u *run) removeCNIResults() {
 	paths, _ := filepath.Glob(filepath.Join(ledger.CNIResults, "*"))
 	count := 0
 	for _, path := range paths {
-		data, err := os.ReadFile(path)
+		data, err := readRegular(path)
 		if err == nil && usesState(data, u.Layout.CNIState()) {
 			u.failed(os.Remove(path))
 			count++
 		}
 	}
 	u.removed(count, "result in "+ledger.CNIResults, "results in "+ledger.CNIResults)
+}
+
+// readRegular reads what somebody else may have put there: from a FIFO nothing would
+// ever come.
+func readRegular(path string) ([]byte, error) {
+	if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() {
+		return nil, fs.ErrInvalid
+	}
+	return os.ReadFile(path)
 }
 
 // usesState tells whether a cached result is of a network whose leases are in

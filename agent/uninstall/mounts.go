@@ -12,9 +12,8 @@ import (
 	"syscall"
 	"time"
 
-	"brink/internal/layout"
-
 	"brink/internal/datadir"
+	"brink/internal/layout"
 )
 
 // umountNoFollow is UMOUNT_NOFOLLOW of linux/fs.h: what a pod has put in the
@@ -28,9 +27,13 @@ const busyLimit = 2 * time.Second
 // A disk that the user has mounted into the data directory is none of it.
 func (u *run) removeMounts() {
 	kubelet := datadir.Resolve(u.Layout.Kubelet())
-	roots := []string{
-		datadir.Resolve(u.Layout.ContainerdState()),
-		datadir.Resolve(filepath.Join(u.Layout.ContainerdRoot(), "tmpmounts")),
+	roots := []string{datadir.Resolve(filepath.Join(u.Layout.ContainerdRoot(), "tmpmounts"))}
+	entries, _ := os.ReadDir(u.Layout.ContainerdState())
+	for _, e := range entries {
+		path := filepath.Join(u.Layout.ContainerdState(), e.Name())
+		if rel, err := filepath.Rel(u.Layout.Run(), path); err == nil && layout.RunName(rel) == layout.Tree {
+			roots = append(roots, datadir.Resolve(path))
+		}
 	}
 	for uid := range u.pods {
 		roots = append(roots, filepath.Join(kubelet, "pods", uid))
@@ -39,7 +42,7 @@ func (u *run) removeMounts() {
 	var points []string
 	if u.ownsKubelet {
 		if !u.sharesKubelet {
-			roots = append(roots, filepath.Join(kubelet, "plugins"))
+			roots = append(roots, filepath.Join(kubelet, "plugins", "kubernetes.io"))
 		}
 		points = selfBinds(table, kubelet)
 	}

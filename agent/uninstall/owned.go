@@ -96,7 +96,7 @@ func (u *run) keep(kept []removetree.Kept) {
 		if strings.HasPrefix(k.Why, removetree.IsLink) {
 			why = k.Why + ": what brink has kept there stays, remove it by hand"
 		}
-		u.Kept(k.Path + ", " + why)
+		u.Kept(datadir.Show(k.Path) + ", " + why)
 	}
 	if said > mostNamed {
 		u.Kept(fmt.Sprintf("%d more beside these", said-mostNamed))

@@ -25,6 +25,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"brink/internal/atomicfile"
 	"brink/internal/layout"
@@ -240,9 +241,22 @@ func isLock(path string) bool {
 	return err == nil || len(text) == 0
 }
 
+// Show is a path as it is told: in quotes where it would break a line.
+func Show(path string) string {
+	isBad := func(r rune) bool { return !unicode.IsPrint(r) || r == unicode.ReplacementChar }
+	if strings.ContainsFunc(path, isBad) {
+		return strconv.Quote(path)
+	}
+	return path
+}
+
 // some names the first of many.
 func some(names []string) string {
 	const most = 3
+	names = slices.Clone(names)
+	for i, name := range names {
+		names[i] = Show(name)
+	}
 	if len(names) <= most {
 		return strings.Join(names, ", ")
 	}

@@ -35,14 +35,14 @@ var dataNames = []name{
 	{"brink.mark", File}, {"made", File}, {"lock", File}, {".overlay-probe-*", Tree},
 	{"agent", Directory},
 	{"agent/containerd", Directory}, {"agent/containerd/io.containerd.*", Tree}, {"agent/containerd/tmpmounts", Tree},
-	{"agent/containerd/.overlay-probe-*", Tree},
+	{"agent/containerd/.overlay-probe-*", Tree}, {"agent/containerd/in-use", File}, {"agent/containerd/images-unchecked", File},
 	{"agent/cni", Directory}, {"agent/cni/net.d", Directory}, {"agent/cni/net.d/10-brink.conflist", File},
 	{"agent/cni/state", Directory}, {"agent/cni/state/foreign-hostports", File},
 	{"agent/cni/state/brink", Directory}, {"agent/cni/state/brink/last_reserved_ip.*", File}, {"agent/cni/state/brink/lock", File},
 	{"agent/images", Directory}, {"agent/pod-manifests", Directory}, // what is in these is the user's
 	{"agent/imported-images.json", File}, {"agent/node-addresses.json", File}, {"agent/servers.json", File},
 	{"agent/cluster.json", File}, {"agent/pod-ranges.json", File}, {"agent/server-ca.crt", File}, {"agent/client-ca.crt", File},
-	{"agent/node-password", File}, {"agent/pods", File},
+	{"agent/node-password", File}, {"agent/pods", File}, {"agent/seen-revision", File}, {"agent/resolv.conf", File},
 	{"agent/pki", Directory}, {"agent/pki/kubelet-client-*.pem", File}, {"agent/pki/kubelet-server-*.pem", File},
 	{"agent/pki/kubelet.crt", File}, {"agent/pki/kubelet.key", File},
 	{"agent/kubelet", Directory}, {"agent/pod-logs", Directory},
@@ -50,7 +50,9 @@ var dataNames = []name{
 	{"server", Directory}, {"server/token", File}, {"server/volumeplugins", Directory}, {"server/manifests", Directory},
 	{"server/db", Directory}, {"server/db/state.db", File}, {"server/db/state.db-wal", File}, {"server/db/state.db-shm", File},
 	{"server/db/state.db.in-use", File}, {"server/db/state.db.new", File}, {"server/db/state.db.new-*", File},
-	{"server/db/state.db.damaged-*", File}, {"server/db/volatile.snapshot", File}, {"server/db/volatile.revision", File},
+	{"server/db/state.db.damaged-*", File}, {"server/db/state.db-wal.damaged-*", File}, {"server/db/.probe-*", File},
+	{"server/db/volatile.snapshot", File}, {"server/db/volatile.revision", File}, {"server/db/state.revision", File},
+	{"server/db/holder", File}, {"server/db/remote.in-use", File},
 	{"server/tls", Directory}, {"server/tls/service.key", File},
 }
 

@@ -27,6 +27,7 @@ type Kind string
 const (
 	Postgres Kind = "postgres"
 	MariaDB  Kind = "mariadb"
+	Etcd     Kind = "etcd" // built from its sources, see the module in etcd/
 )
 
 const (
@@ -51,6 +52,7 @@ type Server struct {
 	Command func(argv ...string) *exec.Cmd
 
 	programs map[string]string
+	peers    string // where an etcd listens for others of its cluster
 	cmd      *exec.Cmd
 	ended    chan struct{}
 	log      *os.File
@@ -91,8 +93,14 @@ func (s *Server) Init() (err error) {
 	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
 		return err
 	}
+	if err := os.Chmod(s.Dir, 0o755); err != nil {
+		return err
+	}
 	if s.log, err = os.Create(s.Dir + ".log"); err != nil {
 		return err
+	}
+	if s.Kind == Etcd {
+		return s.initEtcd()
 	}
 	password, setup := s.path("password"), s.path("setup.sql")
 	files := map[string]string{
@@ -205,7 +213,7 @@ func (s *Server) tryStart(deadline time.Time) error {
 		close(ended)
 	}(s.cmd, s.ended)
 	for {
-		if s.says(from, "ready for connections", "ready to accept connections") {
+		if s.says(from, "ready for connections", "ready to accept connections", "ready to serve client requests") {
 			return nil
 		}
 		select {
@@ -229,6 +237,9 @@ func (s *Server) says(from int64, texts ...string) bool {
 }
 
 func (s *Server) argv() []string {
+	if s.Kind == Etcd {
+		return s.etcdArgv()
+	}
 	host, port, _ := net.SplitHostPort(s.Listen)
 	if s.Kind == Postgres {
 		argv := []string{s.programs["postgres"], "-D", s.path("data"), "-k", s.Dir, "-c", "listen_addresses=" + host, "-c", "shared_buffers=16MB"}
@@ -260,6 +271,8 @@ func (s *Server) socket() string {
 // Endpoint is what a client is told, with the password in it.
 func (s *Server) Endpoint(database string) string {
 	switch {
+	case s.Kind == Etcd:
+		return "http://" + s.Listen
 	case s.Kind == Postgres && s.Listen == "":
 		return fmt.Sprintf("postgres://%s:%s@/%s?host=%s", User, Password, database, s.Dir)
 	case s.Kind == Postgres:
