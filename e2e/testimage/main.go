@@ -73,6 +73,7 @@ func newServer() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/hostname", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, hostname()) })
 	mux.HandleFunc("/version", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, version()) })
+	mux.HandleFunc("/validate", validate) // as the webhook, for who comes by the API server's proxy
 	mux.HandleFunc("/clientip", func(w http.ResponseWriter, r *http.Request) {
 		host, _, _ := net.SplitHostPort(r.RemoteAddr)
 		fmt.Fprint(w, host)
