@@ -1,12 +1,10 @@
 package datastore
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,7 +12,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/mattn/go-sqlite3"
 	"golang.org/x/sys/unix"
 
 	"brink/internal/atomicfile"
@@ -201,71 +198,6 @@ func (s *Store) endedUncleanly() bool {
 func damaged(path, what string) error {
 	return fmt.Errorf("database %s is %w (%s): restore a snapshot, or start once with --datastore-set-aside-damaged to keep it aside and begin empty",
 		path, errDamaged, strings.Join(strings.Fields(what), " "))
-}
-
-func checkHeader(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return fmt.Errorf("checking the datastore: %w", err)
-	}
-	defer f.Close()
-	header := make([]byte, len(sqliteMagic))
-	n, err := io.ReadFull(f, header)
-	switch {
-	case n == 0:
-		return damaged(path, "the file is empty")
-	case err != nil && !errors.Is(err, io.ErrUnexpectedEOF):
-		return fmt.Errorf("checking the datastore: %w", err)
-	case !bytes.Equal(header, sqliteMagic):
-		return damaged(path, "it does not begin like an SQLite file")
-	}
-	return nil
-}
-
-// CheckIntegrity reads the whole SQLite database at path and returns nil, or
-// one line that says what is wrong. It opens the file read-only: the database
-// and what its WAL holds stay as they are, for whoever wants to rescue it.
-func CheckIntegrity(path string) error {
-	if err := checkHeader(path); err != nil {
-		return err
-	}
-	settings := []string{"_cache_size=-4096"}
-	if _, err := os.Stat(path + "-wal"); errors.Is(err, fs.ErrNotExist) {
-		// Nobody has it open. Else SQLite would leave an empty WAL behind.
-		settings = append(settings, "immutable=1")
-	}
-	db, err := sql.Open("sqlite3", dsn(path, "ro", settings...))
-	if err != nil {
-		return fmt.Errorf("checking database %s: %w", path, err)
-	}
-	defer db.Close()
-	found := findDamage(context.Background(), db)
-	switch {
-	case errors.Is(found, errIndexes):
-		return found
-	case found != nil && classify(found) == faultNone:
-		return damaged(path, found.Error())
-	case found != nil:
-		return verdictError(path, "", found)
-	}
-	_, err = db.Exec(`SELECT MAX(id), name, value FROM kine`)
-	if err == nil {
-		return nil
-	}
-	return verdictError(path, "it has no table named kine", err)
-}
-
-func verdictError(path, verdict string, err error) error {
-	var sqliteErr sqlite3.Error
-	switch f := classify(err); {
-	case f == faultDamaged:
-		return damaged(path, err.Error())
-	case f != faultNone:
-		return errors.New(f.describe(path, err))
-	case err == nil, errors.As(err, &sqliteErr) && sqliteErr.Code == sqlite3.ErrError && verdict != "":
-		return damaged(path, verdict)
-	}
-	return fmt.Errorf("checking database %s: %w", path, err)
 }
 
 // setAside renames a damaged database with all that belongs to it. It returns

@@ -32,6 +32,11 @@
 //   - its compaction: a failed commit ends the process, and an idle node would
 //     write to flash every five minutes. See compact.go.
 //
+// What a card does to a file is expected and told: rows have checksums and are moved
+// aside when they do not fit (sums.go, rows.go), indexes are made again (rebuild.go),
+// a WAL that was lost is noticed (wal.go). Whatever was lost or put back, no revision
+// is handed out twice (ceiling.go, raise.go).
+//
 // PostgreSQL and MySQL are kine's drivers under the log of log.go; an etcd
 // endpoint is passed on to the API server. Leases and events go there too: the
 // server that takes over when this one's machine is gone must find them. Such a

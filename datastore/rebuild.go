@@ -7,67 +7,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
-	"strings"
 	"time"
 
 	"brink/internal/atomicfile"
 )
-
-// errIndexes is damage to what can be made again from the rows.
-var errIndexes = errors.New("only what can be made again is damaged")
-
-// Lines of integrity_check: https://sqlite.org/pragma.html#pragma_integrity_check. One
-// that is about a tree begins with the page that is its root.
-var (
-	ofTree  = regexp.MustCompile(`^(?:On t|T)ree (?:page )?(\d+) `)
-	ofIndex = regexp.MustCompile(`^(row \d+ (missing from|values differ from)|wrong # of entries in|non-unique entry in|rowid not at end-of-record for row \d+ of) index `)
-	ofNone  = regexp.MustCompile(`^(Page \d+: never used|Freelist: |Main freelist: |Failed to read ptrmap)`)
-)
-
-// isCurable tells that no line is about a tree of rows: the roots of those that hold
-// what can be made again are known.
-func isCurable(lines []string, indexes map[string]bool) bool {
-	for _, line := range lines {
-		tree := ofTree.FindStringSubmatch(line)
-		switch {
-		case strings.HasPrefix(line, "***"), ofIndex.MatchString(line), ofNone.MatchString(line):
-		case tree != nil && indexes[tree[1]]:
-		default:
-			return false
-		}
-	}
-	return true
-}
-
-// maxLines is enough to know of each tree whether something is wrong with it.
-const maxLines = 10000
-
-// findDamage returns what SQLite finds wrong with the structure and with the indexes,
-// nil for nothing. A structure that only has to be made again is errIndexes.
-func findDamage(ctx context.Context, db *sql.DB) error {
-	found, err := texts(ctx, db, fmt.Sprintf(`PRAGMA integrity_check(%d)`, maxLines))
-	if err != nil || (len(found) == 1 && found[0] == "ok") {
-		return err
-	}
-	lines := strings.Split(strings.Join(found, "\n"), "\n")
-	roots, err := texts(ctx, db, `SELECT rootpage FROM sqlite_master WHERE type = 'index' AND tbl_name = 'kine'`)
-	if err != nil {
-		return err
-	}
-	indexes := map[string]bool{}
-	for _, root := range roots {
-		indexes[root] = true
-	}
-	first := strings.TrimSpace(strings.TrimPrefix(lines[0], "*** in database main ***"))
-	if first == "" && len(lines) > 1 {
-		first = lines[1]
-	}
-	if isCurable(lines, indexes) {
-		return fmt.Errorf("%w: %s", errIndexes, first)
-	}
-	return errors.New(first)
-}
 
 // rebuild makes a database of the rows of a damaged one, which is kept. A power cut
 // leaves the one or the other under the name.

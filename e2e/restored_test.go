@@ -111,8 +111,9 @@ func TestRestoredState(t *testing.T) {
 			}
 		}
 		highest := server.revision(t)
-		// Every watch of the agent has been told how far the cluster is.
-		time.Sleep(70 * time.Second)
+		if len(tc.files) > 1 { // every watch of the agent is told how far the cluster is
+			time.Sleep(70 * time.Second)
+		}
 		if err := server.stop(); err != nil {
 			t.Fatal(err)
 		}
