@@ -147,9 +147,14 @@ func (n *node) logSize(t *testing.T) int64 {
 // for all that the node's parts have to say about it.
 func (n *node) saysLittle(t *testing.T, from int64) {
 	t.Helper()
-	text, err := os.ReadFile(n.logFile("err", n.starts))
-	if err != nil {
-		t.Fatal(err)
+	var text []byte
+	if err := n.await("a line about the return", func() (err error) {
+		if text, err = os.ReadFile(n.logFile("err", n.starts)); err != nil {
+			return err
+		}
+		return contains(string(text[from:]), "the database is back")
+	}); err != nil {
+		t.Error(err)
 	}
 	said := string(text[from:])
 	for _, line := range []string{"requests are refused until it is back", "the database is back"} {
