@@ -15,6 +15,7 @@ import (
 
 	"brink/agent"
 	"brink/internal/componentargs"
+	"brink/internal/datadir"
 	"brink/internal/host"
 	"brink/network"
 	"brink/server/pki"
@@ -68,7 +69,7 @@ func checkCommand() *cli.Command {
 				return err
 			}
 			status, _ := askStatus(c.Context, s.layout) // no brink running is fine
-			checks := append(hostChecks(s, status.PID), checkSecretFiles(c, values)...)
+			checks := slices.Concat(hostChecks(s, status.PID), checkSecretFiles(c, values), otherNetworks(s))
 			if !s.disableAgent {
 				checks = append(checks, agent.CheckReserved(facts, s.join == nil, s.agent.KubeletArgs))
 			}
@@ -84,7 +85,9 @@ func checkSettings(s settings) error {
 		if err := s.server.Check(); err != nil || s.disableAgent {
 			return err
 		}
-		s.agent.Access.API = func(string, ...string) *rest.Config { return &rest.Config{} } // never asked
+		access := *s.agent.Access
+		access.API = func(string, ...string) *rest.Config { return &rest.Config{} } // never asked
+		s.agent.Access = &access
 	}
 	var err error
 	if s.agent.Host, err = host.Look(); err != nil {
@@ -149,7 +152,14 @@ func hostChecks(s settings, pid int) []host.Check {
 			host.Port{Number: componentargs.Port(s.agent.KubeletArgs, "port", agent.KubeletPort), For: "kubelet", Flag: "--kubelet-arg=port=PORT"},
 			host.Port{Number: componentargs.Port(s.agent.ProxyArgs, "healthz-bind-address", proxyHealthPort), For: "service proxy's health", Flag: "--kube-proxy-arg=healthz-bind-address=ADDRESS:PORT"})
 	}
+	owned := datadir.Check(s.layout)
+	if owned != nil {
+		opts.DataDir = "" // in what is not brink's nothing is tried out
+	}
 	checks := host.Checks(opts)
+	if owned != nil {
+		checks = append(checks, host.Check{Name: "data directory", Result: host.Fail, Message: owned.Error()})
+	}
 	for _, line := range s.ignored {
 		checks = append(checks, host.Check{Name: "flags", Result: host.Warn, Message: line, Fix: "remove it"})
 	}

@@ -15,6 +15,7 @@ import (
 	"brink/agent/join"
 	"brink/agent/ledger"
 	"brink/internal/configfile"
+	"brink/internal/datadir"
 	"brink/internal/footprint"
 	"brink/internal/host"
 	"brink/internal/lifecycle"
@@ -101,6 +102,10 @@ func runNode(ctx context.Context, s settings, start *startLog) error {
 	if facts.EffectiveUID != 0 {
 		return notRoot(s)
 	}
+	s.agent.Host = facts
+	if err := checkStart(s); err != nil {
+		return err
+	}
 	unlock, err := lockDataDir(s.layout)
 	if err != nil {
 		return err
@@ -115,7 +120,6 @@ func runNode(ctx context.Context, s settings, start *startLog) error {
 	if err := excludeFromProxy(s); err != nil {
 		return err
 	}
-	s.agent.Host = facts
 	parts, err := compose(s)
 	if err != nil {
 		return err
@@ -193,19 +197,43 @@ func (p parts) withAgent(cfg agent.Config) (parts, error) {
 	return p, nil
 }
 
-// prepare refuses what cannot work, and writes down what the next start and an
-// uninstall need to know. The caller holds the data directory's lock.
-func prepare(s settings) error {
+// checkStart refuses what cannot work, before anything has been made: neither the
+// data directory nor anything in it.
+func checkStart(s settings) error {
+	if err := checkLock(s.layout); err != nil {
+		return err // before the other brink's ports are found taken
+	}
 	if err := checkHost(s); err != nil {
 		return err
 	}
 	if s.join != nil {
-		return ledger.RecordNodePassword(s.layout)
+		_, err := compose(s)
+		return err
 	}
 	if err := pki.CheckKubeconfig(s.server.Kubeconfig, pki.Dir(s.layout.TLS()).ServerCA()); err != nil {
 		return fmt.Errorf("--write-kubeconfig: %w", err)
 	}
+	return checkSettings(s)
+}
+
+// prepare marks the data directory as brink's, and writes down what the next start
+// and an uninstall need to know. The caller holds the data directory's lock.
+func prepare(s settings) error {
+	if err := datadir.Claim(s.layout); err != nil {
+		return err
+	}
+	if !s.disableAgent {
+		if err := datadir.MakeAgent(s.layout); err != nil {
+			return err
+		}
+	}
+	if s.join != nil {
+		return ledger.RecordNodePassword(s.layout)
+	}
 	if err := rememberAddresses(s); err != nil {
+		return err
+	}
+	if err := ledger.RecordFile(s.layout, s.layout.RevisionCeiling()); err != nil {
 		return err
 	}
 	return ledger.RecordKubeconfig(s.layout, s.server.Kubeconfig)

@@ -21,7 +21,9 @@ import (
 	"brink/agent/proxy"
 	"brink/agent/uninstall"
 	"brink/internal/configfile"
+	"brink/internal/datadir"
 	"brink/internal/layout"
+	"brink/runtime/payload"
 )
 
 // stopLimit is more than all components' deadlines together.
@@ -33,8 +35,8 @@ func uninstallCommand() *cli.Command {
 		Usage:    "remove the node from this machine: pods, mounts, network, cgroups and files",
 		Category: "Run",
 		Description: "Stops brink if it runs. Removes what brink made, and only that; what stays is told, with the\n" +
-			"reason, and the command can be given again. Kernel settings (ip_forward) and the configuration\n" +
-			"in " + layout.ConfigDir + " stay. The data directory is that of the configuration file unless given.",
+			"reason, and the command can be given again. Volumes' contents, the configuration in " + layout.ConfigDir + "\n" +
+			"and kernel settings that others have changed since stay. The data directory is that of the configuration file unless given.",
 		Flags: []cli.Flag{
 			dataDirFlag(),
 			configFlag(),
@@ -68,7 +70,7 @@ func installedLayout(c *cli.Context) (layout.Layout, error) {
 		}
 	}
 	dir, err := dataDir(c)
-	return layout.New(dir), err
+	return datadir.Locate(dir), err
 }
 
 func runUninstall(ctx context.Context, l layout.Layout, keepData, yes bool) error {
@@ -94,7 +96,7 @@ func runUninstall(ctx context.Context, l layout.Layout, keepData, yes bool) erro
 	defer unlock()
 	guest := uninstall.Guest(l)
 	err = uninstall.Run(ctx, uninstall.Config{
-		Layout: l, KeepData: keepData, RemoveProxy: proxy.Remove,
+		Layout: l, KeepData: keepData, RemoveProxy: proxy.Remove, RemovePrograms: payload.Remove,
 		Removed: func(what string) { fmt.Println("removed", what) },
 		Kept:    func(what string) { fmt.Println("kept", what) },
 	})

@@ -37,8 +37,9 @@ const debugVerbosity = 4
 //   - klog, through which every Kubernetes package logs. Its information lines
 //     are shown with --debug only: a healthy node writes a line a minute to its
 //     journal, and the journal is on the flash card too. Nor are warnings and
-//     errors that are the same as one a few minutes ago, or that are about a
-//     state which is usually over at once.
+//     errors that are the same as one a few minutes ago, that are about a state
+//     which is usually over at once, or that the database is away, which the
+//     datastore says.
 //   - client-go's handler of API warnings, which are meant for people at a
 //     terminal.
 //   - apimachinery's crash handler: a panic in a goroutine of upstream ends the
@@ -86,7 +87,7 @@ func setGlobals(debug bool, verbosity int) *startLog {
 	case verbosity > 0:
 		start.drop()
 	default:
-		kubernetes = start.wrap(newPassing(newRepeats(atLeast{slog.LevelWarn, kubernetes})))
+		kubernetes = start.wrap(newAwayLines(newPassing(newRepeats(atLeast{slog.LevelWarn, kubernetes}))))
 	}
 	setVerbosity(verbosity)
 	klog.SetLoggerWithOptions(logr.FromSlogHandler(kubernetes), klog.ContextualLogger(true), klog.WriteKlogBuffer(klogLines(start, kubernetes)))

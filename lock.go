@@ -26,7 +26,7 @@ func lockDataDir(l layout.Layout) (unlock func(), err error) {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		defer f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%s is in use by brink with pid %s; stop that one first or give another --data-dir", l.Data(), lockHolder(l))
+			return nil, inUse(l)
 		}
 		return nil, fmt.Errorf("locking %s: %w", l.Lock(), err)
 	}
@@ -42,6 +42,23 @@ func lockDataDir(l layout.Layout) (unlock func(), err error) {
 		_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
 		f.Close()
 	}, nil
+}
+
+func inUse(l layout.Layout) error {
+	return fmt.Errorf("%s is in use by brink with pid %s; stop that one first or give another --data-dir", l.Data(), lockHolder(l))
+}
+
+// checkLock is the error of a lock that another process holds. It makes nothing.
+func checkLock(l layout.Layout) error {
+	f, err := os.Open(l.Lock())
+	if err != nil {
+		return nil // what is wrong with the directory is found by others
+	}
+	defer f.Close()
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); errors.Is(err, syscall.EWOULDBLOCK) {
+		return inUse(l)
+	}
+	return nil
 }
 
 // lockHolder returns what the holder wrote into the lock, its process id.

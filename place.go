@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"brink/internal/configfile"
+	"brink/internal/datadir"
 	"brink/internal/layout"
 )
 
@@ -35,7 +36,7 @@ func locate(c *cli.Context) (layout.Layout, error) {
 		}
 	}
 	dir, err := dataDir(c)
-	return layout.New(dir), err
+	return datadir.Locate(dir), err
 }
 
 // defaultPlace is the place for a command whose flags are not brink's.
@@ -62,7 +63,7 @@ func placeOf(c *cli.Context) (place, error) {
 	if err != nil {
 		return place{}, err
 	}
-	l := layout.New(dir)
+	l := datadir.Locate(dir)
 	kubeconfig, err := kubeconfigPath(c, l)
 	return place{layout: l, kubeconfig: kubeconfig}, err
 }

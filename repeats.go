@@ -106,12 +106,15 @@ var noAnswer = []string{
 // asked is a URL as errors quote it, with what was asked for.
 var asked = regexp.MustCompile(`"https?://[^"]*"`)
 
+// channel is what gRPC numbers, a pair for each connection.
+var channel = regexp.MustCompile(`\[Channel #\d+ SubChannel #\d+\]`)
+
 // essence is what does not change between lines that say the same: what is before
 // the first colon where the cause, behind it, is that nobody answers.
 func essence(text string) string {
 	for _, part := range noAnswer {
 		if at := strings.Index(text, part); at >= 0 {
-			what, _, _ := strings.Cut(asked.ReplaceAllString(text[:at], "URL"), ": ")
+			what, _, _ := strings.Cut(asked.ReplaceAllString(channel.ReplaceAllString(text[:at], "[Channel]"), "URL"), ": ")
 			return what + " (no answer)"
 		}
 	}

@@ -76,3 +76,17 @@ func TestRepeats(t *testing.T) {
 		t.Errorf("remembers %d lines", len(h.lines.said))
 	}
 }
+
+// gRPC says the same of each of its connections, of which an API server has seventy
+// to an etcd.
+func TestRepeatsOfConnections(t *testing.T) {
+	t.Parallel()
+	said := map[string]bool{}
+	for i := range 70 {
+		said[essence(fmt.Sprintf(`[core] [Channel #%d SubChannel #%d] grpc: addrConn.createTransport failed to connect to {Addr: "192.0.2.1:2379"}. `+
+			`Err: connection error: desc = "transport: Error while dialing: dial tcp 192.0.2.1:2379: connect: connection refused"`, i, i+1))] = true
+	}
+	if len(said) != 1 {
+		t.Errorf("it is said in %d ways: %v", len(said), said)
+	}
+}

@@ -16,6 +16,7 @@ import (
 
 	"brink/agent"
 	"brink/agent/join"
+	"brink/internal/datadir"
 	"brink/internal/layout"
 	"brink/internal/nodeaddr"
 	"brink/network"
@@ -127,7 +128,7 @@ func readNode(c *cli.Context, withoutPods bool) (settings, []error) {
 	keep := func(err error) { errs = append(errs, err) }
 	dir, err := dataDir(c)
 	keep(err)
-	l := layout.New(dir)
+	l := datadir.Locate(dir)
 	for _, err := range []error{l.CheckLength(), l.CheckColon()} {
 		if err != nil && !withoutPods {
 			keep(fmt.Errorf("--data-dir=%w", err))
@@ -180,7 +181,7 @@ func serverAccess(srv server.Config, dns []netip.Addr, backend network.Backend) 
 // the same machine keeps its own in its data directory: in /etc/brink it would
 // take the place of the first one's.
 func kubeconfigPath(c *cli.Context, l layout.Layout) (string, error) {
-	if !c.IsSet("write-kubeconfig") && l.Data() != layout.DefaultData {
+	if !c.IsSet("write-kubeconfig") && !l.IsDefault() {
 		return filepath.Join(l.Data(), filepath.Base(defaultKubeconfig())), nil
 	}
 	path := c.String("write-kubeconfig")

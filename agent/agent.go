@@ -26,6 +26,7 @@ import (
 
 	"brink/agent/join"
 	"brink/agent/kubelet"
+	"brink/agent/ledger"
 	"brink/agent/proxy"
 	"brink/agent/tunnel"
 	"brink/internal/clusterconfig"
@@ -107,6 +108,7 @@ type Agent struct {
 	proxy   atomic.Pointer[proxy.Proxy]
 	network atomic.Pointer[network.Network] // nil until it runs
 	ranges  atomic.Pointer[[]netip.Prefix]  // of the node's pods, nil until they are known
+	pods    atomic.Pointer[ledger.Pods]     // nil until the ledger is written
 
 	tunnels *tunnel.Tunnels // nil beside a server
 }
@@ -154,6 +156,7 @@ func (a *Agent) use(access *Access) error {
 		ClusterDomain:  access.ClusterDomain,
 		API:            a.nodeAPI(),
 		Reconnect:      access.Reconnect,
+		Saw:            a.saw,
 		CRISocket:      l.ContainerdSocket(),
 		RootDir:        l.Kubelet(),
 		PodLogsDir:     l.PodLogs(),
@@ -165,7 +168,7 @@ func (a *Agent) use(access *Access) error {
 		SystemdCgroups: cfg.Host.SystemdCgroup(),
 		Seccomp:        cfg.Host.Seccomp,
 		Reserved:       Reserve(cfg.Host, cfg.Join == nil).kubeletFlags(cfg.KubeletArgs),
-		ResolvConf:     resolvConf(hostResolv, systemdResolv),
+		ResolvConf:     l.ResolvConf(),
 		Args:           cfg.KubeletArgs,
 	})
 	if err != nil {
@@ -178,6 +181,9 @@ func (a *Agent) use(access *Access) error {
 		ClusterCIDRs: access.ClusterCIDRs,
 		API:          access.API("system:kube-proxy"),
 		Args:         cfg.ProxyArgs,
+		Changing: func(names ...string) (func() error, error) {
+			return ledger.RecordUnknown(l, names...)
+		},
 	})
 	a.proxy.Store(p)
 	return err
@@ -218,7 +224,7 @@ func (a *Agent) kubeletComponent(needs ...string) lifecycle.Component {
 	c := a.kubelet
 	c.Needs = needs
 	c.Run = func(ctx context.Context, ready func()) error {
-		if err := a.awaitAPI(ctx); err != nil {
+		if err := errors.Join(a.runResolv(ctx), a.awaitAPI(ctx)); err != nil {
 			return err
 		}
 		return a.kubelet.Run(ctx, ready) // the one of now, see use

@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"brink/agent/kubelet"
+	"brink/agent/ledger"
 	"brink/internal/atomicfile"
 	"brink/network"
 )
@@ -37,10 +38,14 @@ func (a *Agent) runNetwork(ctx context.Context, ready func()) error {
 	pods := network.New(network.Config{
 		ClusterCIDRs: a.access.ClusterCIDRs,
 		NodeCIDRs:    ranges,
+		ServiceCIDRs: a.access.ServiceCIDRs,
 		CNIConfDir:   l.CNIConf(),
 		CNIStateDir:  l.CNIState(),
 		Backend:      a.access.Backend,
 		Underlay:     a.cfg.NodeIPs,
+		Changing: func(name, to string) error {
+			return ledger.RecordSettings(l, map[string]string{name: to})
+		},
 	})
 	a.network.Store(pods)
 	// A node may read nobody but itself until the server has said otherwise; the

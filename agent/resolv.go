@@ -1,9 +1,22 @@
 package agent
 
 import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"brink/internal/atomicfile"
+	"brink/internal/componentargs"
 )
 
 const (
@@ -13,30 +26,192 @@ const (
 	systemdResolv = "/run/systemd/resolve/resolv.conf"
 )
 
-// resolvConf chooses the file from which pods with dnsPolicy Default get name
-// servers: one on the host's loopback is out of their reach. The file of
-// systemd-resolved is taken also when it names none yet, as before the network
-// is up: the kubelet reads it again for every pod.
-func resolvConf(host, resolved string) string {
-	text, err := os.ReadFile(host)
-	if err == nil && hasReachableServer(string(text)) {
-		return host
-	}
-	if _, err := os.Stat(resolved); err == nil {
-		return resolved
-	}
-	return host
+// resolvEvery is how often the host's name servers are looked at although nobody told
+// that their file has changed.
+const resolvEvery = 30 * time.Second
+
+// resolv keeps the file from which pods with dnsPolicy Default get name servers, and
+// which the kubelet reads for every pod: the host's without the servers that a pod
+// cannot reach. A resolver asks them one after the other, so each of those costs every
+// lookup its patience, and one on the host's loopback is the pod itself there.
+type resolv struct {
+	host, resolved string // the files of the host
+	file           string // ours
+
+	told bool // that no server is left
 }
 
-func hasReachableServer(text string) bool {
-	for _, line := range strings.Split(text, "\n") {
-		fields := strings.Fields(line)
-		if len(fields) < 2 || fields[0] != "nameserver" {
-			continue
-		}
-		if a, err := netip.ParseAddr(fields[1]); err == nil && !a.IsLoopback() {
-			return true
+func (a *Agent) newResolv() *resolv {
+	return &resolv{host: hostResolv, resolved: systemdResolv, file: a.cfg.Layout.ResolvConf()}
+}
+
+// runResolv writes the file and follows the host's until ctx is done. A user who names
+// a file to the kubelet has it as it is.
+func (a *Agent) runResolv(ctx context.Context) error {
+	named := func(arg string) bool { return componentargs.Name(arg) == "resolv-conf" }
+	if slices.ContainsFunc(a.cfg.KubeletArgs, named) {
+		return nil
+	}
+	r := a.newResolv()
+	if err := r.write(); err != nil {
+		return err
+	}
+	go r.follow(ctx)
+	return nil
+}
+
+func (r *resolv) write() error {
+	text := r.text()
+	if err := atomicfile.Keep(r.file, []byte(text), 0o644); err != nil {
+		return fmt.Errorf("writing the name servers for pods: %w", err)
+	}
+	lost := len(nameServers(text)) == 0 && len(nameServers(readText(r.host))) > 0
+	if lost && !r.told {
+		slog.Warn(fmt.Sprintf("no name server in %s can be reached from pods, so those with dnsPolicy Default find no names: name one there that is not on this host's loopback", r.host), "component", "kubelet")
+	}
+	r.told = lost
+	return nil
+}
+
+// text is what pods get. The file of systemd-resolved is taken also when it names no
+// server yet, as before the network is up.
+func (r *resolv) text() string {
+	text := onlyReachable(readText(r.host))
+	if len(nameServers(text)) == 0 {
+		if resolved, err := os.ReadFile(r.resolved); err == nil {
+			return onlyReachable(string(resolved))
 		}
 	}
-	return false
+	return text
+}
+
+// readText is empty where there is no file: then there are no name servers.
+func readText(path string) string {
+	text, _ := os.ReadFile(path)
+	return string(text)
+}
+
+// onlyReachable leaves out the servers that pods cannot reach, and nothing else.
+func onlyReachable(text string) string {
+	var out strings.Builder
+	for line := range strings.Lines(text) {
+		if server := nameServer(line); server == "" || isReachable(server) {
+			out.WriteString(line)
+		}
+	}
+	return out.String()
+}
+
+// nameServers are those that a resolver would ask.
+func nameServers(text string) []string {
+	var out []string
+	for line := range strings.Lines(text) {
+		if server := nameServer(line); server != "" {
+			out = append(out, server)
+		}
+	}
+	return out
+}
+
+// nameServer is the address in a line of resolv.conf(5), "" when it names none.
+func nameServer(line string) string {
+	fields := strings.Fields(line)
+	if len(fields) < 2 || fields[0] != "nameserver" {
+		return ""
+	}
+	if _, err := netip.ParseAddr(fields[1]); err != nil {
+		return ""
+	}
+	return fields[1]
+}
+
+// isReachable: a loopback is the pod's own, and so is the unspecified address, which
+// means the same to a resolver; a link-local IPv6 address is of a link that the pod
+// does not have. In IPv4 such addresses are routed where clouds use them.
+func isReachable(server string) bool {
+	a := netip.MustParseAddr(server).Unmap()
+	return !a.IsLoopback() && !a.IsUnspecified() && (a.Is4() || !a.IsLinkLocalUnicast())
+}
+
+// follow writes the file again when one of the host's changes, until ctx is done.
+func (r *resolv) follow(ctx context.Context) {
+	tick := time.NewTicker(resolvEvery)
+	defer tick.Stop()
+	changed := r.watch(ctx)
+	for said := ""; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-changed:
+		}
+		text := ""
+		if err := r.write(); err != nil {
+			if text = err.Error(); text != said {
+				slog.Warn(text, "component", "kubelet")
+			}
+		}
+		said = text
+	}
+}
+
+// watch tells of changes in the directories of the host's files, and of what they are
+// links to: such files are replaced, not written. Without it the tick remains.
+func (r *resolv) watch(ctx context.Context) <-chan struct{} {
+	changed := make(chan struct{}, 1)
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return changed
+	}
+	inotify := os.NewFile(uintptr(fd), "inotify")
+	context.AfterFunc(ctx, func() { inotify.Close() })
+	names := r.watchFiles(fd)
+	go func() {
+		buffer := make([]byte, 64<<10)
+		for {
+			n, err := inotify.Read(buffer)
+			if err != nil && !errors.Is(err, unix.EINTR) {
+				return
+			}
+			if !slices.ContainsFunc(eventNames(buffer[:max(n, 0)]), func(name string) bool { return names[name] }) {
+				continue
+			}
+			names = r.watchFiles(fd) // it may be a link to another file now
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	return changed
+}
+
+// watchFiles watches where the files are now and returns their names.
+func (r *resolv) watchFiles(fd int) map[string]bool {
+	names := map[string]bool{}
+	for _, path := range []string{r.host, r.resolved} {
+		paths := []string{path}
+		if target, err := filepath.EvalSymlinks(path); err == nil {
+			paths = append(paths, target)
+		}
+		for _, path := range paths {
+			names[filepath.Base(path)] = true
+			_, _ = unix.InotifyAddWatch(fd, filepath.Dir(path), unix.IN_CLOSE_WRITE|unix.IN_MOVED_TO|unix.IN_MOVED_FROM|unix.IN_CREATE|unix.IN_DELETE)
+		}
+	}
+	return names
+}
+
+// eventNames reads struct inotify_event of inotify(7), as many as there are.
+func eventNames(b []byte) []string {
+	var names []string
+	for len(b) >= unix.SizeofInotifyEvent {
+		size := unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(b[12:]))
+		if size > len(b) {
+			break
+		}
+		names = append(names, unix.ByteSliceToString(b[unix.SizeofInotifyEvent:size]))
+		b = b[size:]
+	}
+	return names
 }

@@ -151,11 +151,18 @@ func launch(t *testing.T, cfg Config) *run {
 	}
 	store.remote.link.every = time.Second
 	ctx, cancel := context.WithCancel(context.Background())
-	t.Cleanup(cancel)
+	over := make(chan struct{})
+	t.Cleanup(func() { // its directory goes next
+		cancel()
+		<-over
+	})
 	r := &run{Store: store, log: log, ready: make(chan struct{}), done: make(chan error, 1), stop: cancel}
 	var group lifecycle.Group
 	group.Add(store.Durable())
-	go func() { r.done <- group.Run(ctx, func() { close(r.ready) }) }()
+	go func() {
+		defer close(over)
+		r.done <- group.Run(ctx, func() { close(r.ready) })
+	}()
 	return r
 }
 

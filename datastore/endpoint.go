@@ -1,7 +1,9 @@
 package datastore
 
 import (
+	"context"
 	"crypto/tls"
+	"database/sql"
 	"database/sql/driver"
 	"fmt"
 	"net"
@@ -22,6 +24,9 @@ type endpoint struct {
 	place     string // for people, without user and password
 	mysql     bool
 	connector driver.Connector
+	// create is how a database is made that is not there, beside kine, which
+	// warns of it. It is nil where kine does not.
+	create func(ctx context.Context) error
 }
 
 // defaultDatabase is what kine calls the database when the endpoint does not.
@@ -106,7 +111,23 @@ func (c Config) parseMySQL(address string) (endpoint, error) {
 	if err != nil {
 		return endpoint{}, fmt.Errorf("datastore endpoint: not one that MySQL's driver understands: check its parameters")
 	}
-	return endpoint{place: fmt.Sprintf("mysql://%s/%s", config.Addr, config.DBName), mysql: true, connector: connector}, nil
+	return endpoint{
+		place: fmt.Sprintf("mysql://%s/%s", config.Addr, config.DBName), mysql: true, connector: connector,
+		create: func(ctx context.Context) error { return createMySQL(ctx, config) },
+	}, nil
+}
+
+func createMySQL(ctx context.Context, config *mysql.Config) error {
+	outside := config.Clone()
+	outside.DBName = ""
+	connector, err := mysql.NewConnector(outside)
+	if err != nil {
+		return err
+	}
+	db := sql.OpenDB(connector)
+	defer db.Close()
+	_, err = db.ExecContext(ctx, "CREATE DATABASE IF NOT EXISTS `"+strings.ReplaceAll(config.DBName, "`", "``")+"`")
+	return err
 }
 
 func newDialer() *net.Dialer { return &net.Dialer{Timeout: answerTime, KeepAlive: 10 * time.Second} }

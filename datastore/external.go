@@ -72,7 +72,9 @@ func (r *remote) claim(ctx context.Context) error {
 		return err
 	}
 	for hash != "" && hash != r.claimed {
-		ok, err := r.hold.registry.belong(ctx, r.hold.name(), hash)
+		asking, cancel := context.WithTimeout(ctx, answerTime)
+		ok, err := r.hold.registry.belong(asking, r.hold.name(), hash)
+		cancel()
 		switch {
 		case err == nil && !ok:
 			return fmt.Errorf("the database at %s: %w", r.link.place, errTaken)
@@ -146,10 +148,13 @@ func (r *remote) reach(ctx context.Context, ping func(context.Context) error) er
 	for ctx.Err() == nil {
 		err := r.link.ask(ctx, func(ctx context.Context) error {
 			err := ping(ctx)
-			if answered(err, missing, missingMySQL) {
-				return nil // kine makes it
+			if !answered(err, missing, missingMySQL) {
+				return err
 			}
-			return err
+			if r.endpoint.create != nil {
+				return r.endpoint.create(ctx)
+			}
+			return nil // kine makes it
 		})
 		switch {
 		case err == nil:

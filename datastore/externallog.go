@@ -225,7 +225,7 @@ func (d *externalDialect) insertOnce(ctx context.Context, args []any) (id int64,
 // fencedOff has the hold looked at, which then ends the server.
 func (d *externalDialect) fencedOff() error {
 	d.link.suspect()
-	return awayError{"this server does not hold the database at " + d.link.place + " any more"}
+	return awayError{"is held by another server"}
 }
 
 // BeginTx returns a transaction whose failing does not end the process, as that
@@ -295,4 +295,12 @@ func (g *gated) Count(ctx context.Context, key, end string, revision int64) (int
 	}
 	rev, count, err := g.Backend.Count(ctx, key, end, revision)
 	return rev, count, g.link.explain(err)
+}
+
+func (g *gated) DbSize(ctx context.Context) (int64, error) {
+	if err := g.link.gate(); err != nil {
+		return 0, err
+	}
+	size, err := g.Backend.DbSize(ctx)
+	return size, g.link.explain(err)
 }

@@ -116,12 +116,15 @@ func (l *link) health() error {
 	return fmt.Errorf("the database at %s is away (since %s): %w", l.place, l.since.UTC().Format(time.RFC3339), l.cause)
 }
 
-// gate is the error for a request while the database is away.
+// gate is the error for a request while the database is away. It reaches every
+// client of the API, so it does not say where the database is.
 func (l *link) gate() error {
-	if err := l.health(); err != nil {
-		return awayError{err.Error()}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.since.IsZero() {
+		return nil
 	}
-	return nil
+	return awayError{"is away since " + l.since.UTC().Format(time.RFC3339)}
 }
 
 // wait returns when the database is there or ctx is done.
@@ -147,7 +150,7 @@ func (l *link) explain(err error) error {
 	if away := l.gate(); away != nil {
 		return away
 	}
-	return awayError{fmt.Sprintf("the database at %s did not answer: %v", l.place, oneLine(err))}
+	return awayError{"did not answer"}
 }
 
 // statement is the context for one statement. It ends with ctx, when the
@@ -233,6 +236,10 @@ func sleep(ctx context.Context, d time.Duration) {
 // passes through kine without being logged for each request.
 type awayError struct{ text string }
 
-func (e awayError) Error() string              { return "datastore: " + e.text }
+// AwayText begins the errors of requests for which there was no database. Who
+// logs errors of the API can tell by it that the datastore says the same already.
+const AwayText = "datastore: the database "
+
+func (e awayError) Error() string              { return AwayText + e.text }
 func (e awayError) GRPCStatus() *status.Status { return status.New(codes.Unavailable, e.Error()) }
 func (e awayError) Is(target error) bool       { return target == context.Canceled }

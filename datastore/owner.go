@@ -120,7 +120,7 @@ func (h *hold) acquire(ctx context.Context, check func(context.Context, claim) e
 	seen, watched := first, time.Duration(0)
 	for seen.holder != "" && !h.isOwn(seen.holder) && watched < h.dead {
 		if watched == 0 {
-			h.log.Warn("another server may hold the database: waiting to see whether it runs", "database", h.place, "node", seen.node, "renewed", ago(seen.age), "at most", h.dead)
+			h.log.Warn("another server may hold the database: waiting to see whether it renews its hold", "database", h.place, "node", seen.node, "at most", h.dead)
 		}
 		begun := time.Now()
 		sleep(ctx, watchHolder)
@@ -155,7 +155,15 @@ func (h *hold) checked(ctx context.Context, check func(context.Context, claim) e
 	return c, err
 }
 
-func ago(age time.Duration) string { return max(age, 0).Truncate(time.Second).String() + " ago" }
+// unknownAge is that of a hold in a database without a clock.
+const unknownAge = -1 << 62
+
+func ago(age time.Duration) string {
+	if age == unknownAge {
+		return "a moment ago"
+	}
+	return max(age, 0).Truncate(time.Second).String() + " ago"
+}
 
 // renew is errTaken when the hold is another's.
 func (h *hold) renew(ctx context.Context) error {

@@ -162,10 +162,24 @@ func olderCopy(t *testing.T, cfg *Config, restore func(older string)) (highest i
 	return highest
 }
 
+// haveDurable is when so many writes of the durable store were acknowledged, which is
+// much slower than the other one where the disk is busy.
+func haveDurable(writes int) func([]ack) bool {
+	return func(acks []ack) bool {
+		durable := 0
+		for _, a := range acks {
+			if a.store == "durable" {
+				durable++
+			}
+		}
+		return durable >= writes
+	}
+}
+
 // killed leaves what a killed process does. A child knows nothing of the outer copy.
 func killed(t *testing.T, cfg *Config) (highest int64) {
 	t.Helper()
-	for _, a := range killChild(t, *cfg, "k", 300) {
+	for _, a := range killChildWhen(t, *cfg, "k", haveDurable(100)) {
 		if a.store == "durable" {
 			highest = max(highest, a.revision)
 		}

@@ -73,6 +73,9 @@ func unanswered(err error) bool {
 	if myErr := (*mysql.MySQLError)(nil); errors.As(err, &myErr) {
 		return answered(err, nil, passingMySQL)
 	}
+	if etcdUnanswered(err) {
+		return true
+	}
 	for _, gone := range []error{
 		driver.ErrBadConn, sql.ErrConnDone, mysql.ErrInvalidConn, mysql.ErrMalformPkt, pgconn.ErrConnClosed,
 		io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, context.Canceled, context.DeadlineExceeded,
@@ -100,11 +103,12 @@ func worthWaiting(err error) bool {
 	return unanswered(err) && !answered(err, refusing, refusingMySQL)
 }
 
-// oneLine is an error on one line: pgx lists each address it tried on its own.
+// oneLine is an error on one line. pgx lists every way it tried on a line of its
+// own, with and without TLS: the last one says most.
 func oneLine(err error) error {
-	text := err.Error()
-	if !strings.ContainsAny(text, "\n\t") {
-		return err
+	text := strings.TrimSpace(err.Error())
+	if at := strings.LastIndexByte(text, '\n'); at >= 0 {
+		return errors.New(strings.Join(strings.Fields(text[at:]), " "))
 	}
-	return errors.New(strings.Join(strings.Fields(text), " "))
+	return err
 }

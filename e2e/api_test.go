@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -62,6 +63,57 @@ func (ns *namespace) turbine(name, spec string) string {
 // TestWebhook: the API server asks a pod through its Service.
 func TestWebhook(t *testing.T) {
 	sharedNamespace(t).calls(testdata(t, "webhook.yaml"))
+}
+
+const webhookByProxy = `
+apiVersion: v1
+kind: Pod
+metadata: {name: hook, labels: {app: hook}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers: [{name: main, image: "e2e.local/server:1"}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: hook}
+spec: {selector: {app: hook}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingWebhookConfiguration
+metadata: {name: $NS}
+webhooks:
+- name: refuse.e2e.local
+  admissionReviewVersions: [v1]
+  sideEffects: None
+  failurePolicy: Fail
+  clientConfig:
+    caBundle: $CA
+    service: {namespace: default, name: kubernetes, path: /api/v1/namespaces/$NS/services/hook/proxy/validate}
+  namespaceSelector:
+    matchLabels: {kubernetes.io/metadata.name: $NS}
+  rules:
+  - {apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [configmaps]}
+`
+
+// TestWebhookByTheAPIServer: one that is named by the API server's own Service and a
+// path there, with its bundle of CAs, as those are that aggregated servers bring.
+func TestWebhookByTheAPIServer(t *testing.T) {
+	ns := sharedNamespace(t)
+	ca, err := os.ReadFile(ns.node.tls().ServerCA())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns.apply(strings.ReplaceAll(webhookByProxy, "$CA", base64.StdEncoding.EncodeToString(ca)))
+	t.Cleanup(func() { _, _ = ns.tryKubectl("delete", "validatingwebhookconfiguration", ns.name) })
+	ns.readyPod("hook")
+	ns.eventually("the webhook to let something through", func() error {
+		_, err := ns.tryKubectl("create", "configmap", "probe-"+randomID())
+		return err
+	})
+	ns.eventually("the webhook to refuse", func() error {
+		r := ns.kubectlResult(labelled("refused-"+randomID(), "refuse"), "create", "-f", "-")
+		return contains(r.stderr, "the e2e webhook refuses this object")
+	})
 }
 
 // calls checks that the API server asks a webhook in a pod, and refuses what it

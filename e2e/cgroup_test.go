@@ -1,10 +1,12 @@
 package e2e
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -94,5 +96,20 @@ func (m *machine) containerProcesses(containerID string) ([]int, error) {
 	if len(pids) == 0 {
 		return nil, fmt.Errorf("container %s has no process", containerID)
 	}
+	// The kernel lists them by number, and numbers begin again at some time.
+	slices.SortStableFunc(pids, func(a, b int) int { return cmp.Compare(innerPID(a), innerPID(b)) })
 	return pids, nil
+}
+
+// innerPID is the number of a process in its own namespace: 1 is a container's first.
+func innerPID(pid int) int {
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	for line := range strings.Lines(string(status)) {
+		if numbers, ok := strings.CutPrefix(line, "NSpid:"); ok {
+			fields := strings.Fields(numbers)
+			inner, _ := strconv.Atoi(fields[len(fields)-1])
+			return inner
+		}
+	}
+	return pid
 }

@@ -42,15 +42,36 @@ func newJoiner(t *testing.T, n *node, token jointoken.Token) *joiner {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return &joiner{t: t, node: n, token: client, key: newPassword(t), private: newKey(t)}
+}
+
+// newPassword is a machine's node password.
+func newPassword(t *testing.T) nodekey.Key {
+	t.Helper()
 	key, err := nodekey.Load(filepath.Join(t.TempDir(), "node-password"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return key
+}
+
+func newKey(t *testing.T) *ecdsa.PrivateKey {
+	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &joiner{t: t, node: n, token: client, key: key, private: private}
+	return private
+}
+
+// keyPEM is the key of the machine's certificates.
+func (j *joiner) keyPEM() []byte {
+	j.t.Helper()
+	der, err := x509.MarshalECPrivateKey(j.private)
+	if err != nil {
+		j.t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})
 }
 
 // request is one for a certificate, with the proof that the machine asks.
@@ -112,17 +133,19 @@ func (j *joiner) serves(client kubernetes.Interface, name, dns string, addresses
 // asNode is the node that a certificate makes of the machine.
 func (j *joiner) asNode(csr *certificatesv1.CertificateSigningRequest) kubernetes.Interface {
 	j.t.Helper()
-	der, err := x509.MarshalECPrivateKey(j.private)
-	if err != nil {
-		j.t.Fatal(err)
-	}
+	return j.asNodeFrom(j.node.netns(), csr)
+}
+
+func (j *joiner) asNodeFrom(from netns, csr *certificatesv1.CertificateSigningRequest) kubernetes.Interface {
+	j.t.Helper()
 	config, err := j.node.restConfig()
 	if err != nil {
 		j.t.Fatal(err)
 	}
 	config = rest.AnonymousClientConfig(config)
+	config.Host, config.Dial = "https://"+j.node.addr.String()+":6443", from.dial
 	config.CertData = csr.Status.Certificate
-	config.KeyData = pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})
+	config.KeyData = j.keyPEM()
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		j.t.Fatal(err)

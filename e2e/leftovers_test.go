@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"brink/internal/layout"
 )
 
 // snapshot is what a machine had before brink ran on it: mount points, the files
@@ -133,10 +135,7 @@ func (m *machine) leftRules() ([]string, error) {
 var ours = []string{"etc/brink", "etc/brink/config.yaml", "etc/brink/registries.yaml"}
 
 func (m *machine) leftFiles() ([]string, error) {
-	var found []string
-	if _, err := os.Lstat(m.inside(m.data)); err == nil {
-		found = append(found, "data directory "+m.data)
-	}
+	found := m.leftData()
 	now, err := m.files()
 	for path := range now {
 		// Of a directory that is left, what is in it says nothing more.
@@ -145,6 +144,23 @@ func (m *machine) leftFiles() ([]string, error) {
 		}
 	}
 	return found, err
+}
+
+// leftData lists what is left of the data directory, beside the archives that the
+// tests lay into it: those are the user's.
+func (m *machine) leftData() []string {
+	var found []string
+	data, images := m.inside(m.data), m.inside(m.layout().Images())
+	archives, _ := filepath.Glob(filepath.Join(images, "*.tar"))
+	_ = filepath.WalkDir(data, func(path string, _ fs.DirEntry, err error) error {
+		isLaid := slices.Contains(archives, path) || len(archives) > 0 && layout.IsBelow(images, path)
+		if err == nil && !isLaid {
+			name, _ := filepath.Rel(data, path)
+			found = append(found, "in the data directory "+name)
+		}
+		return nil
+	})
+	return found
 }
 
 // files are those in the machine's own versions of system directories, by where

@@ -339,9 +339,9 @@ func TestDrainAndDelete(t *testing.T) {
 		if err == nil && r.code != 1 {
 			err = fmt.Errorf("exit code %d", r.code)
 		}
-		return errors.Join(err, contains(r.stdout+r.stderr, "it was deleted from the cluster: restart brink to register it again"))
+		return errors.Join(err, contains(r.stdout+r.stderr, "was deleted from the cluster: restart brink to join again with the token in its settings"))
 	})
-	// The first one comes back by being started: it has its certificate.
+	// The first one comes back by being started: it has a token.
 	if err := leaver.start(); err != nil {
 		t.Fatal(err)
 	}

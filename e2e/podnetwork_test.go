@@ -232,7 +232,7 @@ const waysScript = `ip route show proto 98; ip -6 route show proto 98
 ip neigh show dev brink-vxlan nud permanent 2>&1 | sort; bridge fdb show dev brink-vxlan 2>&1 | sort
 ip -o address show dev brink-vxlan 2>&1 | sed 's/^[0-9]*: //' | grep -v fe80
 ip -o link show dev brink-vxlan 2>&1 | sed 's/^[0-9]*: //; s/ state [A-Z]*//'
-nft list table inet brink 2>&1; sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding net.bridge.bridge-nf-call-iptables`
+nft -s list table inet brink 2>&1; sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding net.bridge.bridge-nf-call-iptables`
 
 func (m *machine) ways() (string, error) {
 	r, err := m.run("", "sh", "-c", waysScript)

@@ -109,9 +109,11 @@ func (n *node) mustRefuse(t *testing.T, config string, args, want []string) {
 		t.Fatal(err)
 	}
 	n.mustSay(t, r.stderr, r.code, want...)
-	// The first component makes the certificates.
-	if _, err := os.Stat(n.layout().TLS()); err == nil {
-		t.Error("brink refused after it had begun to start")
+	l := n.layout()
+	for _, path := range []string{l.TLS(), l.Lock(), l.Mark(), l.Made(), l.Run()} {
+		if _, err := os.Lstat(n.inside(path)); err == nil {
+			t.Errorf("brink has refused to start and made %s", path)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strconv"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -88,16 +89,36 @@ func TestTwoSites(t *testing.T) {
 		ns.kubectl("exec", name, "--", "sh", "-c", "echo hello from "+n.id+" > /proc/1/fd/1")
 		ns.eventually("logs", func() error { return contains(ns.logs(name), "hello from "+n.id) })
 	}
-	// Pods of the host's network have the address of both: there is no telling.
-	ns.apply(sleeper("host", "  hostNetwork: true\n  nodeName: "+c.agents[0].id+"\n"))
-	ns.readyPod("host")
-	_, err := ns.tryKubectl("get", "--raw", "/api/v1/namespaces/"+ns.name+"/pods/host:9/proxy/")
-	if err == nil {
-		err = errors.New("it was answered")
+	// Pods of the host's network have the address of both: who has the port has it. Where
+	// both do there is no telling, and a port that no pod has is nobody's.
+	for i, n := range c.agents {
+		ns.apply(hostPort(fmt.Sprintf("host-%d", i), n.id, 9091+i, 9100))
+		ns.readyPod(fmt.Sprintf("host-%d", i))
 	}
-	for _, part := range []string{c.agents[0].id, c.agents[1].id, "all say that they have this address"} {
-		if e := contains(err.Error(), part); e != nil {
-			t.Errorf("asking %s: %v", siteMachine, e)
+	asks := func(port int) error {
+		_, err := ns.tryKubectl("get", "--raw", fmt.Sprintf("/api/v1/namespaces/%s/pods/host-0:%d/proxy/", ns.name, port))
+		if err == nil {
+			err = errors.New("it was answered")
+		}
+		return err
+	}
+	for i, n := range c.agents {
+		if err := contains(asks(9091+i).Error(), "reaching node "+n.id+" by its tunnel"); err != nil {
+			t.Errorf("asking %s for the port of %s: %v", siteMachine, n.id, err)
 		}
 	}
+	for _, part := range []string{c.agents[0].id, c.agents[1].id, "all say that they have this address"} {
+		if err := contains(asks(9100).Error(), part); err != nil {
+			t.Errorf("asking %s for a port of both: %v", siteMachine, err)
+		}
+	}
+}
+
+// hostPort is a pod in the host's network of a node that says that it has ports.
+func hostPort(name, node string, ports ...int) string {
+	var out []string
+	for _, p := range ports {
+		out = append(out, fmt.Sprintf("{containerPort: %d}", p))
+	}
+	return sleeper(name, "    ports: ["+strings.Join(out, ", ")+"]\n  hostNetwork: true\n  nodeName: "+node+"\n")
 }

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -29,7 +30,7 @@ func (n *node) keepBridge() error {
 	if err != nil {
 		return fmt.Errorf("keeping bridge %s: %w", n.cfg.Bridge, err)
 	}
-	if err := ensureAddresses(bridge, n.cfg.NodeCIDRs); err != nil {
+	if err := ensureAddresses(bridge, n.cfg.NodeCIDRs, slog.LevelWarn); err != nil {
 		return fmt.Errorf("keeping the addresses of bridge %s: %w", n.cfg.Bridge, err)
 	}
 	if err := n.attachPods(bridge); err != nil {
@@ -41,6 +42,7 @@ func (n *node) keepBridge() error {
 func (n *node) ensureBridge() (netlink.Link, error) {
 	bridge, err := netlink.LinkByName(n.cfg.Bridge)
 	if isGone(err) {
+		slog.Warn("the pods' bridge is gone, making it again", "component", componentName, "bridge", n.cfg.Bridge)
 		bridge, err = n.makeBridge()
 	}
 	if err != nil {
@@ -61,7 +63,6 @@ func (n *node) ensureBridge() (netlink.Link, error) {
 // had before, which pods have in their neighbour tables for their gateway. An
 // address that is set explicitly does not change with the ports.
 func (n *node) makeBridge() (netlink.Link, error) {
-	slog.Warn("the pods' bridge is gone, making it again", "component", componentName, "bridge", n.cfg.Bridge)
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = n.cfg.Bridge, n.cfg.MTU
 	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil && !errors.Is(err, unix.EEXIST) {
@@ -117,7 +118,7 @@ func (n *node) leaveOldRanges() error {
 
 // ensureAddresses gives the bridge the first address of each prefix, which is
 // the pods' gateway. Others stay: they are the plugin's to remove.
-func ensureAddresses(bridge netlink.Link, prefixes []netip.Prefix) error {
+func ensureAddresses(bridge netlink.Link, prefixes []netip.Prefix, level slog.Level) error {
 	has, err := complete(func() ([]netlink.Addr, error) { return netlink.AddrList(bridge, netlink.FAMILY_ALL) })
 	if err != nil {
 		return err
@@ -127,7 +128,7 @@ func ensureAddresses(bridge netlink.Link, prefixes []netip.Prefix) error {
 		if slices.ContainsFunc(has, func(a netlink.Addr) bool { return a.IPNet.String() == want }) {
 			continue
 		}
-		slog.Warn("the pods' bridge has lost an address, adding it", "component", componentName, "bridge", bridge.Attrs().Name, "address", want)
+		slog.Log(context.Background(), level, "the pods' bridge has lost an address, adding it", "component", componentName, "bridge", bridge.Attrs().Name, "address", want)
 		addr, err := netlink.ParseAddr(want)
 		if err != nil {
 			return err

@@ -61,14 +61,21 @@ func (w *watchlist) judge(kind uint16, b []byte) news {
 	defer w.mu.Unlock()
 	switch kind {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		index, name := parseLink(b)
-		return news{links: true, peers: string(name) == string(w.name) || index != 0 && index == w.device || slices.Contains(w.links, index)}
+		index, name, isTunnel := parseLink(b)
+		return news{links: true, peers: isTunnel || string(name) == string(w.name) || index != 0 && index == w.device || slices.Contains(w.links, index)}
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		// Every link with IPv6 has a link-local address, a pod's too.
 		a, ok := parseAddr(b)
 		return news{links: true, peers: ok && !a.addr.Addr().IsLinkLocalUnicast()}
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
-		return news{peers: w.mindsRoute(kind == unix.RTM_NEWROUTE, b)}
+		r, ok := parseRoute(b)
+		if !ok || !r.main {
+			return news{}
+		}
+		if r.isService() {
+			return news{links: kind == unix.RTM_DELROUTE}
+		}
+		return news{peers: w.mindsRoute(kind == unix.RTM_NEWROUTE, r)}
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
 		return news{peers: w.mindsNeigh(kind == unix.RTM_NEWNEIGH, b)}
 	}
@@ -76,11 +83,7 @@ func (w *watchlist) judge(kind uint16, b []byte) news {
 }
 
 // mindsRoute tells whether it matters that a route is there now, or is gone.
-func (w *watchlist) mindsRoute(there bool, b []byte) bool {
-	r, ok := parseRoute(b)
-	if !ok || !r.main {
-		return false
-	}
+func (w *watchlist) mindsRoute(there bool, r routeMsg) bool {
 	if r.protocol != routeProtocol {
 		_, wanted := w.want.routes[wayTo(r.key.dst)]
 		return wanted // it may stand in the way of ours, or have stood there

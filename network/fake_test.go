@@ -75,6 +75,8 @@ func (f *fakeKernel) look(string, map[routeKey]hop) (found, error) {
 	return out, f.fail["look"]
 }
 
+func (f *fakeKernel) strangers(Config) ([]string, error) { return nil, nil }
+
 func (f *fakeKernel) makeDevice(d device) (int, error) {
 	if err := f.change("make link %s", d.name); err != nil {
 		return 0, err

@@ -106,6 +106,8 @@ type kernel interface {
 	lookup(netip.Addr) (answer, error)
 	// look lists what is ours, and foreign routes to the prefixes of wanted.
 	look(deviceName string, wanted map[routeKey]hop) (found, error)
+	// strangers names links of others that are in the way, see Strangers.
+	strangers(Config) ([]string, error)
 
 	// makeDevice makes a device without addresses that is down, and returns its
 	// index.

@@ -20,6 +20,8 @@ type node struct {
 	firewalls  firewalls
 	bridgeMAC  net.HardwareAddr // of the bridge at the last look
 	complained time.Time
+
+	routesLooked bool // old routes to Services are gone
 }
 
 // open acts in the network namespace of the calling thread.
@@ -53,7 +55,7 @@ func (n *node) reconcile(ctx context.Context) error {
 	err := errors.Join(applySettings(n.cfg), n.rules.reconcile(ctx, n.tunnelEnds()))
 	n.peers.reconcile() // also while nft is missing: peers come and go
 	n.cfg.MTU = n.peers.mtu
-	if err = errors.Join(err, n.keepBridge()); err != nil {
+	if err = errors.Join(err, n.keepBridge(), n.keepServiceRoutes()); err != nil {
 		return err
 	}
 	return writeConflist(n.cfg)

@@ -156,18 +156,23 @@ func parseAddr(b []byte) (a addrMsg, ok bool) {
 	return a, addr.IsValid()
 }
 
-// parseLink reads index and name from RTM_NEWLINK or RTM_DELLINK.
-func parseLink(b []byte) (index int, name []byte) {
+// parseLink reads index and name from RTM_NEWLINK or RTM_DELLINK, and whether it is a
+// VXLAN device, anybody's.
+func parseLink(b []byte) (index int, name []byte, isTunnel bool) {
 	if len(b) < unix.SizeofIfInfomsg {
-		return 0, nil
+		return 0, nil, false
 	}
 	for t, v := range attributes(b[unix.SizeofIfInfomsg:]) {
-		if t == unix.IFLA_IFNAME && len(v) > 0 {
+		switch {
+		case t == unix.IFLA_IFNAME && len(v) > 0:
 			name = v[:len(v)-1] // without the NUL
-			break
+		case t == unix.IFLA_LINKINFO:
+			for t, kind := range attributes(v) {
+				isTunnel = isTunnel || t == unix.IFLA_INFO_KIND && unix.ByteSliceToString(kind) == "vxlan"
+			}
 		}
 	}
-	return number(b[4:]), name
+	return number(b[4:]), name, isTunnel
 }
 
 // request is a message's fixed part.

@@ -159,6 +159,9 @@ func (s *netstack) lookRoutes(out *found, wanted map[routeKey]hop) error {
 		if !ok || !r.main {
 			return
 		}
+		if r.isService() {
+			return
+		}
 		if r.protocol == routeProtocol {
 			out.routes[r.key] = r.hop
 			return
@@ -191,7 +194,9 @@ func (s *netstack) lookDevice(name string) (*device, error) {
 	if len(v.HardwareAddr) == len(d.mac) {
 		d.mac = mac(v.HardwareAddr)
 	}
-	if d.checksum, err = hasChecksumOffload(name); err != nil {
+	if d.checksum, err = hasChecksumOffload(name); errors.Is(err, unix.ENODEV) {
+		return nil, nil // it went in the meantime
+	} else if err != nil {
 		return nil, err
 	}
 	d.addrs, err = s.addrsOf(v.Index)

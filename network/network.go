@@ -7,7 +7,7 @@
 // It owns the file 10-brink.conflist, the address leases below CNIStateDir, the
 // bridge (made by the CNI bridge plugin at the first pod, repaired here), the
 // nftables table "inet brink", the link brink-vxlan with all on it, and the routes
-// of protocol 98. It reads and writes nobody else's table.
+// of protocol 98: to peers and, over the bridge, to Services. It reads and writes nobody else's table.
 //
 // Everything is desired state: the component compares it with what is there,
 // changes what differs, and keeps comparing, so that what someone else deletes
@@ -125,6 +125,8 @@ type Config struct {
 	// NodeCIDRs are this node's share of them. Their first address is the
 	// bridge's.
 	NodeCIDRs []netip.Prefix
+	// ServiceCIDRs are the prefixes of Services, at most one of each family.
+	ServiceCIDRs []netip.Prefix
 	// CNIConfDir is where the CNI configuration is written, CNIStateDir where
 	// the host-local plugin keeps its leases. Both are made.
 	CNIConfDir, CNIStateDir string
@@ -151,6 +153,10 @@ type Config struct {
 	// CheckEvery is the time between two comparisons; zero is
 	// DefaultCheckEvery.
 	CheckEvery time.Duration
+	// Changing is told which kernel setting of the machine, such as
+	// net/ipv4/ip_forward, is about to get which value. An error keeps it as it is.
+	// Those of our own links are not told, they go with these.
+	Changing func(name, to string) error
 }
 
 func (c Config) withDefaults() Config {
@@ -170,7 +176,7 @@ func (c Config) Validate() error {
 	if len(c.NodeCIDRs) == 0 {
 		errs = append(errs, errors.New("the node has no pod addresses"))
 	}
-	errs = append(errs, onePerFamily("cluster CIDR", c.ClusterCIDRs), onePerFamily("node CIDR", c.NodeCIDRs))
+	errs = append(errs, onePerFamily("cluster CIDR", c.ClusterCIDRs), onePerFamily("node CIDR", c.NodeCIDRs), onePerFamily("service CIDR", c.ServiceCIDRs))
 	for _, node := range c.NodeCIDRs {
 		if !Within(node, c.ClusterCIDRs) {
 			errs = append(errs, fmt.Errorf("node CIDR %s is in none of the cluster's %v", node, c.ClusterCIDRs))

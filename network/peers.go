@@ -148,7 +148,7 @@ func (k *peerKeeper) lookIfUnsure() {
 	if k.retry = err != nil; err != nil {
 		warnings = append(warnings, strings.Split(err.Error(), "\n")...)
 	}
-	k.report(warnings)
+	k.report(append(warnings, k.strangers()...))
 }
 
 // report logs each warning when it first comes, not as long as it stays.
@@ -197,7 +197,7 @@ func (k *peerKeeper) look(w wish) (warnings []string, err error) {
 	}
 	more, err := k.reach(w, g)
 	if k.probe.isSilent() && len(k.probe.targets) > 0 {
-		more = append(more, fmt.Sprintf("no other node has answered through the tunnel yet: on all nodes let UDP port %d in from the others, who send to a node's InternalIP (one with a kernel before 5.14 may give no answer and be well)", k.cfg.VXLANPort))
+		more = append(more, fmt.Sprintf("no other node has answered through the tunnel yet: on all nodes let UDP port %d in from the others, who send to a node's InternalIP, from their own (one with a kernel before 5.14 may give no answer and be well)", k.cfg.VXLANPort))
 	}
 	return append(warnings, more...), err
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -28,7 +29,8 @@ type hostPorts struct {
 
 	looked     bool
 	generation uint32          // of the kernel's whole ruleset at the last look
-	handles    []uint64        // of the tables then
+	handles    []uint64        // of the tables then, 0 of one that was not there
+	needed     bool            // there were pods with ports then
 	missed     map[string]bool // had no rule at the last look, which is so while a pod goes
 	wrote      map[string]bool // for whom rules were written, who may have been going
 }
@@ -80,52 +82,63 @@ func (h *hostPorts) reconcile(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// What was never there was not deleted.
-	lost := !h.looked || !slices.EqualFunc(handles, h.handles, func(now, was uint64) bool { return was == 0 || was == now })
-	if !lost && slices.Equal(handles, []uint64{0, 0}) {
-		h.generation, h.handles = generation, handles
-		return nil
-	}
-	if err := h.restore(ctx, lost); err != nil {
-		return err
-	}
-	if handles, err = hostPortTables(); err == nil {
-		h.looked, h.generation, h.handles = true, generation, handles
-	}
-	return err
-}
-
-func (h *hostPorts) restore(ctx context.Context, lost bool) error {
-	pods, err := podsWithPorts(h.cfg)
-	if err != nil {
-		return err
-	}
-	if err := h.leaveGone(ctx, pods); err != nil || len(pods) == 0 {
-		return err
-	}
-	missed := map[string]bool{}
-	for _, family := range hostPortFamilies {
-		nft, err := openTable(family, hostPortTable)
+	// What no pod needs was not deleted; the plugin makes it with the first port.
+	if !h.looked || h.needed || slices.ContainsFunc(handles, func(handle uint64) bool { return handle != 0 }) {
+		wrote, err := h.restore(ctx, handles)
 		if err != nil {
 			return err
+		}
+		// Not otherwise: a table that was deleted since then shall be seen.
+		if wrote {
+			if handles, err = hostPortTables(); err != nil {
+				return err
+			}
+		}
+	}
+	h.looked, h.generation, h.handles = true, generation, handles
+	return nil
+}
+
+// isLost tells whether all rules of a table were: it is another one than at the last
+// look, or there is none.
+func (h *hostPorts) isLost(table int, handles []uint64) bool {
+	return !h.looked || handles[table] == 0 || h.handles[table] != 0 && h.handles[table] != handles[table]
+}
+
+func (h *hostPorts) restore(ctx context.Context, handles []uint64) (wrote bool, err error) {
+	pods, err := podsWithPorts(h.cfg)
+	if err != nil {
+		return false, err
+	}
+	h.needed = len(pods) > 0
+	if err := h.leaveGone(ctx, pods); err != nil || !h.needed {
+		return false, err
+	}
+	missed := map[string]bool{}
+	for table, family := range hostPortFamilies {
+		nft, err := openTable(family, hostPortTable)
+		if err != nil {
+			return wrote, err
 		}
 		missing, err := withoutRules(ctx, nft, family, pods)
 		if err != nil {
-			return err
+			return wrote, err
 		}
-		for _, p := range missing {
-			missed[p.container] = true
+		if !h.isLost(table, handles) {
+			missing = slices.DeleteFunc(missing, func(p podPorts) bool {
+				isNews := !h.missed[p.container]
+				missed[p.container] = missed[p.container] || isNews
+				return isNews
+			})
 		}
-		missing = slices.DeleteFunc(missing, func(p podPorts) bool { return !lost && !h.missed[p.container] })
 		if err := h.write(ctx, nft, family, missing); err != nil {
-			return err
+			return wrote, err
 		}
+		wrote = wrote || len(missing) > 0
 	}
-	for id := range h.wrote {
-		delete(missed, id)
-	}
+	maps.DeleteFunc(missed, func(_ string, is bool) bool { return !is })
 	h.missed = missed
-	return nil
+	return wrote, nil
 }
 
 // leaveGone removes what was written for pods that were just going.

@@ -177,6 +177,9 @@ func (p *prober) begin(link string, done func()) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	p.cancel = cancel
+	if err := probe.mark.undo(probe.offload); err != nil {
+		slog.Warn("switching checksum offload on again", "component", componentName, "error", err)
+	}
 	// What a probe of an earlier run found is still in force.
 	if on, err := probe.offload.isOn(); err == nil && !on {
 		p.off = true
@@ -195,6 +198,7 @@ func (p *prober) begin(link string, done func()) {
 // probe is one question to the end of one peer's tunnel.
 type probe struct {
 	offload checksumOffload
+	mark    *provisional
 	echo    *net.IPConn
 	udp     []net.Conn // one for each datagram
 	asked   int        // how many of them were used
@@ -205,6 +209,10 @@ type probe struct {
 func openProbe(link string, to netip.Addr, timeout time.Duration) (p *probe, err error) {
 	p = &probe{to: to, timeout: timeout}
 	if p.offload, err = openChecksumOffload(link); err != nil {
+		return nil, err
+	}
+	if p.mark, err = openProvisional(link); err != nil {
+		p.offload.close()
 		return nil, err
 	}
 	opened := p // what is returned is nil then
@@ -239,6 +247,7 @@ func openProbe(link string, to netip.Addr, timeout time.Duration) (p *probe, err
 func (p *probe) close() {
 	p.giveUp()
 	p.offload.close()
+	p.mark.close()
 }
 
 // giveUp makes what waits for an answer return.
@@ -261,14 +270,7 @@ func (p *probe) run(alreadyOff bool) verdict {
 		if p.refuses() {
 			return works
 		}
-		if alreadyOff || p.offload.switchOff() != nil {
-			return unanswered
-		}
-		answered := p.refuses()
-		if err := p.offload.switchOn(); err != nil {
-			slog.Warn("switching checksum offload on again", "component", componentName, "error", err)
-		}
-		if !answered {
+		if alreadyOff || !p.answeredWithout() {
 			return unanswered
 		}
 	}
@@ -276,6 +278,18 @@ func (p *probe) run(alreadyOff bool) verdict {
 		return unanswered
 	}
 	return broken
+}
+
+// answeredWithout asks while the offload is off.
+func (p *probe) answeredWithout() bool {
+	if p.mark.begin() != nil || p.offload.switchOff() != nil {
+		return false
+	}
+	answered := p.refuses()
+	if err := errors.Join(p.offload.switchOn(), p.mark.end()); err != nil {
+		slog.Warn("switching checksum offload on again", "component", componentName, "error", err)
+	}
+	return answered
 }
 
 // echoes tells whether an echo request is answered.

@@ -4,22 +4,25 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 	"sigs.k8s.io/knftables"
 
 	"brink/internal/atomicfile"
+	"brink/internal/removetree"
 )
 
 // Remove takes away what New's component and the CNI plugins made on this host:
 // the ways to peers and the VXLAN device, the bridge and the pod links still
 // attached to it, our nftables table, our pods' host ports, the CNI configuration
 // and leases. What is gone already is
-// no error. Kernel settings stay, for others may have come to rely on them. It
+// no error. Kernel settings are put back by who was told of them, see Config.Changing. It
 // is meant for uninstalling, after the pods are gone.
 //
 // Only Bridge, VXLANDevice, CNIConfDir and CNIStateDir of cfg are used.
@@ -57,10 +60,28 @@ func removeFiles(cfg Config) error {
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("removing the CNI configuration: %w", err)
 	}
-	if err := os.RemoveAll(cfg.CNIStateDir); err != nil {
+	if _, err := removetree.Sift(cfg.CNIStateDir, ofState); err != nil {
+		return fmt.Errorf("removing address leases: %w", err)
+	}
+	if err := unix.Rmdir(cfg.CNIStateDir); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) {
 		return fmt.Errorf("removing address leases: %w", err)
 	}
 	return nil
+}
+
+// ofState tells what in CNIStateDir is ours and the host-local plugin's (v1.9.1): an
+// address a file. The rest is somebody's.
+func ofState(rel string) removetree.Verdict {
+	dir, base := filepath.Split(rel)
+	_, err := netip.ParseAddr(base)
+	switch {
+	case rel == networkName:
+		return removetree.Enter
+	case rel == foreignHostPorts,
+		dir == networkName+"/" && (err == nil || base == "lock" || strings.HasPrefix(base, "last_reserved_ip.")):
+		return removetree.Remove
+	}
+	return removetree.Keep
 }
 
 func removeBridge(name string) error {

@@ -31,12 +31,12 @@ func applySettings(cfg Config) error {
 			return err
 		}
 		if f.is6() {
-			if err := keepRouterAdvertisements(cfg.Bridge, cfg.VXLANDevice); err != nil {
+			if err := keepRouterAdvertisements(cfg.change, cfg.Bridge, cfg.VXLANDevice); err != nil {
 				return err
 			}
 		}
 		for _, key := range []string{f.forward, f.bridgeNF} {
-			if err := set(key, "1"); err != nil {
+			if err := cfg.change(key, "1"); err != nil {
 				return err
 			}
 		}
@@ -73,6 +73,16 @@ func get(key string) (string, error) {
 	return strings.TrimSpace(string(data)), err
 }
 
+// change is set for what is the machine's.
+func (cfg Config) change(key, want string) error {
+	if has, err := get(key); err == nil && has != want && cfg.Changing != nil {
+		if err := cfg.Changing(key, want); err != nil {
+			return err
+		}
+	}
+	return set(key, want)
+}
+
 // set writes a setting that has another value.
 func set(key, want string) error {
 	has, err := get(key)
@@ -100,7 +110,7 @@ func set(key, want string) error {
 // those that may still learn one: a modem that is plugged in later, a network
 // whose router was off when the node started. Not those on which a pod could
 // advertise itself as the node's router: our own, and the ends of pods' links.
-func keepRouterAdvertisements(ours ...string) error {
+func keepRouterAdvertisements(change func(key, want string) error, ours ...string) error {
 	learnt, err := linksWithLearntRoutes()
 	if err != nil {
 		return err
@@ -119,7 +129,7 @@ func keepRouterAdvertisements(ours ...string) error {
 			continue // 0: a daemon such as systemd-networkd handles them itself
 		}
 		// What may never be needed keeps no node from starting.
-		if err := set(key, "2"); err != nil && isLearnt {
+		if err := change(key, "2"); err != nil && isLearnt {
 			return err
 		}
 	}

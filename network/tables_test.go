@@ -97,7 +97,7 @@ func portPod(t *testing.T, n *testNode, s stacks, container string) {
 	results := filepath.Join(n.cfg.CNICacheDir, "results")
 	must(t, os.MkdirAll(results, 0o755))
 	must(t, os.WriteFile(filepath.Join(results, "brink-"+container+"-eth0"), []byte(fmt.Sprintf(`{"kind": "cniCacheV1", "containerId": %q, "networkName": "brink",
-		"capabilityArgs": {"portMappings": [{"HostPort": 80, "ContainerPort": 8080, "Protocol": "tcp", "HostIP": ""}, {"HostPort": 81, "ContainerPort": 8080, "Protocol": "TCP", "HostIP": "192.0.0.1"}, {"HostPort": 0, "ContainerPort": 1, "Protocol": "tcp"}]},
+		"capabilityArgs": {"portMappings": [{"HostPort": 80, "ContainerPort": 8080, "Protocol": "tcp", "HostIP": ""}, {"HostPort": 81, "ContainerPort": 8080, "Protocol": "TCP", "HostIP": "192.0.0.1"}, {"HostPort": 82, "ContainerPort": 8080, "Protocol": "udp"}, {"HostPort": 0, "ContainerPort": 1, "Protocol": "tcp"}]},
 		"result": {"interfaces": [{"name": "brink0"}, {"name": "pod"}, {"name": "eth0", "sandbox": %q}], "ips": [%s]}}`, container, sandbox, strings.Join(ips, ", "))), 0o600))
 }
 
@@ -138,6 +138,37 @@ func TestHostPortsComeBack(t *testing.T) {
 		return strings.Contains(sh(t, n.ns, "nft list table ip cni_hostport"), "dport 80 dnat")
 	})
 	reached("rules deleted")
+}
+
+// TestHostPortsDeletedDuringALook: a table that goes while another look is under way
+// is missed by nobody.
+func TestHostPortsDeletedDuringALook(t *testing.T) {
+	t.Parallel()
+	s := allStacks["IPv4"]
+	newSegment(t)
+	n := newNode(t, s, 0, 1, None)
+	portPod(t, n, s, "one")
+	inside(t, n.ns, func() error {
+		h := hostPorts{cfg: n.cfg.withDefaults(), wake: func() {}}
+		must(t, h.reconcile(t.Context()))
+		for _, wrote := range []bool{true, false} { // with and without a repair to check
+			if !wrote {
+				must(t, h.reconcile(t.Context()))
+			}
+			before, err := hostPortTables()
+			must(t, err)
+			nft(t, "delete table ip cni_hostport") // just after the look at the tables
+			_, err = h.restore(t.Context(), before)
+			must(t, err)
+			for range 2 {
+				must(t, h.reconcile(t.Context()))
+			}
+			if got := nft(t, "list ruleset"); strings.Count(got, "dport 80 dnat") != 1 {
+				t.Errorf("it has\n%s", got)
+			}
+		}
+		return nil
+	})
 }
 
 // TestHostPortsOfGoingPods: what is written for a pod that is just being removed goes

@@ -49,7 +49,13 @@ func (a Archives) Import(ctx context.Context, path string) ([]Image, error) {
 		return nil, err
 	}
 	defer client.Close()
-	return a.importFile(namespaces.WithNamespace(ctx, criNamespace), client, path)
+	ctx, cancel := whileServed(ctx, client)
+	defer cancel()
+	imported, err := a.importFile(namespaces.WithNamespace(ctx, criNamespace), client, path)
+	if cause := context.Cause(ctx); errors.Is(cause, errGone) {
+		return imported, fmt.Errorf("importing %s: %w", path, cause)
+	}
+	return imported, err
 }
 
 // connect fails when nobody listens; the client alone would wait for somebody.

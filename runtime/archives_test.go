@@ -313,6 +313,45 @@ func TestImportWithoutContainerd(t *testing.T) {
 	}
 }
 
+// TestImportEndsWithContainerd: whoever imports when brink is killed is told so.
+func TestImportEndsWithContainerd(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	path := filepath.Join(t.TempDir(), "pipe.tar")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := Archives{Socket: n.cfg.Socket, Root: n.cfg.Root}.Import(t.Context(), path)
+		done <- err
+	}()
+	whole, err := os.ReadFile(writeArchive(t, "test.local/x:1", busybox(t, "x")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := os.OpenFile(path, os.O_WRONLY, 0) // waits for the import to open it
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(whole[:len(whole)/2]); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.end(syscall.SIGKILL); err == nil {
+		t.Fatal("the node was not killed")
+	}
+	_, _ = w.Write(whole[len(whole)/2:]) // the reader may be gone
+	w.Close()
+	select {
+	case err := <-done:
+		if err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("got %v, want an error with the archive's name", err)
+		}
+	case <-time.After(patience):
+		t.Error("the import goes on without containerd")
+	}
+}
+
 // TestImportSaysWhatIsWrong: one line with the archive's name.
 func TestImportSaysWhatIsWrong(t *testing.T) {
 	n := newNode(t)

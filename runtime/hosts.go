@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"brink/internal/atomicfile"
+	"brink/internal/removetree"
 )
 
 // dockerHub is the name in image references, dockerHubHost where they live.
@@ -48,7 +49,7 @@ func apiHost(host string) string {
 // endpoints of a registry, dir/<host>/hosts.toml. containerd reads them at every
 // pull. They name files with keys but contain no secret.
 func (r Registries) writeHosts(dir string) error {
-	if err := os.RemoveAll(dir); err != nil {
+	if _, err := removetree.Sift(dir, isHostsFile); err != nil {
 		return fmt.Errorf("writing registry settings: %w", err)
 	}
 	for host := range r.hosts() {
@@ -61,6 +62,17 @@ func (r Registries) writeHosts(dir string) error {
 		}
 	}
 	return nil
+}
+
+// isHostsFile tells what writeHosts has made in its directory.
+func isHostsFile(rel string) removetree.Verdict {
+	switch dir, base := filepath.Split(rel); {
+	case dir == "":
+		return removetree.Enter
+	case base == "hosts.toml":
+		return removetree.Remove
+	}
+	return removetree.Keep
 }
 
 // hosts are those that the file says something about. All others share the

@@ -67,7 +67,12 @@ func isExpected(message string) bool {
 // secretAfter are the words after which containerd's CRI, at its debug level, prints
 // what a container gets: environment variables, which may come from a Secret, its
 // command line, into which the kubelet puts them, and what somebody executes in it.
-var secretAfter = []string{"Sandbox config ", "Container config ", " spec: ", " with command "}
+// The last ones are how such a thing begins, wherever else it may be printed.
+var secretAfter = []string{
+	"Sandbox config ", "Container config ", " spec: ", " with command ",
+	"Loaded sandbox ", "Loaded container ", "failed to add sandbox ",
+	" envs:{", " Config:", "Env:([",
+}
 
 // secretFields are headers that let who has them in: a session, or a signed address.
 var secretFields = []string{"request.header.cookie", "response.header.set-cookie", "response.header.location"}

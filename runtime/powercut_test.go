@@ -6,13 +6,16 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"math/rand/v2"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	goruntime "runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"brink/internal/testdisk"
 
@@ -120,6 +123,60 @@ func TestPowerCutAfterAnImport(t *testing.T) {
 			}
 			if bad := damagedFiles(filepath.Join(n.cfg.Root, "io.containerd.snapshotter.v1.overlayfs"), mark); bad > 0 {
 				t.Errorf("%d of %d files are missing or wrong", bad, 2*filesPerLayer)
+			}
+		})
+	}
+}
+
+// TestPowerCutInAnImport cuts the power at some moment of a row of imports: what was
+// told as done is whole, and so is whatever else is listed after it.
+func TestPowerCutInAnImport(t *testing.T) {
+	marks := []string{"a", "b", "c", "d"}
+	for after := range 3 { // of them are told as done
+		t.Run(marks[after], func(t *testing.T) {
+			disk := testdisk.NewDisk(t, 256<<20)
+			n := newNode(t)
+			n.cfg.Root = filepath.Join(disk.Dir, "root")
+			n.start()
+			a := Archives{Socket: n.cfg.Socket, Root: n.cfg.Root}
+			var paths []string
+			for _, mark := range marks {
+				paths = append(paths, writeArchive(t, "test.local/"+mark+":1", manyFiles(t, mark)))
+			}
+			told := make(chan string, len(marks))
+			go func() {
+				defer close(told)
+				for i, path := range paths {
+					if _, err := a.Import(t.Context(), path); err != nil {
+						return // the disk is gone
+					}
+					told <- marks[i]
+				}
+			}()
+			done := map[string]bool{}
+			for range after + 1 {
+				done[<-told] = true
+			}
+			time.Sleep(time.Duration(rand.IntN(60)) * time.Millisecond)
+			disk.CutPower(t)
+			if err := n.end(syscall.SIGKILL); err == nil {
+				t.Fatal("the node was not killed")
+			}
+			for range told { // too late to be known
+			}
+			disk.PowerOn(t)
+			n.start()
+			t.Cleanup(n.stop)
+			list, err := a.List(n.context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, mark := range marks {
+				listed := slices.ContainsFunc(list, func(i StoredImage) bool { return i.Name == "test.local/"+mark+":1" })
+				bad := damagedFiles(filepath.Join(n.cfg.Root, "io.containerd.snapshotter.v1.overlayfs"), mark)
+				if done[mark] && !listed || listed && bad > 0 {
+					t.Errorf("%s: told is %t, listed is %t, %d files are wrong", mark, done[mark], listed, bad)
+				}
 			}
 		})
 	}

@@ -3,9 +3,10 @@ package server
 import (
 	"context"
 
+	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	typedrbacv1 "k8s.io/client-go/kubernetes/typed/rbac/v1"
+	"k8s.io/client-go/kubernetes"
 
 	"brink/internal/clusterconfig"
 	"brink/server/join"
@@ -69,6 +70,47 @@ func clusterConfigBinding() *rbacv1.RoleBinding {
 	}
 }
 
+// joinLevel is what machines that want to be nodes share of the API server: enough for
+// a hundred of them a minute, and what they do with it stops nobody else. Each token
+// has its own queues, so that one that is used badly does not keep others from
+// joining.
+func joinLevel() *flowcontrolv1.PriorityLevelConfiguration {
+	shares, lendable := int32(10), int32(50)
+	return &flowcontrolv1.PriorityLevelConfiguration{
+		ObjectMeta: metav1.ObjectMeta{Name: "brink-join"},
+		Spec: flowcontrolv1.PriorityLevelConfigurationSpec{
+			Type: flowcontrolv1.PriorityLevelEnablementLimited,
+			Limited: &flowcontrolv1.LimitedPriorityLevelConfiguration{
+				NominalConcurrencyShares: &shares,
+				LendablePercent:          &lendable,
+				LimitResponse: flowcontrolv1.LimitResponse{
+					Type:    flowcontrolv1.LimitResponseTypeQueue,
+					Queuing: &flowcontrolv1.QueuingConfiguration{Queues: 64, HandSize: 4, QueueLengthLimit: 50},
+				},
+			},
+		},
+	}
+}
+
+// joinFlow puts all that is asked by a join token into joinLevel.
+func joinFlow() *flowcontrolv1.FlowSchema {
+	return &flowcontrolv1.FlowSchema{
+		ObjectMeta: metav1.ObjectMeta{Name: joinLevel().Name},
+		Spec: flowcontrolv1.FlowSchemaSpec{
+			PriorityLevelConfiguration: flowcontrolv1.PriorityLevelConfigurationReference{Name: joinLevel().Name},
+			MatchingPrecedence:         400,
+			DistinguisherMethod:        &flowcontrolv1.FlowDistinguisherMethod{Type: flowcontrolv1.FlowDistinguisherMethodByUserType},
+			Rules: []flowcontrolv1.PolicyRulesWithSubjects{{
+				Subjects: []flowcontrolv1.Subject{{Kind: flowcontrolv1.SubjectKindGroup, Group: &flowcontrolv1.GroupSubject{Name: join.TokenGroup}}},
+				ResourceRules: []flowcontrolv1.ResourcePolicyRule{{
+					Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}, ClusterScope: true, Namespaces: []string{"*"},
+				}},
+				NonResourceRules: []flowcontrolv1.NonResourcePolicyRule{{Verbs: []string{"*"}, NonResourceURLs: []string{"*"}}},
+			}},
+		},
+	}
+}
+
 // objects are those of a kind, as the typed clients have them.
 type objects[T any] interface {
 	Get(ctx context.Context, name string, opts metav1.GetOptions) (T, error)
@@ -86,9 +128,14 @@ func ensureObject[T metav1.Object](ctx context.Context, all objects[T], want T) 
 
 // nodeAccess is what makes the objects that nodes, and who wants to be one, have
 // their rights by, under what they are called.
-func nodeAccess(rbac typedrbacv1.RbacV1Interface) map[string]func(context.Context) error {
+func nodeAccess(client kubernetes.Interface) map[string]func(context.Context) error {
+	rbac, flow := client.RbacV1(), client.FlowcontrolV1()
 	role, binding := clusterConfigRole(), clusterConfigBinding()
 	out := map[string]func(context.Context) error{
+		"PriorityLevelConfiguration " + joinLevel().Name: func(ctx context.Context) error {
+			return ensureObject(ctx, flow.PriorityLevelConfigurations(), joinLevel())
+		},
+		"FlowSchema " + joinFlow().Name:  func(ctx context.Context) error { return ensureObject(ctx, flow.FlowSchemas(), joinFlow()) },
 		"ClusterRole " + nodeRole().Name: func(ctx context.Context) error { return ensureObject(ctx, rbac.ClusterRoles(), nodeRole()) },
 		"Role " + role.Name:              func(ctx context.Context) error { return ensureObject(ctx, rbac.Roles(role.Namespace), role) },
 		"RoleBinding " + binding.Name: func(ctx context.Context) error {

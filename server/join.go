@@ -43,7 +43,7 @@ func (s *Server) runJoin(ctx context.Context, ready func()) error {
 	keep := func(what string, make func(context.Context) error) {
 		running.Go(func() { ensure(ctx, what, make) })
 	}
-	for what, make := range nodeAccess(client.RbacV1()) {
+	for what, make := range nodeAccess(client) {
 		keep(what, make)
 	}
 	keep("ConfigMap "+clusterconfig.Name, func(ctx context.Context) error { return s.keepClusterConfig(ctx, client) })

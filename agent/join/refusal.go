@@ -21,19 +21,21 @@ const (
 	// askAgain is how often one request tries whether the certificate is taken: a
 	// deleted node runs for months, and its server may be a board.
 	askAgain = time.Minute
-	// holdFor is how long all others wait before they fail.
+	// holdFor is how long all others wait before they fail, as when no server is
+	// there. The kubelet asks for things on its way to start a container again.
 	holdFor = 30 * time.Second
 )
 
 // refusal is what servers say of this node's certificate. A node that was deleted
 // goes on with its pods, and asks the servers for nothing in vain.
 type refusal struct {
-	tell func(why string) // nil while nobody is to be told
+	tell     func(why string) // nil while nobody is to be told
+	patience time.Duration    // of tests; zero is holdFor
 
 	mu    sync.Mutex
-	why   string    // as in noderights, "" while the certificate is taken
-	asked time.Time // the last time that one request tried
-	holds time.Duration
+	why   string        // as in noderights, "" while the certificate is taken
+	asked time.Time     // the last time that one request tried
+	over  chan struct{} // closed when the certificate is taken again
 }
 
 // note looks at an answer.
@@ -47,9 +49,9 @@ func (r *refusal) note(resp *http.Response) {
 	r.mu.Lock()
 	isNews := why != "" && r.why == ""
 	if isNews {
-		r.asked = time.Now()
+		r.asked, r.over = time.Now(), make(chan struct{})
 	}
-	r.why = why
+	r.setLocked(why)
 	tell := r.tell
 	r.mu.Unlock()
 	if isNews && tell != nil {
@@ -79,34 +81,51 @@ func (r *refusal) reason() string {
 func (r *refusal) forget() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.why = ""
+	r.setLocked("")
+}
+
+func (r *refusal) setLocked(why string) {
+	if why == "" && r.why != "" {
+		close(r.over)
+	}
+	r.why = why
 }
 
 // hold lets a request through unless it would be refused.
 func (r *refusal) hold(ctx context.Context) error {
-	if r.mayAsk(time.Now()) {
+	over := r.closed(time.Now())
+	if over == nil {
 		return nil
-	}
-	holds := r.holds
-	if holds == 0 {
-		holds = holdFor
 	}
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
-	case <-time.After(holds):
+	case <-over:
+		return nil
+	case <-time.After(r.holds()):
 		return errRefused
 	}
 }
 
-func (r *refusal) mayAsk(now time.Time) bool {
+func (r *refusal) holds() time.Duration {
+	if r.patience == 0 {
+		return holdFor
+	}
+	return r.patience
+}
+
+// closed is nil for a request that may try.
+func (r *refusal) closed(now time.Time) <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.why != "" && now.Sub(r.asked) < askAgain {
-		return false
+	if r.why == "" {
+		return nil
 	}
-	r.asked = now
-	return true
+	if now.Sub(r.asked) >= askAgain {
+		r.asked = now
+		return nil
+	}
+	return r.over
 }
 
 // Refused is nil while the servers take this node's certificate, else one line: what

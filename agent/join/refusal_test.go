@@ -24,7 +24,7 @@ func answer(status int, why string) *http.Response {
 func TestRefusal(t *testing.T) {
 	t.Parallel()
 	var told []string
-	r := &refusal{holds: time.Millisecond}
+	r := &refusal{}
 	r.told(func(why string) { told = append(told, why) })
 	for _, resp := range []*http.Response{answer(200, ""), answer(401, ""), answer(403, ""), answer(500, noderights.Deleted)} {
 		if r.note(resp); r.reason() != "" || r.hold(t.Context()) != nil {
@@ -37,26 +37,32 @@ func TestRefusal(t *testing.T) {
 	if len(told) != 1 || told[0] != noderights.Deleted || r.reason() != noderights.Deleted {
 		t.Errorf("told %v, it is %q", told, r.reason())
 	}
-	if err := r.hold(t.Context()); !errors.Is(err, errRefused) {
+	ended, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := r.hold(ended); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a request in vain: %v", err)
 	}
-	ended, cancel := context.WithCancel(t.Context())
-	cancel()
-	r.holds = time.Hour
-	if err := r.hold(ended); !errors.Is(err, context.Canceled) {
-		t.Errorf("one that has ended: %v", err)
-	}
-	r.holds = time.Millisecond
 	r.asked = time.Now().Add(-askAgain)
 	if err := r.hold(t.Context()); err != nil {
 		t.Errorf("after a minute none is let through: %v", err)
 	}
-	if err := r.hold(t.Context()); !errors.Is(err, errRefused) {
-		t.Errorf("a second one is: %v", err)
-	}
+	held := make(chan error)
+	go func() { held <- r.hold(t.Context()) }()
+	time.Sleep(time.Millisecond)
 	r.note(answer(404, ""))
+	if err := <-held; err != nil {
+		t.Errorf("one that waited: %v", err)
+	}
 	if err := r.hold(t.Context()); err != nil || r.reason() != "" {
 		t.Errorf("taken again, but %v, %q", err, r.reason())
+	}
+	r.note(answer(401, noderights.Deleted))
+	r.patience = time.Millisecond
+	if err := r.hold(t.Context()); !errors.Is(err, errRefused) {
+		t.Errorf("one that waited for long: %v", err)
+	}
+	if len(told) != 2 {
+		t.Errorf("told %v", told)
 	}
 }
 

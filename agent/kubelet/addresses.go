@@ -43,14 +43,38 @@ const (
 )
 
 // movedSink leaves out that the node has other addresses than at the start: the agent
-// has told the Node, whose addresses the kubelet then leaves alone.
+// has told the Node, whose addresses the kubelet then leaves alone. It is one call more
+// on the way to the log, and says so: lines in which Kubernetes tells why it ends the
+// process are known by the function that they come from.
 type movedSink struct{ logr.LogSink }
+
+var _ logr.CallDepthLogSink = movedSink{}
+
+// called is the sink for a call from a method of movedSink.
+func (s movedSink) called() logr.LogSink {
+	if deep, ok := s.LogSink.(logr.CallDepthLogSink); ok {
+		return deep.WithCallDepth(1)
+	}
+	return s.LogSink
+}
+
+func (s movedSink) Info(level int, msg string, keysAndValues ...any) {
+	s.called().Info(level, msg, keysAndValues...)
+}
 
 func (s movedSink) Error(err error, msg string, keysAndValues ...any) {
 	if msg == statusFailed && err != nil && (strings.HasPrefix(err.Error(), addressGone) || strings.HasPrefix(err.Error(), secondGone)) {
 		return
 	}
-	s.LogSink.Error(err, msg, keysAndValues...)
+	s.called().Error(err, msg, keysAndValues...)
+}
+
+// WithCallDepth is that of logr.CallDepthLogSink.
+func (s movedSink) WithCallDepth(depth int) logr.LogSink {
+	if deep, ok := s.LogSink.(logr.CallDepthLogSink); ok {
+		return movedSink{deep.WithCallDepth(depth)}
+	}
+	return s
 }
 
 func (s movedSink) WithValues(keysAndValues ...any) logr.LogSink {

@@ -1,14 +1,17 @@
 package kubelet
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/funcr"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -109,5 +112,19 @@ func TestMovedNode(t *testing.T) {
 	logger.Error(errors.New(addressGone), "something else")
 	if len(lines) != 2 {
 		t.Errorf("logged %q, want two lines", lines)
+	}
+}
+
+// TestMovedSinkKeepsTheCaller: the last words of Kubernetes are known by their function.
+func TestMovedSinkKeepsTheCaller(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	logger := logr.FromSlogHandler(slog.NewTextHandler(&out, &slog.HandlerOptions{AddSource: true}))
+	logger = logger.WithSink(movedSink{logger.GetSink()}).WithName("kubelet").WithValues("a", 1)
+	logger.Error(errors.New("in use"), "cannot listen")
+	logger.Info("told")
+	logger.WithCallDepth(0).Error(nil, "and again")
+	if n := strings.Count(out.String(), "addresses_test.go"); n != 3 {
+		t.Errorf("%d of 3 lines are by this function:\n%s", n, out.String())
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -33,6 +34,7 @@ import (
 	"k8s.io/kubernetes/pkg/kubelet"
 	kubeletconfig "k8s.io/kubernetes/pkg/kubelet/apis/config"
 	"k8s.io/kubernetes/pkg/kubelet/apis/config/validation"
+	"k8s.io/kubernetes/pkg/kubelet/util"
 
 	"brink/internal/ciphers"
 	"brink/internal/componentargs"
@@ -67,6 +69,8 @@ type Config struct {
 	// Reconnect is called when heartbeats fail: connections may have died with
 	// a lost link. Nil closes those of API that are idle.
 	Reconnect func()
+	// Saw is told the uid of each pod before the kubelet hears of it.
+	Saw func(uid string)
 	// CRISocket is containerd's socket, an absolute path.
 	CRISocket string
 
@@ -127,8 +131,8 @@ func serverOptions(cfg Config) (*options.KubeletServer, error) {
 	if err := checkKept(fs, kept); err != nil {
 		return nil, err
 	}
-	if flags.KubeletConfigFile != "" || flags.KubeletDropinConfigDirectory != "" {
-		return nil, fmt.Errorf("--kubelet-arg: config and config-dir are not taken: brink composes the kubelet's configuration; pass settings that have a flag as --kubelet-arg=NAME=VALUE")
+	if err := overFiles(cfg, flags, config); err != nil {
+		return nil, err
 	}
 	if err := utilfeature.DefaultMutableFeatureGate.SetFromMap(config.FeatureGates); err != nil {
 		return nil, fmt.Errorf("--kubelet-arg=feature-gates: %w", err)
@@ -141,6 +145,52 @@ func serverOptions(cfg Config) (*options.KubeletServer, error) {
 		return nil, fmt.Errorf("checking --kubelet-arg: %w", err)
 	}
 	return &options.KubeletServer{KubeletFlags: *flags, KubeletConfiguration: *config}, nil
+}
+
+// overFiles lets the user's files have their say, and the user's flags the last one:
+// those in config are parsed once more, as upstream does.
+func overFiles(cfg Config, flags *options.KubeletFlags, config *kubeletconfig.KubeletConfiguration) error {
+	if flags.KubeletConfigFile != "" || flags.KubeletDropinConfigDirectory != "" {
+		without, err := withDefaults(cfg)
+		if err != nil {
+			return err
+		}
+		*config = *without
+		if err := useFiles(config, flags); err != nil {
+			return err
+		}
+		gates := config.FeatureGates
+		fs := pflag.NewFlagSet("kubelet", pflag.ContinueOnError)
+		options.NewKubeletFlags().AddFlags(fs)
+		options.AddKubeletConfigFlags(fs, config)
+		if err := componentargs.Parse(fs, "kubelet-arg", nil, cfg.Args); err != nil {
+			return err
+		}
+		for gate, on := range gates {
+			if _, ok := config.FeatureGates[gate]; !ok {
+				config.FeatureGates[gate] = on
+			}
+		}
+	}
+	// The flag is not the field's: upstream takes either for a yes.
+	if slices.ContainsFunc(cfg.Args, func(arg string) bool { return componentargs.Name(arg) == "seccomp-default" }) {
+		config.SeccompDefault = flags.SeccompDefault
+	}
+	return nil
+}
+
+// withDefaults is the configuration by brink's defaults, without the user's flags.
+func withDefaults(cfg Config) (*kubeletconfig.KubeletConfiguration, error) {
+	config, err := options.NewKubeletConfiguration()
+	if err != nil {
+		return nil, err
+	}
+	flags := options.NewKubeletFlags()
+	apply(cfg, flags, config)
+	fs := pflag.NewFlagSet("kubelet", pflag.ContinueOnError)
+	flags.AddFlags(fs)
+	options.AddKubeletConfigFlags(fs, config)
+	return config, componentargs.Parse(fs, "kubelet-arg", defaults(cfg), nil)
 }
 
 // defaults are settings that exist as flags, so that the user's replace them.
@@ -167,9 +217,6 @@ func defaults(cfg Config) []string {
 		// iptables only; for the bridge, where portmap does, network has a
 		// guard of its own.
 		"make-iptables-util-chains=false",
-		// Upstream runs pods that ask for no profile without one, for the sake of
-		// clusters that are older than this setting.
-		"seccomp-default=" + strconv.FormatBool(cfg.Seccomp),
 		// The defaults of 10 and 15 percent are gigabytes of a large card.
 		"eviction-hard=imagefs.available<5%,nodefs.available<5%,memory.available<100Mi,nodefs.inodesFree<5%",
 		"eviction-minimum-reclaim=imagefs.available=10%,nodefs.available=10%",
@@ -242,6 +289,9 @@ func apply(cfg Config, flags *options.KubeletFlags, config *kubeletconfig.Kubele
 	config.VolumePluginDir = filepath.Join(cfg.RootDir, "volumeplugins")
 	config.MemorySwap.SwapBehavior = "NoSwap"
 	config.EnableServer = true
+	// Upstream runs pods that ask for no profile without one, for the sake of
+	// clusters that are older than this setting.
+	config.SeccompDefault = cfg.Seccomp
 }
 
 func joinAddrs(addrs []netip.Addr) string {
@@ -309,6 +359,10 @@ func dependencies(ctx context.Context, cfg Config, server *options.KubeletServer
 	deps.KubeClient = client
 	if OwnsAddresses(cfg.Args) {
 		deps.KubeClient = &registering{client, registration{cfg.Register, cfg.Refused}} // upstream asks whether the pointer is nil
+	}
+	deps.HostUtil = resolving{deps.HostUtil}
+	if cfg.Saw != nil {
+		deps.PodStartupLatencyTracker = seeing{util.NewPodStartupLatencyTracker(), cfg.Saw}
 	}
 	eventConfig := rest.CopyConfig(cfg.API)
 	eventConfig.QPS, eventConfig.Burst = float32(server.EventRecordQPS), int(server.EventBurst)

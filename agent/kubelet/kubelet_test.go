@@ -61,7 +61,7 @@ func TestDefaults(t *testing.T) {
 	if got := server.TLSCipherSuites; len(got) == 0 || strings.Contains(strings.Join(got, " "), "_CBC_") || server.TLSMinVersion != "VersionTLS12" {
 		t.Errorf("the kubelet's port takes %v from %s on", got, server.TLSMinVersion)
 	}
-	if !server.KubeletFlags.SeccompDefault {
+	if !server.KubeletConfiguration.SeccompDefault {
 		t.Error("pods that ask for no seccomp profile get none")
 	}
 	// Who may talk to the kubelet.
@@ -114,8 +114,8 @@ func TestNoSeccomp(t *testing.T) {
 	cfg := plausible()
 	cfg.Seccomp = false
 	server, err := serverOptions(cfg)
-	if err != nil || server.KubeletFlags.SeccompDefault {
-		t.Errorf("%v, seccomp default %t", err, server.KubeletFlags.SeccompDefault)
+	if err != nil || server.KubeletConfiguration.SeccompDefault {
+		t.Errorf("%v, seccomp default %t", err, server.KubeletConfiguration.SeccompDefault)
 	}
 }
 
@@ -124,7 +124,7 @@ func TestUserWins(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if server.KubeletFlags.SeccompDefault {
+	if server.KubeletConfiguration.SeccompDefault {
 		t.Error("the user wants no seccomp profile for those who ask for none")
 	}
 	if got := server.TLSCipherSuites; len(got) != 1 || got[0] != "TLS_RSA_WITH_AES_128_CBC_SHA" {
@@ -147,8 +147,8 @@ func TestBadArgs(t *testing.T) {
 		{"max-pods=many", "--kubelet-arg=max-pods=many: "},
 		{"max-pods=-1", "checking --kubelet-arg: "},
 		{"node-labels=kubernetes.io/mine=1", "checking --kubelet-arg and --node-label: "},
-		{"config=/etc/kubelet.yaml", "--kubelet-arg: config and config-dir are not taken"},
-		{"config-dir=/etc/kubelet.d", "--kubelet-arg: config and config-dir are not taken"},
+		{"config=/nowhere/kubelet.yaml", "reading the kubelet's configuration /nowhere/kubelet.yaml: no such file"},
+		{"config-dir=/nowhere", "--kubelet-arg=config-dir=/nowhere: "},
 	}
 	for _, tt := range tests {
 		t.Run(tt.arg, func(t *testing.T) {

@@ -13,8 +13,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"brink/internal/atomicfile"
+	"brink/internal/datadir"
 	"brink/internal/layout"
 )
 
@@ -28,6 +30,8 @@ const (
 	PodsIn     = "pods"       // where pods' groups are, whoever made it
 	Dir        = "dir"        // a directory that was not there before
 	Kubeconfig = "kubeconfig" // the administrator's
+	File       = "file"       // any other file, in a directory shared with others
+	Sysctl     = "sysctl"     // a kernel setting: see Setting
 )
 
 // Places that upstream has no option to move.
@@ -40,27 +44,34 @@ const (
 )
 
 // RecordKubeconfig writes down where the administrator's kubeconfig is going to
-// be, for Uninstall, and which directories it and the server's outer copy of the
-// revision ceiling are the first things in. It comes before the files are written.
+// be, for Uninstall. It comes before the file is written.
 func RecordKubeconfig(l layout.Layout, path string) error {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return err
 	}
-	return Record(l.Made(), append(newDirs(l, filepath.Dir(path), filepath.Dir(l.RevisionCeiling())), Entry{Kubeconfig, path})...)
+	return Record(l.Made(), append(newDirs(l, filepath.Dir(path)), Entry{Kubeconfig, path})...)
 }
 
-// RecordNodePassword writes down which directories the node password is the
-// first thing in. It comes before the file is written.
-func RecordNodePassword(l layout.Layout) error {
-	return Record(l.Made(), newDirs(l, filepath.Dir(l.NodePassword()))...)
+// RecordFile writes down that path, outside of the data directory, is going to be a
+// file of brink's. It comes before the file is written; whoever writes it judges
+// whether a file that is there already is one of ours.
+func RecordFile(l layout.Layout, path string) error {
+	path, err := filepath.Abs(path)
+	if err != nil || layout.IsBelow(path, l.Data()) {
+		return err
+	}
+	return Record(l.Made(), append(newDirs(l, filepath.Dir(path)), Entry{File, path})...)
 }
+
+// RecordNodePassword is RecordFile for the node password.
+func RecordNodePassword(l layout.Layout) error { return RecordFile(l, l.NodePassword()) }
 
 // DirsOf are the shared directories that the node is the first to use.
 func DirsOf(l layout.Layout) []Entry {
 	entries := newDirs(l, KubeletDir, DevicePlugins, l.Kubelet(), l.PodLogs(), ContainerLogsDir, CNIDir, CNIResults)
-	if t := (Entry{Dir, KubeletDir}); l.Kubelet() == KubeletDir && isVacant(KubeletDir) {
-		entries = append(entries, t)
+	if l.Kubelet() == KubeletDir && isVacant(datadir.Resolve(KubeletDir)) && !slices.Contains(entries, Entry{Dir, KubeletDir}) {
+		entries = append(entries, Entry{Dir, KubeletDir})
 	}
 	return entries
 }
@@ -78,9 +89,12 @@ func newDirs(l layout.Layout, dirs ...string) []Entry {
 }
 
 // isVacant tells that nobody keeps anything in the directory. Sockets do not
-// count: a kubelet that is gone leaves them.
+// count, for a kubelet that is gone leaves them, nor does what a new disk has.
 func isVacant(dir string) bool {
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Name() == "lost+found" {
+			return fs.SkipDir
+		}
 		if err == nil && !d.IsDir() && d.Type()&fs.ModeSocket == 0 {
 			return fs.ErrExist
 		}
@@ -89,9 +103,14 @@ func isVacant(dir string) bool {
 	return err == nil || errors.Is(err, fs.ErrNotExist)
 }
 
+// mu is held while the file is changed: components start at the same time.
+var mu sync.Mutex
+
 // Record adds entries to the file, which is only written when that says
 // something new.
 func Record(path string, entries ...Entry) error {
+	mu.Lock()
+	defer mu.Unlock()
 	known, err := Read(path)
 	if err != nil {
 		return err
@@ -105,8 +124,12 @@ func Record(path string, entries ...Entry) error {
 	if len(known) == before {
 		return nil
 	}
+	return write(path, known)
+}
+
+func write(path string, entries []Entry) error {
 	var text strings.Builder
-	for _, t := range known {
+	for _, t := range entries {
 		fmt.Fprintf(&text, "%s %s\n", t.Kind, t.Path)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

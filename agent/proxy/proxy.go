@@ -51,6 +51,9 @@ type Config struct {
 	ClusterCIDRs []netip.Prefix
 	API          *rest.Config // as system:kube-proxy
 	Args         []string     // --kube-proxy-arg
+	// Changing is told which kernel settings may be about to change; done is called
+	// when they have. Nil is nobody.
+	Changing func(names ...string) (done func() error, err error)
 }
 
 // Proxy is a configured service proxy.
@@ -173,13 +176,30 @@ func (p *Proxy) serve(ctx context.Context, client kubernetes.Interface, ready fu
 	}
 }
 
+// conntrackSettings are those that upstream may change.
+var conntrackSettings = []string{
+	"net/netfilter/nf_conntrack_max", "net/netfilter/nf_conntrack_tcp_timeout_established", "net/netfilter/nf_conntrack_tcp_timeout_close_wait",
+	"net/netfilter/nf_conntrack_tcp_be_liberal", "net/netfilter/nf_conntrack_udp_timeout", "net/netfilter/nf_conntrack_udp_timeout_stream",
+}
+
+func (p *Proxy) setConntrack(ctx context.Context) error {
+	if p.cfg.Changing == nil {
+		return conntrack.SetSysctls(ctx, &p.config.Linux.Conntrack)
+	}
+	done, err := p.cfg.Changing(conntrackSettings...)
+	if err != nil {
+		return err
+	}
+	return errors.Join(conntrack.SetSysctls(ctx, &p.config.Linux.Conntrack), done())
+}
+
 func (p *Proxy) newServer(ctx context.Context, client kubernetes.Interface, h *health) (*app.ProxyServer, error) {
 	cfg, config := p.cfg, p.config
 	node, err := proxy.NewNodeManager(ctx, client, config.ConfigSyncPeriod.Duration, cfg.NodeName, false)
 	if err != nil {
 		return nil, err
 	}
-	if err := conntrack.SetSysctls(ctx, &config.Linux.Conntrack); errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+	if err := p.setConntrack(ctx); errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
 		// The limit is the machine's; in a container or a network namespace
 		// it can be read only, and whoever owns the machine has chosen it.
 		slog.Info("connection tracking limits are left as they are", "component", "service-proxy", "reason", err)

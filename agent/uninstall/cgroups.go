@@ -80,11 +80,9 @@ func (u *run) podCgroups() []string {
 			out = append(out, filepath.Join(mount, b.podCgroup()))
 		}
 	}
-	uids := u.podUIDs()
 	for _, root := range u.made(ledger.PodsIn) {
 		_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-			isOurs := func(uid string) bool { return isPodCgroup(filepath.Base(path), uid) }
-			if err == nil && d.IsDir() && slices.ContainsFunc(uids, isOurs) {
+			if err == nil && d.IsDir() && u.isPodCgroup(filepath.Base(path)) {
 				out = append(out, path)
 				return fs.SkipDir
 			}
@@ -92,6 +90,16 @@ func (u *run) podCgroups() []string {
 		})
 	}
 	return out
+}
+
+// isPodCgroup tells whether a name is that of a pod of ours.
+func (u *run) isPodCgroup(name string) bool {
+	for uid := range u.pods {
+		if isPodCgroup(name, uid) {
+			return true
+		}
+	}
+	return false
 }
 
 // trees lists the directories with all below them, each once, children first.

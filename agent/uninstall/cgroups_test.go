@@ -70,7 +70,7 @@ func TestGroupThatStays(t *testing.T) {
 	calls := stubSystemctl(t)
 	root := testtree.Make(t, map[string]string{"x.slice/memory.current": "0\n"})
 	u, _ := testRun(t, nil)
-	u.entries = []ledger.Entry{{ledger.Cgroup, filepath.Join(root, "x.slice")}}
+	u.entries = []ledger.Entry{{Kind: ledger.Cgroup, Path: filepath.Join(root, "x.slice")}}
 	u.removeCgroups(t.Context())
 	if len(u.errs) != 1 || !strings.Contains(u.errs[0].Error(), "x.slice") {
 		t.Errorf("errors %v", u.errs)

@@ -9,18 +9,18 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
+	"syscall"
 
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"brink/agent/ledger"
 	"brink/internal/atomicfile"
+	"brink/internal/datadir"
 	"brink/internal/layout"
+	"brink/internal/nodekey"
+	"brink/internal/removetree"
 )
-
-// own are the entries of a data directory. Others are not brink's.
-var own = []string{"agent", "server", "data"}
 
 // removeOutside removes what has to lie outside of brink's own directories.
 func (u *run) removeOutside() {
@@ -30,52 +30,80 @@ func (u *run) removeOutside() {
 	for _, path := range u.made(ledger.Kubeconfig) {
 		u.removeKubeconfig(path)
 	}
-	u.removeAlone(u.Layout.NodePassword())
-	u.removeAlone(u.Layout.RevisionCeiling())
+	u.removeFiles()
 	// Children were recorded after their parents.
 	for _, dir := range slices.Backward(u.made(ledger.Dir)) {
-		if err := os.Remove(dir); err == nil {
-			u.Removed(dir)
+		if !u.removeEmpty(dir) && !layout.IsBelow(dir, u.Layout.Kubelet()) {
+			u.tellStrangers(dir)
 		}
 	}
 }
+
+// configuration are the names in layout.ConfigDir that the command tells of.
+var configuration = []string{"config.yaml", "config.yaml.d", "registries.yaml"}
+
+// tellStrangers names what others have put into a directory that brink made; those
+// that brink made too are told on their own.
+func (u *run) tellStrangers(dir string) {
+	entries, _ := os.ReadDir(dir)
+	var kept []removetree.Kept
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		isTold := u.hasMade(path) || dir == layout.ConfigDir && slices.Contains(configuration, e.Name())
+		if !isTold {
+			kept = append(kept, removetree.Kept{Path: path, Why: removetree.NotListed})
+		}
+	}
+	u.keep(kept)
+}
+
+// rmdir removes an empty directory; os.Remove would take a link in its place.
+func rmdir(dir string) error { return syscall.Rmdir(dir) }
 
 // removePodLogs removes our pods' logs where every collector finds them, and
 // the links that lead to them.
 func (u *run) removePodLogs() {
-	if dir := u.Layout.PodLogs(); !layout.IsBelow(dir, u.Layout.Data()) {
-		uids, count := u.podUIDs(), 0
-		entries, _ := os.ReadDir(dir)
-		for _, e := range entries {
-			if slices.Contains(uids, podOfLogs(e.Name())) {
-				u.failed(u.removeTree(filepath.Join(dir, e.Name())))
-				count++
-			}
-		}
-		u.removed(count, "pod's logs in "+dir, "pods' logs in "+dir)
-	}
 	u.removed(u.removeLogLinks(), "link in "+ledger.ContainerLogsDir, "links in "+ledger.ContainerLogsDir)
+	dir := u.Layout.PodLogs()
+	if layout.IsBelow(dir, u.Layout.Data()) {
+		return
+	}
+	count := 0
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		if u.pods[ledger.PodOfLogs(e.Name())] && e.IsDir() {
+			u.failed(removetree.All(filepath.Join(dir, e.Name())))
+			count++
+		}
+	}
+	u.removed(count, "pod's logs in "+dir, "pods' logs in "+dir)
 }
 
-// podOfLogs is the uid in the name of a pod's log directory, namespace_name_uid.
-func podOfLogs(name string) string { return name[strings.LastIndexByte(name, '_')+1:] }
-
-// removeLogLinks removes those that lead into the data directory, or nowhere
-// since our logs have gone.
+// removeLogLinks removes those that lead to logs of our pods.
 func (u *run) removeLogLinks() int {
 	links, _ := filepath.Glob(filepath.Join(ledger.ContainerLogsDir, "*.log"))
 	count := 0
 	for _, link := range links {
 		target, err := os.Readlink(link)
-		if err != nil || !layout.IsBelow(target, u.Layout.PodLogs()) {
+		if err != nil || !u.isPodLog(target) {
 			continue
 		}
-		if _, err := os.Stat(target); errors.Is(err, fs.ErrNotExist) || layout.IsBelow(target, u.Layout.Data()) {
-			u.failed(os.Remove(link))
-			count++
-		}
+		u.failed(os.Remove(link))
+		count++
 	}
 	return count
+}
+
+// isPodLog tells whether a path, which need not exist, is NAMESPACE_NAME_UID/CONTAINER/0.log
+// of a pod of ours.
+func (u *run) isPodLog(path string) bool {
+	for _, dir := range []string{u.Layout.PodLogs(), datadir.Resolve(u.Layout.PodLogs())} {
+		if rel, err := filepath.Rel(dir, path); err == nil && filepath.IsLocal(rel) {
+			pod, _, _ := bytes.Cut([]byte(rel), []byte("/"))
+			return u.pods[ledger.PodOfLogs(string(pod))]
+		}
+	}
+	return false
 }
 
 // removeCNIResults removes the results that the CNI library keeps of our pods,
@@ -84,13 +112,22 @@ func (u *run) removeCNIResults() {
 	paths, _ := filepath.Glob(filepath.Join(ledger.CNIResults, "*"))
 	count := 0
 	for _, path := range paths {
-		data, err := os.ReadFile(path)
+		data, err := readRegular(path)
 		if err == nil && usesState(data, u.Layout.CNIState()) {
 			u.failed(os.Remove(path))
 			count++
 		}
 	}
 	u.removed(count, "result in "+ledger.CNIResults, "results in "+ledger.CNIResults)
+}
+
+// readRegular reads what somebody else may have put there: from a FIFO nothing would
+// ever come.
+func readRegular(path string) ([]byte, error) {
+	if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() {
+		return nil, fs.ErrInvalid
+	}
+	return os.ReadFile(path)
 }
 
 // usesState tells whether a cached result is of a network whose leases are in
@@ -109,68 +146,39 @@ func usesState(result []byte, dir string) bool {
 	if json.Unmarshal(cached.Config, &conf) != nil {
 		return false
 	}
-	isOurs := func(p plugin) bool { return p.IPAM.DataDir == dir }
+	isOurs := func(p plugin) bool { return datadir.Resolve(p.IPAM.DataDir) == datadir.Resolve(dir) }
 	return slices.ContainsFunc(append(conf.Plugins, conf.plugin), isOurs)
 }
 
-// ownsKubeletDir tells whether all that is in the kubelet's directory comes from
-// our kubelet: it was ours from the start, and no other kubelet lives in it now.
-func (u *run) ownsKubeletDir() bool {
-	dir := u.Layout.Kubelet()
-	if layout.IsBelow(dir, u.Layout.Data()) {
-		return true
-	}
-	return u.hasMade(dir) && listenerOf(filepath.Join(ledger.DevicePlugins, "kubelet.sock")) == 0
-}
-
-func (u *run) podUIDs() []string {
-	var uids []string
-	for _, b := range u.bundles {
-		if b.pod != "" {
-			uids = append(uids, b.pod)
-		}
-	}
-	if u.ownsKubeletDir() {
-		entries, _ := os.ReadDir(filepath.Join(u.Layout.Kubelet(), "pods"))
-		for _, e := range entries {
-			uids = append(uids, e.Name())
-		}
-	}
-	slices.Sort(uids)
-	return slices.Compact(uids)
-}
-
-func (u *run) podDirs() []string {
-	var out []string
-	for _, uid := range u.podUIDs() {
-		out = append(out, filepath.Join(u.Layout.Kubelet(), "pods", uid))
-	}
-	return out
-}
-
-// removeKubeletDir removes the kubelet's directory where it is not in the data
-// directory, and what every kubelet puts at a fixed place.
+// removeKubeletDir removes what is ours in the kubelet's directory where it is not
+// in the data directory, and what every kubelet puts at a fixed place.
 func (u *run) removeKubeletDir() {
-	dir := u.Layout.Kubelet()
-	switch {
-	case layout.IsBelow(dir, u.Layout.Data()):
-	case u.ownsKubeletDir():
-		u.remove(dir)
-	default:
-		for _, pod := range u.podDirs() {
-			u.remove(pod)
-		}
-		if _, err := os.Stat(dir); err == nil {
-			u.Kept(dir + ", which was there before brink")
-		}
+	if dir := u.Layout.Kubelet(); !layout.IsBelow(dir, u.Layout.Data()) {
+		u.sift(datadir.Resolve(dir), u.inKubelet)
+		u.tellKubelet(dir)
 	}
 	socket := filepath.Join(ledger.DevicePlugins, "kubelet.sock")
 	if listenerOf(socket) != 0 {
 		return // of a kubelet that lives
 	}
-	_ = os.Remove(socket)
-	if u.hasMade(ledger.DevicePlugins) {
+	if info, err := os.Lstat(socket); err == nil && info.Mode()&fs.ModeSocket != 0 {
+		_ = os.Remove(socket)
+	}
+	if u.hasMade(ledger.DevicePlugins) && !u.sharesKubelet {
 		_ = os.Remove(filepath.Join(ledger.DevicePlugins, "kubelet_internal_checkpoint"))
+	}
+}
+
+// tellKubelet says why the directory as such stays.
+func (u *run) tellKubelet(dir string) {
+	switch info, err := os.Lstat(dir); {
+	case err != nil:
+	case info.Mode()&fs.ModeSymlink != 0:
+		u.Kept(fmt.Sprintf("%s, a link to %s", dir, datadir.Resolve(dir)))
+	case !u.ownsKubelet:
+		u.Kept(dir + ", which was there before brink")
+	case u.sharesKubelet:
+		u.Kept(dir + ", which another kubelet uses too")
 	}
 }
 
@@ -193,19 +201,6 @@ func (u *run) removeKubeconfig(path string) {
 	u.Removed(path)
 }
 
-// removeAlone removes a file where it is not in the data directory. The path is
-// brink's alone.
-func (u *run) removeAlone(path string) {
-	if layout.IsBelow(path, u.Layout.Data()) {
-		return
-	}
-	err := atomicfile.Clean(filepath.Dir(path), filepath.Base(path))
-	if !errors.Is(err, fs.ErrNotExist) {
-		u.failed(err)
-	}
-	u.remove(path)
-}
-
 func isOnlyFor(config *clientcmdapi.Config, ca []byte) bool {
 	for _, cluster := range config.Clusters {
 		if !bytes.Equal(cluster.CertificateAuthorityData, ca) {
@@ -215,74 +210,36 @@ func isOnlyFor(config *clientcmdapi.Config, ca []byte) bool {
 	return len(config.Clusters) > 0
 }
 
-// removeOwn removes the run directory and, unless it is to be kept, what is
-// brink's in the data directory. The record of what was made and the lock go
-// last, and only when nothing stayed.
-func (u *run) removeOwn() {
-	u.remove(u.Layout.Run())
-	if u.KeepData {
-		return
-	}
-	data := u.Layout.Data()
-	if _, err := os.Lstat(data); err != nil {
-		return
-	}
-	for _, name := range own {
-		u.failed(u.removeTree(filepath.Join(data, name)))
-	}
-	if len(u.errs) > 0 {
-		return
-	}
-	u.failed(os.RemoveAll(u.Layout.Made()))
-	u.failed(os.RemoveAll(u.Layout.Lock()))
-	u.removeDataDir(data)
-}
-
-// removeDataDir leaves a directory alone that is a mount point, a link, or holds
-// something of the user's.
-func (u *run) removeDataDir(data string) {
-	entries, _ := os.ReadDir(data)
-	if len(entries) > 0 {
-		var names []string
-		for _, e := range entries {
-			names = append(names, e.Name())
+// removeFiles removes those that were recorded one by one. A brink from before that
+// did not record the node password: it is known by what is in it.
+func (u *run) removeFiles() {
+	files := u.made(ledger.File)
+	if path := u.Layout.NodePassword(); !layout.IsBelow(path, u.Layout.Data()) && !slices.Contains(files, path) {
+		if _, err := nodekey.Read(path); err == nil {
+			files = append(files, path)
 		}
-		u.Kept(fmt.Sprintf("%s with what is not brink's: %s", data, strings.Join(names, ", ")))
-		return
 	}
-	if info, err := os.Lstat(data); err == nil && info.Mode()&fs.ModeSymlink != 0 || slices.Contains(readMounts(), data) {
-		u.Removed("everything in " + data)
-		return
+	for _, path := range files {
+		u.removeFile(path)
 	}
-	if err := os.Remove(data); err != nil {
-		u.failed(fmt.Errorf("removing the data directory: %w", err))
-		return
-	}
-	u.Removed(data)
 }
 
-func (u *run) remove(path string) {
-	if _, err := os.Lstat(path); err != nil {
+func (u *run) removeFile(path string) {
+	err := atomicfile.Clean(filepath.Dir(path), filepath.Base(path))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		u.failed(err)
+	}
+	info, err := os.Lstat(path)
+	if err != nil {
 		return
 	}
-	if err := u.removeTree(path); err != nil {
-		u.failed(err)
+	if !info.Mode().IsRegular() {
+		u.Kept(path + ", which is no file of brink's any more")
+		return
+	}
+	if err := os.Remove(path); err != nil {
+		u.failed(fmt.Errorf("removing files: %w", err))
 		return
 	}
 	u.Removed(path)
-}
-
-// removeTree removes a directory, unless something is mounted in it: that would
-// be emptied too.
-func (u *run) removeTree(path string) error {
-	real := resolve(path)
-	for _, point := range readMounts() {
-		if layout.IsBelow(point, real) {
-			return fmt.Errorf("%s was not removed because something is mounted on %s: unmount it and try again", path, point)
-		}
-	}
-	if err := os.RemoveAll(path); err != nil {
-		return fmt.Errorf("removing files: %w", err)
-	}
-	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"brink/internal/datadir"
 	"brink/internal/layout"
 )
 
@@ -25,24 +26,28 @@ const busyLimit = 2 * time.Second
 // removeMounts unmounts what containerd, its shims and the kubelet have mounted.
 // A disk that the user has mounted into the data directory is none of it.
 func (u *run) removeMounts() {
-	roots := []string{
-		u.Layout.Run(),
-		filepath.Join(u.Layout.ContainerdRoot(), "tmpmounts"),
+	kubelet := datadir.Resolve(u.Layout.Kubelet())
+	roots := []string{datadir.Resolve(filepath.Join(u.Layout.ContainerdRoot(), "tmpmounts"))}
+	entries, _ := os.ReadDir(u.Layout.ContainerdState())
+	for _, e := range entries {
+		path := filepath.Join(u.Layout.ContainerdState(), e.Name())
+		if rel, err := filepath.Rel(u.Layout.Run(), path); err == nil && layout.RunName(rel) == layout.Tree {
+			roots = append(roots, datadir.Resolve(path))
+		}
 	}
-	if u.ownsKubeletDir() {
-		roots = append(roots, u.Layout.Kubelet())
-	} else {
-		roots = append(roots, u.podDirs()...)
+	for uid := range u.pods {
+		roots = append(roots, filepath.Join(kubelet, "pods", uid))
 	}
-	for i := range roots {
-		roots[i] = resolve(roots[i])
-	}
-	points := mountsBelow(readMounts(), roots)
-	if u.ownsKubeletDir() {
-		points = append(points, selfBinds(resolve(u.Layout.Kubelet()))...)
+	table := readMountinfo()
+	var points []string
+	if u.ownsKubelet {
+		if !u.sharesKubelet {
+			roots = append(roots, filepath.Join(kubelet, "plugins", "kubernetes.io"))
+		}
+		points = selfBinds(table, kubelet)
 	}
 	count := 0
-	for _, point := range points {
+	for _, point := range append(mountsBelow(pointsOf(table), roots), points...) {
 		if err := unmount(point); err != nil {
 			u.failed(fmt.Errorf("unmounting %s: %w", point, err))
 			continue
@@ -67,39 +72,55 @@ func unmount(point string) error {
 	return err
 }
 
-// readMounts lists the mount points of this namespace, in the kernel's order.
-func readMounts() []string {
-	text, _ := os.ReadFile("/proc/self/mountinfo")
-	return parseMounts(string(text))
+// mount is a line of /proc/self/mountinfo, see proc(5).
+type mount struct {
+	id, parent string
+	device     string
+	root       string // of the file system, what is mounted
+	point      string
 }
 
-// parseMounts takes the mount points out of /proc/self/mountinfo, see proc(5).
-func parseMounts(mountinfo string) []string {
-	var out []string
-	for line := range strings.Lines(mountinfo) {
-		if fields := strings.Fields(line); len(fields) > 4 {
-			out = append(out, unescape(fields[4]))
+// readMountinfo lists the mounts of this namespace, in the kernel's order.
+func readMountinfo() []mount {
+	text, _ := os.ReadFile("/proc/self/mountinfo")
+	return parseMountinfo(string(text))
+}
+
+func parseMountinfo(text string) []mount {
+	var out []mount
+	for line := range strings.Lines(text) {
+		if f := strings.Fields(line); len(f) > 4 {
+			out = append(out, mount{f[0], f[1], f[2], unescape(f[3]), unescape(f[4])})
 		}
 	}
 	return out
 }
 
-// selfBinds returns dir once for each time it is mounted on itself. The kubelet
-// does that where dir does not lie on a shared mount; a disk that the user
-// mounted there shows its file system's root instead.
-func selfBinds(dir string) []string {
-	text, _ := os.ReadFile("/proc/self/mountinfo")
-	return parseSelfBinds(string(text), dir)
+func pointsOf(table []mount) []string {
+	var out []string
+	for _, m := range table {
+		out = append(out, m.point)
+	}
+	return out
 }
 
-func parseSelfBinds(mountinfo, dir string) []string {
+// selfBinds returns dir once for each time it is mounted on itself, which the
+// kubelet does where dir does not lie on a shared mount. The mount below shows the
+// same directory of the same file system at this place, whatever part of the file
+// system that one is: a disk, a directory bound there, a subvolume.
+func selfBinds(table []mount, dir string) []string {
+	byID := map[string]mount{}
+	for _, m := range table {
+		byID[m.id] = m
+	}
 	var out []string
-	for line := range strings.Lines(mountinfo) {
-		fields := strings.Fields(line)
-		if len(fields) <= 4 || unescape(fields[4]) != dir {
+	for _, m := range table {
+		below, ok := byID[m.parent]
+		if !ok || m.point != dir || m.device != below.device {
 			continue
 		}
-		if root := unescape(fields[3]); root != "/" && strings.HasSuffix(dir, root) {
+		rel, err := filepath.Rel(below.point, dir)
+		if err == nil && filepath.Join(below.root, rel) == m.root {
 			out = append(out, dir)
 		}
 	}

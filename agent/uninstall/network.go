@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"brink/agent/ledger"
 	"brink/internal/layout"
 	"brink/network"
 )
@@ -34,6 +35,27 @@ func (u *run) removeNetwork(ctx context.Context) {
 	u.report("nftables table", tables, nftTables(ctx))
 }
 
+// removeSettings gives kernel settings their old values, unless another brink of
+// this machine needs them.
+func (u *run) removeSettings() {
+	settings := ledger.Settings(u.entries)
+	if others := otherBrinks(u.Layout); len(others) > 0 && len(settings) > 0 {
+		u.Kept(fmt.Sprintf("kernel settings: another brink, pid %d, uses them", others[0]))
+		return
+	}
+	var names []string
+	for _, s := range settings {
+		changed, err := s.PutBack()
+		u.failed(err)
+		if changed {
+			names = append(names, fmt.Sprintf("%s=%s", s.Name(), s.Old))
+		}
+	}
+	if len(names) > 0 {
+		u.Removed("the changes of kernel settings, now " + strings.Join(names, " "))
+	}
+}
+
 // report tells what is in before and not in after.
 func (u *run) report(what string, before, after []string) {
 	gone := slices.DeleteFunc(before, func(name string) bool { return slices.Contains(after, name) })
@@ -50,7 +72,7 @@ func hasNetwork(ctx context.Context, l layout.Layout) bool {
 	if _, err := os.Stat(l.CNIState()); err == nil || len(confs) > 0 {
 		return true
 	}
-	return l.Data() == layout.DefaultData && slices.Contains(nftTables(ctx), "inet brink") && neighbour(l) == 0
+	return l.IsDefault() && slices.Contains(nftTables(ctx), "inet brink") && neighbour(l) == 0
 }
 
 // nftTables is empty where there is no nft, and so nothing that it made.
@@ -79,21 +101,32 @@ func linkNames() []string {
 }
 
 // neighbour is the process id of a brink with another data directory that runs
-// in this network namespace, or 0. It is asked for on its status socket.
+// in this network namespace, or 0.
 func neighbour(l layout.Layout) int {
-	own := l.StatusSocket()
-	pattern := filepath.Join(filepath.Dir(filepath.Dir(own)), "brink*", filepath.Base(own))
-	sockets, _ := filepath.Glob(pattern)
-	for _, path := range sockets {
-		if path == own {
-			continue
-		}
-		pid := listenerOf(path)
-		if pid > 0 && sameLink(procFile(pid, "ns/net"), "/proc/self/ns/net") {
+	for _, pid := range otherBrinks(l) {
+		if sameLink(procFile(pid, "ns/net"), "/proc/self/ns/net") {
 			return pid
 		}
 	}
 	return 0
+}
+
+// otherBrinks are the process ids of those with other data directories that run on
+// this machine. They are asked for on their status sockets.
+func otherBrinks(l layout.Layout) []int {
+	own := l.StatusSocket()
+	pattern := filepath.Join(filepath.Dir(filepath.Dir(own)), "brink*", filepath.Base(own))
+	sockets, _ := filepath.Glob(pattern)
+	var pids []int
+	for _, path := range sockets {
+		if path == own {
+			continue
+		}
+		if pid := listenerOf(path); pid > 0 {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 // listenerOf returns the process that accepts connections on a socket, 0 when

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"brink/agent/cgroups"
+	"brink/internal/datadir"
 	"brink/internal/layout"
 )
 
@@ -285,7 +286,7 @@ func runsPayload(l layout.Layout, pid int) bool {
 		return false
 	}
 	path, deleted := strings.CutSuffix(exe, " (deleted)")
-	if !layout.IsBelow(path, resolve(l.Payload())) || !servesSocket(pid, l.ContainerdSocket()) {
+	if !layout.IsBelow(path, datadir.Resolve(l.Payload())) || !servesSocket(pid, l.ContainerdSocket()) {
 		return false
 	}
 	if deleted {

@@ -1,11 +1,17 @@
-// Package uninstall takes away what a node made, and only that. Three rules:
+// Package uninstall takes away what a node made, and only that. The rules:
 //
 //   - Ownership is proven, never guessed from a name: a process by the program
 //     file it runs, a cgroup by the pod it was for or by what was written down
 //     before it was made, a CNI result by the configuration in it, a kubeconfig
 //     by its CA. What cannot be proven stays.
+//   - In the data directory, which has brink's mark, only names go that brink uses
+//     there (package layout); what the user laid there before or put there since
+//     stays and is named, as do links with what they lead to. Pods' directories and
+//     logs are known by the list of the node's pods. Volumes' contents are the
+//     user's; an emptyDir is part of its pod and goes with it.
 //   - No file is removed across a mount: a volume that cannot be unmounted is
 //     somebody's data.
+//   - Kernel settings get their old value back where they still have brink's.
 //   - What fails is reported and the rest goes on. The record of what brink made
 //     stays until all of it is gone, so that the command can be given again.
 package uninstall
@@ -19,11 +25,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"brink/agent/join"
 	"brink/agent/ledger"
+	"brink/internal/datadir"
 	"brink/internal/layout"
 )
 
@@ -35,9 +41,11 @@ type Config struct {
 	KeepData bool
 	// Grace is how long containers have between SIGTERM and SIGKILL; 0 is 5 s.
 	Grace time.Duration
-	// RemoveProxy removes the service proxy's rules. It is the caller's, for that
-	// package costs minutes to compile.
-	RemoveProxy func(context.Context) error
+	// RemoveProxy removes the service proxy's rules, RemovePrograms the embedded
+	// programs from a directory. They are the caller's: one of the packages costs
+	// minutes to compile, the other brings 7 MB.
+	RemoveProxy    func(context.Context) error
+	RemovePrograms func(dir string) error
 	// Removed and Kept are told one line for each kind of thing.
 	Removed, Kept func(what string)
 }
@@ -49,7 +57,14 @@ type run struct {
 	Config
 	entries []ledger.Entry
 	bundles []bundle
+	pods    map[string]bool   // of this node, by uid
+	laid    []string          // the user's, below the data directory
+	links   map[string]string // the user's, to directories that were empty before
 	errs    []error
+
+	// ownsKubelet: the kubelet's directory was this node's from the start.
+	// sharesKubelet: another one has come to it, or lives.
+	ownsKubelet, sharesKubelet bool
 }
 
 // Run removes the node. No brink may run on the data directory, which the
@@ -66,18 +81,46 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	u := &run{Config: cfg, entries: entries, bundles: readBundles(cfg.Layout.ContainerdState())}
+	u := newRun(cfg, entries)
 	if err := u.removePods(ctx); err != nil {
 		return err // without this nothing below can work
 	}
-	u.removeNetwork(ctx) // before the network namespaces, which take links away at their leisure
+	u.sharesKubelet = u.isShared() // not before brink has let go of its sockets
+	u.removeNetwork(ctx)           // before the network namespaces, which take links away at their leisure
 	u.removeMounts()
 	u.removeCgroups(ctx)
 	if !cfg.KeepData {
+		u.removeSettings()
 		u.removeOutside()
 	}
 	u.removeOwn()
 	return errors.Join(u.errs...)
+}
+
+func newRun(cfg Config, entries []ledger.Entry) *run {
+	u := &run{Config: cfg, entries: entries, bundles: readBundles(cfg.Layout.ContainerdState()), pods: ledger.ReadPods(cfg.Layout)}
+	for _, b := range u.bundles {
+		if b.pod != "" {
+			u.pods[b.pod] = true
+		}
+	}
+	u.laid, u.links = datadir.Laid(cfg.Layout), datadir.Links(cfg.Layout)
+	u.ownsKubelet = ledger.Owns(cfg.Layout, entries)
+	return u
+}
+
+// isShared tells whether another kubelet lives in this one's directory, or has lived
+// there: there is its configuration, or a pod of it.
+func (u *run) isShared() bool {
+	kubelet := u.Layout.Kubelet()
+	if layout.IsBelow(kubelet, u.Layout.Data()) {
+		return false
+	}
+	if ledger.IsShared(kubelet) || kubelet == ledger.KubeletDir && listenerOf(filepath.Join(ledger.DevicePlugins, "kubelet.sock")) != 0 {
+		return true
+	}
+	pods, _ := os.ReadDir(filepath.Join(kubelet, "pods"))
+	return slices.ContainsFunc(pods, func(e fs.DirEntry) bool { return !u.pods[e.Name()] })
 }
 
 // Guest is the name of the node in a cluster whose server is elsewhere, which an
@@ -91,7 +134,7 @@ func Guest(l layout.Layout) string {
 
 // Installed tells whether there is something to uninstall.
 func Installed(l layout.Layout) bool {
-	if entries, err := os.ReadDir(l.Data()); err == nil && len(entries) > 0 {
+	if datadir.Owns(l) {
 		return true
 	}
 	for _, path := range []string{l.Run(), l.NodePassword()} {
@@ -137,62 +180,16 @@ func (u *run) hasMade(dir string) bool {
 	return slices.Contains(u.entries, ledger.Entry{Kind: ledger.Dir, Path: dir})
 }
 
-// neverData are directories that are no data directory whatever lies in them.
-var neverData = []string{"/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/media", "/mnt", "/opt", "/proc",
-	"/root", "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr", "/usr/local", "/var", "/var/lib", "/var/log", "/var/run", "/var/tmp"}
-
-// marks are what only a data directory of brink contains.
-var marks = []string{"made", "server/tls/server-ca.crt", "server/db/state.db", "agent/containerd", "agent/images", "agent/pki", "agent/cni/net.d/10-brink.conflist"}
-
-// CheckDataDir refuses directories in which brink has not kept its data. One
-// that is empty or not there is fine: nothing can be lost in it.
+// CheckDataDir refuses directories that are not brink's. Those in which brink could
+// begin are fine: nothing is removed in them.
 func CheckDataDir(l layout.Layout) error {
-	dir := resolve(l.Data())
-	if slices.Contains(neverData, dir) {
-		return fmt.Errorf("%s is a directory of the system, not brink's: give the --data-dir that brink was started with", dir)
+	if err := datadir.CheckSystem(l); err != nil {
+		return err
 	}
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) == 0 {
-		return nil
+	if datadir.Check(l) != nil {
+		return fmt.Errorf("%s is not a data directory of brink, nothing was removed: give the --data-dir that brink was started with", l.Data())
 	}
-	if err != nil {
-		return fmt.Errorf("looking into the data directory: %w", err)
-	}
-	if len(entries) == 1 && isLock(l.Lock()) {
-		return nil // of a brink that refused to start
-	}
-	for _, mark := range marks {
-		if _, err := os.Lstat(filepath.Join(dir, mark)); err == nil {
-			return nil
-		}
-	}
-	return fmt.Errorf("%s is not a data directory of brink, nothing was removed: give the --data-dir that brink was started with", dir)
-}
-
-// isLock tells whether a file is the lock: it holds a process id, or nothing.
-func isLock(path string) bool {
-	info, err := os.Lstat(path)
-	if err != nil || !info.Mode().IsRegular() || info.Size() > 16 {
-		return false
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return false
-	}
-	_, err = strconv.Atoi(strings.TrimSpace(string(text)))
-	return err == nil || len(text) == 0
-}
-
-// resolve follows links as far as the path exists. The kernel names programs
-// and mounts by what it yields.
-func resolve(path string) string {
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		return real
-	}
-	if dir := filepath.Dir(path); dir != path {
-		return filepath.Join(resolve(dir), filepath.Base(path))
-	}
-	return path
+	return nil
 }
 
 // waitFor asks until done says yes, and returns false when the time is over.

@@ -8,14 +8,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
-	"brink/internal/layout"
 	"brink/internal/testtree"
 )
 
@@ -27,7 +24,7 @@ func TestParseMounts(t *testing.T) {
 short line
 `
 	want := []string{"/", "/data/agent/kubelet/pods/u/volumes/a b", `/run/brink/netns/cni\x`}
-	if got := parseMounts(mountinfo); !slices.Equal(got, want) {
+	if got := pointsOf(parseMountinfo(mountinfo)); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
@@ -70,131 +67,6 @@ func TestParseBundle(t *testing.T) {
 		if b, ok := parseBundle([]byte(bad)); ok {
 			t.Errorf("%q: got %+v", bad, b)
 		}
-	}
-}
-
-func TestCheckDataDir(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		name  string
-		files map[string]string
-		fine  bool
-	}{
-		{"not there", nil, true},
-		{"a node", map[string]string{"lock": "12\n", "made": "", "server/tls/server-ca.crt": "", "agent/containerd/x": ""}, true},
-		{"a node half gone", map[string]string{"agent/containerd/x": ""}, true},
-		{"a node that refused to start", map[string]string{"lock": "12\n"}, true},
-		{"a home", map[string]string{".bashrc": "", "data/photo.jpg": "", "server/x": ""}, false},
-		{"another program's lock", map[string]string{"lock": "12\n", "data/x": ""}, false},
-		{"a file called lock", map[string]string{"lock": "the combination is 1234"}, false},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			dir := filepath.Join(t.TempDir(), "d")
-			testtree.Fill(t, dir, c.files)
-			if err := CheckDataDir(layout.New(dir)); (err == nil) != c.fine {
-				t.Errorf("got %v", err)
-			}
-		})
-	}
-	for _, dir := range []string{"/", "/home", "/var/lib", "/root"} {
-		if CheckDataDir(layout.New(dir)) == nil {
-			t.Errorf("%s was accepted", dir)
-		}
-	}
-}
-
-func TestCheckDataDirFollowsLinks(t *testing.T) {
-	t.Parallel()
-	link := filepath.Join(t.TempDir(), "link")
-	if err := os.Symlink("/var/lib", link); err != nil {
-		t.Fatal(err)
-	}
-	if CheckDataDir(layout.New(link)) == nil {
-		t.Error("a link to /var/lib was accepted")
-	}
-}
-
-// testRun is a run on a data directory that holds the files, with what it said.
-func testRun(t *testing.T, files map[string]string) (u *run, said *[]string) {
-	t.Helper()
-	dir := filepath.Join(t.TempDir(), "d")
-	testtree.Fill(t, dir, files)
-	said = &[]string{}
-	say := func(verb string) func(string) {
-		return func(what string) { *said = append(*said, verb+" "+strings.ReplaceAll(what, dir, "DIR")) }
-	}
-	return &run{Config: Config{Layout: layout.New(dir), Removed: say("removed"), Kept: say("kept")}}, said
-}
-
-var nodeFiles = map[string]string{"lock": "1\n", "made": "dir /x\n", "server/db/state.db": "", "agent/pki/x": "", "data/abc/bin/runc": ""}
-
-func TestRemoveOwn(t *testing.T) {
-	t.Parallel()
-	t.Run("all", func(t *testing.T) {
-		t.Parallel()
-		u, said := testRun(t, nodeFiles)
-		u.removeOwn()
-		if _, err := os.Lstat(u.Layout.Data()); err == nil || len(u.errs) > 0 || !slices.Equal(*said, []string{"removed DIR"}) {
-			t.Errorf("it is there: %v; errors %v; said %v", err == nil, u.errs, *said)
-		}
-	})
-	t.Run("the user's file", func(t *testing.T) {
-		t.Parallel()
-		files := maps.Clone(nodeFiles)
-		files["notes.txt"] = ""
-		u, said := testRun(t, files)
-		u.removeOwn()
-		entries, _ := os.ReadDir(u.Layout.Data())
-		if len(entries) != 1 || entries[0].Name() != "notes.txt" || len(*said) != 1 || !strings.Contains((*said)[0], "kept DIR") {
-			t.Errorf("left %v, said %v", entries, *said)
-		}
-	})
-	t.Run("something failed before", func(t *testing.T) {
-		t.Parallel()
-		u, _ := testRun(t, nodeFiles)
-		u.errs = []error{os.ErrInvalid}
-		u.removeOwn()
-		entries, _ := os.ReadDir(u.Layout.Data())
-		if len(entries) != 2 || CheckDataDir(u.Layout) != nil {
-			t.Errorf("lock and record are needed for the next try, left %v", entries)
-		}
-	})
-	t.Run("keep data", func(t *testing.T) {
-		t.Parallel()
-		u, _ := testRun(t, nodeFiles)
-		u.KeepData = true
-		u.removeOwn()
-		if entries, _ := os.ReadDir(u.Layout.Data()); len(entries) != 5 {
-			t.Errorf("left %v", entries)
-		}
-	})
-}
-
-func TestRemoveTreeSparesMounts(t *testing.T) {
-	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("mounting needs root")
-	}
-	u, _ := testRun(t, map[string]string{"agent/volume/x": "", "agent/y": ""})
-	dir := filepath.Join(u.Layout.Agent(), "volume")
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
-		t.Skip("mounting is not allowed here:", err)
-	}
-	t.Cleanup(func() { _ = unmount(dir) })
-	testtree.Fill(t, dir, map[string]string{"precious": "data"})
-	err := u.removeTree(u.Layout.Agent())
-	if err == nil || !strings.Contains(err.Error(), dir) {
-		t.Errorf("got %v", err)
-	}
-	if _, err := os.Stat(filepath.Join(dir, "precious")); err != nil {
-		t.Error(err)
-	}
-	if err := unmount(dir); err != nil {
-		t.Error(err)
-	}
-	if err := u.removeTree(u.Layout.Agent()); err != nil {
-		t.Error(err)
 	}
 }
 
@@ -244,13 +116,6 @@ func TestIsOnlyFor(t *testing.T) {
 		if got := isOnlyFor(c.config, []byte("ours")); got != c.want {
 			t.Errorf("%s: got %v", c.name, got)
 		}
-	}
-}
-
-func TestPodOfLogs(t *testing.T) {
-	t.Parallel()
-	if got := podOfLogs("kube-system_a.b_157613c4-b503"); got != "157613c4-b503" {
-		t.Errorf("got %s", got)
 	}
 }
 
@@ -350,27 +215,4 @@ func startProcess(t *testing.T, path string) int {
 		_ = cmd.Wait()
 	})
 	return cmd.Process.Pid
-}
-
-func TestParseSelfBinds(t *testing.T) {
-	t.Parallel()
-	const dir = "/var/lib/brink/agent/kubelet"
-	cases := []struct {
-		name, line string
-		want       int
-	}{
-		{"bound on itself", "72 46 254:0 /var/lib/brink/agent/kubelet /var/lib/brink/agent/kubelet rw shared:4 - ext4 /dev/vda rw\n", 1},
-		{"bound on itself on a disk of its own for /var", "72 46 254:1 /lib/brink/agent/kubelet /var/lib/brink/agent/kubelet rw shared:4 - ext4 /dev/vdb rw\n", 1},
-		{"a disk of the user's", "72 46 254:2 / /var/lib/brink/agent/kubelet rw shared:4 - ext4 /dev/vdc rw\n", 0},
-		{"another directory bound there", "72 46 254:0 /srv/big /var/lib/brink/agent/kubelet rw shared:4 - ext4 /dev/vda rw\n", 0},
-		{"elsewhere", "72 46 254:0 /x /x rw - ext4 /dev/vda rw\n", 0},
-	}
-	for _, c := range cases {
-		if got := parseSelfBinds(c.line, dir); len(got) != c.want {
-			t.Errorf("%s: %v, want %d", c.name, got, c.want)
-		}
-	}
-	if got := parseSelfBinds(cases[0].line+cases[0].line, dir); len(got) != 2 {
-		t.Errorf("twice on itself: %v", got)
-	}
 }

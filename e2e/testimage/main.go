@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -47,6 +48,8 @@ func run(ctx context.Context, args []string) error {
 		return err
 	case mode == "reach" && len(args) > 1:
 		return reach(args[1:])
+	case mode == "send" && len(args) == 3:
+		return send(args[1], args[2])
 	case mode == "api" && len(args) == 2:
 		return askAPI(ctx, args[1])
 	default:
@@ -70,6 +73,7 @@ func newServer() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/hostname", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, hostname()) })
 	mux.HandleFunc("/version", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, version()) })
+	mux.HandleFunc("/validate", validate) // as the webhook, for who comes by the API server's proxy
 	mux.HandleFunc("/clientip", func(w http.ResponseWriter, r *http.Request) {
 		host, _, _ := net.SplitHostPort(r.RemoteAddr)
 		fmt.Fprint(w, host)
@@ -127,6 +131,20 @@ func listen(ctx context.Context, srv *http.Server) error {
 		return nil
 	}
 	return err
+}
+
+// send sends one datagram, whose bytes are given in hexadecimal.
+func send(to, payload string) error {
+	data, err := hex.DecodeString(payload)
+	if err != nil {
+		return err
+	}
+	conn, err := net.Dial("udp", to)
+	if err != nil {
+		return err
+	}
+	_, err = conn.Write(data)
+	return errors.Join(err, conn.Close())
 }
 
 func answerUDP(addr string) {

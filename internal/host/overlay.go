@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"brink/internal/removetree"
 )
 
 // OverlayUsable mounts an overlay with its layers in dir, which is created when
@@ -18,7 +20,7 @@ func OverlayUsable(dir string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(probe)
+	defer func() { _ = removetree.All(probe) }() // what stays is a directory by the name of a probe
 	for _, name := range []string{"lower", "upper", "work", "merged"} {
 		if err := os.Mkdir(filepath.Join(probe, name), 0o700); err != nil {
 			return err

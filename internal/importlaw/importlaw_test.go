@@ -87,6 +87,18 @@ func TestOnlyMainEndsTheProcess(t *testing.T) {
 	})
 }
 
+// TestOnlyRemovetreeRemovesTrees: os.RemoveAll empties what is mounted below.
+func TestOnlyRemovetreeRemovesTrees(t *testing.T) {
+	t.Parallel()
+	eachFile(t, func(dir, path string, _ []string) {
+		// Test helpers remove what they made; the other one names what it replaces.
+		isFree := strings.HasPrefix(dir, "internal/test") || dir == "internal/removetree"
+		if !isFree && contains(t, path, "os.RemoveAll") {
+			t.Errorf("%s: calls os.RemoveAll, which goes through mounts: use internal/removetree", path)
+		}
+	})
+}
+
 // broken returns the rules that a package in dir breaks by an import.
 func broken(dir, imported string) []string {
 	var out []string

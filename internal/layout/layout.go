@@ -27,26 +27,40 @@ const (
 // Layout is the set of paths of one node. Its methods return absolute paths;
 // none of them creates anything.
 type Layout struct {
-	data string
-	run  string
-	// suffix is what tells the names of a node outside of its data directory from
-	// those of others; empty for the default node.
-	suffix string
+	data    string
+	run     string
+	machine bool // the machine's own node, see IsDefault
 }
 
 // New returns the layout below dataDir, which must be absolute. A data
 // directory other than the default gets a run directory of its own, named by
 // its hash: unix socket paths may not exceed MaxSocket bytes, so it cannot
 // simply lie below a data directory of any length.
+//
+// Links are not looked at; for a directory that may be behind one there is
+// datadir.Locate.
 func New(dataDir string) Layout {
 	dataDir = filepath.Clean(dataDir)
-	suffix := ""
-	if dataDir != DefaultData {
-		sum := sha256.Sum256([]byte(dataDir))
-		suffix = "-" + hex.EncodeToString(sum[:4])
-	}
-	return Layout{data: dataDir, run: defaultRun + suffix, suffix: suffix}
+	return At(dataDir, RunOf(dataDir))
 }
+
+// At is the layout of a node that keeps its data and its run directory there.
+func At(dataDir, run string) Layout {
+	return Layout{data: dataDir, run: run, machine: run == defaultRun}
+}
+
+// RunOf is the run directory that belongs to the name of a data directory.
+func RunOf(dataDir string) string {
+	if dataDir == DefaultData {
+		return defaultRun
+	}
+	sum := sha256.Sum256([]byte(dataDir))
+	return defaultRun + "-" + hex.EncodeToString(sum[:4])
+}
+
+// IsDefault tells the machine's own node, in DefaultData or where that leads, from
+// further ones: it uses the directories that other software expects it in.
+func (l Layout) IsDefault() bool { return l.machine }
 
 // Data is the root of everything that survives a reboot.
 func (l Layout) Data() string { return l.data }
@@ -85,7 +99,7 @@ func (l Layout) ContainerdSocket() string {
 // that CSI drivers' manifests name: they mount it with the same path inside and
 // out, and the kubelet hands them paths below it.
 func (l Layout) Kubelet() string {
-	if l.data == DefaultData {
+	if l.machine {
 		return "/var/lib/kubelet"
 	}
 	return filepath.Join(l.Agent(), "kubelet")
@@ -124,7 +138,7 @@ func (l Layout) CNIState() string { return filepath.Join(l.Agent(), "cni", "stat
 // PodLogs is where the kubelet puts container logs: on a default node where
 // every log collector looks for them.
 func (l Layout) PodLogs() string {
-	if l.data == DefaultData {
+	if l.machine {
 		return "/var/log/pods"
 	}
 	return filepath.Join(l.Agent(), "pod-logs")
@@ -143,7 +157,7 @@ func (l Layout) NodeAddresses() string { return filepath.Join(l.Agent(), "node-a
 // lies outside of the data directory of a default node: a machine whose data was
 // lost or removed by hand is still the same machine.
 func (l Layout) NodePassword() string {
-	if l.data == DefaultData {
+	if l.machine {
 		return filepath.Join(ConfigDir, "node-password")
 	}
 	return filepath.Join(l.Agent(), "node-password")
@@ -152,7 +166,9 @@ func (l Layout) NodePassword() string {
 // RevisionCeiling is where a server remembers outside of its data directory which
 // revisions its cluster has handed out: for when an older copy of the directory is
 // put back.
-func (l Layout) RevisionCeiling() string { return filepath.Join(ConfigDir, "revision"+l.suffix) }
+func (l Layout) RevisionCeiling() string {
+	return filepath.Join(ConfigDir, "revision"+strings.TrimPrefix(l.run, defaultRun))
+}
 
 // SeenRevision is where an agent remembers the highest revision that it has seen.
 func (l Layout) SeenRevision() string { return filepath.Join(l.Agent(), "seen-revision") }
@@ -175,6 +191,9 @@ func (l Layout) ClusterSettings() string { return filepath.Join(l.Agent(), "clus
 // PodRanges: see ClusterSettings.
 func (l Layout) PodRanges() string { return filepath.Join(l.Agent(), "pod-ranges.json") }
 
+// ResolvConf is what pods with dnsPolicy Default get as resolv.conf.
+func (l Layout) ResolvConf() string { return filepath.Join(l.Agent(), "resolv.conf") }
+
 // ClusterCA is the server CA as an agent has verified it.
 func (l Layout) ClusterCA() string { return filepath.Join(l.Agent(), "server-ca.crt") }
 
@@ -192,6 +211,12 @@ func (l Layout) DatastoreDir() string { return filepath.Join(l.run, "datastore")
 
 // StatusSocket is where `brink status` asks a running node.
 func (l Layout) StatusSocket() string { return filepath.Join(l.run, "status.sock") }
+
+// Mark is the file by which a directory is known to be brink's.
+func (l Layout) Mark() string { return filepath.Join(l.data, "brink.mark") }
+
+// Pods lists the pods that this node has had, by uid.
+func (l Layout) Pods() string { return filepath.Join(l.Agent(), "pods") }
 
 // Lock is held for as long as a brink process uses the data directory; it
 // contains the holder's process id.

@@ -47,6 +47,7 @@ func TestDefaultPaths(t *testing.T) {
 		"VolumePlugins":    "/var/lib/brink/server/volumeplugins",
 		"Servers":          "/var/lib/brink/agent/servers.json",
 		"ClusterSettings":  "/var/lib/brink/agent/cluster.json",
+		"ResolvConf":       "/var/lib/brink/agent/resolv.conf",
 		"PodRanges":        "/var/lib/brink/agent/pod-ranges.json",
 		"ClusterCA":        "/var/lib/brink/agent/server-ca.crt",
 		"ClientCA":         "/var/lib/brink/agent/client-ca.crt",
@@ -56,6 +57,8 @@ func TestDefaultPaths(t *testing.T) {
 		"StatusSocket":     "/run/brink/status.sock",
 		"PodResources":     "/var/lib/kubelet/pod-resources/kubelet.sock",
 		"Lock":             "/var/lib/brink/lock",
+		"Mark":             "/var/lib/brink/brink.mark",
+		"Pods":             "/var/lib/brink/agent/pods",
 	}
 	if got := paths(New(DefaultData)); !reflect.DeepEqual(got, want) {
 		for name := range want {

@@ -27,6 +27,7 @@ type Kind string
 const (
 	Postgres Kind = "postgres"
 	MariaDB  Kind = "mariadb"
+	Etcd     Kind = "etcd" // built from its sources, see the module in etcd/
 )
 
 const (
@@ -51,14 +52,15 @@ type Server struct {
 	Command func(argv ...string) *exec.Cmd
 
 	programs map[string]string
+	peers    string // where an etcd listens for others of its cluster
 	cmd      *exec.Cmd
 	ended    chan struct{}
 	log      *os.File
 }
 
 var programs = map[Kind][]string{
-	Postgres: {"initdb", "postgres"},
-	MariaDB:  {"mariadb-install-db", "mariadbd"},
+	Postgres: {"initdb", "postgres", "psql"},
+	MariaDB:  {"mariadb-install-db", "mariadbd", "mariadb"},
 }
 
 // find looks where Debian keeps the programs: those of PostgreSQL are not in PATH.
@@ -91,8 +93,14 @@ func (s *Server) Init() (err error) {
 	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
 		return err
 	}
+	if err := os.Chmod(s.Dir, 0o755); err != nil {
+		return err
+	}
 	if s.log, err = os.Create(s.Dir + ".log"); err != nil {
 		return err
+	}
+	if s.Kind == Etcd {
+		return s.initEtcd()
 	}
 	password, setup := s.path("password"), s.path("setup.sql")
 	files := map[string]string{
@@ -115,7 +123,38 @@ func (s *Server) Init() (err error) {
 	if out, err := s.command(argv...).CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", argv[0], err, bytes.TrimSpace(out))
 	}
+	if s.Kind == Postgres {
+		return s.letIn()
+	}
 	return nil
+}
+
+// letIn allows clients from other machines, with the password.
+func (s *Server) letIn() error {
+	f, err := os.OpenFile(s.path("data/pg_hba.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString("host all all 0.0.0.0/0 scram-sha-256\n")
+	return errors.Join(err, f.Close())
+}
+
+// SQL runs a statement as the database's administrator does.
+func (s *Server) SQL(database, statement string) error {
+	client := []string{s.programs["psql"], "-q", "-v", "ON_ERROR_STOP=1", s.local(database), "-c", statement}
+	if s.Kind == MariaDB {
+		client = []string{s.programs["mariadb"], "--no-defaults", "--socket=" + s.socket(), "--user=" + User, "--password=" + Password, database, "-e", statement}
+	}
+	if out, err := s.command(client...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", statement, err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+// local is a PostgreSQL by its socket.
+func (s *Server) local(database string) string {
+	_, port, _ := strings.Cut(filepath.Base(s.socket()), "PGSQL.")
+	return fmt.Sprintf("postgres://%s:%s@/%s?host=%s&port=%s", User, Password, database, s.Dir, port)
 }
 
 func (s *Server) path(name string) string { return filepath.Join(s.Dir, name) }
@@ -174,7 +213,7 @@ func (s *Server) tryStart(deadline time.Time) error {
 		close(ended)
 	}(s.cmd, s.ended)
 	for {
-		if s.says(from, "ready for connections", "ready to accept connections") {
+		if s.says(from, "ready for connections", "ready to accept connections", "ready to serve client requests") {
 			return nil
 		}
 		select {
@@ -198,6 +237,9 @@ func (s *Server) says(from int64, texts ...string) bool {
 }
 
 func (s *Server) argv() []string {
+	if s.Kind == Etcd {
+		return s.etcdArgv()
+	}
 	host, port, _ := net.SplitHostPort(s.Listen)
 	if s.Kind == Postgres {
 		argv := []string{s.programs["postgres"], "-D", s.path("data"), "-k", s.Dir, "-c", "listen_addresses=" + host, "-c", "shared_buffers=16MB"}
@@ -207,7 +249,7 @@ func (s *Server) argv() []string {
 		return argv
 	}
 	argv := []string{s.programs["mariadbd"], "--no-defaults", "--datadir=" + s.path("data"), "--socket=" + s.socket(),
-		"--pid-file=" + s.path("pid"), "--init-file=" + s.path("setup.sql"), "--innodb-buffer-pool-size=32M"}
+		"--pid-file=" + s.path("pid"), "--init-file=" + s.path("setup.sql"), "--innodb-buffer-pool-size=32M", "--skip-name-resolve"} // which takes seconds where no DNS answers
 	if host == "" {
 		return append(argv, "--skip-networking")
 	}
@@ -229,6 +271,8 @@ func (s *Server) socket() string {
 // Endpoint is what a client is told, with the password in it.
 func (s *Server) Endpoint(database string) string {
 	switch {
+	case s.Kind == Etcd:
+		return "http://" + s.Listen
 	case s.Kind == Postgres && s.Listen == "":
 		return fmt.Sprintf("postgres://%s:%s@/%s?host=%s", User, Password, database, s.Dir)
 	case s.Kind == Postgres:

@@ -23,10 +23,16 @@ func TestServersComeBack(t *testing.T) {
 			} else if err != nil {
 				t.Fatal(err)
 			}
+			system := map[Kind]string{Postgres: "postgres", MariaDB: "mysql"}[kind]
+			statement := "CREATE TABLE kept (id INTEGER)"
+			if kind == MariaDB {
+				statement = "CREATE TABLE mysql.kept (id INTEGER)"
+			}
 			for _, end := range []func() error{s.Stop, s.Kill, s.Stop} {
-				if err := errors.Join(s.Start(), end()); err != nil {
+				if err := errors.Join(s.Start(), s.SQL(system, statement), end()); err != nil {
 					t.Fatal(err)
 				}
+				statement = "INSERT INTO kept VALUES (1)"
 			}
 		})
 	}

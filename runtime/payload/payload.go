@@ -32,6 +32,7 @@ import (
 	"syscall"
 
 	"brink/internal/atomicfile"
+	"brink/internal/removetree"
 )
 
 // Dir is one unpacked version of the payload.
@@ -87,21 +88,21 @@ func Unpack(root string, states ...string) (Dir, error) {
 func install(dir string, files []file) error {
 	bad := damaged(dir, files)
 	if len(bad) == 0 {
-		return nil
+		return keepManifest(dir)
 	}
 	tmp, err := os.MkdirTemp(filepath.Dir(dir), tempPrefix)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(tmp)
-	if err := extract(tmp, bad); err != nil {
+	defer func() { _ = removetree.All(tmp) }() // the next start tries again
+	if err := errors.Join(keepManifest(tmp), extract(tmp, bad)); err != nil {
 		return err
 	}
 	if _, err := os.Stat(dir); err != nil {
 		return publish(tmp, dir)
 	}
 	slog.Warn("embedded programs on disk were damaged, unpacking them again", "component", "payload", "dir", dir, "files", names(bad))
-	return repair(tmp, dir, bad)
+	return errors.Join(keepManifest(dir), repair(tmp, dir, bad))
 }
 
 // publish moves a whole new version into its place. The temporary directory
@@ -146,7 +147,7 @@ func makeWay(target string) error {
 		return err
 	}
 	if info, err := os.Lstat(target); err == nil && info.IsDir() {
-		return os.RemoveAll(target)
+		return removetree.All(target)
 	}
 	return nil
 }

@@ -215,6 +215,7 @@ func TestOldVersionGoesWhenNothingRunsFromIt(t *testing.T) {
 	running, idle := strings.Repeat("ab", 32), strings.Repeat("cd", 32)
 	for _, version := range []string{running, idle} {
 		copyFile(t, "/bin/sleep", filepath.Join(root, version, "bin", "sleep"))
+		writeManifest(t, root, version)
 	}
 	var sleep *exec.Cmd
 	for {
@@ -258,6 +259,7 @@ func TestOldVersionStaysForItsPods(t *testing.T) {
 	needed, idle := strings.Repeat("ab", 32), strings.Repeat("cd", 32)
 	for _, version := range []string{needed, idle} {
 		copyFile(t, "/bin/sleep", filepath.Join(root, version, "bin", "sleep"))
+		writeManifest(t, root, version)
 	}
 	bundle := filepath.Join(state, "io.containerd.runtime.v2.task", "k8s.io", "pod")
 	if err := os.MkdirAll(bundle, 0o700); err != nil {

@@ -1,11 +1,12 @@
 package payload
 
 import (
-	"encoding/hex"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"brink/internal/removetree"
 )
 
 // tempPrefix starts the name of a directory that is being filled.
@@ -18,13 +19,13 @@ func removeLeftovers(root string) {
 		return
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), tempPrefix) {
-			remove(filepath.Join(root, e.Name()))
+		if isUnfinished(e) {
+			told(filepath.Join(root, e.Name()), removetree.All)
 		}
 	}
 }
 
-// prune deletes versions other than current from which no process runs and that
+// prune deletes versions of ours other than current from which no process runs and that
 // no pod was started with. What cannot be deleted costs space and nothing else,
 // so it is only logged.
 func prune(root, current string, states []string) {
@@ -41,16 +42,9 @@ func prune(root, current string, states []string) {
 			used = versionsInUse(root, states)
 		}
 		if !used[e.Name()] {
-			remove(filepath.Join(root, e.Name()))
+			told(filepath.Join(root, e.Name()), removeVersion)
 		}
 	}
-}
-
-// isVersion tells the directories that Unpack makes from whatever else someone
-// may have put beside them.
-func isVersion(e os.DirEntry) bool {
-	sum, err := hex.DecodeString(e.Name())
-	return err == nil && len(sum) == 32 && e.IsDir()
 }
 
 // versionsInUse returns the names of root's subdirectories that are needed.
@@ -106,8 +100,9 @@ func shims(states []string) []string {
 	return out
 }
 
-func remove(path string) {
-	if err := os.RemoveAll(path); err != nil {
+// told removes and logs what cannot be.
+func told(path string, remove func(string) error) {
+	if err := remove(path); err != nil {
 		slog.Warn("cannot remove an old version of the embedded programs", "component", "payload", "dir", path, "error", err)
 		return
 	}

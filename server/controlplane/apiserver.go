@@ -47,6 +47,7 @@ type apiServer struct {
 func newAPIServer(cp *ControlPlane, cfg Config) (*apiServer, error) {
 	opts := options.NewServerRunOptions()
 	useNodeClaims(opts.Admission, cfg)
+	useJoinRequests(opts.Admission)
 	fs := merge("kube-apiserver", opts.Flags())
 	if err := componentargs.Parse(fs, "kube-apiserver-arg", apiServerDefaults(cfg), cfg.APIServerArgs); err != nil {
 		return nil, err
@@ -230,7 +231,10 @@ func (a *apiServer) chain(completed app.CompletedConfig, generic *genericConfig)
 	o := a.openAPI
 	o.v2, o.v3 = generic.OpenAPIConfig, generic.OpenAPIV3Config
 	o.mutating = generic.informers.Admissionregistration().V1().MutatingAdmissionPolicies()
-	o.mutating.Informer() // makes it known before the factory starts
+	o.groups = aggregated.APIRegistrationInformers.Apiregistration().V1().APIServices()
+	if err := o.followPolicies(); err != nil {
+		return nil, err
+	}
 	o.loopback = generic.LoopbackClientConfig
 	o.aggregated = aggregated.GenericAPIServer
 	o.kube, o.extensions = newOpenAPIPlace(kube), newOpenAPIPlace(extensions)

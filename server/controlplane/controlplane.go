@@ -115,6 +115,9 @@ type ControlPlane struct {
 // error names the flag it is about.
 func New(cfg Config) (*ControlPlane, error) {
 	cp := &ControlPlane{api: &inmemory.Server{}}
+	if cfg.Etcd != nil {
+		dialEtcdSoon()
+	}
 	var err error
 	if cp.apiServer, err = newAPIServer(cp, cfg); err != nil {
 		return nil, err

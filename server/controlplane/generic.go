@@ -52,7 +52,7 @@ type genericConfig struct {
 func (a *apiServer) genericConfig(opts options.CompletedOptions) (*genericConfig, error) {
 	config := genericapiserver.NewConfig(legacyscheme.Codecs)
 	config.MergedResourceConfig = controlplane.DefaultAPIResourceConfigSource()
-	config.LoopbackClientConfig = a.cp.ClientConfig(user.APIServerUser, user.SystemPrivilegedGroup)
+	config.LoopbackClientConfig = a.cp.api.WrappedConfig(identity(user.APIServerUser, user.SystemPrivilegedGroup))
 	client, err := kubernetes.NewForConfig(config.LoopbackClientConfig)
 	if err != nil {
 		return nil, fmt.Errorf("building the loopback client: %w", err)

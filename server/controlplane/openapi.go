@@ -19,21 +19,19 @@ import (
 	crdopenapi "k8s.io/apiextensions-apiserver/pkg/controller/openapi"
 	crdopenapiv3 "k8s.io/apiextensions-apiserver/pkg/controller/openapiv3"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/apiserver/pkg/authentication/user"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/mux"
 	"k8s.io/apiserver/pkg/server/routes"
 	admissioninformers "k8s.io/client-go/informers/admissionregistration/v1"
 	"k8s.io/client-go/rest"
+	aggregatorinformers "k8s.io/kube-aggregator/pkg/client/informers/externalversions/apiregistration/v1"
 	"k8s.io/kube-openapi/pkg/common"
 	"k8s.io/kube-openapi/pkg/handler"
 	"k8s.io/kube-openapi/pkg/handler3"
 	"k8s.io/kube-openapi/pkg/validation/spec"
 
 	"brink/internal/footprint"
-	"brink/server/inmemory"
 )
 
 // openAPIIdle is how long the documents stay when nobody asks for them.
@@ -53,8 +51,10 @@ const trimAfter = 10 * time.Second
 type openAPI struct {
 	v2 *common.Config
 	v3 *common.OpenAPIV3Config
-	// mutating knows the policies whose evaluation needs the documents.
+	// mutating knows the policies whose evaluation needs the documents, and groups
+	// what they may be about.
 	mutating admissioninformers.MutatingAdmissionPolicyInformer
+	groups   aggregatorinformers.APIServiceInformer
 
 	loopback   *rest.Config
 	aggregated *genericapiserver.GenericAPIServer
@@ -62,6 +62,7 @@ type openAPI struct {
 	extensions *openAPIPlace
 
 	documents onDemand
+	made      atomic.Bool // and not let go of
 	stop      <-chan struct{}
 }
 
@@ -135,7 +136,13 @@ func (o *openAPI) forgetDefinitions() { o.v3.Definitions = nil }
 // wrap makes the documents before a request for them is answered.
 func (o *openAPI) wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, "/openapi/") && o.wanted(r) {
+		switch {
+		case !strings.HasPrefix(r.URL.Path, "/openapi/"):
+		case isPoll(r):
+			if o.answerPoll(w) {
+				return
+			}
+		default:
 			if err := o.documents.want(); err != nil {
 				w.Header().Set("Retry-After", "1")
 				http.Error(w, "making the OpenAPI documents: "+err.Error(), http.StatusServiceUnavailable)
@@ -146,29 +153,18 @@ func (o *openAPI) wrap(next http.Handler) http.Handler {
 	})
 }
 
-// wanted is false for the one client that asks every five seconds without
-// needing an answer: the admission of mutating policies, while there are none.
-func (o *openAPI) wanted(r *http.Request) bool {
-	who, inside := inmemory.Identity(r.Context())
-	if !inside || who.GetName() != user.APIServerUser || r.URL.Path != "/openapi/v3" {
-		return true
-	}
-	policies, err := o.mutating.Lister().List(labels.Everything())
-	return err != nil || len(policies) > 0 || !o.mutating.Informer().HasSynced()
-}
-
 // make builds the documents and returns when the aggregator has them.
 func (o *openAPI) make() (release func(), err error) {
 	begun := time.Now()
 	ctx, cancel := context.WithCancel(wait.ContextForChannel(o.stop))
-	release = func() {
+	undo := func() {
 		cancel()
 		o.release()
 	}
 	done := false
 	defer func() {
 		if !done { // failed, or panicked
-			release()
+			undo()
 		}
 	}()
 	o.v3.Definitions = definitionsV3(o.v3)
@@ -183,12 +179,14 @@ func (o *openAPI) make() (release func(), err error) {
 	done = true
 	// The making leaves as much garbage as documents.
 	time.AfterFunc(trimAfter, footprint.Trim)
-	return release, nil
+	o.made.Store(true)
+	return undo, nil
 }
 
 // release lets go of the documents. The aggregator's copies go when it finds
 // that there are others: it only looks when it is asked, for each format.
 func (o *openAPI) release() {
+	o.made.Store(false)
 	o.kube.current.Store(nil)
 	o.extensions.current.Store(nil)
 	for _, format := range []string{"application/json", "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"} {

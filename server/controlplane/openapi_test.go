@@ -27,7 +27,12 @@ import (
 // ends. Upstream's metrics are the process's: only one can be run in it.
 func startAPIServer(t *testing.T, change func(*ControlPlane)) *ControlPlane {
 	t.Helper()
-	dir := t.TempDir()
+	return startAPIServerIn(t, t.TempDir(), change)
+}
+
+// startAPIServerIn keeps its state in a directory, which may have some.
+func startAPIServerIn(t *testing.T, dir string, change func(*ControlPlane)) *ControlPlane {
+	t.Helper()
 	loopback := netip.MustParseAddr("127.0.0.1")
 	tls := pki.Dir(filepath.Join(dir, "tls"))
 	_, err := pki.Ensure(pki.Config{Dir: string(tls), ClusterDomain: "cluster.local", NodeName: "node-1",

@@ -4,9 +4,15 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -608,5 +614,95 @@ func benchmark(b *testing.B, c *http.Client, url string, size int64) {
 			b.Fatalf("read %d bytes: %v", n, err)
 		}
 		resp.Body.Close()
+	}
+}
+
+// TestBundleOfCAs: what is added to a client for TLS changes nothing and stops
+// nothing.
+func TestBundleOfCAs(t *testing.T) {
+	t.Parallel()
+	s := &Server{}
+	s.Handle(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		u, _ := Identity(r.Context())
+		_, _ = io.WriteString(w, u.GetName()+" "+r.URL.Path)
+	}))
+	config := s.WrappedConfig(&user.DefaultInfo{Name: "me"})
+	config.TLSClientConfig.CAData = []byte(caPEM(t))
+	config.TLSClientConfig.ServerName = "kubernetes.default.svc"
+	config.NextProtos = []string{"http/1.1"}
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := client.Get("https://kubernetes.default.svc:443/hook")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if text, err := io.ReadAll(resp.Body); string(text) != "me /hook" || err != nil {
+		t.Errorf("%q, %v", text, err)
+	}
+}
+
+func caPEM(t *testing.T) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}
+
+// TestPatientRequest: the request that waits for the server is answered before others
+// get through, and one that gives up does not hold them.
+func TestPatientRequest(t *testing.T) {
+	t.Parallel()
+	s := &Server{}
+	client := &http.Client{Transport: s.Config(&user.DefaultInfo{Name: "tester"}).Transport}
+	gaveUp, giveUp := context.WithCancel(t.Context())
+	for _, ctx := range []context.Context{t.Context(), gaveUp} {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, host+patientPath, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			if resp, err := client.Do(req); err == nil {
+				resp.Body.Close()
+			}
+		}()
+	}
+	for waiting := 0; waiting < 1; time.Sleep(time.Millisecond) {
+		s.mu.Lock()
+		if s.opened != nil {
+			waiting++
+		}
+		s.mu.Unlock()
+	}
+	time.Sleep(20 * time.Millisecond) // so that both wait
+	giveUp()
+	if _, err := client.Get(host + "/api"); !errors.Is(err, ErrNotServing) {
+		t.Errorf("another path: %v", err)
+	}
+	answered := false
+	s.Handle(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == patientPath {
+			time.Sleep(20 * time.Millisecond)
+			answered = true
+		} else if !answered {
+			t.Error("another request came first")
+		}
+	}))
+	resp, err := client.Get(host + "/api")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if !answered {
+		t.Error("the request that waited was not answered")
 	}
 }

@@ -18,8 +18,10 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -34,14 +36,66 @@ var ErrNotServing = fmt.Errorf("the API server is not serving yet: %w", syscall.
 // host is never dialed; it only makes URLs well-formed.
 const host = "https://kubernetes.default.svc"
 
+// patientPath is asked for by the admission of mutating policies while the API server
+// is being built. It asks again only five seconds later and has requests refused
+// until it has had an answer, so that one comes before all others.
+const patientPath = "/openapi/v3"
+
+// firstPatience bounds how long all others wait for it.
+const firstPatience = 3 * time.Second
+
 // Server is the process's API server as clients inside the process see it.
 // The zero value refuses requests with ErrNotServing until Handle is called.
 type Server struct {
 	handler atomic.Pointer[http.Handler]
+
+	mu      sync.Mutex
+	first   *http.Handler  // for those who have waited
+	opened  chan struct{}  // closed when there is one; nil until somebody waits
+	patient sync.WaitGroup // requests that have waited and are not answered
 }
 
 // Handle makes h answer all requests from now on.
-func (s *Server) Handle(h http.Handler) { s.handler.Store(&h) }
+func (s *Server) Handle(h http.Handler) {
+	s.mu.Lock()
+	s.first = &h
+	if s.opened != nil {
+		close(s.opened)
+	}
+	s.mu.Unlock()
+	answered := make(chan struct{})
+	go func() {
+		s.patient.Wait()
+		close(answered)
+	}()
+	select {
+	case <-answered:
+	case <-time.After(firstPatience):
+	}
+	s.handler.Store(&h)
+}
+
+// await returns the handler, nil when ctx is done before there is one, and what to
+// call when it has answered.
+func (s *Server) await(ctx context.Context) (*http.Handler, func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.first != nil {
+		return s.first, func() {}
+	}
+	if s.opened == nil {
+		s.opened = make(chan struct{})
+	}
+	s.patient.Add(1)
+	opened := s.opened
+	s.mu.Unlock()
+	select {
+	case <-opened:
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	return s.first, s.patient.Done
+}
 
 // Config returns a client configuration with which the client acts as u. It
 // speaks protobuf where the API has it and is not rate limited on the client's
@@ -53,6 +107,17 @@ func (s *Server) Config(u user.Info) *rest.Config {
 		QPS:           -1,
 		ContentConfig: rest.ContentConfig{ContentType: "application/vnd.kubernetes.protobuf", AcceptContentTypes: "application/vnd.kubernetes.protobuf,application/json"},
 	}
+}
+
+// WrappedConfig is Config for who adds TLS settings to it, as the API server does for
+// webhooks at the Service kubernetes, which come with a bundle of CAs: client-go
+// refuses those beside a ready-made transport. They have no effect.
+func (s *Server) WrappedConfig(u user.Info) *rest.Config {
+	config := s.Config(u)
+	transport := config.Transport
+	config.Transport = nil
+	config.WrapTransport = func(http.RoundTripper) http.RoundTripper { return transport }
+	return config
 }
 
 type identityKey struct{}
@@ -77,16 +142,24 @@ type roundTripper struct {
 // it has sent headers, as a network transport would. The handler's context
 // ends when the request's does or when the response body is closed.
 func (t roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
-	handler := t.server.handler.Load()
-	if handler == nil {
-		return nil, refuse(req, ErrNotServing)
+	handler, answered := t.server.handler.Load(), func() {}
+	if handler == nil && req.URL.Path == patientPath {
+		handler, answered = t.server.await(req.Context())
 	}
 	if req.Context().Err() != nil {
+		answered()
 		return nil, refuse(req, context.Cause(req.Context()))
+	}
+	if handler == nil {
+		answered()
+		return nil, refuse(req, ErrNotServing)
 	}
 	ctx, cancel := handlerContext(req.Context(), t.user)
 	w := newResponseWriter(ctx, cancel)
-	go serve(*handler, w, serverRequest(ctx, req))
+	go func() {
+		defer answered()
+		serve(*handler, w, serverRequest(ctx, req))
+	}()
 	select {
 	case <-w.started:
 		return w.response(req), nil

@@ -1,0 +1,277 @@
+package kubelet
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
+	"k8s.io/kubernetes/cmd/kubelet/app/options"
+	kubeletconfig "k8s.io/kubernetes/pkg/kubelet/apis/config"
+	"k8s.io/kubernetes/pkg/kubelet/apis/config/scheme"
+	"k8s.io/kubernetes/pkg/kubelet/apis/config/v1beta1"
+	"k8s.io/kubernetes/pkg/kubelet/kubeletconfig/util/codec"
+)
+
+// The user's configuration files (--kubelet-arg=config=FILE and config-dir=DIRECTORY)
+// lie between brink's defaults and the user's flags. Upstream merges drop-ins into a
+// file by JSON and then parses the flags over the result; here the files are merged
+// into brink's defaults in the same way, so that what they leave out stays brink's.
+
+type object = map[string]any
+
+// ownField is a field of the configuration that brink decides on, and what to do
+// instead.
+type ownField struct{ name, instead string }
+
+var ownFields = []ownField{
+	{"authentication", ""}, {"authorization", ""}, {"tlsCertFile", ""}, {"tlsPrivateKeyFile", ""}, {"serverTLSBootstrap", ""},
+	{"enableServer", ""}, {"cgroupDriver", ""}, {"containerRuntimeEndpoint", ""}, {"imageServiceEndpoint", ""}, {"podLogsDir", ""},
+	{"clusterDNS", "--cluster-dns"}, {"clusterDomain", "--cluster-domain"},
+	// What other parts of brink must know, which read flags.
+	{"port", "--kubelet-arg=port=PORT"}, {"cgroupRoot", "--kubelet-arg=cgroup-root=PATH"}, {"registerWithTaints", "--node-taint"},
+	{"logging", "--debug"},
+}
+
+// wholeFields are maps of which a user's has all that there shall be, as with the
+// flags of the same names.
+var wholeFields = []string{"evictionHard", "evictionSoft", "evictionSoftGracePeriod", "evictionMinimumReclaim", "kubeReserved", "systemReserved", "qosReserved"}
+
+// useFiles puts the user's files over config, which has brink's defaults.
+func useFiles(config *kubeletconfig.KubeletConfiguration, flags *options.KubeletFlags) error {
+	given, dir, err := readFiles(flags.KubeletConfigFile, flags.KubeletDropinConfigDirectory)
+	if err != nil || given == nil {
+		return err
+	}
+	base, err := toObject(config)
+	if err != nil {
+		return err
+	}
+	if err := takeOwn(base, given); err != nil {
+		return err
+	}
+	for _, name := range wholeFields {
+		if _, ok := given[name]; ok {
+			delete(base, name)
+		}
+	}
+	if given["kubeReserved"] != nil || given["systemReserved"] != nil || given["reservedMemory"] != nil {
+		delete(base, "kubeReserved")
+		delete(base, "systemReserved")
+	}
+	return fromObject(mergePatch(base, given), dir, config)
+}
+
+// readFiles returns what the user's files say together, nil when there are none, and
+// the directory to which paths in them are relative.
+func readFiles(file, dropins string) (object, string, error) {
+	var paths []string
+	var dir string
+	if dropins != "" {
+		dir = dropins
+		err := filepath.WalkDir(dropins, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && !d.IsDir() && filepath.Ext(path) == ".conf" { // as upstream
+				paths = append(paths, path)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, "", fmt.Errorf("--kubelet-arg=config-dir=%s: %w", dropins, err)
+		}
+	}
+	if file != "" {
+		dir = filepath.Dir(file)
+		paths = slices.Insert(paths, 0, file)
+	}
+	var given object
+	for _, path := range paths {
+		one, err := readFile(path)
+		if err != nil {
+			return nil, "", fmt.Errorf("reading the kubelet's configuration %s: %w", path, err)
+		}
+		given = mergePatch(given, one)
+	}
+	dir, err := filepath.Abs(dir)
+	return given, dir, err
+}
+
+// readFile refuses what upstream passes over with a warning or without one: fields
+// that do not exist, and a second document.
+func readFile(path string) (object, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, errors.Unwrap(err)
+	}
+	documents := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(text)))
+	for n := 0; ; n++ {
+		one, err := documents.Read()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, oneLine(err)
+		}
+		if n > 0 && len(bytes.TrimSpace(one)) > 0 {
+			return nil, errors.New("there is a second document in it: a file has one")
+		}
+	}
+	_, codecs, err := scheme.NewSchemeAndCodecs(serializer.EnableStrict)
+	if err != nil {
+		return nil, err
+	}
+	err = recovered(func() error {
+		_, _, err := codecs.UniversalDecoder().Decode(text, nil, nil)
+		return err
+	})
+	if err != nil {
+		return nil, oneLine(err)
+	}
+	asJSON, kind, err := codec.DecodeKubeletConfigurationIntoJSON(codecs, text)
+	if err != nil {
+		return nil, oneLine(err)
+	}
+	if want := kubeletv1beta1.SchemeGroupVersion.WithKind("KubeletConfiguration"); kind == nil || *kind != want {
+		return nil, fmt.Errorf("it must be a %s of %s", want.Kind, want.GroupVersion())
+	}
+	var out object
+	return out, json.Unmarshal(asJSON, &out)
+}
+
+// recovered returns the panic of upstream's defaulting, which it ends in for feature
+// gates that cannot be together, as an error.
+func recovered(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%v", p)
+		}
+	}()
+	return f()
+}
+
+func oneLine(err error) error {
+	return errors.New(strings.Join(strings.Fields(err.Error()), " "))
+}
+
+// takeOwn takes what brink decides on out of given, and refuses what disagrees.
+// Files from elsewhere name many fields with the value that stands for the default.
+func takeOwn(base, given object) error {
+	var wrong []string
+	for _, own := range ownFields {
+		for _, name := range differences(own.name, base[own.name], given[own.name]) {
+			if own.instead != "" {
+				name += " (use " + own.instead + ")"
+			}
+			wrong = append(wrong, name)
+		}
+		delete(given, own.name)
+	}
+	if len(wrong) == 0 {
+		return nil
+	}
+	return fmt.Errorf("the kubelet's configuration file: brink decides on %s: leave it out", strings.Join(wrong, ", "))
+}
+
+// differences names the values below name that are given and are not those of base.
+func differences(name string, base, given any) []string {
+	if fields, ok := given.(object); ok {
+		below, _ := base.(object)
+		var out []string
+		for _, field := range slices.Sorted(maps.Keys(fields)) {
+			out = append(out, differences(name+"."+field, below[field], fields[field])...)
+		}
+		return out
+	}
+	if isUnsaid(given) || reflect.DeepEqual(base, given) {
+		return nil
+	}
+	return []string{name}
+}
+
+// isUnsaid tells a value that stands for the default. A false does not.
+func isUnsaid(value any) bool {
+	switch v := value.(type) {
+	case nil:
+		return true
+	case string:
+		return v == "" || v == "0" || v == "0s"
+	case float64:
+		return v == 0
+	case []any:
+		return len(v) == 0
+	}
+	return false
+}
+
+// mergePatch puts patch over base as RFC 7386 does; both may be used up by it.
+func mergePatch(base, patch object) object {
+	if base == nil {
+		base = object{}
+	}
+	for name, value := range patch {
+		switch v := value.(type) {
+		case nil:
+			delete(base, name)
+		case object:
+			below, _ := base[name].(object)
+			base[name] = mergePatch(below, v)
+		default:
+			base[name] = v
+		}
+	}
+	return base
+}
+
+func toObject(config *kubeletconfig.KubeletConfiguration) (object, error) {
+	var versioned kubeletv1beta1.KubeletConfiguration
+	if err := v1beta1.Convert_config_KubeletConfiguration_To_v1beta1_KubeletConfiguration(config, &versioned, nil); err != nil {
+		return nil, err
+	}
+	text, err := json.Marshal(versioned)
+	if err != nil {
+		return nil, err
+	}
+	var out object
+	return out, json.Unmarshal(text, &out)
+}
+
+// fromObject fills config; paths in it become absolute.
+func fromObject(from object, dir string, config *kubeletconfig.KubeletConfiguration) error {
+	text, err := json.Marshal(from)
+	if err != nil {
+		return err
+	}
+	var versioned kubeletv1beta1.KubeletConfiguration
+	if err := json.Unmarshal(text, &versioned); err != nil {
+		return err
+	}
+	err = recovered(func() error {
+		v1beta1.SetDefaults_KubeletConfiguration(&versioned)
+		return nil
+	})
+	if err != nil {
+		return oneLine(err)
+	}
+	var out kubeletconfig.KubeletConfiguration
+	if err := v1beta1.Convert_v1beta1_KubeletConfiguration_To_config_KubeletConfiguration(&versioned, &out, nil); err != nil {
+		return err
+	}
+	for _, path := range kubeletconfig.KubeletConfigurationPathRefs(&out) {
+		if *path != "" && !filepath.IsAbs(*path) {
+			*path = filepath.Join(dir, *path)
+		}
+	}
+	*config = out
+	return nil
+}

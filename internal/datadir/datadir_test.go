@@ -1,0 +1,217 @@
+package datadir
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"maps"
+	"math/big"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"brink/internal/layout"
+	"brink/internal/testtree"
+)
+
+// pair makes a certificate that signs itself, and its key.
+func pair(t *testing.T, name string, isCA bool) (cert, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().Add(time.Hour),
+		IsCA: isCA, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalECPrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
+		string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER}))
+}
+
+const (
+	list     = "dir /etc/brink\nkubeconfig /etc/brink/brink.yaml\n"
+	database = "SQLite format 3\x00 and pages"
+	password = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\n"
+)
+
+func TestCheckAndClaim(t *testing.T) {
+	t.Parallel()
+	brinkCA, brinkKey := pair(t, "brink-server-ca@1", true)
+	k3sCA, k3sKey := pair(t, "k3s-server-ca@1", true)
+	ownCA, ownKey := pair(t, "Clinic Root", true)
+	node, nodeKey := pair(t, "system:node:till", false)
+	elsewhere := testtree.Make(t, map[string]string{"empty/lost+found/": "", "photos/1.jpg": ""})
+	type files = map[string]string
+	for _, c := range []struct {
+		name  string
+		files files
+		wrong string   // part of the refusal
+		laid  []string // what stays the user's
+	}{
+		{"empty", files{}, "", nil},
+		{"a lock of a start that was refused", files{"lock": "12\n", ".overlay-probe-1/lower/": ""}, "", nil},
+		{"a mark whose writing was cut off", files{".brink.mark.123": "This"}, "", nil},
+		{"a new disk", files{"lost+found/": "", "agent/containerd/": ""}, "", []string{"lost+found"}},
+		{"what users are told to lay", files{"agent/images/a.tar": "", "agent/images/more/b.tar": "", "agent/pod-manifests/p.yaml": "", "server/tls/server-ca.crt": "", "server/tls/server-ca.key": ""},
+			"", []string{"agent/images/a.tar", "agent/images/more", "agent/pod-manifests/p.yaml", "server/tls/server-ca.crt", "server/tls/server-ca.key"}},
+		{"links to empty disks", files{"agent/containerd": "->" + elsewhere + "/empty", "agent/images": "->" + elsewhere + "/photos"}, "", []string{"agent/images"}},
+		{"photos under brink's names", files{"data/photos/a.jpg": "", "server/site/index.html": "", "agent/recordings/1.wav": ""}, "(agent/recordings, data/photos, server/site)", nil},
+		{"a content-addressed store", files{"data/" + strings.Repeat("a", 64) + "/chunk": ""}, "(data/aaaa", nil},
+		{"a link to the user's", files{"agent/containerd": "->" + elsewhere + "/photos"}, "(agent/containerd)", nil},
+		{"one file among images", files{"agent/images/a.tar": "", "notes.txt": ""}, "(notes.txt)", nil},
+		{"many", files{"a": "", "b": "", "c": "", "d": "", "e": ""}, "(a, b, c and 2 more)", nil},
+		{"a file called lock", files{"lock": "the combination is 1234"}, "(lock)", nil},
+		{"a mark of somebody else", files{"brink.mark": "X marks the spot\n"}, "(brink.mark)", nil},
+		{"a mark that is a link", files{"brink.mark": "->" + elsewhere + "/photos/1.jpg"}, "(brink.mark)", nil},
+		{"an older server", files{"lock": "12\n", "server/tls/server-ca.crt": brinkCA, "server/tls/server-ca.key": brinkKey, "server/db/state.db": database, "notes.txt": ""}, "", nil},
+		{"an older server of a user's CA", files{"made": list, "server/tls/server-ca.crt": ownCA, "server/tls/server-ca.key": ownKey, "server/db/state.db": database}, "", nil},
+		{"an older server with a database elsewhere", files{"made": list, "server/tls/server-ca.crt": brinkCA, "server/tls/server-ca.key": brinkKey, "server/db/volatile.revision": "7\n"}, "", nil},
+		{"an older agent", files{"made": list, "agent/pki/kubelet-client-current.pem": node + nodeKey, "agent/server-ca.crt": brinkCA, "agent/node-password": password}, "", nil},
+		{"what an uninstall left", files{"made": list, "lock": "12\n", "data/x": ""}, "", nil},
+		{"k3s", files{"server/tls/server-ca.crt": k3sCA, "server/tls/server-ca.key": k3sKey, "server/db/state.db": database, "agent/containerd/io.containerd.metadata.v1.bolt/meta.db": ""}, "agent/containerd/", nil},
+		{"a CA without its key", files{"server/tls/server-ca.crt": brinkCA, "server/tls/server-ca.key": k3sKey, "server/db/state.db": database}, "server/db", nil},
+		{"a database that is none", files{"server/tls/server-ca.crt": brinkCA, "server/tls/server-ca.key": brinkKey, "server/db/state.db": "photos"}, "server/db", nil},
+		{"a list that is none", files{"made": "a cake\n", "agent/pki/kubelet-client-current.pem": node + nodeKey, "agent/server-ca.crt": brinkCA, "agent/node-password": password}, "agent/server-ca.crt", nil},
+		{"an agent's files without its key", files{"made": list, "agent/pki/kubelet-client-current.pem": node, "agent/server-ca.crt": brinkCA, "agent/node-password": password}, "agent/server-ca.crt", nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			dir := filepath.Join(t.TempDir(), "disk")
+			if err := os.Mkdir(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			testtree.Fill(t, dir, c.files)
+			l := Locate(dir)
+			err := Check(l)
+			if claimed := Claim(l); (claimed == nil) != (err == nil) {
+				t.Errorf("Check says %v and Claim %v", err, claimed)
+			}
+			if c.wrong != "" {
+				if err == nil || !strings.Contains(err.Error(), c.wrong) || !strings.Contains(err.Error(), dir+"/brink") || strings.Contains(err.Error(), "\n") {
+					t.Errorf("got %v, want a line with %q", err, c.wrong)
+				}
+				return
+			}
+			if err != nil || !IsMarked(l) {
+				t.Fatalf("got %v, marked %t", err, IsMarked(l))
+			}
+			testtree.Fill(t, dir, files{"photos/later.jpg": "", "agent/images/later.tar": ""})
+			if err := Claim(l); err != nil {
+				t.Errorf("at the next start: %v", err)
+			}
+			if got := Laid(l); !slices.Equal(got, c.laid) {
+				t.Errorf("laid %q, want %q", got, c.laid)
+			}
+		})
+	}
+}
+
+func TestDirectoriesOfTheSystem(t *testing.T) {
+	t.Parallel()
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink("/srv", link); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{"/", "/srv", "/mnt", "/opt/", "/home", "/var/lib", "/root", "/etc/brink", link} {
+		err := Check(Locate(dir))
+		if err == nil || !strings.Contains(err.Error(), "directory of the system") {
+			t.Errorf("%s: got %v", dir, err)
+		}
+	}
+}
+
+func TestNotThere(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "not", "there")
+	if err := Check(Locate(dir)); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Dir(dir)); err == nil {
+		t.Error("checking has made something")
+	}
+}
+
+func TestLocate(t *testing.T) {
+	t.Parallel()
+	root := testtree.Make(t, map[string]string{"disk/": "", "link": "->disk"})
+	root = Resolve(root)
+	disk, link := filepath.Join(root, "disk", "b"), filepath.Join(root, "link", "b")
+	l := Locate(link)
+	if l.Data() != disk || l != Locate(disk) || l != layout.New(disk) {
+		t.Errorf("before the first start: %+v and %+v", l, Locate(disk))
+	}
+	// A brink that resolved nothing has its run directory by the other name.
+	old := layout.At(disk, layout.RunOf(link))
+	testtree.Fill(t, disk, map[string]string{"agent/": ""})
+	if err := Claim(old); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{link, disk, disk + "/"} {
+		if got := Locate(path); got != old {
+			t.Errorf("%s: got %+v, want %+v", path, got, old)
+		}
+	}
+	// A copy is another node.
+	copied := filepath.Join(root, "disk", "copy")
+	text, err := os.ReadFile(old.Mark())
+	if err != nil {
+		t.Fatal(err)
+	}
+	testtree.Fill(t, copied, map[string]string{"brink.mark": string(text)})
+	if got := Locate(copied); got != layout.New(copied) {
+		t.Errorf("a copy: %+v", got)
+	}
+	if err := Claim(Locate(copied)); err != nil {
+		t.Error(err)
+	}
+	if got, err := readMark(filepath.Join(copied, markName)); err != nil || got.data != copied || got.run != layout.RunOf(copied) {
+		t.Errorf("the copy's mark says %+v (%v)", got, err)
+	}
+}
+
+func TestMarkAnyNames(t *testing.T) {
+	t.Parallel()
+	m := mark{data: "/a b\n\"c\"", run: "/run/x", laid: []string{"agent/images/\xff\n", "agent/images/ü ü"}, links: map[string]string{"agent/cni": "/mnt/a b"}}
+	got, err := parseMark(m.text())
+	if err != nil || got.data != m.data || !slices.Equal(got.laid, m.laid) || !maps.Equal(got.links, m.links) {
+		t.Errorf("got %+v (%v)", got, err)
+	}
+	for _, text := range []string{"", markTitle, markTitle + "\ndata \"/x\"\n", markTitle + "\ndata /x\nrun /y\n", "x\n" + m.text()} {
+		if got, err := parseMark(text); err == nil {
+			t.Errorf("%q: got %+v", text, got)
+		}
+	}
+}
+
+func TestMakeAgent(t *testing.T) {
+	t.Parallel()
+	for _, before := range []os.FileMode{0, 0o700, 0o755} {
+		l := layout.New(t.TempDir())
+		if before != 0 {
+			if err := os.Mkdir(l.Agent(), before); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := MakeAgent(l); err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Stat(l.Agent()); err != nil || info.Mode().Perm() != AgentMode {
+			t.Errorf("from %o: got %v (%v)", before, info.Mode(), err)
+		}
+	}
+}

@@ -1,0 +1,88 @@
+package datadir
+
+import (
+	"errors"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+const (
+	markName = "brink.mark"
+	// markTitle is the first line. The number is that of the format.
+	markTitle = "This directory is brink's: uninstalling removes what brink keeps in it. (1)"
+)
+
+// mark is what the mark says: where it was written, the run directory, and what was
+// there before it.
+type mark struct {
+	data, run string
+	laid      []string
+	links     map[string]string // that were laid there, and where they lead
+}
+
+var errNoMark = errors.New("not a mark of brink")
+
+func (m mark) text() string {
+	lines := []string{markTitle, "data " + strconv.Quote(m.data), "run " + strconv.Quote(m.run)}
+	for _, path := range m.laid {
+		lines = append(lines, "laid "+strconv.Quote(path))
+	}
+	for _, path := range slices.Sorted(maps.Keys(m.links)) {
+		lines = append(lines, "link "+strconv.Quote(path)+" "+strconv.Quote(m.links[path]))
+	}
+	return strings.Join(lines, "\n") + "\n"
+}
+
+// readMark takes a regular file only: a link may lead anywhere.
+func readMark(path string) (mark, error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return mark{}, err
+	}
+	if !info.Mode().IsRegular() {
+		return mark{}, errNoMark
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return mark{}, err
+	}
+	return parseMark(string(text))
+}
+
+func parseMark(text string) (mark, error) {
+	title, rest, _ := strings.Cut(text, "\n")
+	if title != markTitle {
+		return mark{}, errNoMark
+	}
+	m := mark{links: map[string]string{}}
+	for line := range strings.Lines(rest) {
+		key, quoted, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		first, err := strconv.QuotedPrefix(quoted)
+		if err != nil {
+			return mark{}, errNoMark
+		}
+		value, _ := strconv.Unquote(first)
+		switch key {
+		case "link":
+			target, err := strconv.Unquote(strings.TrimPrefix(quoted[len(first):], " "))
+			if err != nil {
+				return mark{}, errNoMark
+			}
+			m.links[value] = target
+		case "data":
+			m.data = value
+		case "run":
+			m.run = value
+		case "laid":
+			m.laid = append(m.laid, value)
+		}
+	}
+	if !filepath.IsAbs(m.data) || !filepath.IsAbs(m.run) {
+		return mark{}, errNoMark
+	}
+	return m, nil
+}

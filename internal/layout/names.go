@@ -1,0 +1,154 @@
+package layout
+
+import (
+	"net/netip"
+	"path"
+	"strings"
+)
+
+// Kind says what brink has under a name.
+type Kind int
+
+const (
+	// Foreign is a name that brink does not use.
+	Foreign Kind = iota
+	// Directory may hold what is not brink's: each name in it counts for itself.
+	Directory
+	// File is a file, a socket or a link.
+	File
+	// Tree is a directory that containerd or the kubelet fills; all below it is
+	// brink's.
+	Tree
+)
+
+// name is a name that brink uses, as a pattern of path.Match.
+type name struct {
+	pattern string
+	kind    Kind
+}
+
+// dataNames are all names that brink uses in its data directory: uninstall removes
+// these and no others, so whatever comes to write there comes into this table. Not
+// in it are pods' directories and logs, which have the pods' own names, and the
+// versions of Payload, which say themselves what is in them.
+var dataNames = []name{
+	{"brink.mark", File}, {"made", File}, {"lock", File}, {".overlay-probe-*", Tree},
+	{"agent", Directory},
+	{"agent/containerd", Directory}, {"agent/containerd/io.containerd.*", Tree}, {"agent/containerd/tmpmounts", Tree},
+	{"agent/containerd/.overlay-probe-*", Tree}, {"agent/containerd/in-use", File}, {"agent/containerd/images-unchecked", File},
+	{"agent/cni", Directory}, {"agent/cni/net.d", Directory}, {"agent/cni/net.d/10-brink.conflist", File},
+	{"agent/cni/state", Directory}, {"agent/cni/state/foreign-hostports", File},
+	{"agent/cni/state/brink", Directory}, {"agent/cni/state/brink/last_reserved_ip.*", File}, {"agent/cni/state/brink/lock", File},
+	{"agent/images", Directory}, {"agent/pod-manifests", Directory}, // what is in these is the user's
+	{"agent/imported-images.json", File}, {"agent/node-addresses.json", File}, {"agent/servers.json", File},
+	{"agent/cluster.json", File}, {"agent/pod-ranges.json", File}, {"agent/server-ca.crt", File}, {"agent/client-ca.crt", File},
+	{"agent/node-password", File}, {"agent/pods", File}, {"agent/seen-revision", File}, {"agent/resolv.conf", File},
+	{"agent/pki", Directory}, {"agent/pki/kubelet-client-*.pem", File}, {"agent/pki/kubelet-server-*.pem", File},
+	{"agent/pki/kubelet.crt", File}, {"agent/pki/kubelet.key", File},
+	{"agent/kubelet", Directory}, {"agent/pod-logs", Directory},
+	{"data", Directory}, {"data/.unpack-[0-9]*", Tree},
+	{"server", Directory}, {"server/token", File}, {"server/volumeplugins", Directory}, {"server/manifests", Directory},
+	{"server/db", Directory}, {"server/db/state.db", File}, {"server/db/state.db-wal", File}, {"server/db/state.db-shm", File},
+	{"server/db/state.db.in-use", File}, {"server/db/state.db.new", File}, {"server/db/state.db.new-*", File},
+	{"server/db/state.db.damaged-*", File}, {"server/db/state.db-wal.damaged-*", File}, {"server/db/.probe-*", File},
+	{"server/db/volatile.snapshot", File}, {"server/db/volatile.revision", File}, {"server/db/state.revision", File},
+	{"server/db/holder", File}, {"server/db/remote.in-use", File},
+	{"server/tls", Directory}, {"server/tls/service.key", File},
+}
+
+// pairs are the names in server/tls that have a certificate and a key.
+var pairs = []string{
+	"server-ca", "client-ca", "kubelet-ca", "request-header-ca",
+	"client-admin", "client-auth-proxy", "client-kube-apiserver", "serving-kube-apiserver", "serving-kubelet",
+}
+
+// runNames are those in the run directory.
+var runNames = []name{
+	{"status.sock", File},
+	{"datastore", Directory}, {"datastore/leases.copy", File}, {"datastore/*.sock", File},
+	{"containerd", Directory}, {"containerd/runc", Tree}, {"containerd/s", Tree}, {"containerd/registries", Tree},
+	{"containerd/containerd.sock", File}, {"containerd/containerd.sock.ttrpc", File}, {"containerd/io.containerd.*", Tree},
+	{"containerd/containerd-mount*", Tree}, {"containerd/fifo", Tree},
+}
+
+// kubeletNames are those that the kubelet (v1.36) uses in its directory, without
+// "config.yaml" and "pki", which are where other distributions put them.
+var kubeletNames = []name{
+	{"pods", Directory},
+	{"plugins", Directory}, {"plugins/kubernetes.io", Tree}, {"plugins_registry", Directory}, {"volumeplugins", Directory},
+	{"pod-resources", Directory}, {"pod-resources/kubelet.sock", File},
+	{"device-plugins", Directory}, {"device-plugins/kubelet.sock", File}, {"device-plugins/kubelet_internal_checkpoint", File},
+	{"device-plugins/DEPRECATION", File},
+	{"checkpoints", Tree}, {"image_manager", Tree},
+	{"cpu_manager_state", File}, {"memory_manager_state", File}, {"dra_manager_state", File},
+	{"actuated_pods_state", File}, {"allocated_pods_state", File}, {"pod_status_manager_state", File}, {"graceful_node_shutdown_state", File},
+}
+
+// laid are what users may put into a data directory before brink's first start,
+// by what the documentation tells them: everything below a name in it. Only what
+// is laid there in the meantime may also be found at the first start.
+var laid = []string{
+	"lost+found", "agent/images", "agent/pod-manifests", "server/manifests",
+	"config.yaml", "config.yaml.d", "registries.yaml", "server/tls/service.key",
+}
+
+// authorities are the pairs that a user may bring.
+const authorities = 4
+
+func init() {
+	for i, pair := range pairs {
+		for _, end := range []string{".crt", ".key"} {
+			dataNames = append(dataNames, name{"server/tls/" + pair + end, File})
+			if i < authorities {
+				laid = append(laid, "server/tls/"+pair+end)
+			}
+		}
+	}
+}
+
+// DataName is what brink has under a path relative to the data directory.
+func DataName(rel string) Kind {
+	if dir, base := path.Split(rel); dir == "agent/cni/state/brink/" {
+		if _, err := netip.ParseAddr(base); err == nil {
+			return File // a lease
+		}
+	}
+	if below, ok := strings.CutPrefix(rel, "agent/kubelet/"); ok {
+		return KubeletName(below)
+	}
+	return kindOf(dataNames, rel)
+}
+
+// RunName is what brink has under a path relative to the run directory.
+func RunName(rel string) Kind { return kindOf(runNames, rel) }
+
+// KubeletName is what the kubelet has under a path relative to its directory.
+func KubeletName(rel string) Kind { return kindOf(kubeletNames, rel) }
+
+// kindOf also knows the temporary files of internal/atomicfile, which a process
+// that was killed leaves.
+func kindOf(names []name, rel string) Kind {
+	for _, n := range names {
+		if ok, err := path.Match(n.pattern, rel); ok && err == nil {
+			return n.kind
+		}
+	}
+	dir, base := path.Split(rel)
+	hidden, isHidden := strings.CutPrefix(base, ".")
+	i := strings.LastIndexByte(hidden, '.')
+	if isHidden && i > 0 && i+1 < len(hidden) && strings.Trim(hidden[i+1:], "0123456789") == "" && kindOf(names, dir+hidden[:i]) == File {
+		return File
+	}
+	return Foreign
+}
+
+// MayBeLaid tells whether users may put a path, relative to the data directory,
+// there before the first start.
+func MayBeLaid(rel string) bool {
+	for _, l := range laid {
+		if IsBelow(rel, l) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,106 @@
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/admission/initializer"
+	"k8s.io/client-go/informers"
+	certificateslisters "k8s.io/client-go/listers/certificates/v1"
+	bootstrapapi "k8s.io/cluster-bootstrap/token/api"
+	"k8s.io/kubernetes/pkg/apis/certificates"
+	"k8s.io/kubernetes/pkg/kubeapiserver/options"
+	"k8s.io/kubernetes/plugin/pkg/admission/certificates/subjectrestriction"
+)
+
+// joinRequestsPlugin is the name of the admission plugin of joinRequests.
+const joinRequestsPlugin = "BrinkJoinRequests"
+
+const (
+	// maxUndecided is how many requests of one token may wait for a decision, which
+	// takes milliseconds, and maxRequests how many there may be at all: upstream's
+	// csrcleaner removes them an hour after the decision. That many machines can join
+	// by one token in an hour.
+	maxUndecided = 50
+	maxRequests  = 1000
+	// tryAgainAfter is in seconds.
+	tryAgainAfter = 10
+)
+
+// joinRequests bounds what a join token makes of the one thing it may make,
+// certificate requests: a token is handed around, and each request is kept.
+type joinRequests struct {
+	*admission.Handler
+	requests certificateslisters.CertificateSigningRequestLister
+}
+
+var (
+	_ admission.ValidationInterface                = &joinRequests{}
+	_ initializer.WantsExternalKubeInformerFactory = &joinRequests{}
+)
+
+func useJoinRequests(opts *options.AdmissionOptions) {
+	generic := opts.GenericAdmission
+	generic.Plugins.Register(joinRequestsPlugin, func(io.Reader) (admission.Interface, error) {
+		return &joinRequests{Handler: admission.NewHandler(admission.Create)}, nil
+	})
+	order := slices.Clone(generic.RecommendedPluginOrder)
+	after := slices.Index(order, subjectrestriction.PluginName) + 1
+	generic.RecommendedPluginOrder = slices.Insert(order, after, joinRequestsPlugin)
+}
+
+// SetExternalKubeInformerFactory implements
+// initializer.WantsExternalKubeInformerFactory.
+func (p *joinRequests) SetExternalKubeInformerFactory(f informers.SharedInformerFactory) {
+	p.requests = f.Certificates().V1().CertificateSigningRequests().Lister()
+}
+
+// ValidateInitialization implements admission.InitializationValidator.
+func (p *joinRequests) ValidateInitialization() error {
+	if p.requests == nil {
+		return errors.New("there is no informer of certificate requests")
+	}
+	return nil
+}
+
+// Validate implements admission.ValidationInterface.
+func (p *joinRequests) Validate(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+	if a.GetResource().GroupResource() != certificates.Resource("certificatesigningrequests") || a.GetSubresource() != "" {
+		return nil
+	}
+	user := a.GetUserInfo().GetName()
+	id, isToken := strings.CutPrefix(user, bootstrapapi.BootstrapUserPrefix)
+	if !isToken {
+		return nil
+	}
+	all, err := p.requests.List(labels.Everything())
+	if err != nil {
+		return admission.NewForbidden(a, err)
+	}
+	total, undecided := count(all, user)
+	if total < maxRequests && undecided < maxUndecided {
+		return nil
+	}
+	return apierrors.NewTooManyRequests(fmt.Sprintf("the token with the id %s has made too many certificate requests, %d in the last hour of which %d are undecided: use several tokens, or wait", id, total, undecided), tryAgainAfter)
+}
+
+func count(all []*certificatesv1.CertificateSigningRequest, user string) (total, undecided int) {
+	for _, csr := range all {
+		if csr.Spec.Username != user {
+			continue
+		}
+		total++
+		if len(csr.Status.Conditions) == 0 {
+			undecided++
+		}
+	}
+	return total, undecided
+}

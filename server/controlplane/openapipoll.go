@@ -1,0 +1,81 @@
+package controlplane
+
+import (
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/client-go/tools/cache"
+
+	"brink/server/inmemory"
+)
+
+// The admission of mutating policies asks every five seconds for the list of
+// documents, and what is not in its last list it refuses with 503: it is the only
+// one who asks without needing an answer most of the time. So it always gets a list of
+// all groups, without the documents being made; when a policy is evaluated it asks
+// for that of the group, which makes them. To keep that first evaluation short they
+// are made as soon as there is a policy. While they are there it gets the real list,
+// in which the names change when the documents do.
+
+// isPoll tells that admission's request.
+func isPoll(r *http.Request) bool {
+	who, inside := inmemory.Identity(r.Context())
+	return inside && who.GetName() == user.APIServerUser && r.URL.Path == "/openapi/v3"
+}
+
+// followPolicies makes the documents when there is a policy. It comes before the
+// informers start.
+func (o *openAPI) followPolicies() error {
+	_, err := o.mutating.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: func(any) { go o.makeEarly() }})
+	return err
+}
+
+func (o *openAPI) makeEarly() {
+	if err := o.documents.want(); err != nil {
+		slog.Debug("making the OpenAPI documents for a policy", "component", "apiserver", "error", err)
+	}
+}
+
+// answerPoll leaves the answer to the real documents where there are some. They
+// stay as long as there are policies.
+func (o *openAPI) answerPoll(w http.ResponseWriter) (answered bool) {
+	policies, err := o.mutating.Lister().List(labels.Everything())
+	needed := err != nil || len(policies) > 0
+	if o.made.Load() {
+		return needed && o.documents.want() != nil
+	}
+	if needed {
+		go o.makeEarly()
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(o.list())
+	return true
+}
+
+// list names the documents that there would be. The groups of custom resources are
+// known a moment after the start: for policies about those it is right from the
+// second request on.
+func (o *openAPI) list() []byte {
+	paths := map[string]map[string]string{}
+	add := func(path string) { paths[path] = map[string]string{"serverRelativeURL": "/openapi/v3/" + path} }
+	for _, service := range o.kube.server.Handler.GoRestfulContainer.RegisteredWebServices() {
+		if path := strings.Trim(service.RootPath(), "/"); path == "api/v1" || strings.HasPrefix(path, "apis/") && strings.Count(path, "/") == 2 {
+			add(path)
+		}
+	}
+	services, _ := o.groups.Lister().List(labels.Everything())
+	for _, s := range services {
+		if s.Spec.Group != "" {
+			add("apis/" + s.Spec.Group + "/" + s.Spec.Version)
+		}
+	}
+	text, err := json.Marshal(map[string]any{"paths": paths})
+	if err != nil {
+		panic(err) // strings always marshal
+	}
+	return text
+}
