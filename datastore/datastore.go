@@ -201,7 +201,8 @@ type Store struct {
 	repaired   bool // rows were moved aside
 	notes      notes
 	aside      aside
-	revisions  atomic.Pointer[checkedLog] // nil while there is none
+	revisions  atomic.Pointer[checkedLog]  // nil while there is none
+	volatile   atomic.Pointer[memoryStore] // nil while there is none
 	cutWatches atomic.Pointer[func(int64)]
 	witnesses  witnesses
 

@@ -112,6 +112,16 @@ func (m *memoryStore) putLocked(it *item) {
 	}
 }
 
+// skip goes on by revisions further up, without a past. It writes for the reason that
+// Start has.
+func (m *memoryStore) skip(ctx context.Context, revisions int64) error {
+	m.mu.Lock()
+	m.revision += revisions
+	m.compacted, m.log, m.logBytes = m.revision, nil, 0
+	m.mu.Unlock()
+	return m.Start(ctx)
+}
+
 func (m *memoryStore) removeLocked(key string) {
 	delete(m.items, key)
 	if at, ok := slices.BinarySearch(m.keys, key); ok {

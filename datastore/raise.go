@@ -203,6 +203,12 @@ func (s *Store) Witness(node string, revision int64) {
 	if cut := s.cutWatches.Load(); cut != nil {
 		(*cut)(target + 1)
 	}
+	// The leases and events are of the same image. How far they were nobody has seen.
+	if store := s.volatile.Load(); store != nil {
+		if err := store.skip(ctx, revisionLost); err != nil {
+			s.log.Warn("leases and events do not go on above what was handed out", "error", err)
+		}
+	}
 }
 
 // isRaised tells whether the row that follows a gap says that the gap is meant.

@@ -289,7 +289,12 @@ func TestWitness(t *testing.T) {
 	}
 	<-old // b
 	const seen = 5000
+	lease := mustCreate(t, r.volatile, "/registry/leases/a", "x")
 	r.Witness("n2", seen)
+	if next := mustUpdate(t, r.volatile, "/registry/leases/a", "y", lease); next < lease+revisionLost {
+		t.Errorf("leases go on at %d, %d was before", next, lease)
+	}
+	watchFromBefore(t, r.volatile, lease)
 	mustBeAbove(t, r.durable, seen)
 	select {
 	case res := <-old:

@@ -85,6 +85,8 @@ func (s *Store) runVolatile(ctx context.Context, ready func()) error {
 	if err := store.Start(ctx); err != nil {
 		return fmt.Errorf("starting the volatile store: %w", err)
 	}
+	s.volatile.Store(store)
+	defer s.volatile.Store(nil)
 	stop := s.keep(ctx, store)
 	defer stop()
 	if err := s.serve(ctx, volatileSocket, &guarded{Backend: store}, store, ready); err != nil {
