@@ -114,6 +114,13 @@ func runNode(ctx context.Context, s settings, start *startLog) error {
 	if err := prepare(s); err != nil {
 		return err
 	}
+	if s.join == nil {
+		unlock, err := lockDatabase(s.layout)
+		if err != nil {
+			return err
+		}
+		defer unlock()
+	}
 	if err := makeRunDir(s.layout.Run()); err != nil {
 		return err
 	}

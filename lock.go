@@ -48,6 +48,31 @@ func inUse(l layout.Layout) error {
 	return fmt.Errorf("%s is in use by brink with pid %s; stop that one first or give another --data-dir", l.Data(), lockHolder(l))
 }
 
+// lockDatabase makes the database's directory this process's own as well. Two data
+// directories may lead to one by a link, and two servers on one database destroy it.
+// The directory itself is locked: another file in it would only be one more to keep.
+func lockDatabase(l layout.Layout) (unlock func(), err error) {
+	dir := l.DB()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the database's directory: %w", err)
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("locking the database's directory: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		defer f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%s is in use by a brink with another data directory, from which a link leads there: stop that one first, or give this server a database of its own", dir)
+		}
+		return nil, fmt.Errorf("locking %s: %w", dir, err)
+	}
+	return func() {
+		_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
+		f.Close()
+	}, nil
+}
+
 // checkLock is the error of a lock that another process holds. It makes nothing.
 func checkLock(l layout.Layout) error {
 	f, err := os.Open(l.Lock())

@@ -38,6 +38,30 @@ func TestLockDataDir(t *testing.T) {
 	again()
 }
 
+// TestLockDatabase: one database by two names is one.
+func TestLockDatabase(t *testing.T) {
+	t.Parallel()
+	one, other := layout.New(t.TempDir()), layout.New(t.TempDir())
+	unlock, err := lockDatabase(one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(other.Server(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(one.DB(), other.DB()); err != nil {
+		t.Fatal(err)
+	}
+	_, err = lockDatabase(other)
+	isLine(t, err, other.DB()+" is in use by a brink with another data directory")
+	unlock()
+	again, err := lockDatabase(other)
+	if err != nil {
+		t.Fatalf("after it was given back: %v", err)
+	}
+	again()
+}
+
 // TestLockForgetsLongerPID: the file survives restarts, and pids differ in
 // length.
 func TestLockForgetsLongerPID(t *testing.T) {
