@@ -30,9 +30,16 @@ func (n *node) keepBridge() error {
 	if err != nil {
 		return fmt.Errorf("keeping bridge %s: %w", n.cfg.Bridge, err)
 	}
-	if err := ensureAddresses(bridge, n.cfg.NodeCIDRs, slog.LevelWarn); err != nil {
+	// The plugin that makes the bridge for the first pod gives it the addresses a
+	// moment after the pod's.
+	level := slog.LevelDebug
+	if n.hasAddresses {
+		level = slog.LevelWarn
+	}
+	if err := ensureAddresses(bridge, n.cfg.NodeCIDRs, level); err != nil {
 		return fmt.Errorf("keeping the addresses of bridge %s: %w", n.cfg.Bridge, err)
 	}
+	n.hasAddresses = true
 	if err := n.attachPods(bridge); err != nil {
 		return fmt.Errorf("attaching pods to bridge %s: %w", n.cfg.Bridge, err)
 	}

@@ -11,15 +11,16 @@ import (
 
 // node is the loop's view of this host.
 type node struct {
-	cfg        Config
-	rules      *ruleset
-	stack      *netstack
-	peers      *peerKeeper
-	inherited  []netip.Addr // from where peers of the last run send
-	hostPorts  hostPorts
-	firewalls  firewalls
-	bridgeMAC  net.HardwareAddr // of the bridge at the last look
-	complained time.Time
+	cfg          Config
+	rules        *ruleset
+	stack        *netstack
+	peers        *peerKeeper
+	inherited    []netip.Addr // from where peers of the last run send
+	hostPorts    hostPorts
+	firewalls    firewalls
+	bridgeMAC    net.HardwareAddr // of the bridge at the last look
+	hasAddresses bool             // the bridge had all of its addresses once
+	complained   time.Time
 
 	routesLooked bool // old routes to Services are gone
 }

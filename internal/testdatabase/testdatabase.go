@@ -113,12 +113,16 @@ func (s *Server) Init() (err error) {
 			return err
 		}
 	}
+	if err := os.MkdirAll(s.path("tmp"), 0o755); err != nil {
+		return err
+	}
 	if err := s.handOver(); err != nil {
 		return err
 	}
 	argv := []string{s.programs["initdb"], "-D", s.path("data"), "-U", User, "-A", "scram-sha-256", "--pwfile=" + password, "-N", "--no-locale", "-E", "UTF8"}
 	if s.Kind == MariaDB {
-		argv = []string{s.programs["mariadb-install-db"], "--no-defaults", "--datadir=" + s.path("data"), "--auth-root-authentication-method=normal", "--skip-test-db"}
+		argv = []string{s.programs["mariadb-install-db"], "--no-defaults", "--datadir=" + s.path("data"), "--auth-root-authentication-method=normal", "--skip-test-db",
+			"--tmpdir=" + s.path("tmp")} // a server that starts removes the temporary tables of others
 	}
 	if out, err := s.command(argv...).CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", argv[0], err, bytes.TrimSpace(out))
@@ -248,7 +252,7 @@ func (s *Server) argv() []string {
 		}
 		return argv
 	}
-	argv := []string{s.programs["mariadbd"], "--no-defaults", "--datadir=" + s.path("data"), "--socket=" + s.socket(),
+	argv := []string{s.programs["mariadbd"], "--no-defaults", "--datadir=" + s.path("data"), "--tmpdir=" + s.path("tmp"), "--socket=" + s.socket(),
 		"--pid-file=" + s.path("pid"), "--init-file=" + s.path("setup.sql"), "--innodb-buffer-pool-size=32M", "--skip-name-resolve"} // which takes seconds where no DNS answers
 	if host == "" {
 		return append(argv, "--skip-networking")

@@ -31,8 +31,9 @@ import (
 	"brink/server/noderecord"
 )
 
-// apiServerStopTimeout covers upstream's own wait for requests in flight.
-const apiServerStopTimeout = 15 * time.Second
+// apiServerStopTimeout covers upstream's own waits: for requests in flight, and 20 s for
+// a database that is away to forget the server's endpoints.
+const apiServerStopTimeout = 30 * time.Second
 
 type apiServer struct {
 	cp      *ControlPlane
