@@ -42,6 +42,7 @@ type cluster struct {
 	mu      sync.Mutex
 	version int
 	clock   time.Time
+	before  func(*Controller) // called before it runs; nil for nothing
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -131,6 +132,9 @@ func (c *cluster) start() *Controller {
 	controller := New(Config{Client: c, Informers: informers.NewSharedInformerFactory(c, 0), OwnNode: "own", Tokens: c.tokens,
 		Sources: func(node string) []netip.Addr { return c.sources[node] }})
 	controller.now, controller.look = c.now, 5*time.Millisecond
+	if c.before != nil {
+		c.before(controller)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- controller.Run(ctx) }()

@@ -94,8 +94,12 @@ func (c *Controller) awaitKey(ctx context.Context, r request) error {
 // record that has none. It does not wait.
 func (c *Controller) Adopt(node, key string) { c.queue.Add(task{adoptKey, node, key}) }
 
-// adopt writes the key down.
+// adopt writes the key down. Nodes show theirs before this begins to work, and taking
+// over forgets what records have.
 func (c *Controller) adopt(ctx context.Context, name, key string) error {
+	if err := c.takeOver(ctx); err != nil {
+		return err
+	}
 	secrets := c.cfg.Client.CoreV1().Secrets(namespace)
 	record, err := secrets.Get(ctx, name+recordSuffix, metav1.GetOptions{})
 	if err != nil || noderecord.HasKeys(record) {

@@ -163,3 +163,36 @@ func TestTakesOver(t *testing.T) {
 		t.Error("a second key was adopted, or one of nobody")
 	}
 }
+
+// TestAdoptsWhatCameBefore: nodes show their keys before the controller works.
+func TestAdoptsWhatCameBefore(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	old := &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: noderecord.OldRenewals}}
+	if _, err := c.RbacV1().ClusterRoleBindings().Create(t.Context(), old, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "without", Annotations: map[string]string{nodekey.NodeAnnotation: "machine"}}}
+	if _, err := c.CoreV1().Nodes().Create(t.Context(), node, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c.addNode("stale")
+	if _, err := c.CoreV1().Secrets(namespace).Create(t.Context(), newRecord("stale", claimant{"machine", "an old key"}), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	key := noderecord.KeyOf([]byte("key"))
+	c.before = func(controller *Controller) {
+		controller.Adopt("without", key)
+		controller.Adopt("stale", key)
+	}
+	c.start()
+	for _, name := range []string{"without", "stale"} {
+		c.eventually("the key of "+name, func() bool { r := c.record(name); return r != nil && noderecord.HasKey(r, key) })
+	}
+	c.isApproved(c.asked(newMachine(t).joining("another"))) // all else was done
+	for _, name := range []string{"without", "stale"} {
+		if r := c.record(name); !noderecord.HasKey(r, key) || noderecord.HasKey(r, "an old key") {
+			t.Errorf("%s has %q", name, r.Data)
+		}
+	}
+}
