@@ -224,7 +224,10 @@ func (a *Agent) kubeletComponent(needs ...string) lifecycle.Component {
 	c := a.kubelet
 	c.Needs = needs
 	c.Run = func(ctx context.Context, ready func()) error {
-		if err := errors.Join(a.runResolv(ctx), a.awaitAPI(ctx)); err != nil {
+		if err := a.runResolv(ctx); err != nil {
+			return err
+		}
+		if err := a.awaitAPI(ctx); err != nil {
 			return err
 		}
 		return a.kubelet.Run(ctx, ready) // the one of now, see use

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,14 +24,45 @@ import (
 // Packets that were translated on their way have their source given to them by this
 // node or a peer: a Service whose endpoint is the port of a tunnel makes a frame of
 // what a pod or a stranger sends to it. So the guard stands behind all translation,
-// and takes what was never tracked, which translation needs.
+// and takes what was never tracked, which translation needs. And a node takes frames
+// only at the addresses that peers know it by: what a pod sends to another one of it
+// leaves the pod's node as that node's own, like all that pods send to the outside.
 const guardChain = "tunnel"
 
-// peerSet is the name of the set for a family of underlay addresses.
+// peerSet is the name of the set for a family of peers' underlay addresses, ownSet of
+// that for this node's.
 func peerSet(f family) string { return "peers-" + f.match }
+func ownSet(f family) string  { return "own-" + f.match }
 
-// peerSets are those that rules of guardTunnel refer to.
-func peerSets(cfg Config) []*knftables.Set {
+// member is an address in a set.
+type member struct {
+	set  string
+	addr netip.Addr
+}
+
+func (m member) compare(other member) int {
+	return cmp.Or(strings.Compare(m.set, other.set), m.addr.Compare(other.addr))
+}
+
+func (m member) element() *knftables.Element {
+	return &knftables.Element{Set: m.set, Key: []string{m.addr.String()}}
+}
+
+// members are addresses, each in the set of its family.
+func members(set func(family) string, addrs []netip.Addr) []member {
+	var out []member
+	for _, a := range addrs {
+		for _, f := range families {
+			if a.IsValid() && f.is6() == a.Is6() {
+				out = append(out, member{set(f), a})
+			}
+		}
+	}
+	return out
+}
+
+// guardSets are those that rules of guardTunnel refer to.
+func guardSets(cfg Config) []*knftables.Set {
 	if cfg.Backend == None {
 		return nil
 	}
@@ -40,19 +72,11 @@ func peerSets(cfg Config) []*knftables.Set {
 		if f.is6() {
 			kind = "ipv6_addr"
 		}
-		sets = append(sets, &knftables.Set{Name: peerSet(f), Type: kind, Comment: knftables.PtrTo("underlay addresses of other nodes")})
+		sets = append(sets,
+			&knftables.Set{Name: peerSet(f), Type: kind, Comment: knftables.PtrTo("underlay addresses of other nodes")},
+			&knftables.Set{Name: ownSet(f), Type: kind, Comment: knftables.PtrTo("underlay addresses of this node")})
 	}
 	return sets
-}
-
-// peerElement is an address in the set of its family.
-func peerElement(a netip.Addr) *knftables.Element {
-	for _, f := range families {
-		if f.is6() == a.Is6() {
-			return &knftables.Element{Set: peerSet(f), Key: []string{a.String()}}
-		}
-	}
-	return nil
 }
 
 // guardTunnel lets the tunnel's frames in from peers and keeps those, and only those,
@@ -75,6 +99,7 @@ func guardTunnel(cfg Config) []*knftables.Rule {
 		add("prerouting", "the tunnel itself is no connection", frame, "iifname", "!=", bridge, f.match, "saddr", peers, "notrack")
 		add("output", "the tunnel itself is no connection", frame, f.match, "daddr", peers, "notrack")
 		add("forward", "on their way to another node", frame, f.match, "daddr", peers, "goto", guardChain)
+		add("input", "not where peers send to", frame, f.match, "daddr", "!=", "@"+ownSet(f), "counter", "drop")
 	}
 	add("input", "frames of the tunnel", frame, "goto", guardChain)
 	add(guardChain, "pods make none", "iifname", bridge, "counter", "drop")
@@ -92,18 +117,21 @@ func isFrame(cfg Config) string {
 	return fmt.Sprintf("udp dport %d @th,96,24 %d", cfg.VXLANPort, cfg.VNI)
 }
 
-// tunnelEnds are the addresses from which peers may send: all of theirs, whatever
-// their backend is. It may be changing, and who sends first is not known.
-func (n *node) tunnelEnds() []netip.Addr {
-	w := n.peers.wished()
-	if !w.known {
-		return n.inherited
+// tunnelEnds are the addresses between which frames may go, in order: all of peers,
+// whatever their backend is, for it may be changing, and who sends first is not known;
+// and those of this node.
+func (n *node) tunnelEnds() []member {
+	w, ends := n.peers.wished(), n.inherited
+	if w.known {
+		ends = nil
+		for _, p := range w.peers {
+			ends = append(ends, p.Underlay...)
+		}
+		ends = n.cfg.acceptEnds(ends)
 	}
-	var ends []netip.Addr
-	for _, p := range w.peers {
-		ends = append(ends, p.Underlay...)
-	}
-	return n.cfg.acceptEnds(ends)
+	out := append(members(peerSet, ends), members(ownSet, w.underlay)...)
+	slices.SortFunc(out, member.compare)
+	return slices.Compact(out)
 }
 
 // acceptEnds sorts them, and leaves out what pods can send from.
@@ -130,7 +158,12 @@ func inherit(ctx context.Context, cfg Config, stack *netstack) ([]netip.Addr, er
 	if err != nil {
 		return nil, err
 	}
-	ends := table.peers
+	var ends []netip.Addr
+	for _, m := range table.members {
+		if strings.HasPrefix(m.set, "peers-") {
+			ends = append(ends, m.addr)
+		}
+	}
 	for entry := range has.fdb {
 		ends = append(ends, entry.dst)
 	}
@@ -139,8 +172,8 @@ func inherit(ctx context.Context, cfg Config, stack *netstack) ([]netip.Addr, er
 
 // tableListing is what is looked at of the table "inet brink".
 type tableListing struct {
-	handles []string     // of every rule, by chain
-	peers   []netip.Addr // in the sets, in order
+	handles []string // of every rule, by chain
+	members []member // of the sets, in order
 }
 
 // listOwnTable asks nft once for all; a table that is not there has nothing.
@@ -166,7 +199,10 @@ func parseTable(out []byte) (tableListing, error) {
 				Chain  string
 				Handle int
 			}
-			Set *struct{ Elem []any }
+			Set *struct {
+				Name string
+				Elem []any
+			}
 		}
 	}
 	if err := json.Unmarshal(out, &list); err != nil {
@@ -183,9 +219,9 @@ func parseTable(out []byte) (tableListing, error) {
 		for _, element := range entry.Set.Elem {
 			// What is no address is not ours, and compares as different.
 			a, _ := netip.ParseAddr(fmt.Sprint(element))
-			table.peers = append(table.peers, a)
+			table.members = append(table.members, member{entry.Set.Name, a})
 		}
 	}
-	slices.SortFunc(table.peers, netip.Addr.Compare)
+	slices.SortFunc(table.members, member.compare)
 	return table, nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -135,6 +136,11 @@ func TestForgedFrames(t *testing.T) {
 				send(t, two.ns, to(one), forged(DefaultVNI, one, "control to one"))
 
 				send(t, one.pod, to(two), forged(DefaultVNI, two, "pod to another node"))
+				for _, other := range s.onSegment(0, 98) {
+					sh(t, two.ns, "ip addr add "+other+" dev eth0 $(case "+other+" in *:*) echo nodad;; esac)")
+					end := netip.AddrPortFrom(netip.MustParsePrefix(other).Addr(), DefaultVXLANPort)
+					send(t, one.pod, end, forged(DefaultVNI, two, "pod to another address of another node"))
+				}
 				send(t, one.pod, to(one), forged(DefaultVNI, one, "pod to its own node"))
 				send(t, outside, to(one), forged(DefaultVNI, one, "stranger"))
 				send(t, outside, to(two), forged(DefaultVNI, two, "stranger"))
@@ -207,7 +213,14 @@ func TestPeersOfTheGuard(t *testing.T) {
 			table, err = listOwnTable(t.Context())
 			return err
 		})
-		return fmt.Sprint(table.peers)
+		var peers []netip.Addr
+		for _, m := range table.members {
+			if strings.HasPrefix(m.set, "peers-") {
+				peers = append(peers, m.addr)
+			}
+		}
+		slices.SortFunc(peers, netip.Addr.Compare)
+		return fmt.Sprint(peers)
 	}
 	wait := func(want string) {
 		t.Helper()

@@ -35,7 +35,7 @@ func openRuleset(cfg Config) (*ruleset, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &ruleset{nft: nft, sets: peerSets(cfg), rules: wantedRules(cfg)}, nil
+	return &ruleset{nft: nft, sets: guardSets(cfg), rules: wantedRules(cfg)}, nil
 }
 
 func openTable(family knftables.Family, name string) (knftables.Interface, error) {
@@ -119,10 +119,10 @@ var baseChains = []*knftables.Chain{
 }
 
 // reconcile writes the table if it is not known to be as it was written last, with
-// the addresses of peers.
-func (r *ruleset) reconcile(ctx context.Context, peers []netip.Addr) error {
+// the members of its sets, which are in order.
+func (r *ruleset) reconcile(ctx context.Context, members []member) error {
 	if !r.applied {
-		return r.apply(ctx, peers)
+		return r.apply(ctx, members)
 	}
 	generation, err := rulesetGeneration()
 	if err != nil {
@@ -133,21 +133,21 @@ func (r *ruleset) reconcile(ctx context.Context, peers []netip.Addr) error {
 		if err != nil {
 			return err
 		}
-		if !slices.Equal(now.handles, r.has.handles) || !slices.Equal(now.peers, r.has.peers) {
+		if !slices.Equal(now.handles, r.has.handles) || !slices.Equal(now.members, r.has.members) {
 			slog.Warn("nftables rules were changed by someone else, restoring them", "component", componentName, "table", "inet "+tableName)
-			return r.apply(ctx, peers)
+			return r.apply(ctx, members)
 		}
 		r.generation = generation
 	}
-	if !slices.Equal(peers, r.has.peers) && len(r.sets) > 0 {
-		return r.exchange(ctx, peers)
+	if !slices.Equal(members, r.has.members) && len(r.sets) > 0 {
+		return r.exchange(ctx, members)
 	}
 	return nil
 }
 
 // apply replaces the whole table in one transaction: no packet sees half of it,
 // and translations in progress live in the connection table, not here.
-func (r *ruleset) apply(ctx context.Context, peers []netip.Addr) error {
+func (r *ruleset) apply(ctx context.Context, members []member) error {
 	tx := r.nft.NewTransaction()
 	table := &knftables.Table{Comment: knftables.PtrTo("pod network of brink")}
 	tx.Add(&knftables.Table{}) // so that the deletion finds one
@@ -157,8 +157,8 @@ func (r *ruleset) apply(ctx context.Context, peers []netip.Addr) error {
 		tx.Add(set)
 	}
 	if len(r.sets) > 0 {
-		for _, a := range peers {
-			tx.Add(peerElement(a))
+		for _, m := range members {
+			tx.Add(m.element())
 		}
 	}
 	for _, chain := range baseChains {
@@ -172,18 +172,18 @@ func (r *ruleset) apply(ctx context.Context, peers []netip.Addr) error {
 	return r.write(ctx, tx)
 }
 
-// exchange changes the addresses of peers and nothing else: packets under way to a
-// thousand others shall not notice one that comes.
-func (r *ruleset) exchange(ctx context.Context, peers []netip.Addr) error {
+// exchange changes the members of sets and nothing else: packets under way to a
+// thousand peers shall not notice one that comes.
+func (r *ruleset) exchange(ctx context.Context, members []member) error {
 	tx := r.nft.NewTransaction()
-	for _, a := range peers {
-		if !slices.Contains(r.has.peers, a) {
-			tx.Add(peerElement(a))
+	for _, m := range members {
+		if !slices.Contains(r.has.members, m) {
+			tx.Add(m.element())
 		}
 	}
-	for _, a := range r.has.peers {
-		if !slices.Contains(peers, a) {
-			tx.Delete(peerElement(a))
+	for _, m := range r.has.members {
+		if !slices.Contains(members, m) {
+			tx.Delete(m.element())
 		}
 	}
 	return r.write(ctx, tx)

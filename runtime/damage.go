@@ -86,8 +86,9 @@ func (b blobs) damagedIn(ctx context.Context, target ocispec.Descriptor) ([]dige
 	return out, err
 }
 
-// isWhole takes what cannot be read for damaged: a bad block is. The error is that
-// of ctx.
+// isWhole takes what the disk cannot give back for damaged: a bad block is. Any other
+// reason for which it cannot be read says nothing of it, such as too many open files
+// where pods start at the same time, and is an error.
 func (b blobs) isWhole(ctx context.Context, info content.Info) (bool, error) {
 	same := false
 	f, err := os.Open(b.path(info.Digest))
@@ -102,6 +103,9 @@ func (b blobs) isWhole(ctx context.Context, info content.Info) (bool, error) {
 		// Or it was collected a moment ago.
 		_, err := b.store.Info(ctx, info.Digest)
 		return errdefs.IsNotFound(err), nil
+	}
+	if err != nil && !errors.Is(err, unix.EIO) && !errors.Is(err, unix.EBADMSG) && !errors.Is(err, unix.EUCLEAN) {
+		return false, err
 	}
 	return same && err == nil, nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -243,6 +244,23 @@ func TestWholeBlobs(t *testing.T) {
 				t.Errorf("%d bytes, %s: whole is %t (%v)", size, what, whole, err)
 			}
 		}
+	}
+}
+
+// TestUnreadableIsNotDamaged: what cannot be opened now, as with too many open files
+// while pods start, is not dropped. A link to itself is the same kind of error.
+func TestUnreadableIsNotDamaged(t *testing.T) {
+	t.Parallel()
+	b := blobs{dir: t.TempDir()}
+	info := content.Info{Digest: digest.FromString("x"), Size: 1}
+	if err := os.MkdirAll(filepath.Dir(b.path(info.Digest)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(b.path(info.Digest), b.path(info.Digest)); err != nil {
+		t.Fatal(err)
+	}
+	if whole, err := b.isWhole(t.Context(), info); !errors.Is(err, unix.ELOOP) {
+		t.Errorf("whole is %t (%v), want an error", whole, err)
 	}
 }
 
