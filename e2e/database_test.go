@@ -128,7 +128,11 @@ func (db *database) outage(t *testing.T, name string, leave func() error, away t
 	if err := n.await("writing to go on", func() error { return n.create(name + "-after") }); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%s: writing goes on %v after the return", name, time.Since(back).Round(10*time.Millisecond))
+	took := time.Since(back)
+	t.Logf("%s: writing goes on %v after the return", name, took.Round(10*time.Millisecond))
+	if took > writesBack {
+		t.Errorf("%s: writing goes on later than %v", name, writesBack)
+	}
 	acked.add(name + "-after")
 	acked.verify(t, n)
 	n.saysLittle(t, begun)
@@ -170,6 +174,13 @@ func (n *node) saysLittle(t *testing.T, from int64) {
 	}
 }
 
+// writesBack and podsBack are how long after a database's return it may take until a
+// write is acknowledged, and until every node runs a new pod.
+const (
+	writesBack = 5 * time.Second
+	podsBack   = 35 * time.Second
+)
+
 // TestPostgres is a cluster whose state is in PostgreSQL.
 func TestPostgres(t *testing.T) {
 	t.Parallel()
@@ -194,7 +205,11 @@ func TestPostgres(t *testing.T) {
 			ns.apply(sleeper(name, "  nodeName: "+on.id))
 			ns.readyPod(name)
 		}
-		t.Logf("%s: new pods on all nodes run %v after the return", leave.name, time.Since(back).Round(10*time.Millisecond))
+		took := time.Since(back)
+		t.Logf("%s: new pods on all nodes run %v after the return", leave.name, took.Round(10*time.Millisecond))
+		if took > podsBack {
+			t.Errorf("%s: new pods run later than %v", leave.name, podsBack)
+		}
 	}
 	ns.mustEqual("the container from before", containerID(ns.pod("before")), containerID(before))
 	db.isItsOwn(t, "cluster")
