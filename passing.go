@@ -42,6 +42,8 @@ var ordinaryLines = []heldLine{
 	{"Error on socket receive", "use of closed network connection"},
 	{"Failed to encode watch event", "stream closed"},
 	{"failed sending message on channel", "broken pipe"},
+	// containerd is stopped while it begins.
+	{"serve failure", "the server has been stopped"},
 	{"Error proxying data from ", "closed pipe"},
 	{"Error proxying data from ", "use of closed network connection"},
 }
