@@ -146,15 +146,21 @@ func (m *machine) leftFiles() ([]string, error) {
 	return found, err
 }
 
-// leftData lists what is left of the data directory, beside the archives that the
-// tests lay into it: those are the user's.
+// leftData lists what is left of the data directory, beside the archives and static
+// pods that the tests lay into it: those are the user's.
 func (m *machine) leftData() []string {
 	var found []string
-	data, images := m.inside(m.data), m.inside(m.layout().Images())
-	archives, _ := filepath.Glob(filepath.Join(images, "*.tar"))
+	data := m.inside(m.data)
+	var laid []string
+	for _, pattern := range []string{m.layout().Images() + "/*.tar", m.layout().Manifests() + "/*.yaml"} {
+		matches, _ := filepath.Glob(m.inside(pattern))
+		laid = append(laid, matches...)
+	}
+	isLaid := func(path string) bool {
+		return slices.ContainsFunc(laid, func(file string) bool { return layout.IsBelow(file, path) })
+	}
 	_ = filepath.WalkDir(data, func(path string, _ fs.DirEntry, err error) error {
-		isLaid := slices.Contains(archives, path) || len(archives) > 0 && layout.IsBelow(images, path)
-		if err == nil && !isLaid {
+		if err == nil && !isLaid(path) {
 			name, _ := filepath.Rel(data, path)
 			found = append(found, "in the data directory "+name)
 		}
