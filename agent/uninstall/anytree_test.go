@@ -162,7 +162,6 @@ func install(u *userTrees, l layout.Layout) {
 	list, err := ledger.OpenPods(l)
 	must(err)
 	must(list.Add("uid-1"))
-	must(list.Close())
 	files := map[string]string{}
 	for name, content := range nodeFiles {
 		below, isKubelet := strings.CutPrefix(name, "agent/kubelet/")
