@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -51,12 +52,29 @@ func isServer(l layout.Layout, listed bool) bool {
 
 // readPair reads a certificate that has its key beside it.
 func readPair(path string) (*x509.Certificate, bool) {
-	pair, err := tls.LoadX509KeyPair(path+".crt", path+".key")
+	return parsePair(path+".crt", path+".key")
+}
+
+func parsePair(certPath, keyPath string) (*x509.Certificate, bool) {
+	cert, certErr := readFile(certPath)
+	key, keyErr := readFile(keyPath)
+	if certErr != nil || keyErr != nil {
+		return nil, false
+	}
+	pair, err := tls.X509KeyPair(cert, key)
 	return pair.Leaf, err == nil
 }
 
+// readFile reads what may be anybody's: from a FIFO nothing would ever come.
+func readFile(path string) ([]byte, error) {
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+		return nil, fs.ErrInvalid
+	}
+	return os.ReadFile(path)
+}
+
 func hasDatabase(dir string) bool {
-	if revision, err := os.ReadFile(filepath.Join(dir, "volatile.revision")); err == nil {
+	if revision, err := readFile(filepath.Join(dir, "volatile.revision")); err == nil {
 		if _, err := strconv.ParseUint(strings.TrimSpace(string(revision)), 10, 64); err == nil {
 			return true
 		}
@@ -94,13 +112,13 @@ func readHead(path string) []byte {
 // cluster's CA for clients where that has been kept.
 func isAgent(l layout.Layout) bool {
 	current := filepath.Join(l.KubeletCerts(), "kubelet-client-current.pem")
-	pair, err := tls.LoadX509KeyPair(current, current)
-	if err != nil || !strings.HasPrefix(pair.Leaf.Subject.CommonName, "system:node:") || len(readBundle(l.ClusterCA())) == 0 {
+	node, ok := parsePair(current, current)
+	if !ok || !strings.HasPrefix(node.Subject.CommonName, "system:node:") || len(readBundle(l.ClusterCA())) == 0 {
 		return false
 	}
 	authorities := readBundle(l.ClientCA())
 	for _, ca := range authorities {
-		if pair.Leaf.CheckSignatureFrom(ca) == nil {
+		if node.CheckSignatureFrom(ca) == nil {
 			return true
 		}
 	}
@@ -109,7 +127,7 @@ func isAgent(l layout.Layout) bool {
 
 // readBundle returns the certificates in a file, none when there is a fault in it.
 func readBundle(path string) []*x509.Certificate {
-	text, err := os.ReadFile(path)
+	text, err := readFile(path)
 	if err != nil {
 		return nil
 	}
@@ -152,7 +170,7 @@ func isRest(l layout.Layout) bool {
 // isList tells whether a file is a list of package ledger: lines of a kind and an
 // absolute path.
 func isList(path string) bool {
-	text, err := os.ReadFile(path)
+	text, err := readFile(path)
 	if err != nil || len(text) == 0 {
 		return false
 	}
