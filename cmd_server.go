@@ -89,7 +89,7 @@ const (
 	settleTime = 10 * time.Second
 )
 
-// runNode composes the server, the agent or both into one group and runs it.
+// runNode makes the machine ready for a node and runs it.
 func runNode(ctx context.Context, s settings, start *startLog) error {
 	begun := time.Now()
 	if os.Getenv("GOGC") == "" {
@@ -106,27 +106,44 @@ func runNode(ctx context.Context, s settings, start *startLog) error {
 	if err := checkStart(s); err != nil {
 		return err
 	}
-	unlock, err := lockDataDir(s.layout)
+	unlock, err := takePlaces(s)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if err := prepare(s); err != nil {
-		return err
-	}
-	if s.join == nil {
-		unlock, err := lockDatabase(s.layout)
-		if err != nil {
-			return err
-		}
-		defer unlock()
-	}
 	if err := makeRunDir(s.layout.Run()); err != nil {
 		return err
 	}
 	if err := excludeFromProxy(s); err != nil {
 		return err
 	}
+	return runParts(ctx, s, start, begun)
+}
+
+// takePlaces makes the directories this process's own until the returned function is
+// called, the data directory before anything is written into it.
+func takePlaces(s settings) (unlock func(), err error) {
+	unlockData, err := lockDataDir(s.layout)
+	if err != nil {
+		return nil, err
+	}
+	if err := prepare(s); err != nil {
+		unlockData()
+		return nil, err
+	}
+	if s.join != nil {
+		return unlockData, nil
+	}
+	unlockDatabase, err := lockDatabase(s.layout)
+	if err != nil {
+		unlockData()
+		return nil, err
+	}
+	return func() { unlockDatabase(); unlockData() }, nil
+}
+
+// runParts composes the server, the agent or both into one group and runs it.
+func runParts(ctx context.Context, s settings, start *startLog, begun time.Time) error {
 	parts, err := compose(s)
 	if err != nil {
 		return err

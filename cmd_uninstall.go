@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -94,6 +95,7 @@ func runUninstall(ctx context.Context, l layout.Layout, keepData, yes bool) erro
 		return err
 	}
 	defer unlock()
+	slog.SetLogLoggerLevel(slog.LevelWarn) // what is removed is told below, in this command's words
 	guest := uninstall.Guest(l)
 	err = uninstall.Run(ctx, uninstall.Config{
 		Layout: l, KeepData: keepData, RemoveProxy: proxy.Remove, RemovePrograms: payload.Remove,

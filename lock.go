@@ -75,7 +75,7 @@ func lockDatabase(l layout.Layout) (unlock func(), err error) {
 
 // checkLock is the error of a lock that another process holds. It makes nothing.
 func checkLock(l layout.Layout) error {
-	f, err := os.Open(l.Lock())
+	f, err := os.OpenFile(l.Lock(), os.O_RDONLY|syscall.O_NONBLOCK, 0) // somebody's FIFO would be waited for
 	if err != nil {
 		return nil // what is wrong with the directory is found by others
 	}

@@ -181,8 +181,10 @@ func (a *Agent) use(access *Access) error {
 		ClusterCIDRs: access.ClusterCIDRs,
 		API:          access.API("system:kube-proxy"),
 		Args:         cfg.ProxyArgs,
-		Changing: func(names ...string) (func() error, error) {
-			return ledger.RecordUnknown(l, names...)
+		Changing: func(names ...string) (done func()) {
+			changed, err := ledger.RecordUnknown(l, names...)
+			a.unlisted(err)
+			return func() { a.unlisted(changed()) }
 		},
 	})
 	a.proxy.Store(p)

@@ -2,7 +2,9 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"strings"
 
 	"brink/agent/cgroups"
 	"brink/agent/kubelet"
@@ -26,23 +28,31 @@ func (a *Agent) runCgroups(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
-	entries := append(cgroups.Entries(all, cgroups.ForPods(root, systemd)), ledger.DirsOf(a.cfg.Layout)...)
-	if err := ledger.Record(a.cfg.Layout.Made(), entries...); err != nil {
-		return err
-	}
-	if err := ledger.RecordSettings(a.cfg.Layout, kubelet.Tunables()); err != nil {
-		return err
-	}
-	pods, err := ledger.OpenPods(a.cfg.Layout)
-	if err != nil {
-		return err
-	}
-	defer pods.Close()
-	a.pods.Store(pods)
+	a.list(cgroups.Entries(all, cgroups.ForPods(root, systemd)))
 	if err := cgroups.MakeRoot(ctx, all, root, systemd, a.cfg.Host.Cgroup.Version); err != nil {
 		return err
 	}
 	ready()
 	<-ctx.Done()
 	return nil
+}
+
+// list writes down what the node is going to make.
+func (a *Agent) list(groups []ledger.Entry) {
+	l := a.cfg.Layout
+	pods, err := ledger.OpenPods(l)
+	a.pods.Store(pods)
+	a.unlisted(errors.Join(
+		ledger.Record(l.Made(), append(groups, ledger.DirsOf(l)...)...),
+		ledger.RecordSettings(l, kubelet.Tunables()),
+		err,
+	))
+}
+
+// unlisted warns of what could not be written down. Pods run without it: a full disk
+// must not keep a machine from coming back after a reboot.
+func (a *Agent) unlisted(err error) {
+	if err != nil {
+		slog.Warn("uninstalling will not know all that brink makes on this machine", "component", "ledger", "error", strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
 }

@@ -44,7 +44,8 @@ func (a *Agent) runNetwork(ctx context.Context, ready func()) error {
 		Backend:      a.access.Backend,
 		Underlay:     a.cfg.NodeIPs,
 		Changing: func(name, to string) error {
-			return ledger.RecordSettings(l, map[string]string{name: to})
+			a.unlisted(ledger.RecordSettings(l, map[string]string{name: to}))
+			return nil
 		},
 	})
 	a.network.Store(pods)

@@ -19,81 +19,139 @@ import (
 //
 // A pod comes into the list before the kubelet hears of it, by one append. That is
 // not synced: what a power cut takes from it are pods of the last seconds, whose
-// directories uninstall then leaves and names.
+// directories uninstall then leaves and names. CronJobs make pods for ever, so after
+// rewriteAfter of them the list is written anew without those of which nothing is
+// left.
 type Pods struct {
+	l layout.Layout
+
 	mu    sync.Mutex
-	file  *os.File
-	known map[string]bool
+	known []string // in the order in which they came
+	in    map[string]bool
+	added int // since the list was written as a whole
+	// behind: the file lacks something or ends in half a line.
+	behind bool
 }
+
+const (
+	rewriteAfter = 1000
+	// keepRecent of the last pods stay in the list whatever is there of them: the
+	// kubelet may not have got to them.
+	keepRecent = 500
+)
 
 // OpenPods reads the list. Pods of which nothing is left are dropped from it, which
 // only who is about to run the kubelet may do. A node without a list, of an older
-// brink, has the pods that lie in a directory of its own.
+// brink, has the pods that lie in a directory of its own. With an error, that the
+// list cannot be written, what is returned works, and tries again at each pod.
 func OpenPods(l layout.Layout) (*Pods, error) {
-	known := ReadPods(l)
-	left := podsLeft(l)
-	for uid := range known {
-		if !left[uid] {
-			delete(known, uid)
+	p := &Pods{l: l, in: map[string]bool{}, behind: true}
+	for _, uid := range readPods(l) {
+		if !p.in[uid] {
+			p.known, p.in[uid] = append(p.known, uid), true
 		}
 	}
-	var text strings.Builder
-	for uid := range known {
-		text.WriteString(uid + "\n")
-	}
-	if err := atomicfile.Keep(l.Pods(), []byte(text.String()), 0o600); err != nil {
-		return nil, fmt.Errorf("the list of this node's pods: %w", err)
-	}
-	f, err := os.OpenFile(l.Pods(), os.O_WRONLY|os.O_APPEND, 0)
+	err := p.rewrite(0)
 	if err != nil {
-		return nil, fmt.Errorf("opening the list of this node's pods: %w", err)
+		err = fmt.Errorf("the list of this node's pods: %w", err)
 	}
-	return &Pods{file: f, known: known}, nil
+	return p, err
 }
 
-// Add puts a pod into the list.
+// Add puts a pod into the list. That this does not work is told once, until it works
+// again.
 func (p *Pods) Add(uid string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.known[uid] || !isUID(uid) {
+	if p.in[uid] || !isUID(uid) {
 		return nil
 	}
-	if _, err := p.file.WriteString(uid + "\n"); err != nil {
-		return fmt.Errorf("writing down a pod of this node: %w", err)
+	wasBehind := p.behind
+	p.known, p.in[uid] = append(p.known, uid), true
+	p.added++
+	var err error
+	if !p.behind {
+		err = p.append(uid)
 	}
-	p.known[uid] = true
-	return nil
+	if p.behind || p.added >= rewriteAfter {
+		if rewritten := p.rewrite(keepRecent); rewritten == nil {
+			err = nil
+		} else if p.behind {
+			err = errors.Join(err, rewritten)
+		}
+	}
+	if err == nil || wasBehind {
+		return nil
+	}
+	return fmt.Errorf("writing down a pod of this node: %w", err)
 }
 
-// Close ends writing.
-func (p *Pods) Close() error { return p.file.Close() }
+func (p *Pods) append(uid string) error {
+	f, err := os.OpenFile(p.l.Pods(), os.O_WRONLY|os.O_APPEND, 0)
+	if err == nil {
+		_, err = f.WriteString(uid + "\n")
+		err = errors.Join(err, f.Close())
+	}
+	p.behind = err != nil
+	return err
+}
+
+// rewrite writes the list as a whole, without pods of which nothing is left but the
+// last few. One that is too long does no harm: it waits for the next time.
+func (p *Pods) rewrite(recent int) error {
+	left, unseen := podsLeft(p.l)
+	var kept []string
+	for i, uid := range p.known {
+		if unseen != nil || left[uid] || i >= len(p.known)-recent {
+			kept = append(kept, uid)
+		} else {
+			delete(p.in, uid)
+		}
+	}
+	p.known, p.added = kept, 0
+	var text strings.Builder
+	for _, uid := range kept {
+		text.WriteString(uid + "\n")
+	}
+	err := atomicfile.Keep(p.l.Pods(), []byte(text.String()), 0o600)
+	p.behind = p.behind && err != nil
+	return err
+}
 
 // ReadPods returns the uids of this node's pods, see OpenPods.
 func ReadPods(l layout.Layout) map[string]bool {
+	known := map[string]bool{}
+	for _, uid := range readPods(l) {
+		known[uid] = true
+	}
+	return known
+}
+
+func readPods(l layout.Layout) []string {
 	text, err := os.ReadFile(l.Pods())
 	if errors.Is(err, fs.ErrNotExist) {
 		return podsOfOlder(l)
 	}
-	known := map[string]bool{}
+	var known []string
 	for line := range strings.Lines(string(text)) {
 		// A line without its end was cut off.
 		if uid, ok := strings.CutSuffix(line, "\n"); ok && isUID(uid) {
-			known[uid] = true
+			known = append(known, uid)
 		}
 	}
 	return known
 }
 
 // podsOfOlder are those in a directory that was the node's alone.
-func podsOfOlder(l layout.Layout) map[string]bool {
-	known := map[string]bool{}
+func podsOfOlder(l layout.Layout) []string {
 	entries, err := Read(l.Made())
 	if err != nil || !Owns(l, entries) || IsShared(l.Kubelet()) {
-		return known
+		return nil
 	}
+	var known []string
 	pods, _ := os.ReadDir(filepath.Join(l.Kubelet(), "pods"))
 	for _, pod := range pods {
-		known[pod.Name()] = true
+		known = append(known, pod.Name())
 	}
 	return known
 }
@@ -123,17 +181,22 @@ func IsShared(kubelet string) bool {
 }
 
 // podsLeft are the pods of which there are directories or logs, anyone's.
-func podsLeft(l layout.Layout) map[string]bool {
+func podsLeft(l layout.Layout) (map[string]bool, error) {
 	left := map[string]bool{}
-	pods, _ := os.ReadDir(filepath.Join(l.Kubelet(), "pods"))
+	pods, err := os.ReadDir(filepath.Join(l.Kubelet(), "pods"))
 	for _, pod := range pods {
 		left[pod.Name()] = true
 	}
-	logs, _ := os.ReadDir(l.PodLogs())
+	logs, logsErr := os.ReadDir(l.PodLogs())
 	for _, dir := range logs {
 		left[PodOfLogs(dir.Name())] = true
 	}
-	return left
+	for _, err := range []error{err, logsErr} {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	return left, nil
 }
 
 // PodOfLogs is the uid in the name of a pod's log directory, namespace_name_uid.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -46,44 +47,47 @@ func RecordSettings(l layout.Layout, want map[string]string) error {
 }
 
 // RecordUnknown is RecordSettings where the other values are not known: done is to
-// be called when they have been set.
+// be called when they have been set, also after an error.
 func RecordUnknown(l layout.Layout, names ...string) (done func() error, err error) {
 	return recordUnknown(SysctlRoot, l, names...)
 }
 
 func recordUnknown(root string, l layout.Layout, names ...string) (done func() error, err error) {
-	before, want := map[string]string{}, map[string]string{}
-	for _, name := range names {
-		if value, err := readSetting(filepath.Join(root, name)); err == nil {
-			before[name], want[name] = value, unknown
-		}
-	}
+	done = func() error { return recordChanged(root, l, names) }
 	entries, err := Read(l.Made())
 	if err != nil {
-		return nil, err
+		return done, err
 	}
-	// Unchanged since the last start, they are brink's.
-	for _, s := range Settings(entries) {
-		if name, err := filepath.Rel(root, s.Path); err == nil && before[name] == s.New {
-			delete(want, name)
+	want := map[string]string{}
+	for _, name := range names {
+		path := filepath.Join(root, name)
+		value, err := readSetting(path)
+		// With the new value it is brink's of the last start, with the old one it has
+		// come back with the machine: both are written down.
+		isWritten := func(s Setting) bool { return s.Path == path && (value == s.New || value == s.Old) }
+		if err == nil && !slices.ContainsFunc(Settings(entries), isWritten) {
+			want[name] = unknown
 		}
-	}
-	done = func() error {
-		now := map[string]string{}
-		for name := range want {
-			if value, err := readSetting(filepath.Join(root, name)); err == nil {
-				now[name] = value
-			}
-		}
-		return change(l, func(s Setting) (Setting, bool) {
-			name, _ := filepath.Rel(root, s.Path)
-			if value, ok := now[name]; ok && s.New == unknown {
-				s.New = value
-			}
-			return s, s.New != s.Old
-		})
 	}
 	return done, recordSettings(root, l, want)
+}
+
+// recordChanged completes what is written down of settings by the values that they
+// have by now.
+func recordChanged(root string, l layout.Layout, names []string) error {
+	now := map[string]string{}
+	for _, name := range names {
+		path := filepath.Join(root, name)
+		if value, err := readSetting(path); err == nil {
+			now[path] = value
+		}
+	}
+	return change(l, nil, func(s Setting) (Setting, bool) {
+		if value, ok := now[s.Path]; ok {
+			s.New = value
+		}
+		return s, s.New != s.Old
+	})
 }
 
 func recordSettings(root string, l layout.Layout, want map[string]string) error {
@@ -99,27 +103,18 @@ func recordSettings(root string, l layout.Layout, want map[string]string) error 
 		}
 		fresh[path] = Setting{path, has, value}
 	}
-	if len(fresh) == 0 {
-		return nil
-	}
-	err := change(l, func(s Setting) (Setting, bool) {
-		_, again := fresh[s.Path]
-		return s, !again
+	return change(l, fresh, func(s Setting) (Setting, bool) {
+		if again, ok := fresh[s.Path]; ok {
+			return again, true
+		}
+		return s, true
 	})
-	if err != nil {
-		return err
-	}
-	var entries []Entry
-	for _, s := range fresh {
-		entries = append(entries, s.entry())
-	}
-	slices.SortFunc(entries, func(a, b Entry) int { return strings.Compare(a.Path, b.Path) })
-	return Record(l.Made(), entries...)
 }
 
-// change replaces what is written down of settings by what edit makes of it; it
-// drops those that are not to be kept.
-func change(l layout.Layout, edit func(Setting) (s Setting, keep bool)) error {
+// change replaces what is written down of settings by what edit makes of it, drops
+// those that are not to be kept, and adds what is fresh. The file is only written when
+// that makes a difference: after a reboot it says already what was.
+func change(l layout.Layout, fresh map[string]Setting, edit func(Setting) (s Setting, keep bool)) error {
 	mu.Lock()
 	defer mu.Unlock()
 	entries, err := Read(l.Made())
@@ -127,14 +122,20 @@ func change(l layout.Layout, edit func(Setting) (s Setting, keep bool)) error {
 		return err
 	}
 	var out []Entry
+	has := map[string]bool{}
 	for _, e := range entries {
 		s := Settings([]Entry{e})
 		if len(s) == 0 {
 			out = append(out, e)
 			continue
 		}
-		if edited, keep := edit(s[0]); keep {
-			out = append(out, edited.entry())
+		if edited, keep := edit(s[0]); keep && !has[s[0].Path] {
+			out, has[s[0].Path] = append(out, edited.entry()), true
+		}
+	}
+	for _, path := range slices.Sorted(maps.Keys(fresh)) {
+		if !has[path] {
+			out = append(out, fresh[path].entry())
 		}
 	}
 	if slices.Equal(out, entries) {

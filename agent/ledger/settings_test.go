@@ -126,3 +126,40 @@ func TestUnknownSettings(t *testing.T) {
 	k.putBack()
 	k.mustHave(map[string]string{"kernel/panic": "0", "vm/overcommit_memory": "0"})
 }
+
+// TestRebootWritesNothing: the settings come back with their old values, as they are
+// written down already.
+func TestRebootWritesNothing(t *testing.T) {
+	k := newKernel(t)
+	start := func() {
+		t.Helper()
+		k.restart(wanted)
+		done, err := recordUnknown(k.root, k.l, "net/tcp/established", "net/tcp/liberal")
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.set("net/tcp/established", "86400")
+		if err := done(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	boot := func() {
+		for name, value := range map[string]string{"vm/overcommit_memory": "0", "kernel/panic": "0", "net/tcp/established": "432000", "net/tcp/liberal": "0"} {
+			k.set(name, value)
+		}
+	}
+	boot()
+	start()
+	before, err := os.Stat(k.l.Made())
+	if err != nil {
+		t.Fatal(err)
+	}
+	boot()
+	start()
+	// A file that is written is another one.
+	if after, err := os.Stat(k.l.Made()); err != nil || !os.SameFile(before, after) {
+		t.Errorf("it was written again (%v)", err)
+	}
+	k.putBack()
+	k.mustHave(map[string]string{"vm/overcommit_memory": "0", "kernel/panic": "0", "net/tcp/established": "432000", "net/tcp/liberal": "0"})
+}

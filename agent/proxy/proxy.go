@@ -53,7 +53,7 @@ type Config struct {
 	Args         []string     // --kube-proxy-arg
 	// Changing is told which kernel settings may be about to change; done is called
 	// when they have. Nil is nobody.
-	Changing func(names ...string) (done func() error, err error)
+	Changing func(names ...string) (done func())
 }
 
 // Proxy is a configured service proxy.
@@ -183,14 +183,10 @@ var conntrackSettings = []string{
 }
 
 func (p *Proxy) setConntrack(ctx context.Context) error {
-	if p.cfg.Changing == nil {
-		return conntrack.SetSysctls(ctx, &p.config.Linux.Conntrack)
+	if p.cfg.Changing != nil {
+		defer p.cfg.Changing(conntrackSettings...)()
 	}
-	done, err := p.cfg.Changing(conntrackSettings...)
-	if err != nil {
-		return err
-	}
-	return errors.Join(conntrack.SetSysctls(ctx, &p.config.Linux.Conntrack), done())
+	return conntrack.SetSysctls(ctx, &p.config.Linux.Conntrack)
 }
 
 func (p *Proxy) newServer(ctx context.Context, client kubernetes.Interface, h *health) (*app.ProxyServer, error) {

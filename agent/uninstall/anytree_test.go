@@ -106,14 +106,17 @@ func isTmp(dir string) bool {
 	return strings.Contains(string(text), " "+dir+" rw,relatime - tmpfs brink-test ")
 }
 
-// plantedBefore: whatever is in the way, the start leaves it as it is.
+// plantedBefore: whatever is in the way, under brink's own names too, the start leaves
+// it as it is.
 func plantedBefore(u *userTrees, l layout.Layout) {
 	u.Helper()
 	testtree.Fill(u, l.Data(), map[string]string{"agent/images/": "", "server/": "", "data/": ""})
-	u.plant([]string{l.Data()}, func(path string) bool {
+	mayBeLaid := func(path string) bool {
 		rel, _ := filepath.Rel(l.Data(), path)
-		return layout.MayBeLaid(rel) || layout.DataName(rel) != layout.Foreign
-	})
+		return layout.MayBeLaid(rel)
+	}
+	u.plantNamed(l.Data(), brinksNames(), mayBeLaid)
+	u.plant([]string{l.Data()}, mayBeLaid)
 	if len(u.planted) == 0 {
 		return
 	}
@@ -141,6 +144,7 @@ func plantedAfter(u *userTrees, l layout.Layout) {
 	said := uninstallFiles(u, l)
 	u.mustHold(before)
 	u.mustBeNamed(said)
+	u.mustBeThere(said)
 	u.mustBeGone(l)
 }
 
@@ -162,7 +166,6 @@ func install(u *userTrees, l layout.Layout) {
 	list, err := ledger.OpenPods(l)
 	must(err)
 	must(list.Add("uid-1"))
-	must(list.Close())
 	files := map[string]string{}
 	for name, content := range nodeFiles {
 		below, isKubelet := strings.CutPrefix(name, "agent/kubelet/")
@@ -183,6 +186,7 @@ func install(u *userTrees, l layout.Layout) {
 	files[filepath.Join(ledger.DevicePlugins, "kubelet_internal_checkpoint")] = ""
 	files[l.StatusSocket()], files[filepath.Join(l.ContainerdState(), "io.containerd.grpc.v1.cri/x")] = "", ""
 	testtree.Fill(u, "/", files)
+	must(staleSocket(filepath.Join(ledger.DevicePlugins, "kubelet.sock")))
 }
 
 func slash(name string) string {

@@ -151,12 +151,17 @@ func usesState(result []byte, dir string) bool {
 }
 
 // removeKubeletDir removes what is ours in the kubelet's directory where it is not
-// in the data directory, and what every kubelet puts at a fixed place.
+// in the data directory, and what every kubelet puts at a fixed place. That comes
+// first, so that nothing is told to be kept that goes.
 func (u *run) removeKubeletDir() {
+	u.removeDevicePlugins()
 	if dir := u.Layout.Kubelet(); !layout.IsBelow(dir, u.Layout.Data()) {
 		u.sift(datadir.Resolve(dir), u.inKubelet)
 		u.tellKubelet(dir)
 	}
+}
+
+func (u *run) removeDevicePlugins() {
 	socket := filepath.Join(ledger.DevicePlugins, "kubelet.sock")
 	if listenerOf(socket) != 0 {
 		return // of a kubelet that lives

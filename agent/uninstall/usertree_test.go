@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,7 +23,7 @@ import (
 // userTrees plants what a user, or another product, may have beside brink's files:
 // files, links, hard links, mounts, under names that are brink's, look like them or
 // are anything. Names that the tables of package layout know as brink's files are
-// brink's, whoever writes them, and are not planted.
+// brink's, whoever writes them, once it has started, and are planted before that only.
 type userTrees struct {
 	*testing.T
 	random  *rand.Rand
@@ -59,6 +60,44 @@ func (u *userTrees) plant(roots []string, isBrinks func(path string) bool) {
 		inKubelet := dir == "/var/lib/kubelet" && slices.Contains([]string{"config.yaml", "pki", "kubeadm-flags.env"}, base)
 		u.foreign = u.foreign || inKubelet || dir == "/var/lib/kubelet/pods"
 	}
+}
+
+// brinksNames are the names of a node's files, and some that only a server has.
+func brinksNames() []string {
+	out := []string{
+		"server/db/state.db", "server/db/state.db-wal", "server/db/volatile.revision", "server/tls/serving-kubelet.key", "server/token",
+		"agent/pki/x.pem", "agent/pki/kubelet-client-current.pem", "agent/node-password", "made", "lock", "brink.mark", ".overlay-probe-mine",
+		"data/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", "data/.unpack-1",
+	}
+	for name := range nodeFiles {
+		out = append(out, strings.TrimSuffix(name, "/"))
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// plantNamed puts the user's content under some of the names in a directory.
+func (u *userTrees) plantNamed(root string, names []string, mayBeLaid func(path string) bool) {
+	u.Helper()
+	for range u.random.IntN(4) {
+		path := filepath.Join(root, u.pick(names))
+		if _, err := os.Lstat(path); err == nil || mayBeLaid(path) || os.MkdirAll(filepath.Dir(path), 0o755) != nil || u.isBelowPlanted(path) {
+			continue
+		}
+		if err := u.make(path); err != nil {
+			u.Fatal(err)
+		}
+		u.planted[path] = true
+	}
+}
+
+func (u *userTrees) isBelowPlanted(path string) bool {
+	for planted := range u.planted {
+		if layout.IsBelow(path, planted) {
+			return true
+		}
+	}
+	return false
 }
 
 // directories are those below root in which somebody may put something; what
@@ -176,6 +215,30 @@ func (u *userTrees) mustBeNamed(said []string) {
 			u.Errorf("%q stays and is not named in\n%s", path, text)
 		}
 	}
+}
+
+// mustBeThere wants nothing to be named as kept that is gone.
+func (u *userTrees) mustBeThere(said []string) {
+	u.Helper()
+	for _, line := range said {
+		path, _, ok := strings.Cut(strings.TrimPrefix(line, "kept "), ", ")
+		if !ok || !strings.HasPrefix(line, "kept /") {
+			continue
+		}
+		if _, err := os.Lstat(path); err != nil {
+			u.Errorf("%q, but %v", line, err)
+		}
+	}
+}
+
+// staleSocket is what a kubelet that is gone has left.
+func staleSocket(path string) error {
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
+	if err != nil {
+		return err
+	}
+	listener.SetUnlinkOnClose(false)
+	return listener.Close()
 }
 
 // brinksOf tells what of a node's files is brink's, by the tables.

@@ -4,75 +4,173 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"brink/internal/layout"
-	"brink/internal/nodekey"
 )
 
 // adoptable tells whether a brink that knew no mark has kept its data in a
 // directory. Other products have the same names there (k3s: server/tls/server-ca.crt,
 // server/db/state.db, agent/containerd, data/<hash>), so these do not count. It is:
 //
-//   - of a server, when the server CA has its key beside it, the database is one of
-//     SQLite's or the volatile store's revision is there, and either the CA was made
-//     by brink, which its name says, or the list of what brink made is there;
-//   - of an agent, when that list, the node's certificate with its key, the cluster's
-//     CA and the node password are there;
-//   - and what an uninstall left for another try: the list, with nothing of a node.
+//   - of a server, when the server CA has its key beside it and the list of what
+//     brink made is there, with one more of: the name that brink gives its CAs, the
+//     API server's certificate by that CA, a database. Without the list that name
+//     and a database are needed. A server whose database is elsewhere has none here;
+//   - of an agent, when that list, the node's certificate with its key and the
+//     cluster's CA are there. It goes on without its node password if it has to;
+//   - of any node, when that list and a version of the embedded programs are there:
+//     an agent that has never reached its server has no more;
+//   - and what an uninstall or a start that came to nothing left: the list, with
+//     nothing of a node, or with nothing but what has brink's names.
 //
-// What else lies there is not looked at: the tables of names protect it.
+// What else lies there is not looked at: the tables of names protect it. That the
+// database is the CA's cluster's is seen by package datastore, which can read it.
 func adoptable(l layout.Layout) bool {
 	listed := isList(l.Made())
-	return isServer(l, listed) || listed && (isAgent(l) || isRest(l))
+	return isServer(l, listed) || listed && (isAgent(l) || hasPrograms(l) || isRest(l))
 }
 
 func isServer(l layout.Layout, listed bool) bool {
-	ca := filepath.Join(l.TLS(), "server-ca")
-	pair, err := tls.LoadX509KeyPair(ca+".crt", ca+".key")
-	if err != nil || !pair.Leaf.IsCA {
+	ca, ok := readPair(filepath.Join(l.TLS(), "server-ca"))
+	if !ok || !ca.IsCA {
 		return false
 	}
-	isOurs := listed || strings.HasPrefix(pair.Leaf.Subject.CommonName, "brink-server-ca@")
-	return isOurs && (isDatabase(filepath.Join(l.DB(), "state.db")) || exists(filepath.Join(l.DB(), "volatile.revision")))
+	isNamed, hasDatabase := strings.HasPrefix(ca.Subject.CommonName, "brink-server-ca@"), hasDatabase(l.DB())
+	if !listed {
+		return isNamed && hasDatabase
+	}
+	serving, ok := readPair(filepath.Join(l.TLS(), "serving-kube-apiserver"))
+	return isNamed || hasDatabase || ok && serving.CheckSignatureFrom(ca) == nil
 }
 
-// isDatabase reads the header of a database of SQLite's, or the lack of one: it is
-// written with the first checkpoint.
+// readPair reads a certificate that has its key beside it.
+func readPair(path string) (*x509.Certificate, bool) {
+	return parsePair(path+".crt", path+".key")
+}
+
+func parsePair(certPath, keyPath string) (*x509.Certificate, bool) {
+	cert, certErr := readFile(certPath)
+	key, keyErr := readFile(keyPath)
+	if certErr != nil || keyErr != nil {
+		return nil, false
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	return pair.Leaf, err == nil
+}
+
+// readFile reads what may be anybody's: from a FIFO nothing would ever come.
+func readFile(path string) ([]byte, error) {
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+		return nil, fs.ErrInvalid
+	}
+	return os.ReadFile(path)
+}
+
+func hasDatabase(dir string) bool {
+	if revision, err := readFile(filepath.Join(dir, "volatile.revision")); err == nil {
+		if _, err := strconv.ParseUint(strings.TrimSpace(string(revision)), 10, 64); err == nil {
+			return true
+		}
+	}
+	return isDatabase(filepath.Join(dir, "state.db"))
+}
+
+// isDatabase tells a database of SQLite's with kine's table in it. The schema is in
+// the first page, which comes into the file with the first checkpoint and is in the
+// write-ahead log until then.
 func isDatabase(path string) bool {
+	head := readHead(path)
+	if len(head) == 0 {
+		head = readHead(path + "-wal")
+	}
+	return bytes.Contains(head, []byte("SQLite format 3\x00")) && bytes.Contains(head, []byte("kine"))
+}
+
+// readHead reads what the schema lies in, many times over.
+func readHead(path string) []byte {
+	info, err := os.Lstat(path)
+	if err != nil || !info.Mode().IsRegular() {
+		return nil
+	}
 	f, err := os.Open(path)
 	if err != nil {
-		return false
+		return nil
 	}
 	defer f.Close()
-	head := make([]byte, 16)
-	n, _ := f.Read(head)
-	return n == 0 && exists(path+"-wal") || string(head[:n]) == "SQLite format 3\x00"
+	head, _ := io.ReadAll(io.LimitReader(f, 1<<20))
+	return head
 }
 
+// isAgent wants what there is to fit together: the node's certificate is by the
+// cluster's CA for clients where that has been kept.
 func isAgent(l layout.Layout) bool {
 	current := filepath.Join(l.KubeletCerts(), "kubelet-client-current.pem")
-	pair, err := tls.LoadX509KeyPair(current, current)
-	if err != nil || !strings.HasPrefix(pair.Leaf.Subject.CommonName, "system:node:") {
+	node, ok := parsePair(current, current)
+	if !ok || !strings.HasPrefix(node.Subject.CommonName, "system:node:") || len(readBundle(l.ClusterCA())) == 0 {
 		return false
 	}
-	ca, err := os.ReadFile(l.ClusterCA())
-	if err != nil || !x509.NewCertPool().AppendCertsFromPEM(ca) {
-		return false
+	authorities := readBundle(l.ClientCA())
+	for _, ca := range authorities {
+		if node.CheckSignatureFrom(ca) == nil {
+			return true
+		}
 	}
-	_, err = nodekey.Read(l.NodePassword())
-	return err == nil
+	return len(authorities) == 0
 }
 
-// isRest tells that neither a control plane nor a node is left.
-func isRest(l layout.Layout) bool { return !exists(l.Server()) && !exists(l.Agent()) }
+// readBundle returns the certificates in a file, none when there is a fault in it.
+func readBundle(path string) []*x509.Certificate {
+	text, err := readFile(path)
+	if err != nil {
+		return nil
+	}
+	var out []*x509.Certificate
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil
+		}
+		out = append(out, cert)
+	}
+	return out
+}
+
+func hasPrograms(l layout.Layout) bool {
+	versions, _ := os.ReadDir(l.Payload())
+	for _, v := range versions {
+		if len(Programs(filepath.Join(l.Payload(), v.Name()))) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// isRest tells that neither a control plane nor a node is left, or that nothing is
+// in the way but by brink's own names.
+func isRest(l layout.Layout) bool {
+	if !exists(l.Server()) && !exists(l.Agent()) {
+		return true
+	}
+	_, inTheWay, err := look(l)
+	for _, rel := range inTheWay {
+		if layout.DataName(rel) != layout.File {
+			return false
+		}
+	}
+	return err == nil
+}
 
 // isList tells whether a file is a list of package ledger: lines of a kind and an
 // absolute path.
 func isList(path string) bool {
-	text, err := os.ReadFile(path)
+	text, err := readFile(path)
 	if err != nil || len(text) == 0 {
 		return false
 	}

@@ -187,7 +187,7 @@ func look(l layout.Layout) (laid, inTheWay []string, err error) {
 		kind := layout.DataName(rel)
 		switch {
 		case rel == "." || path == l.Lock() && isLock(path) || kind == layout.Directory && isVacant(path, d):
-		case strings.HasPrefix(rel, probePrefix) || isUnfinished(rel):
+		case isProbe(rel) && d.IsDir() || isUnfinished(rel) && d.Type().IsRegular():
 			return skip(d)
 		case layout.MayBeLaid(rel):
 			laid = append(laid, rel)
@@ -203,6 +203,11 @@ func look(l layout.Layout) (laid, inTheWay []string, err error) {
 
 // probePrefix is that of internal/host: a check that was killed leaves it.
 const probePrefix = ".overlay-probe-"
+
+func isProbe(rel string) bool {
+	digits, ok := strings.CutPrefix(rel, probePrefix)
+	return ok && digits != "" && strings.Trim(digits, "0123456789") == ""
+}
 
 // isUnfinished tells a mark whose writing was cut off.
 func isUnfinished(rel string) bool {

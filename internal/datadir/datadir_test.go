@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -23,6 +24,12 @@ import (
 // pair makes a certificate that signs itself, and its key.
 func pair(t *testing.T, name string, isCA bool) (cert, key string) {
 	t.Helper()
+	return issue(t, name, isCA, "", "")
+}
+
+// issue makes a certificate by a CA, or one that signs itself, and its key.
+func issue(t *testing.T, name string, isCA bool, caCert, caKey string) (cert, key string) {
+	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -31,7 +38,15 @@ func pair(t *testing.T, name string, isCA bool) (cert, key string) {
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().Add(time.Hour),
 		IsCA: isCA, BasicConstraintsValid: true,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	parent, signer := template, any(private)
+	if caCert != "" {
+		ca, err := tls.X509KeyPair([]byte(caCert), []byte(caKey))
+		if err != nil {
+			t.Fatal(err)
+		}
+		parent, signer = ca.Leaf, ca.PrivateKey
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, private.Public(), signer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,8 +60,9 @@ func pair(t *testing.T, name string, isCA bool) (cert, key string) {
 
 const (
 	list     = "dir /etc/brink\nkubeconfig /etc/brink/brink.yaml\n"
-	database = "SQLite format 3\x00 and pages"
+	database = "SQLite format 3\x00 and pages with CREATE TABLE kine"
 	password = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\n"
+	version  = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 )
 
 func TestCheckAndClaim(t *testing.T) {
@@ -54,7 +70,8 @@ func TestCheckAndClaim(t *testing.T) {
 	brinkCA, brinkKey := pair(t, "brink-server-ca@1", true)
 	k3sCA, k3sKey := pair(t, "k3s-server-ca@1", true)
 	ownCA, ownKey := pair(t, "Clinic Root", true)
-	node, nodeKey := pair(t, "system:node:till", false)
+	serving, servingKey := issue(t, "kube-apiserver", false, ownCA, ownKey)
+	node, nodeKey := issue(t, "system:node:till", false, ownCA, ownKey)
 	elsewhere := testtree.Make(t, map[string]string{"empty/lost+found/": "", "photos/1.jpg": ""})
 	type files = map[string]string
 	for _, c := range []struct {
@@ -80,14 +97,26 @@ func TestCheckAndClaim(t *testing.T) {
 		{"a mark that is a link", files{"brink.mark": "->" + elsewhere + "/photos/1.jpg"}, "(brink.mark)", nil},
 		{"an older server", files{"lock": "12\n", "server/tls/server-ca.crt": brinkCA, "server/tls/server-ca.key": brinkKey, "server/db/state.db": database, "notes.txt": ""}, "", nil},
 		{"an older server of a user's CA", files{"made": list, "server/tls/server-ca.crt": ownCA, "server/tls/server-ca.key": ownKey, "server/db/state.db": database}, "", nil},
-		{"an older server with a database elsewhere", files{"made": list, "server/tls/server-ca.crt": brinkCA, "server/tls/server-ca.key": brinkKey, "server/db/volatile.revision": "7\n"}, "", nil},
-		{"an older agent", files{"made": list, "agent/pki/kubelet-client-current.pem": node + nodeKey, "agent/server-ca.crt": brinkCA, "agent/node-password": password}, "", nil},
+		{"an older server before its first checkpoint", files{"server/tls/server-ca.crt": brinkCA, "server/tls/server-ca.key": brinkKey, "server/db/state.db": "", "server/db/state.db-wal": "7\x7f" + database}, "", nil},
+		{"an older server with a database elsewhere", files{"made": list, "server/tls/server-ca.crt": brinkCA, "server/tls/server-ca.key": brinkKey, "agent/node-addresses.json": "[]", "notes.txt": ""}, "", nil},
+		{"an older server with a database elsewhere and a user's CA", files{"made": list, "server/tls/server-ca.crt": ownCA, "server/tls/server-ca.key": ownKey, "server/tls/serving-kube-apiserver.crt": serving, "server/tls/serving-kube-apiserver.key": servingKey, "notes.txt": ""}, "", nil},
+		{"an older server whose database is damaged", files{"made": list, "server/tls/server-ca.crt": brinkCA, "server/tls/server-ca.key": brinkKey, "server/db/state.db": "\x00" + database}, "", nil},
+		{"an older server that was refused", files{"made": list, "lock": "12\n", "agent/node-addresses.json": "[]", "agent/containerd/": ""}, "", nil},
+		{"an older agent", files{"made": list, "agent/pki/kubelet-client-current.pem": node + nodeKey, "agent/server-ca.crt": brinkCA, "agent/client-ca.crt": ownCA, "agent/node-password": password, "notes.txt": ""}, "", nil},
+		{"an older agent without its node password", files{"made": list, "agent/pki/kubelet-client-current.pem": node + nodeKey, "agent/server-ca.crt": brinkCA, "notes.txt": ""}, "", nil},
+		{"an older agent that has never joined", files{"made": list, "data/" + version + "/manifest.json": `{"sha256":"` + version + `"}`, "agent/containerd/tmpmounts/": "", "notes.txt": ""}, "", nil},
+		{"an agent of before manifests that has never joined", files{"made": list, "data/" + version + "/pause.tar": "", "data/" + version + "/bin/containerd-shim-runc-v2": "", "agent/containerd/io.containerd.snapshotter.v1.overlayfs/": ""}, "", nil},
 		{"what an uninstall left", files{"made": list, "lock": "12\n", "data/x": ""}, "", nil},
 		{"k3s", files{"server/tls/server-ca.crt": k3sCA, "server/tls/server-ca.key": k3sKey, "server/db/state.db": database, "agent/containerd/io.containerd.metadata.v1.bolt/meta.db": ""}, "agent/containerd/", nil},
 		{"a CA without its key", files{"server/tls/server-ca.crt": brinkCA, "server/tls/server-ca.key": k3sKey, "server/db/state.db": database}, "server/db", nil},
 		{"a database that is none", files{"server/tls/server-ca.crt": brinkCA, "server/tls/server-ca.key": brinkKey, "server/db/state.db": "photos"}, "server/db", nil},
+		{"a server's CAs with a database of somebody else", files{"server/tls/server-ca.crt": brinkCA, "server/tls/server-ca.key": brinkKey, "server/db/state.db": "SQLite format 3\x00 CREATE TABLE photos"}, "server/db", nil},
+		{"an API server's certificate by another CA", files{"made": list, "server/tls/server-ca.crt": k3sCA, "server/tls/server-ca.key": k3sKey, "server/tls/serving-kube-apiserver.crt": serving, "server/tls/serving-kube-apiserver.key": servingKey, "notes.txt": ""}, "notes.txt", nil},
+		{"a node's certificate by another CA", files{"made": list, "agent/pki/kubelet-client-current.pem": node + nodeKey, "agent/server-ca.crt": brinkCA, "agent/client-ca.crt": k3sCA, "notes.txt": ""}, "agent/client-ca.crt", nil},
+		{"programs without a list", files{"data/" + version + "/manifest.json": `{"sha256":"` + version + `"}`}, "data/0123", nil},
+		{"a list and a content-addressed store", files{"made": list, "agent/": "", "data/" + version + "/manifest.json": `{"sha256":"x"}`}, "data/0123", nil},
 		{"a list that is none", files{"made": "a cake\n", "agent/pki/kubelet-client-current.pem": node + nodeKey, "agent/server-ca.crt": brinkCA, "agent/node-password": password}, "agent/server-ca.crt", nil},
-		{"an agent's files without its key", files{"made": list, "agent/pki/kubelet-client-current.pem": node, "agent/server-ca.crt": brinkCA, "agent/node-password": password}, "agent/server-ca.crt", nil},
+		{"an agent's files without its key", files{"made": list, "agent/pki/kubelet-client-current.pem": node, "agent/server-ca.crt": brinkCA, "agent/node-password": password, "notes.txt": ""}, "agent/server-ca.crt", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"brink/internal/datadir"
 	"brink/internal/testtree"
 )
 
@@ -33,7 +34,7 @@ func TestUsersFilesStay(t *testing.T) {
 	escaped := filepath.Join(filepath.Dir(root), "escaped")
 	testtree.Fill(t, filepath.Dir(root), map[string]string{"escaped": ""})
 	d := unpack(t, root)
-	if _, err := os.Stat(filepath.Join(d.path, manifestName)); err != nil {
+	if _, err := os.Stat(filepath.Join(d.path, datadir.ProgramsManifest)); err != nil {
 		t.Error(err)
 	}
 	if err := Remove(root); err != nil {
@@ -65,15 +66,15 @@ func TestUnlistedVersionIsKnown(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
 	d := unpack(t, root)
-	if err := os.Remove(filepath.Join(d.path, manifestName)); err != nil {
+	if err := os.Remove(filepath.Join(d.path, datadir.ProgramsManifest)); err != nil {
 		t.Fatal(err)
 	}
-	if again := unpack(t, root); !isRegular(filepath.Join(again.path, manifestName)) {
+	if again := unpack(t, root); datadir.Programs(again.path)[0] != datadir.ProgramsManifest {
 		t.Error("it has no manifest")
 	}
 }
 
 func writeManifest(t *testing.T, root, version string) {
 	t.Helper()
-	testtree.Fill(t, filepath.Join(root, version), map[string]string{manifestName: `{"sha256":"` + version + `","files":[{"path":"bin/sleep"}]}`})
+	testtree.Fill(t, filepath.Join(root, version), map[string]string{datadir.ProgramsManifest: `{"sha256":"` + version + `","files":[{"path":"bin/sleep"}]}`})
 }

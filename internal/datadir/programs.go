@@ -1,0 +1,59 @@
+package datadir
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// ProgramsManifest is the file in a directory of embedded programs by which it is
+// known to be brink's: a name of 64 hexadecimal digits has every content-addressed
+// store.
+const ProgramsManifest = "manifest.json"
+
+// unlisted are the files of versions from before there was a manifest.
+var unlisted = []string{"pause.tar", "bin/runc", "bin/containerd-shim-runc-v2", "bin/bridge", "bin/host-local", "bin/portmap", "bin/loopback", "bin/nft"}
+
+// Programs lists what a directory has of a version of the embedded programs, by
+// paths relative to it; none when it is not one of brink's.
+func Programs(dir string) []string {
+	if sum, err := hex.DecodeString(filepath.Base(dir)); err != nil || len(sum) != 32 || !isRealDir(dir) {
+		return nil
+	}
+	path := filepath.Join(dir, ProgramsManifest)
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) && isRegular(filepath.Join(dir, "pause.tar")) && isRegular(filepath.Join(dir, "bin", "containerd-shim-runc-v2")) {
+		return unlisted
+	}
+	if err != nil || !info.Mode().IsRegular() {
+		return nil
+	}
+	text, err := os.ReadFile(path)
+	var m struct {
+		SHA256 string
+		Files  []struct{ Path string }
+	}
+	if err != nil || json.Unmarshal(text, &m) != nil || m.SHA256 != filepath.Base(dir) {
+		return nil
+	}
+	files := []string{ProgramsManifest}
+	for _, f := range m.Files {
+		if filepath.IsLocal(f.Path) {
+			files = append(files, filepath.Clean(f.Path))
+		}
+	}
+	return files
+}
+
+func isRealDir(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.IsDir()
+}
+
+func isRegular(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.Mode().IsRegular()
+}
