@@ -26,10 +26,8 @@ const (
 	// newFile is a database being made. It takes its name only when complete,
 	// so that an empty state.db is always one that lost its content.
 	newFile = "state.db.new"
-	// quickCheckAlways is the size up to which every start checks all pages; a
-	// bigger database is checked after an unclean end only. Reading 16 MiB
-	// takes a Raspberry Pi's card under half a second.
-	quickCheckAlways = 16 << 20
+	// checkIsLong is the size from which the log says what a start waits for.
+	checkIsLong = 256 << 20
 	// spaceNeeded at start: less, and the first minute would end it anyway.
 	spaceNeeded = 4 << 20
 	// A file that is mostly empty pages, and big, is worth being rewritten.
@@ -124,9 +122,8 @@ func (s *Store) prepareDatabase() error {
 	_, err := os.Stat(s.database())
 	switch {
 	case err == nil:
-		var thorough bool
-		if thorough, err = s.checkDatabase(); err == nil {
-			err = s.inspect(thorough)
+		if err = s.checkDatabase(); err == nil {
+			err = s.inspect()
 		}
 	case errors.Is(err, fs.ErrNotExist):
 		err = s.checkMissing(err)
@@ -161,30 +158,48 @@ func (s *Store) checkMissing(missing error) error {
 	return damaged(s.database(), "the file is missing, left of it: "+strings.Join(left, ", "))
 }
 
-// checkDatabase is thorough when there is reason to be, or when it costs little.
-func (s *Store) checkDatabase() (thorough bool, err error) {
+// checkDatabase checks the structure, at every start and of any size, as inspect then
+// does the rows: what a card has done to a file at rest leaves no mark, and an API
+// server that cannot decode one object is never ready, without a word. With the pages
+// in the kernel's cache both together take 0.15 s for 70 MiB and 0.5 s for 300 MiB of
+// objects of 2 to 8 KiB on a server's core, four times that on a board; the API server
+// reads the same pages right after it.
+func (s *Store) checkDatabase() error {
 	if err := checkHeader(s.database()); err != nil {
-		return false, err
+		return err
 	}
 	info, err := os.Stat(s.database())
 	if err != nil {
-		return false, fmt.Errorf("checking the datastore: %w", err)
+		return fmt.Errorf("checking the datastore: %w", err)
 	}
 	s.unclean = s.endedUncleanly()
 	s.examineWAL()
-	if !s.unclean && info.Size() > quickCheckAlways {
-		return false, nil
+	if info.Size() > checkIsLong {
+		s.log.Info("checking the database", "path", s.database(), "bytes", info.Size())
 	}
-	if info.Size() > quickCheckAlways {
-		s.log.Info("checking the database after an unclean end", "path", s.database(), "bytes", info.Size())
-	}
+	readAhead(s.database())
 	err = CheckIntegrity(s.database())
 	if errors.Is(err, errIndexes) {
 		if err = s.rebuild(err); err == nil {
 			err = CheckIntegrity(s.database())
 		}
 	}
-	return true, err
+	return err
+}
+
+// readAhead has the kernel read a file from its begin to its end. SQLite's check goes
+// through it backwards, page by page, which took twenty times as long on a cold cache.
+// What cannot be read is SQLite's to tell.
+func readAhead(path string) {
+	f, err := os.Open(path)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_SEQUENTIAL)
+	for buffer := make([]byte, 1<<20); err == nil; {
+		_, err = f.Read(buffer)
+	}
 }
 
 // endedUncleanly tells by the mark, or by a WAL, which the last connection removes.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"time"
+
+	"github.com/k3s-io/kine/pkg/server"
 )
 
 const (
@@ -63,12 +65,11 @@ func (s *sqliteStore) compacted(ctx context.Context) (int64, error) {
 	return s.dialect.GetCompactRevision(ctx)
 }
 
-// compactTo is one transaction. kine's own ends the process when a commit fails,
-// which is what a full disk does.
-func (s *sqliteStore) compactTo(ctx context.Context, revision int64) error {
-	s.dialect.Lock()
-	defer s.dialect.Unlock()
-	tx, err := s.dialect.BeginTx(ctx, &sql.TxOptions{})
+// compactTo removes old revisions in one transaction of kine's. That of kine's own ends
+// the process when a commit fails, which is what a full disk does, or a connection
+// that is lost.
+func compactTo(ctx context.Context, begin func(context.Context, *sql.TxOptions) (server.Transaction, error), revision int64) error {
+	tx, err := begin(ctx, &sql.TxOptions{})
 	if err != nil {
 		return err
 	}
@@ -79,7 +80,16 @@ func (s *sqliteStore) compactTo(ctx context.Context, revision int64) error {
 	if err := tx.SetCompactRevision(ctx, revision); err != nil {
 		return err
 	}
-	if err := tx.Commit(); err != nil {
+	return tx.Commit()
+}
+
+func (s *sqliteStore) compactTo(ctx context.Context, revision int64) error {
+	if s.beforeCompact != nil {
+		s.beforeCompact()
+	}
+	s.dialect.Lock()
+	defer s.dialect.Unlock()
+	if err := compactTo(ctx, s.dialect.BeginTx, revision); err != nil {
 		s.disk.failed(err)
 		return err
 	}

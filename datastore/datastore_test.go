@@ -630,7 +630,7 @@ func TestEveryCommitIsSynced(t *testing.T) {
 	}
 }
 
-// The mark is what makes the next start check a big database.
+// The mark is how the next start knows that the run before ended badly.
 func TestInUseMark(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)

@@ -284,22 +284,9 @@ func (s *externalStore) compacted(ctx context.Context) (int64, error) {
 	return s.dialect.GetCompactRevision(ctx)
 }
 
-// compactTo never ends the process, as kine's own does when the connection is
-// lost before the commit.
 func (s *externalStore) compactTo(ctx context.Context, revision int64) error {
 	return s.dialect.one(ctx, func(ctx context.Context) error {
-		tx, err := s.dialect.BeginTx(ctx, &sql.TxOptions{})
-		if err != nil {
-			return err
-		}
-		defer tx.Rollback()
-		if _, err := tx.Compact(ctx, revision); err != nil {
-			return err
-		}
-		if err := tx.SetCompactRevision(ctx, revision); err != nil {
-			return err
-		}
-		return tx.Commit()
+		return compactTo(ctx, s.dialect.BeginTx, revision)
 	})
 }
 
@@ -328,8 +315,9 @@ type guardedExternal struct {
 }
 
 // errLost stands for an error that kine took for a conflict: it says that the
-// revision is not the wanted one, and returns the wanted one.
-var errLost = status.Error(codes.Unavailable, "datastore: the database refused the write; see its log")
+// revision is not the wanted one, and returns the wanted one. The database is not away,
+// so the text must not have AwayText in it: lines with that are not logged.
+var errLost = status.Error(codes.Unavailable, "datastore: a write was refused by the database; see its log")
 
 func (g *guardedExternal) Watch(ctx context.Context, key, end string, revision int64) server.WatchResult {
 	return withoutGap(g.guarded.Watch(g.cuts.context(ctx), key, end, revision))

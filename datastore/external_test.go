@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -239,4 +240,13 @@ func TestDialectOf(t *testing.T) {
 
 func newKineLog(dialect server.Dialect) *sqllog.SQLLog {
 	return sqllog.New(dialect, 0, 0, 0, 0, 0, 0)
+}
+
+// What the database refuses is not said to be away: those lines are dropped from the
+// log, and a minute of timeouts with them.
+func TestRefusedWriteIsNotAway(t *testing.T) {
+	t.Parallel()
+	if text := errLost.Error(); strings.Contains(text, AwayText) {
+		t.Errorf("%q reads as %q", text, AwayText)
+	}
 }

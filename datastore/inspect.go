@@ -7,19 +7,18 @@ import (
 	"os"
 )
 
-// inspect looks at the content of a database whose structure is sound. Every row is
-// read when there is reason to, or when it costs little, as for the structure. When it
-// returns, what the WAL held is in the database, and the mark of an unclean end is
-// gone: the next start is not told of a WAL that was lost.
-func (s *Store) inspect(thorough bool) (err error) {
+// inspect reads every row of a database whose structure is sound. When it returns, what
+// the WAL held is in the database, and the mark of an unclean end is gone: the next
+// start is not told of a WAL that was lost.
+func (s *Store) inspect() (err error) {
 	ctx := context.Background()
 	db, err := sql.Open("sqlite3", writerDSN(s.database(), "rw"))
 	if err != nil {
 		return fmt.Errorf("checking the datastore: %w", err)
 	}
 	db.SetMaxOpenConns(1)
-	added, err := ensureSums(ctx, db)
-	if err == nil && (thorough || added) {
+	err = ensureSums(ctx, db)
+	if err == nil {
 		err = s.checkRows(ctx, db, nil)
 	}
 	if err == nil {
@@ -49,11 +48,11 @@ func lastIn(path string) (head int64, err error) {
 }
 
 // ensureSums adds the column to a table that an older brink has made.
-func ensureSums(ctx context.Context, db *sql.DB) (added bool, err error) {
+func ensureSums(ctx context.Context, db *sql.DB) error {
 	var columns int
 	if err := db.QueryRowContext(ctx, `SELECT COUNT(*) FROM pragma_table_info('kine') WHERE name = 'sum'`).Scan(&columns); err != nil || columns > 0 {
-		return false, err
+		return err
 	}
-	_, err = db.ExecContext(ctx, sumColumn)
-	return true, err
+	_, err := db.ExecContext(ctx, sumColumn)
+	return err
 }

@@ -57,6 +57,12 @@ func (s *Store) missingObjects() error {
 	return fmt.Errorf("damaged in the database and moved aside, make again: %s", names)
 }
 
+// settleBefore notes before each compaction what was made again: of an object that was
+// deleted afterwards nothing is left then.
+func (s *Store) settleBefore(store *sqliteStore) {
+	store.beforeCompact = func() { _ = s.missingObjects() }
+}
+
 // aside is which objects are not there any more.
 type aside struct {
 	sync.Mutex

@@ -94,7 +94,7 @@ func (s *Store) copyRows(to string) error {
 		return err
 	}
 	db.SetMaxOpenConns(1)
-	_, err = ensureSums(ctx, db)
+	err = ensureSums(ctx, db)
 	if err == nil {
 		_, err = db.ExecContext(ctx, `ATTACH ? AS fresh`, to)
 	}

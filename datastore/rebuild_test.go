@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // places are where a key stands in a database file: in its row, before the value,
@@ -119,21 +118,4 @@ func TestFlippedBytesInDatabase(t *testing.T) {
 		}
 	}
 	t.Logf("refused %d, one object named %d, nothing lost %d", refused, named, whole)
-}
-
-// What the check costs on a database of the size up to which each start makes it.
-func BenchmarkStartCheck(b *testing.B) {
-	cfg := testConfig(b)
-	r := start(b, cfg)
-	for i := range 3000 {
-		mustCreate(b, r.durable, fmt.Sprintf("/registry/pods/default/%05d", i), strings.Repeat("x", 2400))
-	}
-	r.stop()
-	for b.Loop() {
-		begun := time.Now()
-		if _, err := New(cfg); err != nil {
-			b.Fatal(err)
-		}
-		b.ReportMetric(float64(time.Since(begun).Milliseconds()), "ms")
-	}
 }

@@ -152,8 +152,9 @@ func moveAside(ctx context.Context, tx *sql.Tx, r *storedRow, indexed string) (r
 	}
 	one.key = strings.ToValidUTF8(one.key, "?")
 	_, err = tx.ExecContext(ctx, `
-		INSERT INTO kine_damaged (key, id, name, created, deleted, create_revision, prev_revision, lease, value, old_value, sum)
-		SELECT ?, id, name, created, deleted, create_revision, prev_revision, lease, value, old_value, sum FROM kine WHERE id = ?`, one.key, r.id)
+		INSERT INTO kine_damaged (key, settled, id, name, created, deleted, create_revision, prev_revision, lease, value, old_value, sum)
+		SELECT ?, ?, id, name, created, deleted, create_revision, prev_revision, lease, value, old_value, sum FROM kine WHERE id = ?`,
+		one.key, r.isDeletion(), r.id) // what was deleted is not missing
 	if err == nil {
 		_, err = tx.ExecContext(ctx, `DELETE FROM kine WHERE id = ?`, r.id)
 	}
@@ -213,19 +214,17 @@ func (s *Store) tellRepaired(done []repaired) {
 	}
 }
 
-// missingKeys are those of objects that were moved aside and were not there since.
+// missingKeys are those of objects that were moved aside and were not there since. A row
+// of the key that is newer than the damaged one says that it was, also one that marks
+// a deletion; an older one says nothing: the key may have been deleted and made again.
 func missingKeys(ctx context.Context, db queryer) ([]string, error) {
 	if there, err := texts(ctx, db, `SELECT name FROM sqlite_master WHERE name = 'kine_damaged'`); err != nil || len(there) == 0 {
 		return nil, err
 	}
-	again, err := texts(ctx, db, `SELECT DISTINCT key FROM kine_damaged WHERE settled = 0 AND EXISTS (SELECT 1 FROM kine WHERE kine.name = key)`)
-	if err != nil {
+	if _, err := db.ExecContext(ctx, `
+		UPDATE kine_damaged SET settled = 1 WHERE settled = 0
+		AND EXISTS (SELECT 1 FROM kine WHERE kine.name = kine_damaged.key AND kine.id > kine_damaged.id)`); err != nil {
 		return nil, err
-	}
-	for _, key := range again {
-		if _, err := db.ExecContext(ctx, `UPDATE kine_damaged SET settled = 1 WHERE key = ?`, key); err != nil {
-			return nil, err
-		}
 	}
 	return texts(ctx, db, `SELECT DISTINCT key FROM kine_damaged WHERE settled = 0 ORDER BY key`)
 }

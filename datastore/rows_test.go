@@ -170,7 +170,58 @@ func TestRevisionBeforeIsUsed(t *testing.T) {
 	}
 }
 
-// A deletion whose row is damaged stays one.
+// An object is missing until a row of its key is newer than the damaged one: what is
+// older, here a deletion before it was made again, says nothing.
+func TestMissingUntilItIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	const key = "/registry/configmaps/default/a"
+	value := envelope("v1", "ConfigMap", "a=b")
+	cfg := testConfig(t)
+	r := start(t, cfg)
+	rev := mustCreate(t, r.durable, key, value)
+	if _, err := remove(testContext(t), r.durable, key, rev); err != nil {
+		t.Fatal(err)
+	}
+	rev = mustCreate(t, r.durable, key, value)
+	r.stop()
+	edit(t, r.database(), `UPDATE kine SET value = CAST(x'fefe' || substr(value, 3) AS BLOB) WHERE id = ?`, rev)
+	for range 2 {
+		r = start(t, cfg)
+		expectOneLine(t, r.Warning(), key)
+		r.stop()
+	}
+	r = start(t, cfg)
+	rev = mustCreate(t, r.durable, key, value)
+	if _, err := remove(testContext(t), r.durable, key, rev); err != nil {
+		t.Fatal(err)
+	}
+	store, _ := r.reopen(t)
+	compactAll(t, r, store)
+	if err := r.Warning(); err != nil {
+		t.Errorf("it was made again and deleted, and the warning stays: %v", err)
+	}
+}
+
+// compactAll leaves nothing but the present.
+func compactAll(t *testing.T, r *running, store *sqliteStore) {
+	t.Helper()
+	head := mustCreate(t, r.durable, "/registry/pods/last", "{}")
+	r.settleBefore(store)
+	if err := store.compactTo(testContext(t), head-1); err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite3", dsn(r.database(), "ro"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var rows int
+	if err := db.QueryRow(`SELECT COUNT(*) FROM kine WHERE name LIKE '/registry/configmaps/%'`).Scan(&rows); err != nil || rows != 0 {
+		t.Fatalf("%d rows are left, %v", rows, err)
+	}
+}
+
+// A deletion whose row is damaged stays one, and nobody is asked to make it again.
 func TestDamagedDeletion(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
@@ -184,6 +235,9 @@ func TestDamagedDeletion(t *testing.T) {
 	r = start(t, cfg)
 	if got := values(t, r.durable, "/registry/secrets/"); len(got) != 0 {
 		t.Errorf("what was deleted is back: %v", got)
+	}
+	if err := r.Warning(); err != nil {
+		t.Errorf("warning: %v", err)
 	}
 }
 

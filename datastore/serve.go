@@ -100,6 +100,7 @@ func (s *Store) runSQLite(ctx context.Context, ready func()) error {
 		if err := s.beginSQLite(dbCtx, store); err != nil {
 			return nil, nil, fmt.Errorf("starting database %s: %w", s.database(), err)
 		}
+		s.settleBefore(store)
 		go store.maintain(dbCtx, s.compactEvery)
 		return &guarded{Backend: store.Backend}, store, nil
 	}, ready)

@@ -93,6 +93,8 @@ type sqliteStore struct {
 	dialect *generic.Generic
 	log     *checkedLog
 	disk    *condition
+	// beforeCompact sees what a compaction takes away; nil: nobody does.
+	beforeCompact func()
 }
 
 // openSQLite opens a database that was checked before. It is closed some time
