@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"brink/agent"
+	"brink/agent/ledger"
 	"brink/internal/componentargs"
 	"brink/internal/datadir"
 	"brink/internal/host"
@@ -159,6 +160,11 @@ func hostChecks(s settings, pid int) []host.Check {
 	checks := host.Checks(opts)
 	if owned != nil {
 		checks = append(checks, host.Check{Name: "data directory", Result: host.Fail, Message: owned.Error()})
+	}
+	if pods := ledger.Strangers(s.layout); !s.disableAgent && len(pods) > 0 {
+		checks = append(checks, host.Check{Name: "kubelet directory", Result: host.Fail,
+			Message: fmt.Sprintf("%s has pods of another kubelet (%s), whose volumes this node's would remove", s.layout.Kubelet(), pods[0]),
+			Fix:     "uninstall that one, or remove " + s.layout.Kubelet() + "/pods where nothing uses it, or give another --data-dir, which has a kubelet's directory of its own"})
 	}
 	for _, line := range s.ignored {
 		checks = append(checks, host.Check{Name: "flags", Result: host.Warn, Message: line, Fix: "remove it"})

@@ -141,7 +141,7 @@ func write(path string, entries []Entry) error {
 // Read returns the entries in the order in which they were made, none where there
 // is no file.
 func Read(path string) ([]Entry, error) {
-	text, err := os.ReadFile(path)
+	text, err := atomicfile.Read(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("reading what brink made on this machine: %w", err)
 	}

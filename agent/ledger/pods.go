@@ -1,11 +1,14 @@
 package ledger
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -41,8 +44,8 @@ const (
 )
 
 // OpenPods reads the list. Pods of which nothing is left are dropped from it, which
-// only who is about to run the kubelet may do. A node without a list, of an older
-// brink, has the pods that lie in a directory of its own. With an error, that the
+// only who is about to run the kubelet may do. For a node without a list, of an older
+// brink, see podsOfOlder. With an error, that the
 // list cannot be written, what is returned works, and tries again at each pod.
 func OpenPods(l layout.Layout) (*Pods, error) {
 	p := &Pods{l: l, in: map[string]bool{}, behind: true}
@@ -128,7 +131,7 @@ func ReadPods(l layout.Layout) map[string]bool {
 }
 
 func readPods(l layout.Layout) []string {
-	text, err := os.ReadFile(l.Pods())
+	text, err := atomicfile.Read(l.Pods())
 	if errors.Is(err, fs.ErrNotExist) {
 		return podsOfOlder(l)
 	}
@@ -142,18 +145,73 @@ func readPods(l layout.Layout) []string {
 	return known
 }
 
-// podsOfOlder are those in a directory that was the node's alone.
+// podsOfOlder are those that have a directory and that this node's containerd has
+// known: an older brink kept no list, and in a directory that was its own once another
+// kubelet may have pods since.
 func podsOfOlder(l layout.Layout) []string {
 	entries, err := Read(l.Made())
-	if err != nil || !Owns(l, entries) || IsShared(l.Kubelet()) {
+	if err != nil || !Owns(l, entries) {
 		return nil
 	}
-	var known []string
 	pods, _ := os.ReadDir(filepath.Join(l.Kubelet(), "pods"))
+	var asked []string
 	for _, pod := range pods {
-		known = append(known, pod.Name())
+		asked = append(asked, pod.Name())
+	}
+	known, err := namedIn(filepath.Join(l.ContainerdRoot(), containerdNames), asked)
+	if err != nil {
+		return nil
 	}
 	return known
+}
+
+// containerdNames is containerd's database. It has the uid of a pod in the labels of
+// its sandbox, which is made before any of the pod's containers.
+const containerdNames = "io.containerd.metadata.v1.bolt/meta.db"
+
+// namedIn returns those of words that stand in a file, in order. The database is looked
+// at as bytes: whatever wrote a uid of this length into it was this node.
+func namedIn(path string, words []string) ([]string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	const longest = 128
+	found := map[string]bool{}
+	buf, kept := make([]byte, 1<<20), 0
+	for {
+		n, err := io.ReadFull(f, buf[kept:])
+		part := buf[:kept+n]
+		for _, word := range words {
+			if isUID(word) && len(word) >= 32 && bytes.Contains(part, []byte(word)) {
+				found[word] = true
+			}
+		}
+		if err != nil {
+			break
+		}
+		kept = copy(buf, part[len(part)-longest:]) // a word may go on in the next part
+	}
+	return slices.DeleteFunc(slices.Clone(words), func(word string) bool { return !found[word] }), nil
+}
+
+// Strangers are the pods in a kubelet's directory outside of the data directory that
+// this node has not made, in a data directory in which it has never run. Its kubelet
+// would remove them, as it does with pods that are gone from its cluster.
+func Strangers(l layout.Layout) []string {
+	if layout.IsBelow(l.Kubelet(), l.Data()) {
+		return nil
+	}
+	if _, err := os.Lstat(l.Made()); !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	pods, _ := os.ReadDir(filepath.Join(l.Kubelet(), "pods"))
+	var out []string
+	for _, pod := range pods {
+		out = append(out, pod.Name())
+	}
+	return out
 }
 
 // Owns tells whether the kubelet's directory is the node's, by its ledger.

@@ -86,7 +86,7 @@ func recordChanged(root string, l layout.Layout, names []string) error {
 		if value, ok := now[s.Path]; ok {
 			s.New = value
 		}
-		return s, s.New != s.Old
+		return s, true // also one that stays as it was: else it comes and goes with each start
 	})
 }
 
@@ -147,8 +147,8 @@ func change(l layout.Layout, fresh map[string]Setting, edit func(Setting) (s Set
 // PutBack gives a setting its old value, when it still has brink's.
 func (s Setting) PutBack() (changed bool, err error) {
 	has, err := readSetting(s.Path)
-	if err != nil || has != s.New {
-		return false, nil // another's by now, or gone with its link
+	if err != nil || has != s.New || s.New == s.Old {
+		return false, nil // another's by now, or gone with its link, or never changed
 	}
 	if err := os.WriteFile(s.Path, []byte(s.Old), 0); err != nil {
 		return false, fmt.Errorf("putting a kernel setting back: %w", err)

@@ -112,22 +112,13 @@ func (u *run) removeCNIResults() {
 	paths, _ := filepath.Glob(filepath.Join(ledger.CNIResults, "*"))
 	count := 0
 	for _, path := range paths {
-		data, err := readRegular(path)
+		data, err := atomicfile.Read(path)
 		if err == nil && usesState(data, u.Layout.CNIState()) {
 			u.failed(os.Remove(path))
 			count++
 		}
 	}
 	u.removed(count, "result in "+ledger.CNIResults, "results in "+ledger.CNIResults)
-}
-
-// readRegular reads what somebody else may have put there: from a FIFO nothing would
-// ever come.
-func readRegular(path string) ([]byte, error) {
-	if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() {
-		return nil, fs.ErrInvalid
-	}
-	return os.ReadFile(path)
 }
 
 // usesState tells whether a cached result is of a network whose leases are in

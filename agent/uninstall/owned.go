@@ -20,7 +20,9 @@ const mostNamed = 20
 
 // last are what a next try needs: they go when nothing else is left to remove. The
 // mark comes at the end of them, without it the others are nobody's.
-func last(l layout.Layout) []string { return []string{l.Made(), l.Lock(), l.Mark()} }
+func last(l layout.Layout) []string {
+	return []string{l.Pods(), l.Made(), l.Lock(), l.Mark()}
+}
 
 // verdictOf says what becomes of what has a name of a kind.
 func verdictOf(kind layout.Kind) removetree.Verdict {
@@ -143,6 +145,9 @@ func (u *run) removeOwn() {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			u.failed(fmt.Errorf("removing files: %w", err))
 			return
+		}
+		if dir := filepath.Dir(path); dir == u.Layout.Agent() && !slices.Contains(u.laid, "agent") {
+			_ = rmdir(dir) // nothing else may be in it
 		}
 	}
 	u.removeDataDir(data)

@@ -139,7 +139,7 @@ func TestRemoveOwn(t *testing.T) {
 		u, _ := testRun(t, nodeFiles)
 		u.errs = []error{os.ErrInvalid}
 		u.removeOwn()
-		if got := left(t, u.Layout.Data()); !slices.Equal(got, []string{"brink.mark", "lock", "made"}) || CheckDataDir(u.Layout) != nil {
+		if got := left(t, u.Layout.Data()); !slices.Equal(got, []string{"agent/pods", "brink.mark", "lock", "made"}) || CheckDataDir(u.Layout) != nil {
 			t.Errorf("mark, lock and record are needed for the next try, left %v", got)
 		}
 	})

@@ -82,6 +82,11 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	u := newRun(cfg, entries)
+	if original, isCopy := datadir.CopyOf(cfg.Layout); isCopy {
+		u.Kept(fmt.Sprintf("all outside of %s: it is a copy of %s, whose node that is", cfg.Layout.Data(), original))
+		u.removeOwn()
+		return errors.Join(u.errs...)
+	}
 	if err := u.removePods(ctx); err != nil {
 		return err // without this nothing below can work
 	}

@@ -147,6 +147,13 @@ func MakeAgent(l layout.Layout) error {
 	return nil
 }
 
+// CopyOf returns the directory of which this one is a copy: its mark was written there.
+// A start makes it a node of its own.
+func CopyOf(l layout.Layout) (original string, isCopy bool) {
+	m, err := readMark(l.Mark())
+	return m.data, err == nil && m.data != l.Data()
+}
+
 // Laid are the paths, relative to the data directory, that were there before brink.
 func Laid(l layout.Layout) []string {
 	m, _ := readMark(l.Mark())
@@ -187,7 +194,7 @@ func look(l layout.Layout) (laid, inTheWay []string, err error) {
 		kind := layout.DataName(rel)
 		switch {
 		case rel == "." || path == l.Lock() && isLock(path) || kind == layout.Directory && isVacant(path, d):
-		case isProbe(rel) && d.IsDir() || isUnfinished(rel) && d.Type().IsRegular():
+		case isProbe(rel) && d.IsDir() && hasNoFiles(path) || isUnfinished(rel) && d.Type().IsRegular():
 			return skip(d)
 		case layout.MayBeLaid(rel):
 			laid = append(laid, rel)
@@ -207,6 +214,17 @@ const probePrefix = ".overlay-probe-"
 func isProbe(rel string) bool {
 	digits, ok := strings.CutPrefix(rel, probePrefix)
 	return ok && digits != "" && strings.Trim(digits, "0123456789") == ""
+}
+
+// hasNoFiles tells that there are directories only, as in what a check leaves.
+func hasNoFiles(dir string) bool {
+	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			err = fs.ErrExist
+		}
+		return err
+	})
+	return err == nil
 }
 
 // isUnfinished tells a mark whose writing was cut off.

@@ -32,10 +32,10 @@ type name struct {
 // in it are pods' directories and logs, which have the pods' own names, and the
 // versions of Payload, which say themselves what is in them.
 var dataNames = []name{
-	{"brink.mark", File}, {"made", File}, {"lock", File}, {".overlay-probe-*", Tree},
+	{"brink.mark", File}, {"made", File}, {"lock", File}, {".overlay-probe-[0-9]*", Tree},
 	{"agent", Directory},
 	{"agent/containerd", Directory}, {"agent/containerd/io.containerd.*", Tree}, {"agent/containerd/tmpmounts", Tree},
-	{"agent/containerd/.overlay-probe-*", Tree}, {"agent/containerd/in-use", File}, {"agent/containerd/images-unchecked", File},
+	{"agent/containerd/.overlay-probe-[0-9]*", Tree}, {"agent/containerd/in-use", File}, {"agent/containerd/images-unchecked", File},
 	{"agent/cni", Directory}, {"agent/cni/net.d", Directory}, {"agent/cni/net.d/10-brink.conflist", File},
 	{"agent/cni/state", Directory}, {"agent/cni/state/foreign-hostports", File},
 	{"agent/cni/state/brink", Directory}, {"agent/cni/state/brink/last_reserved_ip.*", File}, {"agent/cni/state/brink/lock", File},
