@@ -241,7 +241,10 @@ func checkStart(s settings) error {
 }
 
 // prepare marks the data directory as brink's, and writes down what the next start
-// and an uninstall need to know. The caller holds the data directory's lock.
+// and an uninstall need to know. The caller holds the data directory's lock. What only
+// a database beyond a network can refuse comes after this, and the mark stays then:
+// taking it back would leave the embedded programs and mounts of an agent that has
+// begun meanwhile without an owner. The next start, or uninstalling, finds all of it.
 func prepare(s settings) error {
 	if err := datadir.Claim(s.layout); err != nil {
 		return err

@@ -240,6 +240,7 @@ func (db *database) isItsOwn(t *testing.T, name string) {
 	if err := db.node.create("goes-on"); err != nil {
 		t.Error(err)
 	}
+	startsElsewhere(t, db.Endpoint(name))
 }
 
 // TestMariaDB is a control plane whose state is in MariaDB.

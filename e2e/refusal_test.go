@@ -1,11 +1,13 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -179,4 +181,21 @@ func TestMissingNft(t *testing.T) {
 	})
 	n.foreign = []string{"file " + filepath.Join(n.dir, "upper", path)} // overlayfs keeps the file that was moved
 	n.mustRefuse(t, "", nil, []string{"nft", "nftables"})
+}
+
+// startsElsewhere: that a database is another's is found out when its server has been
+// asked, and the data directory is marked by then. What a first start has made until
+// then is not in the way of the next one with other settings, nor of uninstalling,
+// with which this ends as for all nodes.
+func startsElsewhere(t *testing.T, endpoint string) {
+	t.Helper()
+	n := prepareNode(t, "datastore-endpoint: "+endpoint)
+	n.refuses(t, "there is no CA in ", "restore")
+	n.config = slices.DeleteFunc(n.config, func(line string) bool { return strings.HasPrefix(line, "datastore-endpoint") })
+	if err := errors.Join(n.writeConfig(), n.start()); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(n.logFile("err", n.starts)); err != nil || strings.Contains(string(text), "level=WARN") || strings.Contains(string(text), "level=ERROR") {
+		t.Errorf("after a refused start: %v\n%s", err, text)
+	}
 }
