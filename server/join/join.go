@@ -20,7 +20,8 @@
 //   - A record lives as long as its node, whose uid it carries from the moment
 //     the node is there: a deleted node frees its name at once, whatever was
 //     missed meanwhile. A machine that proved itself and never became a node
-//     keeps the name for unusedAfter.
+//     keeps the name for a day, and from another machine that wants it for
+//     unusedAfter, or as long as it has its tunnel.
 //   - Everything here is made from the shared informers, one queue and one worker:
 //     nothing runs while nobody joins. Deciding and keeping records in one
 //     goroutine also means that they do not race each other.
