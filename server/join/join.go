@@ -90,6 +90,8 @@ type task struct {
 	kind taskKind
 	name string // of a certificate request, or of a node
 	key  string // of its certificate
+	// proven is the certificate of addProven.
+	proven noderecord.Proven
 }
 
 type taskKind int
@@ -100,6 +102,7 @@ const (
 	keepTokens
 	adoptKey
 	takeOver
+	addProven
 )
 
 const namespace = metav1.NamespaceSystem
@@ -160,6 +163,8 @@ func (c *Controller) work(ctx context.Context, t task) {
 		err = c.adopt(ctx, t.name, t.key)
 	case takeOver:
 		err = c.takeOver(ctx)
+	case addProven:
+		err = c.addProven(ctx, t.proven)
 	}
 	if err == nil || ctx.Err() != nil {
 		c.queue.Forget(t)

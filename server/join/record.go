@@ -137,6 +137,7 @@ func newRecord(name string, by claimant) *corev1.Secret {
 func (c *Controller) claimAgain(ctx context.Context, record *corev1.Secret, hasNode bool, key string) error {
 	record = record.DeepCopy()
 	noderecord.SetKeys(record, key)
+	noderecord.SetKeySince(record, c.now())
 	if !hasNode {
 		delete(record.Annotations, nodeUID)
 		metav1.SetMetaDataAnnotation(&record.ObjectMeta, claimedAt, c.now().UTC().Format(time.RFC3339))
