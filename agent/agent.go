@@ -296,6 +296,7 @@ func (a *Agent) newTunnels() *tunnel.Tunnels {
 		},
 		NodeIPs:  func() []netip.Addr { return a.place.internal() },
 		Revision: a.cfg.Join.Revision,
+		Proof:    a.cfg.Join.Proof,
 	})
 }
 

@@ -67,6 +67,7 @@ func (n *node) revision(t *testing.T) int64 {
 // TestRestoredState puts an older state back under agents that stay up: the database
 // alone, and everything that the server has, as an image of its disk does. Both times
 // the next pod for an agent starts in time and one that the state does not know ends.
+// The agent has joined again since, so that the state does not know its certificate.
 func TestRestoredState(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 1)
@@ -92,6 +93,10 @@ func TestRestoredState(t *testing.T) {
 		}
 		restore := diskImage(t, files)
 		if err := server.start(); err != nil {
+			t.Fatal(err)
+		}
+		agent.forgetCertificate(t)
+		if err := agent.start(); err != nil {
 			t.Fatal(err)
 		}
 		late, port := "late-"+tc.name, 28201+i

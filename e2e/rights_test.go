@@ -95,6 +95,25 @@ func (r *removed) tunnel() (int, error) {
 	return resp.StatusCode, nil
 }
 
+// rightsEnd is how long after its deletion a node may still be answered.
+const rightsEnd = 10 * time.Second
+
+// isRefusedSoon waits for the API's refusal, from the deletion on.
+func (r *removed) isRefusedSoon() {
+	r.t.Helper()
+	for begun := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		_, err := r.client.CoreV1().Nodes().Get(r.t.Context(), r.name, metav1.GetOptions{})
+		took := time.Since(begun)
+		if apierrors.IsUnauthorized(err) && took <= rightsEnd {
+			r.t.Logf("refused %v after the deletion", took.Round(time.Millisecond))
+			return
+		}
+		if took > rightsEnd {
+			r.t.Fatalf("%v after its deletion the node is answered %v, want it unauthorized within %v", took, err, rightsEnd)
+		}
+	}
+}
+
 // isOut is nil when nothing that the machine asks for is answered with more than 401.
 func (r *removed) isOut(ns *namespace, secret string) error {
 	ctx := r.t.Context()
@@ -177,6 +196,7 @@ func TestDeletedNodeHasNoRights(t *testing.T) {
 
 	ns.kubectl("delete", "node", gone.id)
 	begun := time.Now()
+	old.isRefusedSoon()
 	ns.eventually("the deleted node to have no rights", func() error { return old.isOut(ns, "till") })
 	select {
 	case <-watch:

@@ -55,6 +55,7 @@ func (s *Server) runJoin(ctx context.Context, ready func()) error {
 		Client: client, Informers: s.plane.Informers(), OwnNode: s.cfg.ownNode(), Tokens: s.tokens, Sources: s.tunnels.Sources, OuterIPs: s.cfg.outerIPs(),
 	})
 	s.gate.AdoptBy(controller.Adopt)
+	s.gate.ProvenBy(controller.Proven)
 	return controller.Run(ctx)
 }
 

@@ -27,6 +27,9 @@
 //   - A node that was deleted is told so by the servers: its certificate counts no
 //     more. It goes on with its pods, asks for nothing in vain, and says so in one
 //     line. Started again it joins again if it has a token, and else ends.
+//   - A server whose database was restored has forgotten certificates. Each request
+//     says by the node password that its certificate is this machine's, which such a
+//     server believes without a token (server/noderecord).
 //   - The certificate lies in one file with its key, so that one rename replaces
 //     both. client-go's store makes a file for each renewal and syncs none.
 //   - A renewed certificate is used by new connections; requests and watches on
@@ -100,6 +103,8 @@ type Join struct {
 	ca    authority
 	api   *transport
 	seen  *seen
+	// prover tells with each request whose the certificate is.
+	prover *prover
 	// refusal is whether servers take the certificate.
 	refusal *refusal
 	// refused is when a token was refused first.
@@ -118,6 +123,7 @@ func New(cfg Config) (*Join, error) {
 	if j.certs, err = openStore(l.KubeletCerts(), cfg.NodeName); err != nil {
 		return nil, err
 	}
+	j.prover = &prover{certs: j.certs, password: l.NodePassword()}
 	if j.ca, err = readAuthority(l.ClusterCA()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
@@ -185,7 +191,7 @@ func (j *Join) Run(ctx context.Context) (_ clusterconfig.Config, online bool, er
 		}
 		slog.Info("joined the cluster", "component", component, "node", j.cfg.NodeName, "server", j.cfg.Server)
 	}
-	j.api = newTransport(j.pool, j.TLS, j.refusal)
+	j.api = newTransport(j.pool, j.TLS, j.refusal, j.prover)
 	if j.used, j.online, err = j.current(ctx); errors.Is(err, errRefused) {
 		j.used, j.online, err = j.again(ctx)
 	}

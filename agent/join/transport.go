@@ -21,14 +21,15 @@ type transport struct {
 	pool    *servers.Pool
 	tls     func() *tls.Config
 	refusal *refusal
+	prover  *prover
 
 	mu      sync.Mutex
 	current *http.Transport
 	conns   *connrotation.Dialer // those of current
 }
 
-func newTransport(pool *servers.Pool, config func() *tls.Config, r *refusal) *transport {
-	t := &transport{pool: pool, tls: config, refusal: r}
+func newTransport(pool *servers.Pool, config func() *tls.Config, r *refusal, p *prover) *transport {
+	t := &transport{pool: pool, tls: config, refusal: r, prover: p}
 	t.current, t.conns = t.make()
 	return t
 }
@@ -79,7 +80,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	t.mu.Lock()
 	current := t.current
 	t.mu.Unlock()
-	resp, err := current.RoundTrip(req)
+	resp, err := current.RoundTrip(t.prover.add(req))
 	if err == nil {
 		t.refusal.note(resp)
 	}

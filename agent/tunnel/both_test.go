@@ -25,6 +25,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
+	"brink/internal/noderights"
 	"brink/internal/tunnelwire"
 	server "brink/server/tunnel"
 )
@@ -110,6 +111,7 @@ type apiServer struct {
 	*server.Server
 	ca   *authority
 	seen atomic.Int64 // serial number of the last client
+	said atomic.Value // noderights.Proof of the last client
 	http *http.Server
 	addr string
 }
@@ -150,6 +152,7 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	cert := r.TLS.PeerCertificates[0]
 	s.seen.Store(cert.SerialNumber.Int64())
+	s.said.Store(r.Header.Get(noderights.Proof))
 	who := &user.DefaultInfo{Name: cert.Subject.CommonName, Groups: cert.Subject.Organization}
 	s.Server.ServeHTTP(w, r.WithContext(request.WithUser(r.Context(), who)))
 }

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"brink/internal/noderights"
 	"brink/internal/tunnelwire"
 )
 
@@ -73,7 +74,7 @@ func (l *link) connect(ctx context.Context) (*tunnelConn, error) {
 	}
 	conn := tls.Client(raw, config)
 	defer context.AfterFunc(ctx, func() { raw.Close() })()
-	reader, err := shake(ctx, conn, l.tunnels.seen())
+	reader, err := shake(ctx, conn, l.tunnels.says())
 	if err != nil {
 		raw.Close()
 		if ctx.Err() != nil {
@@ -98,21 +99,30 @@ func (l *link) tls() (*tls.Config, error) {
 	return config, nil
 }
 
-// seen is what the node tells of the cluster's state.
-func (t *Tunnels) seen() int64 {
-	if t.cfg.Revision == nil {
-		return 0
+// says is what the node tells of the cluster's state and of its certificate, as
+// headers.
+func (t *Tunnels) says() string {
+	var seen int64
+	if t.cfg.Revision != nil {
+		seen = t.cfg.Revision()
 	}
-	return t.cfg.Revision()
+	out := fmt.Sprintf("%s: %d\r\n", tunnelwire.Revision, seen)
+	if t.cfg.Proof == nil {
+		return out
+	}
+	if proof := t.cfg.Proof(); proof != "" {
+		out += fmt.Sprintf("%s: %s\r\n", noderights.Proof, proof)
+	}
+	return out
 }
 
 // shake asks for the upgrade. Bytes of the tunnel may already be in the reader.
-func shake(ctx context.Context, conn *tls.Conn, revision int64) (*bufio.Reader, error) {
+func shake(ctx context.Context, conn *tls.Conn, says string) (*bufio.Reader, error) {
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}
 	const question = "GET " + tunnelwire.Path + " HTTP/1.1\r\nHost: " + serverName + "\r\nUser-Agent: brink\r\nConnection: Upgrade\r\nUpgrade: " + tunnelwire.Protocol + "\r\n"
-	if _, err := fmt.Fprintf(conn, "%s%s: %d\r\n\r\n", question, tunnelwire.Revision, revision); err != nil {
+	if _, err := fmt.Fprintf(conn, "%s%s\r\n", question, says); err != nil {
 		return nil, err
 	}
 	reader := bufio.NewReaderSize(conn, 4<<10)

@@ -8,7 +8,7 @@ import (
 	server "brink/server/tunnel"
 )
 
-// A server is told what the node has seen before the tunnel is there, at each dial
+// A server is told whose the certificate is and what the node has seen before the tunnel is there, at each dial
 // anew; who is no node is not asked.
 func TestServerIsToldTheRevision(t *testing.T) {
 	t.Parallel()
@@ -21,8 +21,9 @@ func TestServerIsToldTheRevision(t *testing.T) {
 	s.listen("127.0.0.1:0")
 	t.Cleanup(s.stop)
 	revision := int64(41)
-	cfg := Config{TLS: ca.config(ca.node("n2")), Revision: func() int64 { revision++; return revision }, timing: hasty}
+	cfg := Config{TLS: ca.config(ca.node("n2")), Revision: func() int64 { revision++; return revision }, Proof: func() string { return "it is mine" }, timing: hasty}
 	tunnels := run(t, cfg, s.addr)
+	eventually(t, "the proof of the certificate", func() bool { return s.said.Load() == "it is mine" })
 	for _, want := range []string{"n2 42", "n2 43"} {
 		select {
 		case got := <-told:

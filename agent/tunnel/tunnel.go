@@ -65,6 +65,9 @@ type Config struct {
 	// Revision is the highest revision of the cluster's state that the node has seen,
 	// 0 when it has seen none; nil tells servers nothing.
 	Revision func() int64
+	// Proof is noderights.Proof's for the certificate, "" when there is none; nil tells
+	// servers nothing.
+	Proof func() string
 	// Dial connects to a server; nil is a net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 

@@ -35,8 +35,11 @@ const (
 	NodeAnnotation = "brink.io/node-key"
 )
 
-// context keeps a signature from meaning anything elsewhere.
-const context = "brink node key proof v1\x00"
+// Contexts keep a signature from meaning anything elsewhere.
+const (
+	context            = "brink node key proof v1\x00"
+	certificateContext = "brink node certificate proof v1\x00"
+)
 
 // Key is a machine's.
 type Key struct{ private ed25519.PrivateKey }
@@ -78,9 +81,15 @@ func create(path string) (Key, error) {
 }
 
 // Prove returns a proof for a certificate request, DER of PKCS #10.
-func (k Key) Prove(request []byte) string {
+func (k Key) Prove(request []byte) string { return k.prove(context, request) }
+
+// ProveCertificate returns a proof for a certificate, DER, that was signed for the
+// machine before. It is worth nothing without the certificate's own key.
+func (k Key) ProveCertificate(der []byte) string { return k.prove(certificateContext, der) }
+
+func (k Key) prove(context string, what []byte) string {
 	public := k.private.Public().(ed25519.PublicKey)
-	signature := ed25519.Sign(k.private, append([]byte(context), request...))
+	signature := ed25519.Sign(k.private, append([]byte(context), what...))
 	return base64.StdEncoding.EncodeToString(append([]byte(public), signature...))
 }
 
@@ -93,13 +102,20 @@ func (k Key) Public() Public {
 type Public string
 
 // Verify returns whose proof it is. An error is a proof that is none.
-func Verify(proof string, request []byte) (Public, error) {
+func Verify(proof string, request []byte) (Public, error) { return verify(proof, context, request) }
+
+// VerifyCertificate is Verify for a proof for a certificate.
+func VerifyCertificate(proof string, der []byte) (Public, error) {
+	return verify(proof, certificateContext, der)
+}
+
+func verify(proof, context string, what []byte) (Public, error) {
 	raw, err := base64.StdEncoding.DecodeString(proof)
 	if err != nil || len(raw) != ed25519.PublicKeySize+ed25519.SignatureSize {
 		return "", errors.New("the proof of the machine's node password is damaged")
 	}
 	public, signature := raw[:ed25519.PublicKeySize], raw[ed25519.PublicKeySize:]
-	if !ed25519.Verify(public, append([]byte(context), request...), signature) {
+	if !ed25519.Verify(public, append([]byte(context), what...), signature) {
 		return "", errors.New("the proof of the machine's node password is not one for this request")
 	}
 	return Public(base64.StdEncoding.EncodeToString(public)), nil

@@ -42,6 +42,15 @@ func TestOnlyTheMachineProvesItself(t *testing.T) {
 	if _, err := Verify(key.Prove(request), []byte("another request")); err == nil {
 		t.Error("a proof is good for another request")
 	}
+	if same, err := VerifyCertificate(key.ProveCertificate(request), request); err != nil || !same.Is(public) {
+		t.Errorf("a certificate: %q, %v", same, err)
+	}
+	if _, err := VerifyCertificate(key.Prove(request), request); err == nil {
+		t.Error("a proof for a request is one for a certificate")
+	}
+	if _, err := Verify(key.ProveCertificate(request), request); err == nil {
+		t.Error("a proof for a certificate is one for a request")
+	}
 	stolen, _ := base64.StdEncoding.DecodeString(other.Prove(request))
 	own, _ := base64.StdEncoding.DecodeString(key.Prove(request))
 	copy(stolen, own[:32])

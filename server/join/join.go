@@ -20,7 +20,8 @@
 //   - A record lives as long as its node, whose uid it carries from the moment
 //     the node is there: a deleted node frees its name at once, whatever was
 //     missed meanwhile. A machine that proved itself and never became a node
-//     keeps the name for unusedAfter.
+//     keeps the name for a day, and from another machine that wants it for
+//     unusedAfter, or as long as it has its tunnel.
 //   - Everything here is made from the shared informers, one queue and one worker:
 //     nothing runs while nobody joins. Deciding and keeping records in one
 //     goroutine also means that they do not race each other.
@@ -89,6 +90,8 @@ type task struct {
 	kind taskKind
 	name string // of a certificate request, or of a node
 	key  string // of its certificate
+	// proven is the certificate of addProven.
+	proven noderecord.Proven
 }
 
 type taskKind int
@@ -99,6 +102,7 @@ const (
 	keepTokens
 	adoptKey
 	takeOver
+	addProven
 )
 
 const namespace = metav1.NamespaceSystem
@@ -159,6 +163,8 @@ func (c *Controller) work(ctx context.Context, t task) {
 		err = c.adopt(ctx, t.name, t.key)
 	case takeOver:
 		err = c.takeOver(ctx)
+	case addProven:
+		err = c.addProven(ctx, t.proven)
 	}
 	if err == nil || ctx.Err() != nil {
 		c.queue.Forget(t)

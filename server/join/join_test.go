@@ -101,6 +101,27 @@ func TestUnusedRecordGoes(t *testing.T) {
 	c.isApproved(c.asked(second.joining("till-3")))
 }
 
+// A machine that imports its images for long keeps its name as long as it is there,
+// and for a day from nobody else.
+func TestSlowMachineKeepsItsName(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.sources = map[string][]netip.Addr{"slow": {netip.MustParseAddr("192.0.2.1")}}
+	controller := c.start()
+	slow, silent := newMachine(t), newMachine(t)
+	c.isApproved(c.asked(slow.joining("slow")))
+	c.isApproved(c.asked(silent.joining("till-3")))
+	c.wait(keptFor - time.Second)
+	controller.queue.Add(task{kind: keepRecords})
+	c.isRefused(c.asked(newMachine(t).joining("slow")), ReasonNameTaken, strings.ReplaceAll(joining, "till-3", "slow"))
+	if c.record("till-3") == nil {
+		t.Fatal("the record of a machine that takes long is gone")
+	}
+	c.addNode("till-3")
+	c.isBound("till-3")
+	c.isRefused(c.asked(newMachine(t).joining("till-3")), ReasonNameTaken, belongs)
+}
+
 // What happened while no server ran is seen at the start.
 func TestRecordsAtStart(t *testing.T) {
 	t.Parallel()
@@ -115,7 +136,9 @@ func TestRecordsAtStart(t *testing.T) {
 	put("deleted", map[string]string{nodeUID: "uid-of-old"})
 	put("never-came", nil)
 	put("registered", nil)
-	c.wait(unusedAfter)
+	put("imports", nil) // for longer than a day: its tunnel shows that it lives
+	c.sources = map[string][]netip.Addr{"imports": {netip.MustParseAddr("192.0.2.1")}, "deleted": {netip.MustParseAddr("192.0.2.2")}}
+	c.wait(keptFor)
 	put("joins", nil)
 	c.addNode("registered")
 	c.start()
@@ -123,8 +146,10 @@ func TestRecordsAtStart(t *testing.T) {
 	for _, gone := range []string{"deleted", "never-came"} {
 		c.eventually(gone+" goes", func() bool { return c.record(gone) == nil })
 	}
-	if c.record("joins") == nil {
-		t.Error("the record of a machine that is joining is gone")
+	for _, joining := range []string{"joins", "imports"} {
+		if c.record(joining) == nil {
+			t.Errorf("%s: the record of a machine that is joining is gone", joining)
+		}
 	}
 }
 

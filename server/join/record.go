@@ -23,8 +23,13 @@ const (
 	// there was no node; missing, it was when the record was made.
 	claimedAt = "brink.io/claimed-at"
 
-	// unusedAfter is how long a record without a node lives.
+	// unusedAfter is how long a machine that has proved itself may take to become a
+	// node before another one may have its name. It is longer while it has a tunnel.
 	unusedAfter = 10 * time.Minute
+	// keptFor is how long a record without a node lives that nobody else wants, when
+	// its machine was given a certificate: it registers when it has imported its
+	// images, gigabytes from a card.
+	keptFor = 24 * time.Hour
 )
 
 // owner of a name, seen by the machine that asks for it.
@@ -82,7 +87,7 @@ func (c *Controller) tryClaim(ctx context.Context, name string, by claimant) (ow
 		return ownerSame, ifMeanwhile(c.claimAgain(ctx, record, node != nil, by.key))
 	case node != nil:
 		return ownerOther, nil
-	case !c.isStale(record):
+	case c.isJoining(name, record):
 		return ownerJoining, nil
 	}
 	if err := ifMeanwhile(c.removeRecord(ctx, record)); err != nil {
@@ -132,6 +137,7 @@ func newRecord(name string, by claimant) *corev1.Secret {
 func (c *Controller) claimAgain(ctx context.Context, record *corev1.Secret, hasNode bool, key string) error {
 	record = record.DeepCopy()
 	noderecord.SetKeys(record, key)
+	noderecord.SetKeySince(record, c.now())
 	if !hasNode {
 		delete(record.Annotations, nodeUID)
 		metav1.SetMetaDataAnnotation(&record.ObjectMeta, claimedAt, c.now().UTC().Format(time.RFC3339))
@@ -152,19 +158,37 @@ func (c *Controller) node(ctx context.Context, name string) (*corev1.Node, error
 	return node, nil
 }
 
-// isStale tells whether a record without a node is of no use any more.
-func (c *Controller) isStale(record *corev1.Secret) bool { return c.left(record) <= 0 }
+// isJoining tells whether the machine of a record without a node may still become one
+// under its name.
+func (c *Controller) isJoining(name string, record *corev1.Secret) bool {
+	return record.Annotations[nodeUID] == "" && (c.left(record, unusedAfter) > 0 || c.speaks(name))
+}
 
-// left is how long a record without a node still lives.
-func (c *Controller) left(record *corev1.Secret) time.Duration {
+// speaks tells that the machine of a name has a tunnel now.
+func (c *Controller) speaks(name string) bool { return len(c.cfg.Sources(name)) > 0 }
+
+// lives is how long a record without a node is still of use.
+func (c *Controller) lives(name string, record *corev1.Secret) time.Duration {
 	if record.Annotations[nodeUID] != "" {
 		return 0
 	}
+	whole := unusedAfter
+	if noderecord.HasKeys(record) {
+		whole = keptFor
+	}
+	if left := c.left(record, whole); left > 0 || !c.speaks(name) {
+		return left
+	}
+	return unusedAfter
+}
+
+// left is what is left of a time since a machine has proved itself.
+func (c *Controller) left(record *corev1.Secret, whole time.Duration) time.Duration {
 	claimed := record.CreationTimestamp.Time
 	if again, err := time.Parse(time.RFC3339, record.Annotations[claimedAt]); err == nil {
 		claimed = again
 	}
-	return unusedAfter - c.now().Sub(claimed)
+	return whole - c.now().Sub(claimed)
 }
 
 // removeRecord removes exactly this state of a record.
@@ -225,10 +249,12 @@ func (c *Controller) keepRecord(ctx context.Context, name string, record *corev1
 		record = record.DeepCopy()
 		metav1.SetMetaDataAnnotation(&record.ObjectMeta, nodeUID, string(node.UID))
 		_, err = c.cfg.Client.CoreV1().Secrets(namespace).Update(ctx, record, metav1.UpdateOptions{})
-	case c.isStale(record):
-		err = c.removeRecord(ctx, record)
 	default:
-		c.queue.AddAfter(task{kind: keepRecords}, c.left(record))
+		if left := c.lives(name, record); left > 0 {
+			c.queue.AddAfter(task{kind: keepRecords}, left)
+			return nil
+		}
+		err = c.removeRecord(ctx, record)
 	}
 	if apierrors.IsNotFound(err) {
 		return nil

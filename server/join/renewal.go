@@ -66,6 +66,7 @@ func (c *Controller) decideRenewal(ctx context.Context, csr *certificatesv1.Cert
 	if !noderecord.HasKey(record, r.key) {
 		record = record.DeepCopy()
 		noderecord.AddKey(record, extraOf(csr, noderecord.ExtraKey), r.key)
+		noderecord.SetKeySince(record, c.now())
 		if _, err := c.cfg.Client.CoreV1().Secrets(namespace).Update(ctx, record, metav1.UpdateOptions{}); err != nil {
 			return decision{}, err
 		}
@@ -92,7 +93,7 @@ func (c *Controller) awaitKey(ctx context.Context, r request) error {
 
 // Adopt notes that a node of an older brink has shown its certificate's key, for a
 // record that has none. It does not wait.
-func (c *Controller) Adopt(node, key string) { c.queue.Add(task{adoptKey, node, key}) }
+func (c *Controller) Adopt(node, key string) { c.queue.Add(task{kind: adoptKey, name: node, key: key}) }
 
 // adopt writes the key down. Nodes show theirs before this begins to work, and taking
 // over forgets what records have.

@@ -1,12 +1,17 @@
 package join
 
 import (
+	"errors"
 	"testing"
+	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clienttesting "k8s.io/client-go/testing"
 
 	"brink/internal/nodekey"
 	"brink/server/noderecord"
@@ -164,35 +169,46 @@ func TestTakesOver(t *testing.T) {
 	}
 }
 
-// TestAdoptsWhatCameBefore: nodes show their keys before the controller works.
+// TestAdoptsWhatCameBefore: nodes show their keys before the controller works, and
+// while it cannot take over yet.
 func TestAdoptsWhatCameBefore(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t)
-	old := &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: noderecord.OldRenewals}}
-	if _, err := c.RbacV1().ClusterRoleBindings().Create(t.Context(), old, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "without", Annotations: map[string]string{nodekey.NodeAnnotation: "machine"}}}
-	if _, err := c.CoreV1().Nodes().Create(t.Context(), node, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	c.addNode("stale")
-	if _, err := c.CoreV1().Secrets(namespace).Create(t.Context(), newRecord("stale", claimant{"machine", "an old key"}), metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	key := noderecord.KeyOf([]byte("key"))
-	c.before = func(controller *Controller) {
-		controller.Adopt("without", key)
-		controller.Adopt("stale", key)
-	}
-	c.start()
-	for _, name := range []string{"without", "stale"} {
-		c.eventually("the key of "+name, func() bool { r := c.record(name); return r != nil && noderecord.HasKey(r, key) })
-	}
-	c.isApproved(c.asked(newMachine(t).joining("another"))) // all else was done
-	for _, name := range []string{"without", "stale"} {
-		if r := c.record(name); !noderecord.HasKey(r, key) || noderecord.HasKey(r, "an old key") {
-			t.Errorf("%s has %q", name, r.Data)
-		}
+	for what, failures := range map[string]int{"at once": 0, "when it fails at first": 3} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t)
+			c.olderBrink()
+			c.PrependReactor("delete", "clusterrolebindings", func(clienttesting.Action) (bool, runtime.Object, error) {
+				failures--
+				return failures >= 0, nil, apierrors.NewInternalError(errors.New("failed calling webhook"))
+			})
+			node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "without", Annotations: map[string]string{nodekey.NodeAnnotation: "machine"}}}
+			if _, err := c.CoreV1().Nodes().Create(t.Context(), node, metav1.CreateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			c.addNode("stale")
+			if _, err := c.CoreV1().Secrets(namespace).Create(t.Context(), newRecord("stale", claimant{"machine", "an old key"}), metav1.CreateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			key := noderecord.KeyOf([]byte("key"))
+			c.before = func(controller *Controller) {
+				controller.Adopt("without", key)
+				controller.Adopt("stale", key)
+			}
+			c.start()
+			has := func(name string) bool { r := c.record(name); return r != nil && noderecord.HasKey(r, key) }
+			for _, name := range []string{"without", "stale"} {
+				c.eventually("the key of "+name, func() bool { return has(name) })
+			}
+			for range 3 { // all that was tried again is done, too
+				c.isApproved(c.asked(newMachine(t).joining("another-" + c.nextVersion())))
+				time.Sleep(200 * time.Millisecond)
+			}
+			for _, name := range []string{"without", "stale"} {
+				if r := c.record(name); !has(name) || noderecord.HasKey(r, "an old key") {
+					t.Errorf("%s has %q", name, r.Data)
+				}
+			}
+		})
 	}
 }

@@ -45,6 +45,7 @@ type Gate struct {
 	asking  map[string]map[*asking]struct{} // requests that run, by node
 	adopted map[string]adoption             // by node, until the record says so
 	adopt   func(node, key string)          // nil before AdoptBy
+	proven  func(Proven)                    // nil before ProvenBy
 }
 
 // adoption is a key that was taken for a node's own.
@@ -64,6 +65,7 @@ type asking struct {
 	node       string
 	key        string
 	cert       *x509.Certificate
+	proof      string // that it is its machine's, "" without
 	from       netip.Addr
 	answer     http.Header
 	end        context.CancelCauseFunc
@@ -114,7 +116,12 @@ func (g *Gate) newAsking(w http.ResponseWriter, r *http.Request) *asking {
 		return nil
 	}
 	from, _ := netip.ParseAddrPort(r.RemoteAddr)
-	return &asking{node: node, key: KeyOf(cert.RawSubjectPublicKeyInfo), cert: cert, from: from.Addr().Unmap(), answer: w.Header()}
+	proof := r.Header.Get(noderights.Proof)
+	r.Header.Del(noderights.Proof) // what comes after may pass headers on
+	return &asking{
+		node: node, key: KeyOf(cert.RawSubjectPublicKeyInfo), cert: cert, proof: proof,
+		from: from.Addr().Unmap(), answer: w.Header(),
+	}
 }
 
 func (g *Gate) awaitReady(ctx context.Context) bool {
@@ -193,7 +200,9 @@ func (g *Gate) judge(a *asking) (record, refused string) {
 		return "", noderights.Deleted
 	case HasKey(has, a.key):
 		return string(has.UID), ""
-	case (!HasKeys(has) || g.isOld()) && isNotOlder(a.cert, has) && g.adopts(a, string(has.UID)):
+	case g.isProven(a, has, node):
+		return string(has.UID), ""
+	case (!HasKeys(has) || g.isOld()) && isNotOlder(a.cert.NotBefore, has) && g.adopts(a, string(has.UID)):
 		return string(has.UID), ""
 	}
 	return "", noderights.Replaced

@@ -32,6 +32,13 @@
 //     certificate that is shown is taken for such a node's own, if it was signed
 //     after the record was made; its key is then the record's. That an older brink
 //     has run is known by OldRenewals, which it makes at each start.
+//   - A database that was restored has records of then: of an agent that has renewed
+//     its certificate or joined again since they have no key. Agents say with each
+//     request by their node password whose their certificate is (noderights.Proof).
+//     That of the machine that the record names counts, and gets its key into the
+//     record, while the Node lives that the record was bound to and if it is newer
+//     than all that the record knows of. So it gives nothing back to a machine that
+//     was removed, nor to certificates that were given up by joining again.
 //
 // Given up: certificates of a few minutes. A node that is offline for a night would
 // be none in the morning.
@@ -40,10 +47,10 @@ package noderecord
 import (
 	"bytes"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/hex"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -66,6 +73,10 @@ const (
 	// Adopted is the annotation of a record that was made for a node of an older
 	// brink, which had none: its certificates are older than it.
 	Adopted = "brink.io/adopted"
+
+	// KeySince is the annotation with when the newest key was written down, RFC 3339;
+	// missing, it was when the record was made.
+	KeySince = "brink.io/key-since"
 
 	// certificateKeys is the entry with the hashes of certificates' public keys, a
 	// line each, the newest last.
@@ -114,16 +125,28 @@ func SetKeys(record *corev1.Secret, keys ...string) {
 	if record.Data == nil {
 		record.Data = map[string][]byte{}
 	}
+	if len(keys) == 0 {
+		delete(record.Annotations, KeySince)
+	}
 	record.Data[certificateKeys] = []byte(strings.Join(keys, "\n"))
 }
 
+// SetKeySince notes when a key was written down whose certificate is about to be
+// signed.
+func SetKeySince(record *corev1.Secret, now time.Time) {
+	metav1.SetMetaDataAnnotation(&record.ObjectMeta, KeySince, now.UTC().Format(time.RFC3339))
+}
+
 // AddKey adds the key of the next certificate of whoever has asked by its present
-// one, which stays whatever has to go.
+// one, which stays whatever has to go. The two are the same for a key that is lost.
 func AddKey(record *corev1.Secret, present, next string) {
 	all := strings.Fields(string(record.Data[certificateKeys]))
 	others := slices.DeleteFunc(all, func(k string) bool { return k == present || k == next })
 	others = others[max(0, len(others)-maxKeys):]
-	SetKeys(record, append(others, present, next)...)
+	if present != next {
+		others = append(others, present)
+	}
+	SetKeys(record, append(others, next)...)
 }
 
 // InForce tells that a record is still that of its node, nil where there is none:
@@ -133,8 +156,8 @@ func InForce(record *corev1.Secret, node *corev1.Node) bool {
 	return uid == "" || node != nil && string(node.UID) == uid
 }
 
-// isNotOlder tells that a certificate can have been given for a record without
+// isNotOlder tells that a certificate of that beginning can have been given for a record without
 // keys. Certificates are backdated by five minutes (csrsigning).
-func isNotOlder(cert *x509.Certificate, record *corev1.Secret) bool {
-	return record.Annotations[Adopted] != "" || !cert.NotBefore.Add(backdate).Before(record.CreationTimestamp.Time)
+func isNotOlder(notBefore time.Time, record *corev1.Secret) bool {
+	return record.Annotations[Adopted] != "" || !notBefore.Add(backdate).Before(record.CreationTimestamp.Time)
 }

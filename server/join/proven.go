@@ -1,0 +1,45 @@
+package join
+
+import (
+	"context"
+	"log/slog"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"brink/server/noderecord"
+)
+
+// Proven notes that a machine has proved a certificate to be its own whose key its
+// record does not have. It does not wait.
+func (c *Controller) Proven(p noderecord.Proven) {
+	c.queue.Add(task{kind: addProven, name: p.Node, proven: p})
+}
+
+// addProven writes the key down, if what the gate has judged by is still so. Taking
+// over would forget it again, as in adopt.
+func (c *Controller) addProven(ctx context.Context, p noderecord.Proven) error {
+	if err := c.takeOver(ctx); err != nil {
+		return err
+	}
+	secrets := c.cfg.Client.CoreV1().Secrets(namespace)
+	record, err := secrets.Get(ctx, p.Node+recordSuffix, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	node, err := c.node(ctx, p.Node)
+	if err != nil || !p.Belongs(record, node) || noderecord.HasKey(record, p.Key) {
+		return err
+	}
+	record = record.DeepCopy()
+	noderecord.AddKey(record, p.Key, p.Key)
+	if _, err := secrets.Update(ctx, record, metav1.UpdateOptions{}); err != nil {
+		return err
+	}
+	slog.Info("a node's certificate is newer than its record, as after a restore, and its machine has proved that it is its own",
+		"component", "join", "node", p.Node)
+	return nil
+}
