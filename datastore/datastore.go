@@ -204,7 +204,7 @@ type Store struct {
 	revisions  atomic.Pointer[checkedLog]  // nil while there is none
 	volatile   atomic.Pointer[memoryStore] // nil while there is none
 	cutWatches atomic.Pointer[func(int64)]
-	witnesses  witnesses
+	witnesses  *witnesses
 
 	compactEvery time.Duration // compactInterval but in tests
 }
@@ -226,7 +226,7 @@ func New(cfg Config) (*Store, error) {
 	s.snapshot = newCondition(log, s.path(volatileFile))
 	s.snapshot.describe = fault.describeSnapshot
 	s.ceiling = newCeiling(cfg, log)
-	s.witnesses.heard = map[string]bool{}
+	s.witnesses = newWitnesses()
 	err := prepareDir(cfg.SocketDir)
 	if err != nil {
 		return nil, err

@@ -5,21 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 
 	"github.com/k3s-io/kine/pkg/drivers/generic"
 )
 
-const (
-	// raisedPrefix begins the name of a row whose id is a revision that was
-	// skipped to. It begins as the names of the rows with which kine fills gaps,
-	// which it shows to nobody and compacts.
-	raisedPrefix = "gap-raised-"
-	// plausible is how many revisions a node may be ahead to be believed: a
-	// hundred a second for a year. A node that lies may take that much once each
-	// time the server runs, of 2^63.
-	plausible = 1 << 32
-)
+// raisedPrefix begins the name of a row whose id is a revision that was skipped to. It
+// begins as the names of the rows with which kine fills gaps, which it shows to nobody
+// and compacts.
+const raisedPrefix = "gap-raised-"
 
 // errRaised keeps kine from filling what was skipped, one row for each revision.
 var errRaised = errors.New("datastore: revisions were skipped on purpose")
@@ -97,7 +90,7 @@ func (s *Store) firstTarget(head int64) int64 {
 }
 
 // beginRevisions makes sure that what this run hands out was never handed out
-// before. The log must not have been started.
+// before, until ctx is done. The log must not have been started.
 func (s *Store) beginRevisions(ctx context.Context, log *checkedLog) error {
 	head, err := lastRevision(ctx, log.db)
 	if err != nil {
@@ -122,6 +115,7 @@ func (s *Store) beginRevisions(ctx context.Context, log *checkedLog) error {
 	}
 	log.raise(head)
 	s.revisions.Store(log)
+	go s.hearWitnesses(ctx, log)
 	return nil
 }
 
@@ -152,62 +146,10 @@ func (s *Store) tellRaised(head, target int64) {
 	s.log.Warn("the database is older than what was handed out, as after a restore: "+effect, "last", head, "after", target)
 }
 
-// witnesses are the nodes that were believed.
-type witnesses struct {
-	sync.Mutex
-	heard map[string]bool
-}
-
 // cutWith says how the watches of the durable store are ended.
 func (s *Store) cutWith(socket string, cut func(revision int64)) {
 	if socket == durableSocket {
 		s.cutWatches.Store(&cut)
-	}
-}
-
-// Witness is told which revision a node has seen. A server that is behind, as one
-// whose whole disk was restored from an image, goes on above it and has all clients
-// read anew. Each node is believed once, for the revision of a server that runs
-// does not go back, and as far as it is plausible.
-func (s *Store) Witness(node string, revision int64) {
-	log := s.revisions.Load()
-	if log == nil {
-		return
-	}
-	s.witnesses.Lock()
-	defer s.witnesses.Unlock()
-	ctx := context.Background()
-	head, err := log.CurrentRevision(ctx)
-	if err != nil || revision <= head || s.witnesses.heard[node] {
-		return
-	}
-	s.witnesses.heard[node] = true
-	if revision-head > plausible {
-		s.log.Warn("a node claims a revision that cannot be true: nothing is done about it", "node", node, "claims", revision, "last", head)
-		return
-	}
-	// Others may have seen a little more than this one.
-	target := revision + ceilingStep
-	err = s.ceiling.allow(target)
-	if err == nil {
-		err = raiseTo(ctx, log.db, target)
-	}
-	if err != nil {
-		s.witnesses.heard[node] = false
-		s.log.Error("a node has seen a later revision, and going on above it failed", "node", node, "saw", revision, "last", head, "error", err)
-		return
-	}
-	log.raise(target + 1)
-	s.log.Warn("a node has seen a later revision than this server has, as after restoring an image of its disk: revisions go on above it, clients read anew",
-		"node", node, "saw", revision, "last", head, "after", target)
-	if cut := s.cutWatches.Load(); cut != nil {
-		(*cut)(target + 1)
-	}
-	// The leases and events are of the same image. How far they were nobody has seen.
-	if store := s.volatile.Load(); store != nil {
-		if err := store.skip(ctx, revisionLost); err != nil {
-			s.log.Warn("leases and events do not go on above what was handed out", "error", err)
-		}
 	}
 }
 

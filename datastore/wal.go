@@ -25,6 +25,10 @@ import (
 //     every frame behind counts.
 //   - A WAL that is not there, or is empty, although the database was in use: the mark
 //     is made after the first write to it, and it shrinks only at a clean end.
+//
+// A last frame that is damaged cannot be told from one that was torn, and passes for
+// that. What was lost is a warning of the run that found it: the objects that it was
+// about are not known, so nothing could end it.
 const (
 	walHeader   = 32
 	frameHeader = 24

@@ -74,14 +74,52 @@ func garble(db *sql.DB) error {
 // flipByte changes one bit of a file somewhere in its middle.
 func flipByte(t *testing.T, path string) {
 	t.Helper()
+	rewrite(t, path, func(data []byte) []byte {
+		data[len(data)/4+rand.IntN(len(data)/2)] ^= 1 << rand.IntN(8)
+		return data
+	})
+}
+
+func rewrite(t *testing.T, path string, change func(data []byte) []byte) {
+	t.Helper()
 	data, err := os.ReadFile(path)
 	if err == nil {
-		data[len(data)/4+rand.IntN(len(data)/2)] ^= 1 << rand.IntN(8)
-		err = os.WriteFile(path, data, 0o600)
+		err = os.WriteFile(path, change(data), 0o600)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// walDamage are ways to lose what a killed server's WAL held, each with what is told.
+var walDamage = []struct {
+	name, told string
+	damage     func(t *testing.T, wal string)
+}{
+	{"frame", "behind it are not used", func(t *testing.T, wal string) { rewrite(t, wal, flipFrame) }},
+	{"missing", "gone or empty", func(t *testing.T, wal string) {
+		if err := os.Remove(wal); err != nil {
+			t.Fatal(err)
+		}
+	}},
+	{"emptied", "gone or empty", func(t *testing.T, wal string) {
+		if err := os.Truncate(wal, 0); err != nil {
+			t.Fatal(err)
+		}
+	}},
+}
+
+// flipFrame changes one bit in the middle of the frames that are in use. Behind them are
+// those of a use before, which have other salts than the header:
+// https://sqlite.org/fileformat2.html#the_write_ahead_log
+func flipFrame(wal []byte) []byte {
+	const header, frame = 32, 24 + 4096
+	inUse := 0
+	for at := header; at+frame <= len(wal) && bytes.Equal(wal[at+8:at+16], wal[16:24]); at += frame {
+		inUse++
+	}
+	wal[header+inUse/2*frame+24+rand.IntN(4096)] ^= 1 << rand.IntN(8)
+	return wal
 }
 
 // timedStart is how long the control plane takes to be Ready.
@@ -104,8 +142,8 @@ func (n *node) status(t *testing.T) string {
 }
 
 // TestDamagedState damages what a server has on disk, in three ways three times: it is
-// Ready nearly as soon as without, and says what is damaged, or says in one line why it
-// does not start.
+// Ready nearly as soon as without, and says what is damaged or lost, or says in one line
+// why it does not start and leaves what is there as it is.
 func TestDamagedState(t *testing.T) {
 	t.Parallel()
 	n := prepareNode(t, "disable-agent: true")
@@ -123,7 +161,7 @@ func TestDamagedState(t *testing.T) {
 			t.Errorf("%s: Ready after %s, usually %s", what, took, usual)
 		}
 	}
-	for round := range 3 {
+	for round, lost := range walDamage {
 		name := fmt.Sprintf("damaged-%d", round)
 		_, err := n.client.CoreV1().Secrets("default").Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
 		if err := errors.Join(err, n.create(name)); err != nil {
@@ -145,8 +183,13 @@ func TestDamagedState(t *testing.T) {
 		if err := n.kill(); err != nil {
 			t.Fatal(err)
 		}
-		flipByte(t, n.database()+"-wal")
-		inTime("WAL", n.timedStart(t))
+		lost.damage(t, n.database()+"-wal")
+		inTime("WAL, "+lost.name, n.timedStart(t))
+		for where, text := range map[string]string{"the log": n.stderr(t), "status": n.status(t)} {
+			if told := linesWith(text, "WAL /"); len(told) != 1 || !strings.Contains(told[0], lost.told) {
+				t.Errorf("WAL, %s: %s tells %q, want one line with %q", lost.name, where, told, lost.told)
+			}
+		}
 		n.mustWrite(t, fmt.Sprintf("after-wal-%d", round))
 	}
 	for range 3 {
@@ -158,6 +201,10 @@ func TestDamagedState(t *testing.T) {
 			t.Fatal(err)
 		}
 		flipByte(t, n.database())
+		flipped, err := os.ReadFile(n.database())
+		if err != nil {
+			t.Fatal(err)
+		}
 		begun := time.Now()
 		if err := n.startControlPlane(); err == nil {
 			inTime("database", time.Since(begun))
@@ -166,7 +213,7 @@ func TestDamagedState(t *testing.T) {
 		if err := n.says("err", "database "); err != nil {
 			t.Error(err)
 		}
-		if now, err := os.ReadFile(n.database()); err != nil || bytes.Equal(now, sound) {
+		if now, err := os.ReadFile(n.database()); err != nil || !bytes.Equal(now, flipped) {
 			t.Errorf("the damaged database was changed: %v", err)
 		}
 		if err := os.WriteFile(n.database(), sound, 0o600); err != nil {
@@ -174,6 +221,25 @@ func TestDamagedState(t *testing.T) {
 		}
 		n.timedStart(t)
 	}
+}
+
+// stderr is what the last start has written.
+func (n *node) stderr(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile(n.logFile("err", n.starts))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func linesWith(text, part string) (lines []string) {
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, part) {
+			lines = append(lines, line)
+		}
+	}
+	return lines
 }
 
 // mustWrite is what works whatever was damaged.

@@ -80,7 +80,7 @@ type Config struct {
 	// ClusterCIDRs are the prefixes of all pods; with none any prefix is believed.
 	ClusterCIDRs []netip.Prefix
 	// Witness is told which revision of the cluster's state a node has seen, before
-	// its tunnel is taken; nil when nobody wants to know.
+	// its tunnel is taken, and must not wait; nil when nobody wants to know.
 	Witness func(node string, revision int64)
 	// Patience is how long a connection waits for the tunnel of a node that has
 	// none: agents are back within seconds of a server's restart. Zero is 5 s.

@@ -1,0 +1,136 @@
+package datastore
+
+import (
+	"context"
+	"sync"
+)
+
+// plausible is how many revisions a node may be ahead to be believed: a hundred a
+// second for a year. A node that lies may take that much once each time the server
+// runs, of 2^63.
+const plausible = 1 << 32
+
+// witnesses are the nodes that have seen more than this server. What they claim is
+// looked at by one goroutine, see hearWitnesses: a database that hangs must not keep
+// agents waiting that come back.
+type witnesses struct {
+	mu     sync.Mutex
+	heard  map[string]bool  // nodes whose claim was settled
+	claims map[string]int64 // the revision that a node has seen; gone once settled
+	wake   chan struct{}
+}
+
+func newWitnesses() *witnesses {
+	return &witnesses{heard: map[string]bool{}, claims: map[string]int64{}, wake: make(chan struct{}, 1)}
+}
+
+// claim is for a node's word. Each node is believed once, for the revision of a server
+// that runs does not go back.
+func (w *witnesses) claim(node string, revision int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.heard[node] {
+		w.claims[node] = max(w.claims[node], revision)
+		signal(w.wake)
+	}
+}
+
+// next is a claim that was not settled; ok is false when there is none.
+func (w *witnesses) next() (node string, revision int64, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for node, revision := range w.claims {
+		return node, revision, true
+	}
+	return "", 0, false
+}
+
+// settle ends a claim. A node that had seen nothing new may still come with more.
+func (w *witnesses) settle(node string, heard bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.claims, node)
+	if heard {
+		w.heard[node] = true
+	}
+}
+
+// Witness is told which revision a node has seen, and does not wait. A server that is
+// behind, as one whose whole disk was restored from an image, goes on above it and has
+// all clients read anew.
+func (s *Store) Witness(node string, revision int64) {
+	if log := s.revisions.Load(); log != nil && revision > log.head.Load() {
+		s.witnesses.claim(node, revision)
+	}
+}
+
+// hearWitnesses settles claims until ctx is done. A raise that fails, as the database
+// may be away or its disk be full, is tried again: the node is connected by then and
+// does not come a second time.
+func (s *Store) hearWitnesses(ctx context.Context, log *checkedLog) {
+	told := false
+	for ctx.Err() == nil {
+		node, revision, ok := s.witnesses.next()
+		if !ok {
+			select {
+			case <-ctx.Done():
+			case <-s.witnesses.wake:
+			}
+			continue
+		}
+		err := s.settleClaim(ctx, log, node, revision)
+		if err == nil || s.revisions.Load() != log {
+			told = false
+			continue
+		}
+		if !told {
+			s.log.Error("a node has seen a later revision, and going on above it failed: trying again", "node", node, "saw", revision, "error", oneLine(err))
+		}
+		told = true
+		sleep(ctx, retryEvery)
+	}
+}
+
+// settleClaim goes on above what a node has seen, if that is new and plausible.
+func (s *Store) settleClaim(ctx context.Context, log *checkedLog, node string, revision int64) error {
+	ctx, cancel := context.WithTimeout(ctx, statementTime)
+	defer cancel()
+	head, err := log.CurrentRevision(ctx)
+	switch {
+	case err != nil:
+		return err
+	case revision <= head:
+		s.witnesses.settle(node, false)
+		return nil
+	case revision-head > plausible:
+		s.witnesses.settle(node, true)
+		s.log.Warn("a node claims a revision that cannot be true: nothing is done about it", "node", node, "claims", revision, "last", head)
+		return nil
+	}
+	target := revision + ceilingStep // others may have seen a little more than this one
+	if err := s.ceiling.allow(target); err != nil {
+		return err
+	}
+	if err := raiseTo(ctx, log.db, target); err != nil {
+		return err
+	}
+	log.raise(target + 1)
+	s.log.Warn("a node has seen a later revision than this server has, as after restoring an image of its disk: revisions go on above it, clients read anew",
+		"node", node, "saw", revision, "last", head, "after", target)
+	s.endOldViews(ctx, target+1)
+	s.witnesses.settle(node, true)
+	return nil
+}
+
+// endOldViews cuts the watches of what was before a revision. Leases and events are of
+// the same image as the rest; how far they were nobody has seen.
+func (s *Store) endOldViews(ctx context.Context, revision int64) {
+	if cut := s.cutWatches.Load(); cut != nil {
+		(*cut)(revision)
+	}
+	if store := s.volatile.Load(); store != nil {
+		if err := store.skip(ctx, revisionLost); err != nil {
+			s.log.Warn("leases and events do not go on above what was handed out", "error", err)
+		}
+	}
+}
