@@ -203,10 +203,14 @@ func Strangers(l layout.Layout) []string {
 	if layout.IsBelow(l.Kubelet(), l.Data()) {
 		return nil
 	}
-	if _, err := os.Lstat(l.Made()); !errors.Is(err, fs.ErrNotExist) {
+	return strangersIn(l.Kubelet(), l.Made())
+}
+
+func strangersIn(kubelet, made string) []string {
+	if _, err := os.Lstat(made); !errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	pods, _ := os.ReadDir(filepath.Join(l.Kubelet(), "pods"))
+	pods, _ := os.ReadDir(filepath.Join(kubelet, "pods"))
 	var out []string
 	for _, pod := range pods {
 		out = append(out, pod.Name())
