@@ -25,7 +25,10 @@ const asideTable = `
 //   - where the object's revision before is still there, that takes its place: for a
 //     Namespace, a Deployment or a Secret the state of minutes ago is the smaller harm,
 //     since what belongs to an object that is gone is deleted after it. It comes as a
-//     new revision, so that it is nobody's old one;
+//     new revision, so that it is nobody's old one. Roles and bindings are the exception:
+//     an update may have withdrawn rights, which must not return, so they are gone and
+//     named; those of the start are made again by the API server. Secrets are none, since
+//     nodes are known by keys in them, nor webhooks, which withdraw rights by being there;
 //   - else the object is gone, and named as long as nobody has made it again.
 //
 // repaired is what was done about one key.
@@ -35,12 +38,16 @@ type repaired struct {
 	used     int64 // the revision that took its place, 0 for none
 	old      bool  // it was not the current one
 	mended   bool  // only the key was damaged
+	gone     bool  // it grants rights: nothing older took its place
 }
 
 func (r repaired) String() string {
 	what := fmt.Sprintf("%s (revision %d) was damaged and moved aside", r.key, r.revision)
 	if r.used != 0 {
 		return fmt.Sprintf("%s, its revision %d is used instead", what, r.used)
+	}
+	if r.gone {
+		return what + ", no older one is used as it may grant rights that were withdrawn: make it again"
 	}
 	return what
 }
@@ -176,7 +183,8 @@ func replace(ctx context.Context, tx *sql.Tx, one *repaired, deletion bool) erro
 	if last.created != 0 {
 		again.createRevision = last.id
 	}
-	if deletion {
+	one.gone = !deletion && grantsRights(one.key)
+	if deletion || one.gone {
 		again.deleted, again.createRevision, again.lease, again.value = 1, 0, 0, nil
 	} else {
 		one.used = last.id
@@ -186,6 +194,16 @@ func replace(ctx context.Context, tx *sql.Tx, one *repaired, deletion bool) erro
 		VALUES (?, 0, ?, ?, ?, ?, ?, ?, ?)`,
 		again.name, again.deleted, again.createRevision, again.prevRevision, again.lease, again.value, last.value, again.checksum())
 	return err
+}
+
+// grantsRights tells the keys of roles and of their bindings.
+func grantsRights(key string) bool {
+	for _, kind := range []string{"roles", "rolebindings", "clusterroles", "clusterrolebindings"} {
+		if strings.HasPrefix(key, "/registry/"+kind+"/") {
+			return true
+		}
+	}
+	return false
 }
 
 // oneRow is nil when there is none.
@@ -207,6 +225,9 @@ func (s *Store) tellRepaired(done []repaired) {
 			log.Warn("an old revision of an object was damaged and is moved aside, the object is not affected")
 		case one.used != 0:
 			log.Warn("an object in the database was damaged and is moved aside, its revision before is used", "used", one.used)
+			s.notes.add(one.String())
+		case one.gone:
+			log.Warn("a role or binding in the database was damaged and is moved aside, no older one is used: make it again")
 			s.notes.add(one.String())
 		default:
 			log.Warn("an object in the database was damaged and is moved aside: make it again")

@@ -7,6 +7,7 @@ import (
 	"database/sql/driver"
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"hash/crc32"
 	"strings"
 	"unicode"
@@ -82,8 +83,22 @@ func (r *storedRow) isHousekeeping() bool {
 	return strings.HasPrefix(r.name, "compact_rev_key") || strings.HasPrefix(r.name, "gap-")
 }
 
-// isDeletion tells a row that marks a deletion, as far as that can be believed.
-func (r *storedRow) isDeletion() bool { return r.deleted != 0 && len(r.value) == 0 }
+// isDeletion tells a row that marks a deletion, also a damaged one: the checksum proves
+// what it was, and without a proof either sign is enough, since an object that comes
+// back may be rights that were withdrawn.
+func (r *storedRow) isDeletion() bool {
+	if r.provedWith(1, nil) {
+		return true
+	}
+	return !r.provedWith(0, r.value) && (r.deleted != 0 || len(r.value) == 0)
+}
+
+// provedWith tells whether the checksum is that of the row with another flag and value.
+func (r *storedRow) provedWith(deleted int64, value []byte) bool {
+	was := *r
+	was.deleted, was.value = deleted, value
+	return r.sum.Valid && r.sum.Int64 == was.checksum()
+}
 
 // isSound compares with the checksum, or without one looks whether the row can be
 // what somebody wrote.
@@ -168,7 +183,9 @@ func scanRow(rows *sql.Rows) (r storedRow, err error) {
 	}
 	if value != nil {
 		var ok bool
-		r.value, ok = value.([]byte)
+		if r.value, ok = value.([]byte); !ok { // another type is not no value: that would be a deletion
+			r.value = fmt.Append(nil, value)
+		}
 		r.typed = r.typed && ok
 	}
 	if sum != nil {
