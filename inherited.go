@@ -27,7 +27,15 @@ func dropInherited() {
 	// Go ends a process that writes to a closed pipe on its standard output or error,
 	// unless it asks for this signal: whoever reads the log may go. Asked for and not
 	// ignored, because what is started would inherit that it is ignored.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	unheard := make(chan os.Signal, 1)
+	signal.Notify(unheard, syscall.SIGPIPE)
+	// nohup has brink ignore the first, and a script's & the second: brink goes on
+	// ignoring them, its containers do not.
+	for _, s := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
+		if signal.Ignored(s) {
+			signal.Notify(unheard, s)
+		}
+	}
 }
 
 // openFiles is what the unit in docs/ gives: some 12 for each pod that starts, and

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,8 +14,8 @@ import (
 	"brink/internal/testprocess"
 )
 
-// TestDropInherited starts the test's binary under a umask that shuts everybody out
-// and with few files.
+// TestDropInherited starts the test's binary under a umask that shuts everybody out,
+// with few files, and ignoring signals.
 func TestDropInherited(t *testing.T) {
 	if testprocess.Argument() != "" {
 		dropInherited()
@@ -26,8 +27,17 @@ func TestDropInherited(t *testing.T) {
 			t.Fatal(err)
 		}
 		said := strings.Fields(string(out))
-		if len(said) != 4 || said[1] != "0000000000000000" {
-			t.Errorf("what is started ignores signals: %q", said)
+		if len(said) != 4 {
+			t.Fatalf("what is started says %q", said)
+		}
+		ignored, err := strconv.ParseUint(said[1], 16, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGPIPE, syscall.SIGTERM} {
+			if ignored&(1<<(s-1)) != 0 {
+				t.Errorf("what is started ignores the signal %q", s)
+			}
 		}
 		// A user who may not raise it has at least all that is given.
 		if said[2] != said[3] || testprocess.Argument() == "may raise" && said[3] != fmt.Sprint(openFiles) {
@@ -40,7 +50,7 @@ func TestDropInherited(t *testing.T) {
 		argument = "may raise"
 	}
 	again := testprocess.Again(t, argument)
-	cmd := exec.CommandContext(t.Context(), "sh", append([]string{"-c", `umask 077; ulimit -S -n 256; exec "$@"`, "sh"}, again.Args...)...)
+	cmd := exec.CommandContext(t.Context(), "sh", append([]string{"-c", `umask 077; ulimit -S -n 256; trap "" HUP INT QUIT PIPE TERM; exec "$@"`, "sh"}, again.Args...)...)
 	cmd.Env = again.Env
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
