@@ -166,7 +166,7 @@ func (g *Group) needs() ([][]*member, error) {
 		}
 		for _, name := range m.Needs {
 			if byName[name] == nil {
-				return nil, fmt.Errorf("%s needs %s, which there is not", m.Name, name)
+				return nil, fmt.Errorf("%s needs %s, but there is no such component", m.Name, name)
 			}
 			out[i] = append(out[i], byName[name])
 		}
@@ -188,7 +188,7 @@ func (g *Group) checkCycles(needs [][]*member) error {
 	}
 	for _, m := range g.members {
 		if !met[m] {
-			return fmt.Errorf("%s waits for itself by what it needs", m.Name)
+			return fmt.Errorf("dependency cycle through %s", m.Name)
 		}
 	}
 	return nil
@@ -259,7 +259,7 @@ func (g *Group) beginStop() []*member {
 // launchLocked runs m in a goroutine. Its context is cut off from ctx so that a
 // component stops when its turn comes, not when the group is told to.
 func (g *Group) launchLocked(ctx context.Context, m *member, failed chan<- *member) {
-	runCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	runCtx, cancel := context.WithCancel(withLogger(context.WithoutCancel(ctx), m.Name))
 	m.cancel = cancel
 	m.setLocked(Starting, nil)
 	var once sync.Once
@@ -288,7 +288,7 @@ func (g *Group) launchLocked(ctx context.Context, m *member, failed chan<- *memb
 func protect(ctx context.Context, c Component, ready func()) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			slog.Error("component panicked", "component", c.Name, "panic", r, "stack", string(debug.Stack()))
+			Logger(ctx).Error("component panicked", "panic", r, "stack", string(debug.Stack()))
 			err = fmt.Errorf("panic: %v", r)
 		}
 	}()

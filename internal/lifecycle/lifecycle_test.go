@@ -491,9 +491,9 @@ func TestNeedsThatCannotBeMet(t *testing.T) {
 	t.Parallel()
 	idle := func(ctx context.Context, ready func()) error { ready(); <-ctx.Done(); return nil }
 	cases := map[string][]Component{
-		"a needs b, which there is not":       {{Name: "a", Needs: []string{"b"}, Run: idle}},
-		"a waits for itself by what it needs": {{Name: "a", Needs: []string{"b"}, Run: idle}, {Name: "b", Run: idle}},
-		"two components are called a":         {{Name: "a", Run: idle}, {Name: "a", Run: idle}},
+		"a needs b, but there is no such component": {{Name: "a", Needs: []string{"b"}, Run: idle}},
+		"dependency cycle through a":                {{Name: "a", Needs: []string{"b"}, Run: idle}, {Name: "b", Run: idle}},
+		"two components are called a":               {{Name: "a", Run: idle}, {Name: "a", Run: idle}},
 	}
 	for want, components := range cases {
 		g := &Group{}
