@@ -10,7 +10,7 @@ import (
 
 	"brink/internal/layout"
 	"brink/internal/lifecycle"
-	"brink/internal/nodeaddr"
+	"brink/network/nodeaddr"
 )
 
 // addressInterval is how often a server looks whether it has its address still.

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"brink/internal/lifecycle"
-	"brink/internal/nodeaddr"
+	"brink/network/nodeaddr"
 )
 
 func address(ip string, gone bool) []nodeaddr.Address {

@@ -17,8 +17,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
-	"brink/internal/jointoken"
 	"brink/internal/layout"
+	"brink/internal/wire/jointoken"
 )
 
 // admin asks the API as the administrator.

@@ -8,7 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"brink/agent/join"
-	"brink/internal/jointoken"
+	"brink/internal/wire/jointoken"
 )
 
 func agentCommand() *cli.Command {

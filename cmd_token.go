@@ -18,7 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/client-go/kubernetes"
 
-	"brink/internal/jointoken"
+	"brink/internal/wire/jointoken"
 	"brink/server/join"
 )
 

@@ -13,7 +13,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
-	"brink/internal/jointoken"
+	"brink/internal/wire/jointoken"
 	"brink/server/join"
 )
 

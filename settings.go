@@ -18,8 +18,8 @@ import (
 	"brink/agent/join"
 	"brink/internal/datadir"
 	"brink/internal/layout"
-	"brink/internal/nodeaddr"
 	"brink/network"
+	"brink/network/nodeaddr"
 	"brink/server"
 	"brink/server/pki"
 )

@@ -19,7 +19,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"brink/agent/kubelet"
-	"brink/internal/nodekey"
+	"brink/internal/wire/nodekey"
 	"brink/network"
 )
 

@@ -13,7 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 
-	"brink/internal/nodekey"
+	"brink/internal/wire/nodekey"
 	"brink/network"
 )
 

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"brink/internal/atomicfile"
-	"brink/internal/jointoken"
+	"brink/internal/wire/jointoken"
 )
 
 const (

@@ -29,7 +29,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"brink/internal/jointoken"
+	"brink/internal/wire/jointoken"
 )
 
 // TestJoin goes from a new machine to a node whose token is gone, through every

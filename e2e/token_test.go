@@ -20,8 +20,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
-	"brink/internal/clusterconfig"
-	"brink/internal/jointoken"
+	"brink/internal/wire/clusterconfig"
+	"brink/internal/wire/jointoken"
 )
 
 // listed is a line of `brink token list -o json`.

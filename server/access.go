@@ -8,7 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
-	"brink/internal/clusterconfig"
+	"brink/internal/wire/clusterconfig"
 	"brink/server/join"
 	"brink/server/pki"
 )

@@ -12,8 +12,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
-	"brink/internal/clusterconfig"
-	"brink/internal/jointoken"
+	"brink/internal/wire/clusterconfig"
+	"brink/internal/wire/jointoken"
 	"brink/server/join"
 	"brink/server/pki"
 )

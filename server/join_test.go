@@ -11,9 +11,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 
-	"brink/internal/clusterconfig"
-	"brink/internal/jointoken"
 	"brink/internal/layout"
+	"brink/internal/wire/clusterconfig"
+	"brink/internal/wire/jointoken"
 	"brink/server/join"
 	"brink/server/pki"
 )

@@ -12,8 +12,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"brink/internal/atomicfile"
-	"brink/internal/jointoken"
 	"brink/internal/layout"
+	"brink/internal/wire/jointoken"
 	"brink/server/join"
 	"brink/server/pki"
 )

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"brink/internal/atomicfile"
-	"brink/internal/jointoken"
+	"brink/internal/wire/jointoken"
 )
 
 // authority is the cluster's server CA.

@@ -24,8 +24,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
-	"brink/internal/jointoken"
-	"brink/internal/nodekey"
+	"brink/internal/wire/jointoken"
+	"brink/internal/wire/nodekey"
 )
 
 // approvalPatience is how long a request may lie undecided before another one

@@ -15,8 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"brink/internal/jointoken"
 	"brink/internal/layout"
+	"brink/internal/wire/jointoken"
 )
 
 // answers is a server that a machine joins: what it says of a token, and to the

@@ -7,7 +7,7 @@
 //  1. GET /cacerts over TLS that verifies nothing. The answer is believed when
 //     its hash is the token's; from here on TLS verifies everything.
 //  2. The token is shown. A server says whether it is unknown or has expired.
-//  3. A certificate request with a proof of the node password (internal/nodekey)
+//  3. A certificate request with a proof of the node password (internal/wire/nodekey)
 //     is made with the token's rights, which reach no further. The servers
 //     approve it when the name is free or this machine's.
 //  4. With the certificate, the cluster's settings are read.
@@ -51,10 +51,10 @@ import (
 	"k8s.io/client-go/rest"
 
 	"brink/agent/servers"
-	"brink/internal/clusterconfig"
-	"brink/internal/jointoken"
 	"brink/internal/layout"
-	"brink/internal/nodekey"
+	"brink/internal/wire/clusterconfig"
+	"brink/internal/wire/jointoken"
+	"brink/internal/wire/nodekey"
 )
 
 const component = "join"

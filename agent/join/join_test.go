@@ -20,9 +20,9 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	"k8s.io/client-go/util/certificate"
 
-	"brink/internal/jointoken"
 	"brink/internal/layout"
-	"brink/internal/nodekey"
+	"brink/internal/wire/jointoken"
+	"brink/internal/wire/nodekey"
 )
 
 func TestParseServer(t *testing.T) {

@@ -5,8 +5,8 @@ import (
 	"net/http"
 	"sync"
 
-	"brink/internal/nodekey"
-	"brink/internal/noderights"
+	"brink/internal/wire/nodekey"
+	"brink/internal/wire/noderights"
 )
 
 // prover says by the node password that the node's certificate is this machine's. It

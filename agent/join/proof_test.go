@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"brink/internal/nodekey"
-	"brink/internal/noderights"
+	"brink/internal/wire/nodekey"
+	"brink/internal/wire/noderights"
 )
 
 // TestProof: requests say whose the certificate of now is, and are not changed.

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"brink/internal/noderights"
+	"brink/internal/wire/noderights"
 )
 
 // errRefused is what is wrong when servers do not take this node's certificate any

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"brink/internal/jointoken"
-	"brink/internal/noderights"
+	"brink/internal/wire/jointoken"
+	"brink/internal/wire/noderights"
 )
 
 func answer(status int, why string) *http.Response {

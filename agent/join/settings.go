@@ -14,7 +14,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"brink/internal/atomicfile"
-	"brink/internal/clusterconfig"
+	"brink/internal/wire/clusterconfig"
 )
 
 // offlinePatience is how long a machine that has joined waits for a server before

@@ -25,8 +25,8 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
-	"brink/internal/noderights"
-	"brink/internal/tunnelwire"
+	"brink/internal/wire/noderights"
+	"brink/internal/wire/tunnelwire"
 	server "brink/server/tunnel"
 )
 

@@ -17,8 +17,8 @@ import (
 
 	"golang.org/x/net/http2"
 
-	"brink/internal/noderights"
-	"brink/internal/tunnelwire"
+	"brink/internal/wire/noderights"
+	"brink/internal/wire/tunnelwire"
 )
 
 const (

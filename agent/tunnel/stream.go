@@ -11,8 +11,8 @@ import (
 	"slices"
 	"time"
 
-	"brink/internal/nodeaddr"
-	"brink/internal/tunnelwire"
+	"brink/internal/wire/tunnelwire"
+	"brink/network/nodeaddr"
 )
 
 // targetTimeout bounds connecting to a kubelet or pod of this node.

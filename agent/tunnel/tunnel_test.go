@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"brink/internal/tunnelwire"
+	"brink/internal/wire/tunnelwire"
 )
 
 func TestTarget(t *testing.T) {

@@ -18,8 +18,8 @@ import (
 	"brink/internal/atomicfile"
 	"brink/internal/datadir"
 	"brink/internal/layout"
-	"brink/internal/nodekey"
 	"brink/internal/removetree"
+	"brink/internal/wire/nodekey"
 )
 
 // removeOutside removes what has to lie outside of brink's own directories.

@@ -14,8 +14,8 @@ import (
 	"k8s.io/kubernetes/pkg/kubeapiserver/options"
 	"k8s.io/kubernetes/plugin/pkg/admission/noderestriction"
 
-	"brink/internal/nodeaddr"
-	"brink/internal/nodekey"
+	"brink/internal/wire/nodekey"
+	"brink/network/nodeaddr"
 	"brink/server/noderecord"
 )
 

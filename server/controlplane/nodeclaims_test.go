@@ -12,7 +12,7 @@ import (
 	"k8s.io/kubernetes/pkg/apis/core"
 	"k8s.io/kubernetes/pkg/kubeapiserver/options"
 
-	"brink/internal/nodekey"
+	"brink/internal/wire/nodekey"
 )
 
 // claims is a Node with a range and addresses.

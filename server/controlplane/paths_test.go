@@ -14,7 +14,7 @@ import (
 	"time"
 
 	agent "brink/agent/tunnel"
-	"brink/internal/tunnelwire"
+	"brink/internal/wire/tunnelwire"
 	"brink/server/tunnel"
 
 	"k8s.io/apimachinery/pkg/util/sets"

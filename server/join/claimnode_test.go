@@ -8,7 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 
-	"brink/internal/nodekey"
+	"brink/internal/wire/nodekey"
 )
 
 // TestANodeThatLostItsRecord belongs to the machine that it says it belongs to, and

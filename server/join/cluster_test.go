@@ -28,8 +28,8 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 
-	"brink/internal/jointoken"
-	"brink/internal/nodekey"
+	"brink/internal/wire/jointoken"
+	"brink/internal/wire/nodekey"
 )
 
 // cluster is client-go's fake, taught what the controller relies on and the fake

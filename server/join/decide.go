@@ -14,8 +14,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
-	"brink/internal/jointoken"
-	"brink/internal/nodekey"
+	"brink/internal/wire/jointoken"
+	"brink/internal/wire/nodekey"
 )
 
 // Reasons of a Denied condition. Its message is one line for the person at the

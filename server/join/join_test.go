@@ -21,8 +21,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	clienttesting "k8s.io/client-go/testing"
 
-	"brink/internal/jointoken"
-	"brink/internal/nodekey"
+	"brink/internal/wire/jointoken"
+	"brink/internal/wire/nodekey"
 )
 
 const (

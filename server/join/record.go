@@ -12,7 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
-	"brink/internal/nodekey"
+	"brink/internal/wire/nodekey"
 	"brink/server/noderecord"
 )
 

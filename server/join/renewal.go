@@ -11,7 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 
-	"brink/internal/nodekey"
+	"brink/internal/wire/nodekey"
 	"brink/server/noderecord"
 )
 

@@ -13,7 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	clienttesting "k8s.io/client-go/testing"
 
-	"brink/internal/nodekey"
+	"brink/internal/wire/nodekey"
 	"brink/server/noderecord"
 )
 

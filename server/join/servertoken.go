@@ -12,7 +12,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	bootstrapapi "k8s.io/cluster-bootstrap/token/api"
 
-	"brink/internal/jointoken"
+	"brink/internal/wire/jointoken"
 )
 
 // ServerToken returns the token that a server has now, without a hash.

@@ -22,7 +22,7 @@ import (
 	corelisters "k8s.io/client-go/listers/core/v1"
 	bootstrapapi "k8s.io/cluster-bootstrap/token/api"
 
-	"brink/internal/jointoken"
+	"brink/internal/wire/jointoken"
 )
 
 // TokenGroup is the group of those who hold a join token. Bootstrap tokens of

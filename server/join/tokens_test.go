@@ -19,7 +19,7 @@ import (
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 
-	"brink/internal/jointoken"
+	"brink/internal/wire/jointoken"
 )
 
 var hash = strings.Repeat("0", 64)

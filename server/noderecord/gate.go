@@ -18,7 +18,7 @@ import (
 	corelisters "k8s.io/client-go/listers/core/v1"
 	rbaclisters "k8s.io/client-go/listers/rbac/v1"
 
-	"brink/internal/noderights"
+	"brink/internal/wire/noderights"
 )
 
 const (

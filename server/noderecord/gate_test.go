@@ -23,7 +23,7 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
 
-	"brink/internal/noderights"
+	"brink/internal/wire/noderights"
 )
 
 // api is a gate before a handler that answers 200, or 401, or hangs at /watch.

@@ -5,7 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"brink/internal/nodekey"
+	"brink/internal/wire/nodekey"
 )
 
 // Proven is a certificate whose key its machine's record has lost. It is comparable.

@@ -13,8 +13,8 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"brink/internal/nodekey"
-	"brink/internal/noderights"
+	"brink/internal/wire/nodekey"
+	"brink/internal/wire/noderights"
 )
 
 func newMachine(t *testing.T) nodekey.Key {

@@ -12,7 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
 
-	"brink/internal/tunnelwire"
+	"brink/internal/wire/tunnelwire"
 )
 
 // directTimeout bounds an attempt without a tunnel: a packet that a firewall

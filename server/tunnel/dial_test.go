@@ -20,7 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	corelisters "k8s.io/client-go/listers/core/v1"
 
-	"brink/internal/tunnelwire"
+	"brink/internal/wire/tunnelwire"
 )
 
 type nodeList struct {

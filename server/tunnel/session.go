@@ -16,7 +16,7 @@ import (
 
 	"golang.org/x/net/http2"
 
-	"brink/internal/tunnelwire"
+	"brink/internal/wire/tunnelwire"
 )
 
 const (

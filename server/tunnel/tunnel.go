@@ -50,7 +50,7 @@ import (
 	corelisters "k8s.io/client-go/listers/core/v1"
 
 	"brink/internal/lifecycle"
-	"brink/internal/tunnelwire"
+	"brink/internal/wire/tunnelwire"
 )
 
 // maxSessions is how many tunnels a node has at most; one more ends the oldest.
