@@ -90,6 +90,7 @@ func TestCheckAndClaim(t *testing.T) {
 		{"photos under brink's names", files{"data/photos/a.jpg": "", "server/site/index.html": "", "agent/recordings/1.wav": ""}, "(agent/recordings, data/photos, server/site)", nil},
 		{"a content-addressed store", files{"data/" + strings.Repeat("a", 64) + "/chunk": ""}, "(data/aaaa", nil},
 		{"a link to the user's", files{"agent/containerd": "->" + elsewhere + "/photos"}, "(agent/containerd)", nil},
+		{"a file where images are looked for", files{"agent/images": "a.tar"}, "(agent/images)", nil},
 		{"one file among images", files{"agent/images/a.tar": "", "notes.txt": ""}, "(notes.txt)", nil},
 		{"many", files{"a": "", "b": "", "c": "", "d": "", "e": ""}, "(a, b, c and 2 more)", nil},
 		{"a file called lock", files{"lock": "the combination is 1234"}, "(lock)", nil},
