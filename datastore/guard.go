@@ -95,7 +95,7 @@ func (g *guarded) CurrentRevision(ctx context.Context) (int64, error) {
 	return rev, trouble.result(err)
 }
 
-// Compact agrees: old revisions go when it is worth a write, see compact.go.
+// Compact agrees: old revisions go when it is worth a write, see kine_compact.go.
 func (g *guarded) Compact(ctx context.Context, revision int64) (int64, error) {
 	head, err := g.CurrentRevision(ctx)
 	if err != nil {

@@ -2,7 +2,6 @@ package datastore
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -241,82 +240,4 @@ func TestDatabaseRefuses(t *testing.T) {
 			t.Errorf("wrong password: %v", err)
 		}
 	})
-}
-
-func TestConnectionsAreLimited(t *testing.T) {
-	t.Parallel()
-	kinds(t, func(t *testing.T, kind testdatabase.Kind) {
-		cfg := externalConfig(t, sharedEndpoint(t, kind))
-		cfg.MaxOpenConnections = 3
-		r := start(t, cfg)
-		raw := openRaw(t, cfg.Endpoint)
-		count := "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-		if kind == testdatabase.MariaDB {
-			count = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND ID <> CONNECTION_ID()"
-		}
-		var writes sync.WaitGroup
-		for i := range 40 {
-			writes.Go(func() {
-				if _, err := create(testContext(t), r.durable, fmt.Sprint("/registry/pods/", i), "x"); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		most, n := 0, 0
-		for range 50 {
-			if err := raw.QueryRow(count).Scan(&n); err != nil {
-				t.Fatal(err)
-			}
-			most = max(most, n)
-		}
-		writes.Wait()
-		if most > 3+1 {
-			t.Errorf("%d connections, want 3 and the one that watches", most)
-		}
-	})
-}
-
-// What was updated often does not stay in the database.
-func TestExternalIsCompacted(t *testing.T) {
-	t.Parallel()
-	kinds(t, func(t *testing.T, kind testdatabase.Kind) {
-		cfg := externalConfig(t, sharedEndpoint(t, kind))
-		log := new(logBuffer)
-		cfg.Logger = log.logger()
-		store, err := New(cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		store.compactEvery = 100 * time.Millisecond
-		r := startStore(t, store, log)
-		first := mustCreate(t, r.durable, "/registry/config", "kept")
-		updateOften(t, r.durable, "/registry/node", compactAfter+300, 10)
-		eventually(t, "the first revision is compacted", func() bool {
-			return (<-r.durable.Watch(testContext(t), "/", clientv3.WithPrefix(), clientv3.WithRev(first))).CompactRevision > first
-		})
-		if got := values(t, r.durable, "/registry/config"); got["/registry/config"] != "kept" {
-			t.Errorf("what was never updated is %v", got)
-		}
-		var rows int
-		if err := openRaw(t, cfg.Endpoint).QueryRow("SELECT COUNT(*) FROM kine").Scan(&rows); err != nil || rows > compactAfter {
-			t.Errorf("%d rows are left, %v", rows, err)
-		}
-	})
-}
-
-func TestUnanswered(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		err  error
-		want bool
-	}{
-		{nil, false},
-		{errors.New("sql: Scan error on column index 0"), false},
-		{context.DeadlineExceeded, true},
-		{fmt.Errorf("dial: %w", syscall.ECONNREFUSED), true},
-	} {
-		if got := c.err != nil && unanswered(c.err); got != c.want {
-			t.Errorf("%v: %v", c.err, got)
-		}
-	}
 }

@@ -10,13 +10,11 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"brink/internal/atomicfile"
-	"brink/internal/wire/jointoken"
 )
 
 const (
@@ -30,33 +28,6 @@ const (
 	holderDead = 3*renewEvery + answerTime
 	machineID  = "/etc/machine-id"
 )
-
-// errTaken says that another server holds the database now.
-var errTaken = errors.New("another server has taken it over")
-
-// claim is what a database says about whom it belongs to.
-type claim struct {
-	cluster string // hash of the CA, as in join tokens; empty: not said yet
-	holder  string // name of the hold; empty: released
-	node    string // of the holder, for people
-	counter int64  // goes up with each renewal
-	age     time.Duration
-}
-
-// registry is the place in a database where its claim is written. All changes
-// are conditional, so of two servers that try one succeeds.
-type registry interface {
-	// read makes the place when there is none.
-	read(ctx context.Context) (claim, error)
-	// take makes holder the holder if nothing has changed since seen was read.
-	take(ctx context.Context, seen claim, holder, node string) (bool, error)
-	// renew counts up and tells whether holder still holds.
-	renew(ctx context.Context, holder string) (bool, error)
-	// release gives the hold back if it is holder's.
-	release(ctx context.Context, holder string) error
-	// belong writes the cluster if holder holds.
-	belong(ctx context.Context, holder, cluster string) (bool, error)
-}
 
 // hold is this server's hold on a database. A database serves one server: two
 // would each take the other's objects for orphans, and controllers would delete
@@ -197,60 +168,4 @@ func (h *hold) release() {
 	if err := h.registry.release(ctx, h.holder); err != nil {
 		h.log.Warn("the hold on the database could not be given back: a server elsewhere waits for a while before it takes it", "database", h.place, "error", oneLine(err))
 	}
-}
-
-// cluster is the cluster that a data directory belongs to.
-type cluster struct {
-	caFile string
-	place  string // of the database
-}
-
-// hash is that of the server's CA as in join tokens, and the CA itself. Both are
-// empty when there is none yet.
-func (c cluster) hash() (string, []byte, error) {
-	bundle, err := os.ReadFile(c.caFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil, nil
-	}
-	if err != nil {
-		return "", nil, fmt.Errorf("reading the server's CA: %w", err)
-	}
-	hash, err := jointoken.HashCA(bundle)
-	if err != nil {
-		return "", nil, fmt.Errorf("%s: %w", c.caFile, err)
-	}
-	return hash, bundle, nil
-}
-
-// owns compares what a database says about its cluster with the CA. found is a
-// CA that objects in it name, for databases that say nothing themselves.
-func (c cluster) owns(said string, found []byte) error {
-	hash, bundle, err := c.hash()
-	if err != nil {
-		return err
-	}
-	dir := filepath.Dir(c.caFile)
-	switch {
-	case hash == "" && said != "":
-		return fmt.Errorf("the database at %s is that of the cluster with the CA sha256:%s, and there is no CA in %s: restore that directory from the cluster's server, or give an empty database",
-			c.place, said, dir)
-	case hash == "" && found != nil:
-		return fmt.Errorf("the database at %s holds a cluster, and there is no CA in %s: restore that directory from the cluster's server, or give an empty database", c.place, dir)
-	case said != "" && said != hash:
-		return fmt.Errorf("the database at %s is that of another cluster, with the CA sha256:%s; that in %s is sha256:%s: restore the other cluster's directory there, or give this cluster's database",
-			c.place, said, dir, hash)
-	case said == "" && found != nil && !namesCA(found, bundle):
-		return fmt.Errorf("the database at %s is that of another cluster: its objects name another CA than %s: restore the other cluster's directory there, or give this cluster's database", c.place, c.caFile)
-	}
-	return nil
-}
-
-// namesCA tells whether the stored ConfigMap with the cluster's CA has bundle in
-// it. One that is encrypted tells nothing.
-func namesCA(object, bundle []byte) bool {
-	text := string(object)
-	if strings.HasPrefix(text, "k8s:enc:") || !strings.Contains(text, "BEGIN CERTIFICATE") {
-		return true
-	}
-	return strings.Contains(text, strings.TrimSpace(string(bundle)))
 }

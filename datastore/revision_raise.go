@@ -2,9 +2,7 @@ package datastore
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/k3s-io/kine/pkg/drivers/generic"
 )
@@ -13,9 +11,6 @@ import (
 // begins as the names of the rows with which kine fills gaps, which it shows to nobody
 // and compacts.
 const raisedPrefix = "gap-raised-"
-
-// errRaised keeps kine from filling what was skipped, one row for each revision.
-var errRaised = errors.New("datastore: revisions were skipped on purpose")
 
 // lastRevision is 0 for an empty table, where kine's own query fails.
 func lastRevision(ctx context.Context, dialect *generic.Generic) (head int64, err error) {
@@ -151,19 +146,4 @@ func (s *Store) cutWith(socket string, cut func(revision int64)) {
 	if socket == durableSocket {
 		s.cutWatches.Store(&cut)
 	}
-}
-
-// isRaised tells whether the row that follows a gap says that the gap is meant.
-func (d checkedDialect) isRaised(ctx context.Context, revision int64) bool {
-	var name string
-	err := d.DB.QueryRowContext(ctx, fmt.Sprintf(`SELECT name FROM kine WHERE id >= %d ORDER BY id LIMIT 1`, revision)).Scan(&name)
-	return err == nil && strings.HasPrefix(name, raisedPrefix)
-}
-
-// Fill leaves gaps that are meant: kine passes over them after a second.
-func (d checkedDialect) Fill(ctx context.Context, revision int64) error {
-	if d.isRaised(ctx, revision) {
-		return errRaised
-	}
-	return d.Generic.Fill(ctx, revision)
 }

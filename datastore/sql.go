@@ -5,8 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"log/slog"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -16,8 +14,11 @@ import (
 	"github.com/k3s-io/kine/pkg/server"
 	"github.com/k3s-io/kine/pkg/tls"
 	"github.com/k3s-io/kine/pkg/ttl"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
+
+	// The databases a user can choose with Endpoint. kine's endpoint package
+	// would link NATS and t4 as well.
+	_ "github.com/k3s-io/kine/pkg/drivers/mysql"
+	_ "github.com/k3s-io/kine/pkg/drivers/pgsql"
 )
 
 const (
@@ -31,63 +32,6 @@ const (
 	// answers. It tries for five minutes what can be known at once.
 	openTime = time.Minute
 )
-
-// remote is a database elsewhere.
-type remote struct {
-	endpoint endpoint // of a PostgreSQL or MySQL
-	link     *link
-	hold     *hold
-	cluster  cluster
-	claimed  string // the cluster that the database names
-}
-
-func newRemote(cfg Config, log *slog.Logger) (*remote, error) {
-	r := &remote{}
-	place := etcdPlace(cfg.Endpoint)
-	if cfg.Served() {
-		var err error
-		if r.endpoint, err = cfg.parseEndpoint(); err != nil {
-			return nil, err
-		}
-		place = r.endpoint.place
-	}
-	r.link = newLink(log, place)
-	r.hold = &hold{log: log, place: place, node: cfg.NodeName, file: filepath.Join(cfg.Dir, holderFile), dead: holderDead}
-	r.cluster = cluster{caFile: cfg.ServerCA, place: place}
-	return r, r.hold.prepare()
-}
-
-// Claim writes into a database elsewhere to which cluster it belongs. It is
-// called once the cluster has a CA and waits for the database if need be.
-func (s *Store) Claim(ctx context.Context) error {
-	if s.remote == nil {
-		return nil
-	}
-	return s.remote.claim(ctx)
-}
-
-func (r *remote) claim(ctx context.Context) error {
-	hash, _, err := r.cluster.hash()
-	if err != nil {
-		return err
-	}
-	for hash != "" && hash != r.claimed {
-		asking, cancel := context.WithTimeout(ctx, answerTime)
-		ok, err := r.hold.registry.belong(asking, r.hold.name(), hash)
-		cancel()
-		switch {
-		case err == nil && !ok:
-			return fmt.Errorf("the database at %s: %w", r.link.place, errTaken)
-		case err == nil:
-			r.claimed = hash
-		case !unanswered(err) || ctx.Err() != nil:
-			return fmt.Errorf("writing the cluster's name to the database at %s: %w", r.link.place, oneLine(err))
-		default:
-			sleep(ctx, retryEvery)
-		}
-	}
-	return nil
-}
 
 // runExternal serves PostgreSQL or MySQL.
 func (s *Store) runExternal(ctx context.Context, ready func()) error {
@@ -108,21 +52,6 @@ func (s *Store) runExternal(ctx context.Context, ready func()) error {
 	return s.markRemoteClosed()
 }
 
-// whileHeld runs what needs the hold, and gives it back afterwards. Calling
-// taken ends it.
-func (r *remote) whileHeld(ctx context.Context, run func(ctx context.Context, taken func()) error) error {
-	heldCtx, end := context.WithCancelCause(ctx)
-	defer end(nil)
-	err := run(heldCtx, func() { end(errTaken) })
-	if errors.Is(context.Cause(heldCtx), errTaken) {
-		asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTime)
-		defer cancel()
-		return r.hold.lost(asking)
-	}
-	r.hold.release()
-	return err
-}
-
 // openExternal returns the database when it is there and this server's.
 func (s *Store) openExternal(ctx context.Context, closed *sync.WaitGroup, control *sql.DB, taken func()) (server.Backend, error) {
 	r := s.remote
@@ -141,30 +70,6 @@ func (s *Store) openExternal(ctx context.Context, closed *sync.WaitGroup, contro
 		}
 		r.link.lost(err)
 	}
-}
-
-// reach waits until the database answers, and fails if it never will.
-func (r *remote) reach(ctx context.Context, ping func(context.Context) error) error {
-	for ctx.Err() == nil {
-		err := r.link.ask(ctx, func(ctx context.Context) error {
-			err := ping(ctx)
-			if !answered(err, missing, missingMySQL) {
-				return err
-			}
-			if r.endpoint.create != nil {
-				return r.endpoint.create(ctx)
-			}
-			return nil // kine makes it
-		})
-		switch {
-		case err == nil:
-			return nil
-		case !worthWaiting(err):
-			return fmt.Errorf("connecting to the database at %s: %w", r.link.place, oneLine(err))
-		}
-		sleep(ctx, retryEvery)
-	}
-	return ctx.Err()
 }
 
 // tryExternal opens a database that was there a moment ago. What it has opened
@@ -206,22 +111,6 @@ func (s *Store) tryExternal(ctx context.Context, closed *sync.WaitGroup, control
 	guard := &guardedExternal{guarded: guarded{Backend: &gated{store, r.link}}}
 	s.cutWith(durableSocket, func(int64) { guard.cuts.cutAll() })
 	return guard, nil
-}
-
-// acquire takes the hold of a database that is this cluster's. rootCA returns
-// the object that names the CA of a database that does not say whose it is.
-func (r *remote) acquire(ctx context.Context, rootCA func(context.Context) ([]byte, error)) error {
-	return r.hold.acquire(ctx, func(ctx context.Context, c claim) error {
-		var found []byte
-		if c.cluster == "" {
-			var err error
-			if found, err = rootCA(ctx); err != nil {
-				return err
-			}
-		}
-		r.claimed = c.cluster
-		return r.cluster.owns(c.cluster, found)
-	})
 }
 
 // openDialect has kine's driver connect and make its table.
@@ -268,73 +157,4 @@ func (s *Store) driverConfig() *drivers.Config {
 		CompactBatchSize: compactBatch, // without an interval kine compacts nothing, but it checks the batch
 		PollBatchSize:    pollBatch,
 	}
-}
-
-// externalStore is what a compactor needs of a PostgreSQL or MySQL.
-type externalStore struct {
-	log     *checkedLog
-	dialect *externalDialect
-}
-
-func (s *externalStore) CurrentRevision(ctx context.Context) (int64, error) {
-	return s.log.CurrentRevision(ctx)
-}
-
-func (s *externalStore) compacted(ctx context.Context) (int64, error) {
-	return s.dialect.GetCompactRevision(ctx)
-}
-
-func (s *externalStore) compactTo(ctx context.Context, revision int64) error {
-	return s.dialect.one(ctx, func(ctx context.Context) error {
-		return compactTo(ctx, s.dialect.BeginTx, revision)
-	})
-}
-
-// maintainExternal removes old revisions until ctx is done.
-func (s *Store) maintainExternal(ctx context.Context, store *externalStore) {
-	c := compactor{store: store}
-	tick := time.NewTicker(s.compactEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			if err := c.tick(ctx); err != nil && !errors.Is(err, context.Canceled) {
-				s.log.Warn("compaction failed, trying again", "error", oneLine(err), "in", s.compactEvery)
-			}
-		}
-	}
-}
-
-// guardedExternal is guarded for PostgreSQL and MySQL, where kine's own watches
-// and polling do the work.
-type guardedExternal struct {
-	guarded
-	cuts cuts
-}
-
-// errLost stands for an error that kine took for a conflict: it says that the
-// revision is not the wanted one, and returns the wanted one. The database is not away,
-// so the text must not have AwayText in it: lines with that are not logged.
-var errLost = status.Error(codes.Unavailable, "datastore: a write was refused by the database; see its log")
-
-func (g *guardedExternal) Watch(ctx context.Context, key, end string, revision int64) server.WatchResult {
-	return withoutGap(g.guarded.Watch(g.cuts.context(ctx), key, end, revision))
-}
-
-func (g *guardedExternal) Update(ctx context.Context, key string, value []byte, revision, lease int64) (int64, *server.KeyValue, bool, error) {
-	rev, kv, ok, err := g.guarded.Update(ctx, key, value, revision, lease)
-	if err == nil && !ok && kv != nil && kv.ModRevision == revision && key != compactRevKey {
-		err = errLost
-	}
-	return rev, kv, ok, err
-}
-
-func (g *guardedExternal) Delete(ctx context.Context, key string, revision int64) (int64, *server.KeyValue, bool, error) {
-	rev, kv, ok, err := g.guarded.Delete(ctx, key, revision)
-	if err == nil && !ok && kv != nil && kv.ModRevision == revision {
-		err = errLost
-	}
-	return rev, kv, ok, err
 }

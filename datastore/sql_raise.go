@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"sync"
 
 	"brink/internal/atomicfile"
 )
@@ -38,40 +37,4 @@ func (s *Store) markRemoteClosed() error {
 		return fmt.Errorf("closing the datastore: %w", err)
 	}
 	return atomicfile.SyncDir(s.cfg.Dir)
-}
-
-// cuts are the watches of kine's own watch server, each with what ends it. A client
-// whose watch ends begins one from the last revision that it saw, and is told that it
-// is compacted.
-type cuts struct {
-	mu   sync.Mutex
-	last int
-	all  map[int]context.CancelFunc
-}
-
-// context returns one for a watch, which ends with ctx or by cutAll.
-func (c *cuts) context(ctx context.Context) context.Context {
-	ctx, cancel := context.WithCancel(ctx)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.all == nil {
-		c.all = map[int]context.CancelFunc{}
-	}
-	c.last++
-	id := c.last
-	c.all[id] = cancel
-	context.AfterFunc(ctx, func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		delete(c.all, id)
-	})
-	return ctx
-}
-
-func (c *cuts) cutAll() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, cancel := range c.all {
-		cancel()
-	}
 }

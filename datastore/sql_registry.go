@@ -11,10 +11,6 @@ import (
 // ownerTable has one row. It is no part of the log: writing it makes no revision.
 const ownerTable = "brink_owner"
 
-// rootCAKey is where the API server keeps the ConfigMap with the cluster's CA
-// that every cluster has. anyKey begins what any cluster has.
-const rootCAKey = "/registry/configmaps/kube-system/kube-root-ca.crt"
-
 // sqlRegistry is the claim on a PostgreSQL or MySQL. Its statements have the
 // form of PostgreSQL and of MySQL with :now for the database's clock in seconds.
 type sqlRegistry struct {

@@ -2,12 +2,9 @@ package datastore
 
 import (
 	"bytes"
-	"context"
-	"database/sql"
 	"database/sql/driver"
 	"encoding/binary"
 	"encoding/json"
-	"fmt"
 	"hash/crc32"
 	"strings"
 	"unicode"
@@ -40,23 +37,6 @@ func withSum(args []driver.NamedValue) []driver.NamedValue {
 	r.value, _ = args[6].Value.([]byte)
 	return append(args[:len(args):len(args)], driver.NamedValue{Ordinal: len(args) + 1, Value: r.storedSum()})
 }
-
-// storedRow is a row of kine's table without the value before it. That one is in no
-// checksum: SQLite copies it from another row while it inserts, and having it here would
-// cost each write a read. Nothing but the events of a watch show it, next to the new
-// value, and no watch begins before the list of this run that it goes on from: an old
-// value that rested on a disk is not read again. An event of this run has a copy of a
-// row that the start has checked.
-type storedRow struct {
-	id                                                    int64
-	name                                                  string
-	created, deleted, createRevision, prevRevision, lease int64
-	value                                                 []byte
-	sum                                                   sql.NullInt64
-	typed                                                 bool // every column had the type that it must have
-}
-
-const rowColumns = `id, name, created, deleted, create_revision, prev_revision, lease, value, sum`
 
 // checksum is the CRC-32C of everything but the id, which SQLite gives, as a signed
 // number: those take four bytes, unsigned ones six.
@@ -167,53 +147,4 @@ func isMessage(data []byte) bool {
 		data = data[n:]
 	}
 	return true
-}
-
-// scanRow reads a row whose columns may hold anything.
-func scanRow(rows *sql.Rows) (r storedRow, err error) {
-	var name, value, sum any
-	var numbers [5]any
-	if err := rows.Scan(&r.id, &name, &numbers[0], &numbers[1], &numbers[2], &numbers[3], &numbers[4], &value, &sum); err != nil {
-		return r, err
-	}
-	r.name, r.typed = name.(string)
-	for i, field := range []*int64{&r.created, &r.deleted, &r.createRevision, &r.prevRevision, &r.lease} {
-		number, ok := numbers[i].(int64)
-		*field, r.typed = number, r.typed && ok
-	}
-	if value != nil {
-		var ok bool
-		if r.value, ok = value.([]byte); !ok { // another type is not no value: that would be a deletion
-			r.value = fmt.Append(nil, value)
-		}
-		r.typed = r.typed && ok
-	}
-	if sum != nil {
-		number, ok := sum.(int64)
-		r.sum, r.typed = sql.NullInt64{Int64: number, Valid: true}, r.typed && ok
-	}
-	return r, nil
-}
-
-// queryer is a database or a transaction.
-type queryer interface {
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
-}
-
-// eachRow calls visit for the rows of a query of rowColumns.
-func eachRow(ctx context.Context, db queryer, visit func(r *storedRow), query string, args ...any) error {
-	rows, err := db.QueryContext(ctx, `SELECT `+rowColumns+` FROM kine `+query, args...)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		r, err := scanRow(rows)
-		if err != nil {
-			return err
-		}
-		visit(&r)
-	}
-	return rows.Err()
 }
