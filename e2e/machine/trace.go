@@ -1,4 +1,4 @@
-package e2e
+package machine
 
 import (
 	"errors"
@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"testing"
 	"time"
 )
 
@@ -26,21 +25,23 @@ type trace struct {
 	// Holder a process in it.
 	Namespace string `json:"namespace"`
 	Holder    int    `json:"holder"`
-	CgroupFS  string `json:"cgroupFS"`
 }
 
 // trace of a machine with a default installation has no paths: a real brink of
 // the host would have the same ones.
-func (m *machine) trace() trace {
-	t := trace{ID: m.id, Dir: m.dir, Namespace: m.namespace, CgroupFS: cgroupFS}
-	if m.holder != nil {
-		t.Holder = m.holder.pid()
+func (m *Machine) trace() trace {
+	t := trace{ID: m.ID, Dir: m.Dir, Namespace: m.namespace}
+	if m.Holder != nil {
+		t.Holder = m.Holder.PID()
 	}
-	if !m.isDefault() {
-		t.Paths = []string{m.data + "/", m.layout().Run() + "/"}
+	if !m.IsDefault() {
+		t.Paths = []string{m.Data + "/", m.Layout().Run() + "/"}
 	}
 	return t
 }
+
+// Processes are those of the machine: its holder, brink, the shims and the pods.
+func (m *Machine) Processes() []int { return m.trace().processes() }
 
 // hold keeps the mount namespace in being: the kernel gives the number of one
 // that is gone to the next. It is nil when the machine never had one.
@@ -70,11 +71,38 @@ func (t trace) processes() []int {
 	return pids
 }
 
+// isInside reports whether a process is in a mount namespace.
+func isInside(pid int, namespace string) bool {
+	mnt, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", pid))
+	return err == nil && mnt == namespace
+}
+
+// IsInside reports whether a process is in the machine's mount namespace. Pods have
+// namespaces of their own.
+func (m *Machine) IsInside(pid int) bool { return isInside(pid, m.namespace) }
+
+// PodProcesses are those of a pod, known by the cgroup that carries its UID.
+func (m *Machine) PodProcesses(uid string) []int {
+	return slices.DeleteFunc(m.Processes(), func(pid int) bool {
+		cgroup, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+		return !strings.Contains(string(cgroup), uid)
+	})
+}
+
+// Shims are the processes that hold the containers while brink is away, one a pod.
+func (m *Machine) Shims() []int {
+	return slices.DeleteFunc(m.Processes(), func(pid int) bool {
+		name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+		return !strings.HasPrefix(string(name), "containerd-shim")
+	})
+}
+
+// owns reports whether a process is the machine's.
 func (t trace) owns(pid int) bool {
-	proc := fmt.Sprintf("/proc/%d/", pid)
-	if mnt, err := os.Readlink(proc + "ns/mnt"); err == nil && mnt == t.Namespace {
+	if isInside(pid, t.Namespace) {
 		return true
 	}
+	proc := fmt.Sprintf("/proc/%d/", pid)
 	cgroup, _ := os.ReadFile(proc + "cgroup")
 	if strings.Contains(string(cgroup), ":/"+t.ID) {
 		return true
@@ -93,8 +121,8 @@ func (t trace) owns(pid int) bool {
 // cgroups lists the machine's cgroups, and those that a test made beside them,
 // children before parents.
 func (t trace) cgroups() []string {
-	roots, _ := filepath.Glob(filepath.Join(t.CgroupFS, "*", t.ID+"*"))
-	beside, _ := filepath.Glob(filepath.Join(t.CgroupFS, t.ID+"*"))
+	roots, _ := filepath.Glob(filepath.Join(CgroupFS, "*", t.ID+"*"))
+	beside, _ := filepath.Glob(filepath.Join(CgroupFS, t.ID+"*"))
 	var dirs []string
 	for _, root := range append(roots, beside...) {
 		_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
@@ -156,80 +184,24 @@ func removeCgroup(dir string, deadline time.Time) error {
 	}
 }
 
-// destroy removes the machine, whatever state it is in. The janitor goes on
+// Destroy removes the machine, whatever state it is in. The janitor goes on
 // knowing one that could not be removed.
-func (m *machine) destroy() error {
-	m.saveLogs()
+func (m *Machine) Destroy() error {
 	t := m.trace()
 	if held := t.hold(); held != nil {
 		defer func() { _ = held.Close() }()
 	}
-	if m.holder != nil {
+	if m.Holder != nil {
 		// Mounts of a data directory (a loop device) go with the namespace,
 		// which ends with its last process.
-		_ = m.holder.cmd.Process.Kill()
+		_ = m.Holder.cmd.Process.Kill()
 	}
 	err := t.erase()
-	if m.holder != nil {
-		m.holder.close()
+	if m.Holder != nil {
+		m.Holder.Close()
 	}
 	if err != nil {
 		return err
 	}
-	return theJanitor.forget(m)
-}
-
-// TestDestroy: of a process that only the namespace leads to, such as a brink
-// whose stop has failed, nothing may stay.
-func TestDestroy(t *testing.T) {
-	m, err := newMachine()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := m.command(t.Context(), "sleep", "100000")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(errors.Join(err, m.destroy()))
-	}
-	ended := make(chan struct{})
-	go func() {
-		_ = cmd.Wait()
-		close(ended)
-	}()
-	err = eventually(func() error {
-		if line := commandLine(cmd.Process.Pid); line != "sleep 100000" {
-			return fmt.Errorf("the command has not begun: %s", line)
-		}
-		return nil
-	})
-	if err != nil {
-		t.Error(err)
-	}
-	if err := m.destroy(); err != nil {
-		t.Error(err)
-	}
-	select {
-	case <-ended:
-	case <-time.After(patience):
-		t.Errorf("process %d of the machine lives on", cmd.Process.Pid)
-		_ = cmd.Process.Kill()
-	}
-	if _, err := os.Stat(m.dir); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("the machine's directory is there: %v", err)
-	}
-}
-
-// saveLogs keeps brink's output where the user wants it.
-func (m *machine) saveLogs() {
-	dir := os.Getenv("BRINK_E2E_LOGS")
-	logs, _ := filepath.Glob(filepath.Join(m.dir, "brink.*"))
-	if dir == "" || len(logs) == 0 {
-		return
-	}
-	dir = filepath.Join(dir, m.id)
-	_ = os.MkdirAll(dir, 0o755)
-	for _, path := range logs {
-		if b, err := os.ReadFile(path); err == nil {
-			_ = os.WriteFile(filepath.Join(dir, filepath.Base(path)), b, 0o644)
-		}
-	}
+	return m.config.Janitor.forget(m)
 }

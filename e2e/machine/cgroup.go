@@ -1,4 +1,4 @@
-package e2e
+package machine
 
 import (
 	"cmp"
@@ -13,33 +13,33 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cgroupFS is where every distribution mounts its cgroups.
-const cgroupFS = "/sys/fs/cgroup"
+// CgroupFS is where every distribution mounts its cgroups.
+const CgroupFS = "/sys/fs/cgroup"
 
-// cgroup2 tells which kind of hierarchy the host has.
-func cgroup2() bool {
+// Cgroup2 reports whether the host has cgroups of version 2.
+func Cgroup2() bool {
 	var s unix.Statfs_t
-	return unix.Statfs(cgroupFS, &s) == nil && s.Type == unix.CGROUP2_SUPER_MAGIC
+	return unix.Statfs(CgroupFS, &s) == nil && s.Type == unix.CGROUP2_SUPER_MAGIC
 }
 
-// setting is one limit under its two names: a controller and a file of version
+// Setting is one limit under its two names: a controller and a file of version
 // 1, and a file of version 2.
-type setting struct{ controller, v1, v2 string }
+type Setting struct{ Controller, V1, V2 string }
 
 var (
-	memoryLimit = setting{"memory", "memory.limit_in_bytes", "memory.max"}
-	cpuShares   = setting{"cpu", "cpu.shares", "cpu.weight"}
-	cpuQuota    = setting{"cpu", "cpu.cfs_quota_us", "cpu.max"}
-	cpuStat     = setting{"cpu", "cpu.stat", "cpu.stat"}
+	MemoryLimit = Setting{"memory", "memory.limit_in_bytes", "memory.max"}
+	CPUShares   = Setting{"cpu", "cpu.shares", "cpu.weight"}
+	CPUQuota    = Setting{"cpu", "cpu.cfs_quota_us", "cpu.max"}
+	CPUStat     = Setting{"cpu", "cpu.stat", "cpu.stat"}
 )
 
-// cgroupOf finds the cgroup below the machine's root whose last name contains
+// CgroupOf finds the cgroup below the machine's root whose last name contains
 // id, a pod's UID or a container's id. The systemd driver writes dashes of a UID
 // as underscores.
-func (m *machine) cgroupOf(controller, id string) (string, error) {
-	root := filepath.Join(cgroupFS, controller, m.id)
-	if cgroup2() {
-		root = filepath.Join(cgroupFS, m.id)
+func (m *Machine) CgroupOf(controller, id string) (string, error) {
+	root := filepath.Join(CgroupFS, controller, m.ID)
+	if Cgroup2() {
+		root = filepath.Join(CgroupFS, m.ID)
 	}
 	found := ""
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
@@ -59,25 +59,25 @@ func (m *machine) cgroupOf(controller, id string) (string, error) {
 	return found, err
 }
 
-// cgroupValue is the content of a setting's file for a pod or container.
-func (m *machine) cgroupValue(s setting, id string) (string, error) {
-	dir, err := m.cgroupOf(s.controller, id)
+// CgroupValue is the content of a setting's file for a pod or container.
+func (m *Machine) CgroupValue(s Setting, id string) (string, error) {
+	dir, err := m.CgroupOf(s.Controller, id)
 	if err != nil {
 		return "", err
 	}
-	file := s.v1
-	if cgroup2() {
-		file = s.v2
+	file := s.V1
+	if Cgroup2() {
+		file = s.V2
 	}
 	b, err := os.ReadFile(filepath.Join(dir, file))
 	return strings.TrimSpace(string(b)), err
 }
 
-// containerProcesses are the processes of a container as the host numbers them,
+// ContainerProcesses are the processes of a container as the host numbers them,
 // the first being its own init.
-func (m *machine) containerProcesses(containerID string) ([]int, error) {
+func (m *Machine) ContainerProcesses(containerID string) ([]int, error) {
 	_, id, _ := strings.Cut(containerID, "://")
-	dir, err := m.cgroupOf("memory", id)
+	dir, err := m.CgroupOf("memory", id)
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package e2e
+package machine
 
 import (
 	"context"
@@ -8,24 +8,23 @@ import (
 	"net/http"
 	"os"
 	"runtime"
-	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// netns is the path of a network namespace.
-type netns string
+// Netns is the path of a network namespace.
+type Netns string
 
-// do runs f on a thread in the namespace. A thread that cannot be brought back
+// Do runs f on a thread in the namespace. A thread that cannot be brought back
 // stays locked, so that the runtime ends it with its goroutine.
-func (n netns) do(f func() error) error {
+func (n Netns) Do(f func() error) error {
 	result := make(chan error, 1)
 	go func() { result <- n.doLocked(f) }()
 	return <-result
 }
 
-func (n netns) doLocked(f func() error) error {
+func (n Netns) doLocked(f func() error) error {
 	runtime.LockOSThread()
 	home, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
@@ -47,31 +46,31 @@ func (n netns) doLocked(f func() error) error {
 	return err
 }
 
-// dial opens a connection from inside the namespace. The address must be an IP
+// Dial opens a connection from inside the namespace. The address must be an IP
 // literal: names would be asked for by another thread, outside.
-func (n netns) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+func (n Netns) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	var conn net.Conn
-	err := n.do(func() (err error) {
+	err := n.Do(func() (err error) {
 		conn, err = new(net.Dialer).DialContext(ctx, network, addr)
 		return err
 	})
 	return conn, err
 }
 
-// listen takes a TCP port inside the namespace.
-func (n netns) listen(addr string) (net.Listener, error) {
+// Listen takes a TCP port inside the namespace.
+func (n Netns) Listen(addr string) (net.Listener, error) {
 	var l net.Listener
-	err := n.do(func() (err error) {
+	err := n.Do(func() (err error) {
 		l, err = net.Listen("tcp", addr)
 		return err
 	})
 	return l, err
 }
 
-// links are the names of the namespace's network links.
-func (n netns) links() ([]string, error) {
+// Links are the names of the namespace's network links.
+func (n Netns) Links() ([]string, error) {
 	var names []string
-	err := n.do(func() error {
+	err := n.Do(func() error {
 		links, err := net.Interfaces()
 		for _, l := range links {
 			names = append(names, l.Name)
@@ -81,16 +80,16 @@ func (n netns) links() ([]string, error) {
 	return names, err
 }
 
-// client opens a connection for every request: a kept one would stay with the
+// Client opens a connection for every request: a kept one would stay with the
 // backend that a service once chose for it.
-func (n netns) client() *http.Client {
+func (n Netns) Client() *http.Client {
 	return &http.Client{Timeout: 10 * time.Second,
-		Transport: &http.Transport{DialContext: n.dial, DisableKeepAlives: true}}
+		Transport: &http.Transport{DialContext: n.Dial, DisableKeepAlives: true}}
 }
 
-// get is the body of url, asked for from inside the namespace.
-func (n netns) get(url string) (string, error) {
-	resp, err := n.client().Get(url)
+// Get is the body of url, asked for from inside the namespace.
+func (n Netns) Get(url string) (string, error) {
+	resp, err := n.Client().Get(url)
 	if err != nil {
 		return "", err
 	}
@@ -105,9 +104,9 @@ func (n netns) get(url string) (string, error) {
 	return string(body), nil
 }
 
-// askUDP sends one datagram and returns the answer.
-func (n netns) askUDP(addr string) (string, error) {
-	conn, err := n.dial(context.Background(), "udp", addr)
+// AskUDP sends one datagram and returns the answer.
+func (n Netns) AskUDP(addr string) (string, error) {
+	conn, err := n.Dial(context.Background(), "udp", addr)
 	if err != nil {
 		return "", err
 	}
@@ -121,19 +120,4 @@ func (n netns) askUDP(addr string) (string, error) {
 	buf := make([]byte, 1500)
 	size, err := conn.Read(buf)
 	return string(buf[:size]), err
-}
-
-// serveClientIP is a web server on the switch that says who asks.
-func serveClientIP(t *testing.T) string {
-	t.Helper()
-	return serveClientIPAt(t, lanHost)
-}
-
-// serveClientIPAt is serveClientIP at one of the switch's addresses.
-func serveClientIPAt(t *testing.T, host string) string {
-	t.Helper()
-	return serveAt(t, host, nil, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host, _, _ := net.SplitHostPort(r.RemoteAddr)
-		_, _ = io.WriteString(w, host)
-	}))
 }

@@ -1,4 +1,4 @@
-package e2e
+package machine
 
 import (
 	"errors"
@@ -17,7 +17,7 @@ import (
 // cgroups at the top of the host's hierarchies.
 type snapshot struct{ mounts, files, cgroups map[string]bool }
 
-func (m *machine) takeSnapshot() (snapshot, error) {
+func (m *Machine) takeSnapshot() (snapshot, error) {
 	mounts, err := m.mountPoints()
 	if err != nil {
 		return snapshot{}, err
@@ -26,9 +26,9 @@ func (m *machine) takeSnapshot() (snapshot, error) {
 	return snapshot{mounts: mounts, files: files, cgroups: nodeCgroups()}, err
 }
 
-// leftovers is what brink made on the machine and is still there: after
+// Leftovers is what brink made on the machine and is still there: after
 // `brink uninstall` the list must be empty.
-func (m *machine) leftovers() ([]string, error) {
+func (m *Machine) Leftovers() ([]string, error) {
 	var found []string
 	var errs []error
 	for _, look := range []func() ([]string, error){
@@ -40,22 +40,22 @@ func (m *machine) leftovers() ([]string, error) {
 	return found, errors.Join(errs...)
 }
 
-func (m *machine) leftProcesses() ([]string, error) {
+func (m *Machine) leftProcesses() ([]string, error) {
 	var found []string
-	for _, pid := range m.trace().processes() {
-		if pid != m.holder.pid() {
-			found = append(found, fmt.Sprintf("process %d: %s", pid, commandLine(pid)))
+	for _, pid := range m.Processes() {
+		if pid != m.Holder.PID() {
+			found = append(found, fmt.Sprintf("process %d: %s", pid, CommandLine(pid)))
 		}
 	}
 	return found, nil
 }
 
-func commandLine(pid int) string {
+func CommandLine(pid int) string {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	return strings.ReplaceAll(strings.TrimRight(string(b), "\x00"), "\x00", " ")
 }
 
-func (m *machine) leftMounts() ([]string, error) {
+func (m *Machine) leftMounts() ([]string, error) {
 	points, err := m.mountPoints()
 	return added("mount ", m.before.mounts, points), err
 }
@@ -72,8 +72,8 @@ func added(kind string, before, now map[string]bool) []string {
 }
 
 // mountPoints are those of the machine's mount namespace.
-func (m *machine) mountPoints() (map[string]bool, error) {
-	b, err := os.ReadFile(m.holder.proc("mountinfo"))
+func (m *Machine) mountPoints() (map[string]bool, error) {
+	b, err := os.ReadFile(m.Holder.Proc("mountinfo"))
 	points := map[string]bool{}
 	for line := range strings.Lines(string(b)) {
 		points[strings.Fields(line)[4]] = true
@@ -83,7 +83,7 @@ func (m *machine) mountPoints() (map[string]bool, error) {
 
 // leftCgroups also looks outside of the root that the machine's kubelet was
 // given.
-func (m *machine) leftCgroups() ([]string, error) {
+func (m *Machine) leftCgroups() ([]string, error) {
 	found := added("cgroup ", m.before.cgroups, nodeCgroups())
 	for _, dir := range m.trace().cgroups() {
 		found = append(found, "cgroup "+dir)
@@ -96,7 +96,7 @@ func (m *machine) leftCgroups() ([]string, error) {
 func nodeCgroups() map[string]bool {
 	found := map[string]bool{}
 	for _, name := range []string{"kubepods", "kubepods.slice", "kubelet", "k8s.io", "default", "brink"} {
-		for _, pattern := range []string{filepath.Join(cgroupFS, name), filepath.Join(cgroupFS, "*", name)} {
+		for _, pattern := range []string{filepath.Join(CgroupFS, name), filepath.Join(CgroupFS, "*", name)} {
 			dirs, _ := filepath.Glob(pattern)
 			for _, dir := range dirs {
 				found[dir] = true
@@ -106,8 +106,8 @@ func nodeCgroups() map[string]bool {
 	return found
 }
 
-func (m *machine) leftLinks() ([]string, error) {
-	links, err := m.netns().links()
+func (m *Machine) leftLinks() ([]string, error) {
+	links, err := m.Netns().Links()
 	var found []string
 	for _, link := range links {
 		if link != "lo" && link != "eth0" {
@@ -118,13 +118,13 @@ func (m *machine) leftLinks() ([]string, error) {
 }
 
 // leftRules asks for the whole rule set: it shows iptables-nft's tables too.
-func (m *machine) leftRules() ([]string, error) {
-	r, err := m.run("", "nft", "list", "tables")
-	if err == nil && r.code != 0 {
+func (m *Machine) leftRules() ([]string, error) {
+	r, err := m.Run("", "nft", "list", "tables")
+	if err == nil && r.Code != 0 {
 		err = fmt.Errorf("nft list tables: %v", r)
 	}
 	var found []string
-	for line := range strings.Lines(r.stdout) {
+	for line := range strings.Lines(r.Stdout) {
 		found = append(found, "nft "+strings.TrimSpace(line))
 	}
 	return found, err
@@ -134,8 +134,8 @@ func (m *machine) leftRules() ([]string, error) {
 // to its owner, as configuration does.
 var ours = []string{"etc/brink", "etc/brink/config.yaml", "etc/brink/registries.yaml"}
 
-func (m *machine) leftFiles() ([]string, error) {
-	found := m.leftData()
+func (m *Machine) leftFiles() ([]string, error) {
+	found := m.LeftData()
 	now, err := m.files()
 	for path := range now {
 		// Of a directory that is left, what is in it says nothing more.
@@ -146,14 +146,14 @@ func (m *machine) leftFiles() ([]string, error) {
 	return found, err
 }
 
-// leftData lists what is left of the data directory, beside the archives and static
+// LeftData lists what is left of the data directory, beside the archives and static
 // pods that the tests lay into it: those are the user's.
-func (m *machine) leftData() []string {
+func (m *Machine) LeftData() []string {
 	var found []string
-	data := m.inside(m.data)
+	data := m.Inside(m.Data)
 	var laid []string
-	for _, pattern := range []string{m.layout().Images() + "/*.tar", m.layout().Manifests() + "/*.yaml"} {
-		matches, _ := filepath.Glob(m.inside(pattern))
+	for _, pattern := range []string{m.Layout().Images() + "/*.tar", m.Layout().Manifests() + "/*.yaml"} {
+		matches, _ := filepath.Glob(m.Inside(pattern))
 		laid = append(laid, matches...)
 	}
 	isLaid := func(path string) bool {
@@ -172,10 +172,10 @@ func (m *machine) leftData() []string {
 // files are those in the machine's own versions of system directories, by where
 // the tests find them. Directories of the host that overlayfs has made a copy of
 // are none of them.
-func (m *machine) files() (map[string]bool, error) {
+func (m *Machine) files() (map[string]bool, error) {
 	found := map[string]bool{}
 	for root, place := range map[string]string{
-		filepath.Join(m.dir, "upper"): "/", filepath.Join(m.dir, "fresh"): "", filepath.Join(m.dir, "log"): "", m.inside("/run"): "",
+		filepath.Join(m.Dir, "upper"): "/", filepath.Join(m.Dir, "fresh"): "", filepath.Join(m.Dir, "log"): "", m.Inside("/run"): "",
 	} {
 		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 			if errors.Is(err, fs.ErrNotExist) {
@@ -197,14 +197,14 @@ func (m *machine) files() (map[string]bool, error) {
 	return found, nil
 }
 
-// addDir makes a directory of the machine's owner below /var.
-func (m *machine) addDir(path string) error {
-	if err := os.MkdirAll(m.inside(path), 0o755); err != nil {
+// AddDir makes a directory of the machine's owner below /var.
+func (m *Machine) AddDir(path string) error {
+	if err := os.MkdirAll(m.Inside(path), 0o755); err != nil {
 		return err
 	}
-	own := filepath.Join(m.dir, "upper")
-	if m.isDefault() {
-		own = filepath.Join(m.dir, "fresh")
+	own := filepath.Join(m.Dir, "upper")
+	if m.IsDefault() {
+		own = filepath.Join(m.Dir, "fresh")
 	}
 	for ; path != "/var"; path = filepath.Dir(path) {
 		m.before.files[filepath.Join(own, path)] = true
