@@ -19,7 +19,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"brink/internal/wire/jointoken"
-	"brink/server/join"
+	"brink/server/token"
 )
 
 func tokenCommand() *cli.Command {
@@ -46,7 +46,7 @@ func tokenCommand() *cli.Command {
 			Aliases: []string{"ls"},
 			Usage:   "list the tokens, without their secrets",
 			Description: "A server's own token, in DATA-DIR/server/token, does not expire. One that has expired is\n" +
-				"listed for a week. Bootstrap tokens that are not in the group " + join.TokenGroup + "\n" +
+				"listed for a week. Bootstrap tokens that are not in the group " + token.Group + "\n" +
 				"are other people's and not listed.",
 			Flags:        adminFlags(outputFlag()),
 			OnUsageError: usageError,
@@ -82,8 +82,8 @@ func createToken(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	token := jointoken.New(hash)
-	line := token.Text()
+	made := jointoken.New(hash)
+	line := made.Text()
 	if c.Bool("print-join-command") {
 		url, err := serverURL(c.Context, a.client)
 		if err != nil {
@@ -91,7 +91,7 @@ func createToken(c *cli.Context) error {
 		}
 		line = "brink agent --server " + url + " --token " + line
 	}
-	secret := join.NewToken(token, ttl, c.String("description"))
+	secret := token.NewSecret(made, ttl, c.String("description"))
 	if _, err := a.client.CoreV1().Secrets(secret.Namespace).Create(c.Context, secret, metav1.CreateOptions{}); err != nil {
 		return a.explain(err)
 	}
@@ -157,7 +157,7 @@ func listTokens(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	tokens, err := join.ListTokens(c.Context, a.client)
+	tokens, err := token.List(c.Context, a.client)
 	if err != nil {
 		return a.explain(err)
 	}
@@ -170,11 +170,11 @@ func listTokens(c *cli.Context) error {
 // describedToken is a token with its state, which who reads JSON should not have
 // to work out.
 type describedToken struct {
-	join.Token
+	token.Token
 	State jointoken.State `json:"state"`
 }
 
-func describe(tokens []join.Token, now time.Time) []describedToken {
+func describe(tokens []token.Token, now time.Time) []describedToken {
 	out := []describedToken{} // [] in JSON, not null
 	for _, t := range tokens {
 		out = append(out, describedToken{t, t.State(now)})
@@ -182,7 +182,7 @@ func describe(tokens []join.Token, now time.Time) []describedToken {
 	return out
 }
 
-func printTokens(out io.Writer, tokens []join.Token, now time.Time) error {
+func printTokens(out io.Writer, tokens []token.Token, now time.Time) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ID\tEXPIRES\tDESCRIPTION")
 	for _, t := range tokens {
@@ -191,7 +191,7 @@ func printTokens(out io.Writer, tokens []join.Token, now time.Time) error {
 	return w.Flush()
 }
 
-func expires(t join.Token, now time.Time) string {
+func expires(t token.Token, now time.Time) string {
 	switch {
 	case t.Expires == nil:
 		return "never"
@@ -219,10 +219,10 @@ func deleteTokens(c *cli.Context) error {
 	}
 	var errs []error
 	for _, id := range ids {
-		switch err := join.DeleteToken(c.Context, a.client, id); {
-		case errors.Is(err, join.ErrNoToken):
+		switch err := token.Delete(c.Context, a.client, id); {
+		case errors.Is(err, token.ErrNotFound):
 			errs = append(errs, fmt.Errorf("there is no join token %s: see brink token list", id))
-		case errors.Is(err, join.ErrServerToken):
+		case errors.Is(err, token.ErrServerToken):
 			errs = append(errs, fmt.Errorf("token %s is a server's own: to replace it, remove %s on the server and restart brink", id, a.layout.ServerToken()))
 		case err != nil:
 			return errors.Join(append(errs, a.explain(err))...)
@@ -241,9 +241,9 @@ func tokenID(arg string) (string, error) {
 	if id, _, _ := strings.Cut(arg, "."); jointoken.IsBootstrap(arg) {
 		return id, nil
 	}
-	token, err := jointoken.Parse(arg)
+	parsed, err := jointoken.Parse(arg)
 	if err != nil && len(arg) < 16 { // too short for a secret
 		return "", fmt.Errorf("%q is not a token's id, 6 characters of a-z and 0-9: see brink token list", arg)
 	}
-	return token.ID, err
+	return parsed.ID, err
 }

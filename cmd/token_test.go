@@ -14,7 +14,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"brink/internal/wire/jointoken"
-	"brink/server/join"
+	"brink/server/token"
 )
 
 func TestParseTTL(t *testing.T) {
@@ -71,7 +71,7 @@ func TestPrintTokens(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
 	later, before := now.Add(23*time.Hour+time.Minute), now.Add(-time.Hour)
-	tokens := []join.Token{
+	tokens := []token.Token{
 		{ID: "abcdef", Expires: &later, Description: "for the tills"},
 		{ID: "ghijkl", Server: "hub", Description: "the own token of server hub"},
 		{ID: "mnopqr", Expires: &before},

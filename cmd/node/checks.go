@@ -84,7 +84,7 @@ func HostChecks(s Config, pid int) []host.Check {
 	for _, line := range s.Ignored {
 		checks = append(checks, host.Check{Name: "flags", Result: host.Warn, Message: line, Fix: "remove it"})
 	}
-	if s.Join != nil {
+	if s.Join != nil || owned != nil {
 		return checks
 	}
 	if err := pki.CheckClock(s.Layout.TLS(), time.Now()); err != nil {

@@ -227,7 +227,7 @@ func eachFile(t *testing.T, visit func(dir, path string, imports []string)) {
 			return err
 		}
 		if d.IsDir() {
-			if slices.Contains([]string{"e2e", "docs", "runtime/payload/build", ".git", ".build", "bin"}, rel) {
+			if slices.Contains([]string{"e2e", "docs", "scripts", "runtime/payload/build", ".git", ".build", "bin"}, rel) {
 				return filepath.SkipDir
 			}
 			return nil

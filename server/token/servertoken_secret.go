@@ -1,4 +1,4 @@
-package join
+package token
 
 import (
 	"bytes"
@@ -15,16 +15,16 @@ import (
 	"brink/internal/wire/jointoken"
 )
 
-// ServerToken returns the token that a server has now, without a hash.
-func ServerToken(ctx context.Context, client kubernetes.Interface, server string) (_ jointoken.Token, found bool, _ error) {
-	own, err := serverTokens(ctx, client, server)
+// fromCluster returns the token that the cluster has for the server, without a hash.
+func (s ServerToken) fromCluster(ctx context.Context, client kubernetes.Interface) (_ jointoken.Token, found bool, _ error) {
+	secrets, err := s.secrets(ctx, client)
 	if err != nil {
 		return jointoken.Token{}, false, err
 	}
-	for _, s := range own {
+	for _, secret := range secrets {
 		t := jointoken.Token{
-			ID:     string(s.Data[bootstrapapi.BootstrapTokenIDKey]),
-			Secret: string(s.Data[bootstrapapi.BootstrapTokenSecretKey]),
+			ID:     string(secret.Data[bootstrapapi.BootstrapTokenIDKey]),
+			Secret: string(secret.Data[bootstrapapi.BootstrapTokenSecretKey]),
 		}
 		if jointoken.IsBootstrap(t.Bootstrap()) {
 			return t, true, nil
@@ -33,29 +33,29 @@ func ServerToken(ctx context.Context, client kubernetes.Interface, server string
 	return jointoken.Token{}, false, nil
 }
 
-// KeepServerToken makes a token the only one that is a server's own. It does not
-// expire. Those that the server had before end.
-func KeepServerToken(ctx context.Context, client kubernetes.Interface, server string, token jointoken.Token) error {
-	want := NewToken(token, 0, "the own token of server "+server)
+// syncSecret makes t the only token of the server. Earlier ones end.
+func (s ServerToken) syncSecret(ctx context.Context, client kubernetes.Interface, t jointoken.Token) error {
+	want := NewSecret(t, 0, "the own token of server "+s.Server)
 	want.Labels = map[string]string{serverLabel: "true"}
-	want.Annotations = map[string]string{serverName: server}
-	if err := keepSecret(ctx, client, want); err != nil {
+	want.Annotations = map[string]string{serverName: s.Server}
+	if err := writeSecret(ctx, client, want); err != nil {
 		return err
 	}
-	own, err := serverTokens(ctx, client, server)
+	secrets, err := s.secrets(ctx, client)
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for _, s := range own {
-		if s.Name != want.Name {
-			errs = append(errs, endToken(ctx, client, &s))
+	for _, secret := range secrets {
+		if secret.Name != want.Name {
+			errs = append(errs, invalidate(ctx, client, &secret))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func keepSecret(ctx context.Context, client kubernetes.Interface, want *corev1.Secret) error {
+// writeSecret writes nothing when the cluster has want already.
+func writeSecret(ctx context.Context, client kubernetes.Interface, want *corev1.Secret) error {
 	secrets := client.CoreV1().Secrets(namespace)
 	has, err := secrets.Get(ctx, want.Name, metav1.GetOptions{})
 	switch {
@@ -73,15 +73,16 @@ func keepSecret(ctx context.Context, client kubernetes.Interface, want *corev1.S
 	return err
 }
 
-func serverTokens(ctx context.Context, client kubernetes.Interface, server string) ([]corev1.Secret, error) {
+// secrets returns the Secrets with tokens of the server.
+func (s ServerToken) secrets(ctx context.Context, client kubernetes.Interface) ([]corev1.Secret, error) {
 	list, err := client.CoreV1().Secrets(namespace).List(ctx, metav1.ListOptions{LabelSelector: serverLabel})
 	if err != nil {
 		return nil, err
 	}
 	var out []corev1.Secret
-	for _, s := range list.Items {
-		if t, ok := tokenIn(&s); ok && t.Server == server {
-			out = append(out, s)
+	for _, secret := range list.Items {
+		if t, ok := fromSecret(&secret); ok && t.Server == s.Server {
+			out = append(out, secret)
 		}
 	}
 	return out, nil

@@ -1,4 +1,4 @@
-package join
+package token
 
 import (
 	"encoding/pem"
@@ -16,7 +16,7 @@ func CACerts(path string) http.Handler {
 		}
 		bundle, err := os.ReadFile(path)
 		if err != nil {
-			slog.Error("answering with the server CA", "component", "join", "error", err)
+			slog.Error("answering with the server CA", "component", "join-requests", "error", err)
 			http.Error(w, "the server cannot read its CA", http.StatusInternalServerError)
 			return
 		}

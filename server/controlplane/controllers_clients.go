@@ -2,7 +2,6 @@ package controlplane
 
 import (
 	"k8s.io/apiserver/pkg/authentication/serviceaccount"
-	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -11,11 +10,6 @@ import (
 
 	"brink/server/inmemory"
 )
-
-// identity is a user as its certificate would prove it.
-func identity(name string, groups ...string) user.Info {
-	return &user.DefaultInfo{Name: name, Groups: append(groups, user.AllAuthenticated)}
-}
 
 // controllerClients builds clients that act as the controllers' own service
 // accounts, so each controller has the rights of its RBAC role and no more.
