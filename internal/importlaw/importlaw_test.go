@@ -40,9 +40,10 @@ var only = []struct {
 	{"github.com/urfave/cli", []string{"cmd"}, "flags and commands are cmd's; packages take a Config"},
 	{"github.com/spf13/cobra", nil, "upstream's commands install signal handlers; use their options"},
 	{"os/signal", []string{"", "cmd/node/upstream"}, "signals belong to the process"},
-	{"testing", []string{"internal/testdisk", "internal/testprocess", "internal/testtree"}, "it belongs to tests and brings their flags"},
+	{"testing", []string{"internal/testdisk", "internal/testdocs", "internal/testprocess", "internal/testtree"}, "it belongs to tests and brings their flags"},
 	{"brink/internal/testdatabase", nil, "only tests run databases of their own"},
 	{"brink/internal/testdisk", nil, "only tests mount file systems of their own"},
+	{"brink/internal/testdocs", nil, "only tests write documentation"},
 	{"brink/internal/testprocess", nil, "only tests run themselves again"},
 	{"brink/internal/testtree", nil, "only tests make trees of files"},
 }
