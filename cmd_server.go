@@ -197,7 +197,7 @@ func compose(s settings) (parts, error) {
 	if s.disableAgent {
 		return out, nil
 	}
-	s.agent.Access.API, s.agent.KubeletNeeds = srv.ClientConfig, []string{"controllers"}
+	s.agent.Access.API, s.agent.KubeletNeeds = srv.ClientConfig, []string{server.Controllers}
 	return out.withAgent(s.agent)
 }
 
