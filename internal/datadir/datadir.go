@@ -193,6 +193,8 @@ func look(l layout.Layout) (laid, inTheWay []string, err error) {
 		rel, _ := filepath.Rel(l.Data(), path)
 		kind := layout.DataName(rel)
 		switch {
+		case rel == "." && !d.IsDir():
+			return errors.New("not a directory: give another")
 		case rel == "." || path == l.Lock() && isLock(path) || kind == layout.Directory && isVacant(path, d):
 		case isProbe(rel) && d.IsDir() && hasNoFiles(path) || isUnfinished(rel) && d.Type().IsRegular():
 			return skip(d)

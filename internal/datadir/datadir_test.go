@@ -165,6 +165,18 @@ func TestDirectoriesOfTheSystem(t *testing.T) {
 	}
 }
 
+func TestFile(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(path, []byte("an image"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want := "--data-dir=" + path + ": not a directory: give another"
+	if err := Check(Locate(path)); err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
 func TestNotThere(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "not", "there")
