@@ -38,7 +38,8 @@ import (
 	"brink/internal/wire/nodekey"
 	"brink/network"
 	"brink/network/nodeaddr"
-	"brink/runtime"
+	"brink/runtime/containerd"
+	"brink/runtime/images"
 	"brink/runtime/payload"
 )
 
@@ -116,7 +117,7 @@ type Agent struct {
 // New checks all settings; nothing is started and nothing is written.
 func New(cfg Config) (*Agent, error) {
 	a := &Agent{cfg: cfg, started: time.Now()}
-	if _, err := runtime.ReadRegistries(cfg.RegistriesFile); err != nil {
+	if _, err := images.ReadRegistries(cfg.RegistriesFile); err != nil {
 		return nil, err
 	}
 	if cfg.Join == nil {
@@ -355,7 +356,7 @@ func (a *Agent) runContainerd(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
-	component, err := runtime.New(runtime.Config{
+	component, err := containerd.New(containerd.Config{
 		Root:           l.ContainerdRoot(),
 		State:          l.ContainerdState(),
 		Socket:         l.ContainerdSocket(),
@@ -377,13 +378,13 @@ func (a *Agent) runContainerd(ctx context.Context, ready func()) error {
 // runImages imports what lies in the images directory, and after an unclean end looks
 // at all images.
 func (a *Agent) runImages(ctx context.Context, ready func()) error {
-	archives := runtime.Archives{Socket: a.cfg.Layout.ContainerdSocket(), Root: a.cfg.Layout.ContainerdRoot()}
-	if err := archives.ImportDir(ctx, a.cfg.Layout.Images()); err != nil {
+	store := images.Store{Socket: a.cfg.Layout.ContainerdSocket(), Root: a.cfg.Layout.ContainerdRoot()}
+	if err := store.ImportDir(ctx, a.cfg.Layout.Images()); err != nil {
 		return err
 	}
-	a.forgetPulls(ctx, archives)
+	a.forgetPulls(ctx, store)
 	ready()
-	if err := archives.Recheck(ctx, a.cfg.Layout.Images()); err != nil && ctx.Err() == nil {
+	if err := store.Recheck(ctx, a.cfg.Layout.Images()); err != nil && ctx.Err() == nil {
 		slog.Warn("images are checked again at the next start", "component", "images", "error", err)
 	}
 	<-ctx.Done()

@@ -5,14 +5,14 @@ import (
 	"log/slog"
 
 	"brink/agent/kubelet"
-	"brink/runtime"
+	"brink/runtime/images"
 )
 
 // forgetPulls frees imported images of what the kubelet remembers of pulls of them.
 // A failure costs their use, not the node's.
-func (a *Agent) forgetPulls(ctx context.Context, archives runtime.Archives) {
+func (a *Agent) forgetPulls(ctx context.Context, store images.Store) {
 	there := func() ([]kubelet.Image, error) {
-		names, err := archives.Names(ctx)
+		names, err := store.Names(ctx)
 		var out []kubelet.Image
 		for _, n := range names {
 			out = append(out, kubelet.Image(n))
@@ -20,7 +20,7 @@ func (a *Agent) forgetPulls(ctx context.Context, archives runtime.Archives) {
 		return out, err
 	}
 	root := kubelet.RootDir(a.cfg.KubeletArgs, a.cfg.Layout.Kubelet())
-	if err := kubelet.ForgetPulls(root, runtime.WholeName, there); err != nil {
+	if err := kubelet.ForgetPulls(root, images.WholeName, there); err != nil {
 		slog.Warn("pods may be kept from imported images", "component", "images", "error", err)
 	}
 }
