@@ -32,7 +32,7 @@ func TestListWithoutContainerd(t *testing.T) {
 func TestWholeName(t *testing.T) {
 	t.Parallel()
 	for given, want := range map[string]string{
-		"busybox":      "docker.io/library/busybox:latest",
+		"busybox":               "docker.io/library/busybox:latest",
 		"registry.test:5/app:1": "registry.test:5/app:1",
 		"registry.test/app:1@sha256:" + strings.Repeat("0", 64): "registry.test/app@sha256:" + strings.Repeat("0", 64),
 		"No Name": "No Name",
