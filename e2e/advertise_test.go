@@ -47,7 +47,7 @@ func TestAdvertisedAddress(t *testing.T) {
 		text, err := os.ReadFile(n.layout().Servers())
 		return errors.Join(err, contains(string(text), outside+":6443"))
 	})
-	ns.eventually("a tunnel by it", func() error { return n.says("err", `msg="tunnel is up" component=tunnel server=`+outside+":6443") })
+	ns.eventually("a tunnel by it", func() error { return n.says("err", `msg="tunnel is up" component=tunnel-client server=`+outside+":6443") })
 	ns.mustContain(ns.kubectl("--server", "https://"+outside+":6443", "get", "nodes"), n.id)
 	ns.apply(sleeper("inside", "  nodeName: "+n.id+"\n"))
 	ns.readyPod("inside")
