@@ -9,8 +9,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"brink/internal/wire/clusterconfig"
-	"brink/server/join"
 	"brink/server/pki"
+	"brink/server/token"
 )
 
 const nodesGroup = "system:nodes"
@@ -30,7 +30,7 @@ func nodeBindings() []*rbacv1.ClusterRoleBinding {
 		// A node's service proxy, which has the node's identity.
 		bind("brink:node-proxier", "system:node-proxier", rbacv1.GroupKind, nodesGroup),
 		// A machine with a join token asks for its first one.
-		bind("brink:node-bootstrapper", "system:node-bootstrapper", rbacv1.GroupKind, join.TokenGroup),
+		bind("brink:node-bootstrapper", "system:node-bootstrapper", rbacv1.GroupKind, token.Group),
 		bind(nodeRole().Name, nodeRole().Name, rbacv1.GroupKind, nodesGroup),
 	}
 }
@@ -101,7 +101,7 @@ func joinFlow() *flowcontrolv1.FlowSchema {
 			MatchingPrecedence:         400,
 			DistinguisherMethod:        &flowcontrolv1.FlowDistinguisherMethod{Type: flowcontrolv1.FlowDistinguisherMethodByUserType},
 			Rules: []flowcontrolv1.PolicyRulesWithSubjects{{
-				Subjects: []flowcontrolv1.Subject{{Kind: flowcontrolv1.SubjectKindGroup, Group: &flowcontrolv1.GroupSubject{Name: join.TokenGroup}}},
+				Subjects: []flowcontrolv1.Subject{{Kind: flowcontrolv1.SubjectKindGroup, Group: &flowcontrolv1.GroupSubject{Name: token.Group}}},
 				ResourceRules: []flowcontrolv1.ResourcePolicyRule{{
 					Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}, ClusterScope: true, Namespaces: []string{"*"},
 				}},

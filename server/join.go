@@ -16,15 +16,21 @@ import (
 	"brink/internal/wire/jointoken"
 	"brink/server/join"
 	"brink/server/pki"
+	"brink/server/token"
 )
 
 // public are the paths of the HTTPS port that a machine asks before the cluster
 // knows it.
-func (c Config) public(tokens *join.Tokens) map[string]http.Handler {
+func (c Config) public(status *token.StatusHandler) map[string]http.Handler {
 	return map[string]http.Handler{
-		jointoken.CAPath:     join.CACerts(pki.Dir(c.Layout.TLS()).ServerCA()),
-		jointoken.StatusPath: tokens,
+		jointoken.CAPath:     token.CACerts(pki.Dir(c.Layout.TLS()).ServerCA()),
+		jointoken.StatusPath: status,
 	}
+}
+
+// serverToken is this server's own token.
+func (c Config) serverToken() token.ServerToken {
+	return token.ServerToken{File: c.Layout.ServerToken(), CAFile: pki.Dir(c.Layout.TLS()).ServerCA(), Server: c.NodeName}
 }
 
 // runJoin lets machines in. Nobody waits for it: the server's own node needs no
@@ -47,12 +53,12 @@ func (s *Server) runJoin(ctx context.Context, ready func()) error {
 		keep(what, make)
 	}
 	keep("ConfigMap "+clusterconfig.Name, func(ctx context.Context) error { return s.keepClusterConfig(ctx, client) })
-	keep("the token in "+s.cfg.Layout.ServerToken(), func(ctx context.Context) error { return s.keepServerToken(ctx, client) })
+	keep("the token in "+s.cfg.Layout.ServerToken(), func(ctx context.Context) error { return s.cfg.serverToken().Sync(ctx, client) })
 	if err := s.dropTunnels(); err != nil {
 		return err
 	}
 	controller := join.New(join.Config{
-		Client: client, Informers: s.plane.Informers(), OwnNode: s.cfg.ownNode(), Tokens: s.tokens, Sources: s.tunnels.Sources, OuterIPs: s.cfg.outerIPs(),
+		Client: client, Informers: s.plane.Informers(), OwnNode: s.cfg.ownNode(), TokenStatus: s.tokenStatus, Sources: s.tunnels.Sources, OuterIPs: s.cfg.outerIPs(),
 	})
 	s.gate.AdoptBy(controller.Adopt)
 	s.gate.ProvenBy(controller.Proven)

@@ -3,7 +3,6 @@ package server
 import (
 	"net/netip"
 	"os"
-	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -13,8 +12,6 @@ import (
 
 	"brink/internal/layout"
 	"brink/internal/wire/clusterconfig"
-	"brink/internal/wire/jointoken"
-	"brink/server/join"
 	"brink/server/pki"
 )
 
@@ -39,95 +36,6 @@ func (s *Server) certify(t *testing.T) {
 	}
 	if _, err := pki.Ensure(s.cfg.pki(nil)); err != nil {
 		t.Fatal(err)
-	}
-}
-
-func (s *Server) tokenFile(t *testing.T) jointoken.Token {
-	t.Helper()
-	path := s.cfg.Layout.ServerToken()
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("the file's mode is %v, %v", info.Mode(), err)
-	}
-	token, err := jointoken.Parse(string(text))
-	if err != nil || string(text) != token.Text()+"\n" {
-		t.Errorf("the file is not one line with a token: %q, %v", text, err)
-	}
-	return token
-}
-
-// agrees keeps the token and checks that the file and the Secret are the same.
-func (s *Server) agrees(t *testing.T, client *fake.Clientset) jointoken.Token {
-	t.Helper()
-	if err := s.keepServerToken(t.Context(), client); err != nil {
-		t.Fatal(err)
-	}
-	file := s.tokenFile(t)
-	secret, found, err := join.ServerToken(t.Context(), client, "hub")
-	if err != nil || !found || secret.Bootstrap() != file.Bootstrap() {
-		t.Errorf("the Secret's is another one: %v %v %v, the file's is %v", secret, found, err, file)
-	}
-	if tokens, err := join.ListTokens(t.Context(), client); err != nil || len(tokens) != 1 {
-		t.Errorf("there are tokens %v, %v, want one", tokens, err)
-	}
-	if hash, err := caHash(s.cfg.Layout); err != nil || hash != file.CAHash {
-		t.Errorf("the hash is %s, want %s, %v", file.CAHash, hash, err)
-	}
-	return file
-}
-
-func TestServerToken(t *testing.T) {
-	t.Parallel()
-	s, client := planned(t), fake.NewClientset()
-	path := s.cfg.Layout.ServerToken()
-	first := s.agrees(t, client)
-	if again := s.agrees(t, client); again != first {
-		t.Errorf("a restart changes %v to %v", first, again)
-	}
-	if restored := s.agrees(t, fake.NewClientset()); restored != first {
-		t.Errorf("another datastore changes %v to %v", first, restored)
-	}
-	for _, damage := range []string{"", "brink1.", "hello"} {
-		if err := os.WriteFile(path, []byte(damage), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if mended := s.agrees(t, client); mended != first {
-			t.Errorf("damage %q changes %v to %v", damage, first, mended)
-		}
-	}
-	s.certify(t)
-	if other := s.agrees(t, client); other.CAHash == first.CAHash || other.Bootstrap() != first.Bootstrap() {
-		t.Errorf("with another CA %v becomes %v", first, other)
-	}
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-	second := s.agrees(t, client)
-	if second.ID == first.ID || second.Secret == first.Secret {
-		t.Error("removing the file makes no new token")
-	}
-	// Damaged, and nothing to recover it from.
-	if err := os.WriteFile(path, []byte("hello"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if third := s.agrees(t, fake.NewClientset()); third.ID == second.ID {
-		t.Error("a lost token came back")
-	}
-}
-
-func TestServerTokenLeavesNoPieces(t *testing.T) {
-	t.Parallel()
-	s := planned(t)
-	piece := filepath.Join(s.cfg.Layout.Server(), ".token.123")
-	if err := os.WriteFile(piece, []byte("brink1."), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s.agrees(t, fake.NewClientset())
-	if _, err := os.Stat(piece); err == nil {
-		t.Error("half a token lies around")
 	}
 }
 

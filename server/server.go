@@ -13,7 +13,6 @@ import (
 	"io/fs"
 	"net/http"
 	"net/netip"
-	"os"
 	"slices"
 
 	"k8s.io/client-go/rest"
@@ -21,13 +20,12 @@ import (
 	"brink/datastore"
 	"brink/internal/layout"
 	"brink/internal/lifecycle"
-	"brink/internal/wire/jointoken"
 	"brink/internal/wire/tunnelwire"
 	"brink/network/nodeaddr"
 	"brink/server/controlplane"
-	"brink/server/join"
 	"brink/server/noderecord"
 	"brink/server/pki"
+	"brink/server/token"
 	"brink/server/tunnel"
 )
 
@@ -173,12 +171,12 @@ func checkCIDRs(flag string, prefixes []netip.Prefix) error {
 
 // Server is a configured server that has not been started.
 type Server struct {
-	cfg     Config
-	store   *datastore.Store
-	tunnels *tunnel.Server
-	plane   *controlplane.ControlPlane
-	tokens  *join.Tokens
-	gate    *noderecord.Gate
+	cfg         Config
+	store       *datastore.Store
+	tunnels     *tunnel.Server
+	plane       *controlplane.ControlPlane
+	tokenStatus *token.StatusHandler
+	gate        *noderecord.Gate
 }
 
 // Check tries everything that New does, as far as that leaves no trace: the flags
@@ -207,9 +205,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	gate := noderecord.New(cfg.ownNode())
 	tunnels := cfg.tunnels(gate, store.Witness)
-	s := &Server{cfg: cfg, store: store, tunnels: tunnels, tokens: &join.Tokens{}, gate: gate}
+	s := &Server{cfg: cfg, store: store, tunnels: tunnels, tokenStatus: &token.StatusHandler{}, gate: gate}
 	plane := cfg.controlPlane(store.DurableEndpoint(), store.VolatileEndpoint(), tunnels)
-	plane.Public, plane.Gate = cfg.public(s.tokens), s.gate
+	plane.Public, plane.Gate = cfg.public(s.tokenStatus), s.gate
 	s.plane, err = controlplane.New(plane)
 	return s, err
 }
@@ -258,11 +256,7 @@ func (c Config) datastore() datastore.Config {
 // cluster is the hash of the server CA, by which agents know their cluster; empty
 // before there is one.
 func (c Config) cluster() string {
-	bundle, err := os.ReadFile(pki.Dir(c.Layout.TLS()).ServerCA())
-	if err != nil {
-		return ""
-	}
-	hash, err := jointoken.HashCA(bundle)
+	hash, err := token.CAHash(pki.Dir(c.Layout.TLS()).ServerCA())
 	if err != nil {
 		return ""
 	}

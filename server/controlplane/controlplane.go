@@ -22,6 +22,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/util/compatibility"
 	"k8s.io/client-go/informers"
 	corelisters "k8s.io/client-go/listers/core/v1"
@@ -178,4 +179,13 @@ func (cp *ControlPlane) Components() []lifecycle.Component {
 // by the in-memory transport. Requests fail until the API server serves.
 func (cp *ControlPlane) ClientConfig(name string, groups ...string) *rest.Config {
 	return cp.api.Config(identity(name, groups...))
+}
+
+// Informers are the API server's own, which the controllers and the scheduler
+// share. There are none before the API server is ready.
+func (cp *ControlPlane) Informers() informers.SharedInformerFactory { return cp.shared }
+
+// identity is a user as its certificate would prove it.
+func identity(name string, groups ...string) user.Info {
+	return &user.DefaultInfo{Name: name, Groups: append(groups, user.AllAuthenticated)}
 }

@@ -16,6 +16,7 @@ import (
 
 	"brink/internal/wire/jointoken"
 	"brink/internal/wire/nodekey"
+	"brink/server/token"
 )
 
 // Reasons of a Denied condition. Its message is one line for the person at the
@@ -118,7 +119,7 @@ func (c *Controller) decideClient(ctx context.Context, csr *certificatesv1.Certi
 	if err != nil {
 		return refuse(ReasonBadRequest, "%s", err), nil
 	}
-	if state, err := c.tokenState(ctx, tokenOf(csr)); err != nil {
+	if state, err := token.StateOf(ctx, c.cfg.Client, tokenOf(csr), c.now()); err != nil {
 		return decision{}, err
 	} else if state != jointoken.Valid {
 		return refuse(ReasonTokenEnded, "token %s is %s: get another one with brink token create", tokenOf(csr), state), nil

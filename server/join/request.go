@@ -15,6 +15,7 @@ import (
 	bootstrapapi "k8s.io/cluster-bootstrap/token/api"
 
 	"brink/server/noderecord"
+	"brink/server/token"
 )
 
 const (
@@ -55,7 +56,7 @@ func readerOf(csr *certificatesv1.CertificateSigningRequest) func(*certificatesv
 
 // isByToken tells that a machine asks that has a join token.
 func isByToken(csr *certificatesv1.CertificateSigningRequest) bool {
-	return slices.Contains(csr.Spec.Groups, TokenGroup) && strings.HasPrefix(csr.Spec.Username, bootstrapapi.BootstrapUserPrefix)
+	return slices.Contains(csr.Spec.Groups, token.Group) && strings.HasPrefix(csr.Spec.Username, bootstrapapi.BootstrapUserPrefix)
 }
 
 // isRenewal tells that a node asks for its next client certificate.
