@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"brink/e2e/machine"
+
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -32,8 +34,8 @@ func TestCustomResources(t *testing.T) {
 
 	ns.eventually("the resource to be served", func() error {
 		r := ns.kubectlResult(ns.turbine("good", "{blades: 3}"), "apply", "-f", "-")
-		if r.code != 0 {
-			return errors.New(r.stderr)
+		if r.Code != 0 {
+			return errors.New(r.Stderr)
 		}
 		return nil
 	})
@@ -49,10 +51,10 @@ func TestCustomResources(t *testing.T) {
 		{"{blades: 12}", "many blades need a tall tower"},
 	} {
 		r := ns.kubectlResult(ns.turbine("bad", tc.spec), "create", "--validate=false", "-f", "-")
-		if r.code == 0 {
+		if r.Code == 0 {
 			t.Errorf("spec %s was accepted", tc.spec)
 		}
-		ns.mustContain(r.stderr, tc.reason)
+		ns.mustContain(r.Stderr, tc.reason)
 	}
 }
 
@@ -107,12 +109,12 @@ func TestWebhookByTheAPIServer(t *testing.T) {
 	t.Cleanup(func() { _, _ = ns.tryKubectl("delete", "validatingwebhookconfiguration", ns.name) })
 	ns.readyPod("hook")
 	ns.eventually("the webhook to let something through", func() error {
-		_, err := ns.tryKubectl("create", "configmap", "probe-"+randomID())
+		_, err := ns.tryKubectl("create", "configmap", "probe-"+machine.RandomID())
 		return err
 	})
 	ns.eventually("the webhook to refuse", func() error {
-		r := ns.kubectlResult(labelled("refused-"+randomID(), "refuse"), "create", "-f", "-")
-		return contains(r.stderr, "the e2e webhook refuses this object")
+		r := ns.kubectlResult(labelled("refused-"+machine.RandomID(), "refuse"), "create", "-f", "-")
+		return contains(r.Stderr, "the e2e webhook refuses this object")
 	})
 }
 
@@ -128,12 +130,12 @@ func (ns *namespace) calls(webhook string) {
 	ns.readyPod("webhook")
 
 	ns.eventually("the webhook to refuse", func() error {
-		r := ns.kubectlResult("", "create", "configmap", "probe-"+randomID())
-		if r.code != 0 { // not reachable yet: fails closed
-			return errors.New(r.stderr)
+		r := ns.kubectlResult("", "create", "configmap", "probe-"+machine.RandomID())
+		if r.Code != 0 { // not reachable yet: fails closed
+			return errors.New(r.Stderr)
 		}
-		r = ns.kubectlResult(labelled("refused-"+randomID(), "refuse"), "create", "-f", "-")
-		if !strings.Contains(r.stderr, "the e2e webhook refuses this object") {
+		r = ns.kubectlResult(labelled("refused-"+machine.RandomID(), "refuse"), "create", "-f", "-")
+		if !strings.Contains(r.Stderr, "the e2e webhook refuses this object") {
 			return errors.New(r.String())
 		}
 		return nil
@@ -141,8 +143,8 @@ func (ns *namespace) calls(webhook string) {
 	ns.kubectlFor(labelled("welcome", "other"), "create", "-f", "-")
 	ns.kubectl("delete", "pod", "webhook")
 	ns.eventually("a dead webhook to fail closed", func() error {
-		r := ns.kubectlResult(labelled("late-"+randomID(), "other"), "create", "-f", "-")
-		if !strings.Contains(r.stderr, "failed calling webhook") {
+		r := ns.kubectlResult(labelled("late-"+machine.RandomID(), "other"), "create", "-f", "-")
+		if !strings.Contains(r.Stderr, "failed calling webhook") {
 			return errors.New(r.String())
 		}
 		return nil
@@ -183,20 +185,20 @@ func newCertificate(t *testing.T, name string) (cert, key string) {
 func TestServerSideApply(t *testing.T) {
 	ns := sharedNamespace(t)
 	manifest := "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: shared}\ndata: {%s}\n"
-	apply := func(manager, data string, more ...string) result {
+	apply := func(manager, data string, more ...string) machine.Result {
 		args := append([]string{"apply", "--server-side", "--field-manager=" + manager, "-f", "-"}, more...)
 		return ns.kubectlResult(fmt.Sprintf(manifest, data), args...)
 	}
-	ns.mustEqual("exit code of the first apply", apply("alice", "a: one, b: one").code, 0)
-	ns.mustEqual("exit code of another field's", apply("bob", "c: one").code, 0)
+	ns.mustEqual("exit code of the first apply", apply("alice", "a: one, b: one").Code, 0)
+	ns.mustEqual("exit code of another field's", apply("bob", "c: one").Code, 0)
 	conflict := apply("bob", "a: two, c: one")
-	if conflict.code == 0 {
+	if conflict.Code == 0 {
 		t.Error("bob took alice's field without force")
 	}
-	ns.mustContain(conflict.stderr, "conflict with \"alice\"", ".data.a")
-	ns.mustEqual("exit code with force", apply("bob", "a: two, c: one", "--force-conflicts").code, 0)
+	ns.mustContain(conflict.Stderr, "conflict with \"alice\"", ".data.a")
+	ns.mustEqual("exit code with force", apply("bob", "a: two, c: one", "--force-conflicts").Code, 0)
 	// What alice no longer applies and only she had is removed; bob's stays.
-	ns.mustEqual("exit code of alice's last", apply("alice", "").code, 0)
+	ns.mustEqual("exit code of alice's last", apply("alice", "").Code, 0)
 	ns.mustEqual("the data", ns.kubectl("get", "configmap", "shared", "-o", "jsonpath={.data}"), `{"a":"two","c":"one"}`)
 }
 
@@ -311,10 +313,10 @@ func TestResourceQuota(t *testing.T) {
 	refused := func(manifest, reason string) {
 		t.Helper()
 		r := ns.kubectlResult(ns.expand(manifest), "create", "-f", "-")
-		if r.code == 0 {
+		if r.Code == 0 {
 			t.Errorf("accepted over quota, want: %s", reason)
 		}
-		ns.mustContain(r.stderr, reason)
+		ns.mustContain(r.Stderr, reason)
 	}
 	small := "    resources: {requests: {cpu: 50m}}\n"
 	refused(sleeper("none", ""), "must specify requests.cpu")
@@ -328,8 +330,8 @@ func TestResourceQuota(t *testing.T) {
 		if err == nil {
 			return nil
 		}
-		if r := ns.kubectlResult(sleeper("two", small), "create", "-f", "-"); r.code != 0 {
-			return errors.New(r.stderr)
+		if r := ns.kubectlResult(sleeper("two", small), "create", "-f", "-"); r.Code != 0 {
+			return errors.New(r.Stderr)
 		}
 		return nil
 	})

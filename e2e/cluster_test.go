@@ -3,8 +3,6 @@ package e2e
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 
@@ -36,7 +34,7 @@ func (c *cluster) join(t *testing.T, agents int, config ...string) []*node {
 	for range agents {
 		fresh = append(fresh, c.prepareAgent(t, config...))
 	}
-	if err := together(fresh, (*node).start); err != nil {
+	if err := together(fresh, (*node).Start); err != nil {
 		t.Fatal(err)
 	}
 	return fresh
@@ -53,31 +51,6 @@ func (c *cluster) prepareAgent(t *testing.T, config ...string) *node {
 		t.Fatal(err)
 	}
 	return n
-}
-
-// newAgent prepares a machine with a configuration file that makes it an agent of
-// the server: with the server's own token unless the lines give another one.
-func newAgent(server *node, config ...string) (*node, error) {
-	m, err := newMachine()
-	if err != nil {
-		return nil, err
-	}
-	return newAgentOn(m, server, config...)
-}
-
-func newAgentOn(m *machine, server *node, config ...string) (*node, error) {
-	n := &node{machine: m, server: server}
-	n.config = append([]string{
-		"data-dir: " + m.data,
-		"node-name: " + m.id,
-		"server: https://" + server.addr.String() + ":6443",
-		"kubelet-arg:",
-		"  - cgroup-root=/" + m.id,
-	}, config...)
-	if !strings.Contains(strings.Join(config, "\n"), "token") {
-		n.config = append(n.config, "token-file: "+filepath.Join(server.layout().Server(), "token"))
-	}
-	return n, errors.Join(n.writeConfig(), n.addImages())
 }
 
 // together does the same on all nodes at a time.
@@ -97,7 +70,7 @@ func (c *cluster) nodes() []*node { return append([]*node{c.server}, c.agents...
 // named is the node of a name.
 func (c *cluster) named(name string) *node {
 	for _, n := range c.nodes() {
-		if n.id == name {
+		if n.ID == name {
 			return n
 		}
 	}
@@ -107,7 +80,7 @@ func (c *cluster) named(name string) *node {
 // object is the Node of a machine.
 func (n *node) object(t *testing.T) *corev1.Node {
 	t.Helper()
-	obj, err := n.client.CoreV1().Nodes().Get(t.Context(), n.id, metav1.GetOptions{})
+	obj, err := n.Client.CoreV1().Nodes().Get(t.Context(), n.ID, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +100,7 @@ func aControlPlane(t *testing.T) *cluster {
 	t.Helper()
 	controlPlane.once.Do(func() {
 		if controlPlane.node, controlPlane.err = newNode("disable-agent: true"); controlPlane.err == nil {
-			controlPlane.err = controlPlane.node.startControlPlane()
+			controlPlane.err = controlPlane.node.StartControlPlane()
 		}
 	})
 	if controlPlane.err != nil {
@@ -162,7 +135,7 @@ func makeSharedCluster() (*cluster, error) {
 	if err != nil {
 		return c, err
 	}
-	if err := server.start(); err != nil {
+	if err := server.Start(); err != nil {
 		return c, err
 	}
 	for range 3 {
@@ -174,7 +147,7 @@ func makeSharedCluster() (*cluster, error) {
 			return c, err
 		}
 	}
-	return c, together(c.agents, (*node).start)
+	return c, together(c.agents, (*node).Start)
 }
 
 // closeClusters uninstalls what tests share, agents first.
@@ -191,11 +164,7 @@ func (n *node) leave() error {
 	if n == nil {
 		return nil
 	}
-	var err error
-	if n.starts > 0 {
-		err = n.uninstall()
-	}
-	return errors.Join(err, n.destroy())
+	return n.Leave()
 }
 
 // clusterNamespace is a namespace of the shared cluster.
@@ -223,9 +192,9 @@ spec:
 // podOf is the pod of a set on a node.
 func podOf(pods []corev1.Pod, n *node) (corev1.Pod, error) {
 	for _, p := range pods {
-		if p.Spec.NodeName == n.id {
+		if p.Spec.NodeName == n.ID {
 			return p, nil
 		}
 	}
-	return corev1.Pod{}, fmt.Errorf("no pod on %s", n.id)
+	return corev1.Pod{}, fmt.Errorf("no pod on %s", n.ID)
 }

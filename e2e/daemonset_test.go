@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"brink/e2e/machine"
+
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -53,7 +55,7 @@ func TestDaemonSetUpdates(t *testing.T) {
 	ns := sharedNamespace(t)
 	ns.apply(fmt.Sprintf(daemons, onlyThisNode))
 	pod := ns.readyPods("app=daemon", 1)[0]
-	ns.mustEqual("the daemon's node", pod.Spec.NodeName, ns.node.id)
+	ns.mustEqual("the daemon's node", pod.Spec.NodeName, ns.node.ID)
 	ns.hostFile("version", "1")
 
 	ns.kubectl("set", "image", "daemonset/daemon", "main="+busybox2)
@@ -83,7 +85,7 @@ func TestDaemonSetUpdates(t *testing.T) {
 // hostFile waits for a file that a pod wrote on the node.
 func (ns *namespace) hostFile(name, want string) {
 	ns.Helper()
-	path := filepath.Join(ns.node.dir, "hostpath-"+ns.name, name)
+	path := filepath.Join(ns.node.Dir, "hostpath-"+ns.name, name)
 	ns.eventually(path+" with "+want, func() error {
 		b, err := os.ReadFile(path)
 		if err == nil && strings.TrimSpace(string(b)) != want {
@@ -113,9 +115,9 @@ func TestOneDaemonPerNode(t *testing.T) {
 		what, spec string
 		want       []string
 	}{
-		{"no constraint", "", []string{n.id, "plain"}},
-		{"matchFields", onlyThisNode, []string{n.id}},
-		{"toleration", "      tolerations:\n      - {key: dedicated, operator: Exists}\n", []string{n.id, "plain", "tainted"}},
+		{"no constraint", "", []string{n.ID, "plain"}},
+		{"matchFields", onlyThisNode, []string{n.ID}},
+		{"toleration", "      tolerations:\n      - {key: dedicated, operator: Exists}\n", []string{n.ID, "plain", "tainted"}},
 	} {
 		ns.apply(fmt.Sprintf(daemons, tc.spec))
 		ns.eventually("daemons with "+tc.what, func() error { return ns.daemonsOn(tc.want) })
@@ -195,7 +197,7 @@ func TestTaintedNode(t *testing.T) {
 		"node-taint:", "  - node-role.kubernetes.io/master=:NoSchedule",
 		"node-label:", "  - e2e.brink/place=shop")
 	ns := newNamespace(t, n)
-	ns.mustContain(ns.kubectl("get", "nodes", "--selector=e2e.brink/place=shop", "--output=name"), n.id)
+	ns.mustContain(ns.kubectl("get", "nodes", "--selector=e2e.brink/place=shop", "--output=name"), n.ID)
 	ns.apply(sleeper("plain", ""))
 	ns.runCollector()
 	ns.pendingBecause("plain", "untolerated taint")
@@ -205,7 +207,7 @@ func TestTaintedNode(t *testing.T) {
 func (ns *namespace) runCollector() corev1.Pod {
 	ns.Helper()
 	// There on nodes that have Docker; else it is made for the pod and stays.
-	if err := ns.node.addDir(dockerContainers); err != nil {
+	if err := ns.node.AddDir(dockerContainers); err != nil {
 		ns.Fatal(err)
 	}
 	ns.kubectlFor(testdata(ns.T, "fluentd.yaml"), "--namespace=kube-system", "apply", "-f", "-")
@@ -228,13 +230,13 @@ func (ns *namespace) runCollector() corev1.Pod {
 func (ns *namespace) collectorLimits(pod corev1.Pod) {
 	ns.Helper()
 	ns.mustEqual("the collector's QoS class", pod.Status.QOSClass, corev1.PodQOSBurstable)
-	got, err := ns.node.cgroupValue(memoryLimit, string(pod.UID))
+	got, err := ns.node.CgroupValue(machine.MemoryLimit, string(pod.UID))
 	if err != nil || got != fmt.Sprint(200<<20) {
 		ns.Errorf("the collector's memory limit is %s (%v), want 200Mi", got, err)
 	}
 	r := ns.kubectlResult("", "--namespace=kube-system", "exec", pod.Name, "--",
 		"touch", dockerContainers+"/x")
-	ns.mustContain(r.stderr, "Read-only file system")
+	ns.mustContain(r.Stderr, "Read-only file system")
 }
 
 // sleeper is a pod that does nothing, with more lines of its spec.

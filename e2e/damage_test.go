@@ -25,7 +25,7 @@ var victims = []string{
 }
 
 // database is the file as the tests find it.
-func (n *node) database() string { return n.inside(filepath.Join(n.layout().DB(), "state.db")) }
+func (n *node) database() string { return n.Inside(filepath.Join(n.Layout().DB(), "state.db")) }
 
 // editDatabase changes a stopped node's database with other eyes than brink's. It does
 // so on a copy: SQLite resolves links, and /proc/PID/root is one.
@@ -126,7 +126,7 @@ func flipFrame(wal []byte) []byte {
 func (n *node) timedStart(t *testing.T) time.Duration {
 	t.Helper()
 	begun := time.Now()
-	if err := n.startControlPlane(); err != nil {
+	if err := n.StartControlPlane(); err != nil {
 		t.Fatal(err)
 	}
 	return time.Since(begun)
@@ -134,11 +134,11 @@ func (n *node) timedStart(t *testing.T) time.Duration {
 
 func (n *node) status(t *testing.T) string {
 	t.Helper()
-	r, err := n.brink("status", "--data-dir", n.data)
+	r, err := n.Brink("status", "--data-dir", n.Data)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return r.stdout
+	return r.Stdout
 }
 
 // TestDamagedState damages what a server has on disk, in three ways three times: it is
@@ -150,7 +150,7 @@ func TestDamagedState(t *testing.T) {
 	n.timedStart(t)
 	var usual time.Duration
 	for range 2 {
-		if err := n.stop(); err != nil {
+		if err := n.Stop(); err != nil {
 			t.Fatal(err)
 		}
 		usual = max(usual, n.timedStart(t))
@@ -163,11 +163,11 @@ func TestDamagedState(t *testing.T) {
 	}
 	for round, lost := range walDamage {
 		name := fmt.Sprintf("damaged-%d", round)
-		_, err := n.client.CoreV1().Secrets("default").Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+		_, err := n.Client.CoreV1().Secrets("default").Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
 		if err := errors.Join(err, n.create(name)); err != nil {
 			t.Fatal(err)
 		}
-		if err := n.stop(); err != nil {
+		if err := n.Stop(); err != nil {
 			t.Fatal(err)
 		}
 		n.editDatabase(t, garble)
@@ -180,7 +180,7 @@ func TestDamagedState(t *testing.T) {
 		}
 		n.mustWrite(t, fmt.Sprintf("after-objects-%d", round))
 
-		if err := n.kill(); err != nil {
+		if err := n.Kill(); err != nil {
 			t.Fatal(err)
 		}
 		lost.damage(t, n.database()+"-wal")
@@ -193,7 +193,7 @@ func TestDamagedState(t *testing.T) {
 		n.mustWrite(t, fmt.Sprintf("after-wal-%d", round))
 	}
 	for range 3 {
-		if err := n.stop(); err != nil {
+		if err := n.Stop(); err != nil {
 			t.Fatal(err)
 		}
 		sound, err := os.ReadFile(n.database())
@@ -206,11 +206,11 @@ func TestDamagedState(t *testing.T) {
 			t.Fatal(err)
 		}
 		begun := time.Now()
-		if err := n.startControlPlane(); err == nil {
+		if err := n.StartControlPlane(); err == nil {
 			inTime("database", time.Since(begun))
 			continue
 		}
-		if err := n.says("err", "database "); err != nil {
+		if err := n.Says("err", "database "); err != nil {
 			t.Error(err)
 		}
 		if now, err := os.ReadFile(n.database()); err != nil || !bytes.Equal(now, flipped) {
@@ -226,7 +226,7 @@ func TestDamagedState(t *testing.T) {
 // stderr is what the last start has written.
 func (n *node) stderr(t *testing.T) string {
 	t.Helper()
-	b, err := os.ReadFile(n.logFile("err", n.starts))
+	b, err := os.ReadFile(n.LogFile("err", n.Starts))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,7 +245,7 @@ func linesWith(text, part string) (lines []string) {
 // mustWrite is what works whatever was damaged.
 func (n *node) mustWrite(t *testing.T, name string) {
 	t.Helper()
-	if err := n.await("a write", func() error { return n.create(name) }); err != nil {
+	if err := n.Await("a write", func() error { return n.create(name) }); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -37,12 +37,12 @@ func newDatabaseNode(t *testing.T, kind testdatabase.Kind, port int, config ...s
 	t.Helper()
 	n := prepareNode(t, config...)
 	db := &database{node: n, Server: &testdatabase.Server{
-		Kind: kind, Dir: filepath.Join(n.dir, "db"), Listen: fmt.Sprintf("%s:%d", n.addr, port),
-		Command: func(argv ...string) *exec.Cmd { return n.command(context.Background(), argv...) },
+		Kind: kind, Dir: filepath.Join(n.Dir, "db"), Listen: fmt.Sprintf("%s:%d", n.Addr, port),
+		Command: func(argv ...string) *exec.Cmd { return n.Command(context.Background(), argv...) },
 	}}
 	t.Cleanup(func() { // before the node is uninstalled, to which its processes are foreign
-		if n.running() {
-			if err := n.stop(); err != nil {
+		if n.Running() {
+			if err := n.Stop(); err != nil {
 				t.Error(err)
 			}
 		}
@@ -53,8 +53,8 @@ func newDatabaseNode(t *testing.T, kind testdatabase.Kind, port int, config ...s
 	if err := db.Init(); err != nil {
 		t.Fatal(err)
 	}
-	n.config = append(n.config, "datastore-endpoint: "+db.Endpoint("cluster"))
-	if err := n.writeConfig(); err != nil {
+	n.Config = append(n.Config, "datastore-endpoint: "+db.Endpoint("cluster"))
+	if err := n.WriteConfig(); err != nil {
 		t.Fatal(err)
 	}
 	return db
@@ -64,23 +64,23 @@ func newDatabaseNode(t *testing.T, kind testdatabase.Kind, port int, config ...s
 func (db *database) waitsAtStart(t *testing.T, announced string) {
 	t.Helper()
 	n := db.node
-	if err := n.launch(); err != nil {
+	if err := n.Launch(); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.await("a line about the database", func() error { return n.says("err", "the database is not there yet") }); err != nil {
+	if err := n.Await("a line about the database", func() error { return n.Says("err", "the database is not there yet") }); err != nil {
 		t.Fatal(err)
 	}
 	n.tellsAway(t)
-	if made, _ := filepath.Glob(filepath.Join(n.layout().TLS(), "*")); len(made) > 0 {
+	if made, _ := filepath.Glob(filepath.Join(n.Layout().TLS(), "*")); len(made) > 0 {
 		t.Errorf("before the database was reached there is %v", made)
 	}
 	if err := db.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.await(announced, func() error { return n.says("out", announced) }); err != nil {
+	if err := n.Await(announced, func() error { return n.Says("out", announced) }); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.connectClient(); err != nil {
+	if err := n.ConnectClient(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -88,9 +88,9 @@ func (db *database) waitsAtStart(t *testing.T, announced string) {
 // tellsAway asks as a person does who comes to look.
 func (n *node) tellsAway(t *testing.T) {
 	t.Helper()
-	if err := n.await("brink status to tell that the database is away", func() error {
-		r, err := n.brink("status", "--data-dir", n.data)
-		if err != nil || r.code == 0 || !strings.Contains(r.stdout, "is away (since ") {
+	if err := n.Await("brink status to tell that the database is away", func() error {
+		r, err := n.Brink("status", "--data-dir", n.Data)
+		if err != nil || r.Code == 0 || !strings.Contains(r.Stdout, "is away (since ") {
 			return fmt.Errorf("brink status: %v %v", err, r)
 		}
 		return nil
@@ -125,7 +125,7 @@ func (db *database) outage(t *testing.T, name string, leave func() error, away t
 		t.Fatal(err)
 	}
 	back := time.Now()
-	if err := n.await("writing to go on", func() error { return n.create(name + "-after") }); err != nil {
+	if err := n.Await("writing to go on", func() error { return n.create(name + "-after") }); err != nil {
 		t.Fatal(err)
 	}
 	took := time.Since(back)
@@ -140,7 +140,7 @@ func (db *database) outage(t *testing.T, name string, leave func() error, away t
 
 func (n *node) logSize(t *testing.T) int64 {
 	t.Helper()
-	info, err := os.Stat(n.logFile("err", n.starts))
+	info, err := os.Stat(n.LogFile("err", n.Starts))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,8 +152,8 @@ func (n *node) logSize(t *testing.T) int64 {
 func (n *node) saysLittle(t *testing.T, from int64) {
 	t.Helper()
 	var text []byte
-	if err := n.await("a line about the return", func() (err error) {
-		if text, err = os.ReadFile(n.logFile("err", n.starts)); err != nil {
+	if err := n.Await("a line about the return", func() (err error) {
+		if text, err = os.ReadFile(n.LogFile("err", n.Starts)); err != nil {
 			return err
 		}
 		return contains(string(text[from:]), "the database is back")
@@ -186,7 +186,7 @@ func TestPostgres(t *testing.T) {
 	t.Parallel()
 	db := newDatabaseNode(t, testdatabase.Postgres, 5432)
 	n := db.node
-	db.waitsAtStart(t, "node "+n.id+" is Ready")
+	db.waitsAtStart(t, "node "+n.ID+" is Ready")
 	c := &cluster{server: n}
 	c.agents = c.join(t, 1)
 	ns := newNamespace(t, n)
@@ -202,7 +202,7 @@ func TestPostgres(t *testing.T) {
 		back := time.Now()
 		for i, on := range c.nodes() { // each node's watch goes on
 			name := fmt.Sprintf("%s-%d", leave.name, i)
-			ns.apply(sleeper(name, "  nodeName: "+on.id))
+			ns.apply(sleeper(name, "  nodeName: "+on.ID))
 			ns.readyPod(name)
 		}
 		took := time.Since(back)
@@ -220,7 +220,7 @@ func TestPostgres(t *testing.T) {
 func (db *database) isItsOwn(t *testing.T, name string) {
 	t.Helper()
 	second := prepareNode(t, "disable-agent: true", "datastore-endpoint: "+db.Endpoint(name))
-	tls := second.layout().TLS()
+	tls := second.Layout().TLS()
 	second.refuses(t, "there is no CA in "+tls, "restore")
 	if made, _ := filepath.Glob(filepath.Join(tls, "*")); len(made) > 0 {
 		t.Errorf("a refused server has made %v", made)
@@ -233,10 +233,10 @@ func (db *database) isItsOwn(t *testing.T, name string) {
 		t.Fatal(err)
 	}
 	second.refuses(t, "is that of another cluster", "restore")
-	if err := errors.Join(os.RemoveAll(tls), os.CopyFS(tls, os.DirFS(db.node.layout().TLS()))); err != nil {
+	if err := errors.Join(os.RemoveAll(tls), os.CopyFS(tls, os.DirFS(db.node.Layout().TLS()))); err != nil {
 		t.Fatal(err)
 	}
-	second.refuses(t, "in use by the server of node "+db.node.id)
+	second.refuses(t, "in use by the server of node "+db.node.ID)
 	if err := db.node.create("goes-on"); err != nil {
 		t.Error(err)
 	}
@@ -255,14 +255,14 @@ func TestMariaDB(t *testing.T) {
 	db.outage(t, "killed", db.Kill, shortly, acked)
 
 	// The server that was killed does not wait for its own hold.
-	if err := errors.Join(n.kill(), n.startControlPlane()); err != nil {
+	if err := errors.Join(n.Kill(), n.StartControlPlane()); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.says("err", "another server may hold"); err == nil {
+	if err := n.Says("err", "another server may hold"); err == nil {
 		t.Error("the server waited for itself")
 	}
 	acked.verify(t, n)
-	if err := n.stop(); err != nil {
+	if err := n.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	if err := db.SQL("cluster", "ALTER TABLE kine MODIFY name VARCHAR(630) CHARACTER SET ascii COLLATE ascii_general_ci"); err != nil {
@@ -282,11 +282,11 @@ func TestMariaDB(t *testing.T) {
 func (db *database) goesDuringStart(t *testing.T, announced string) {
 	t.Helper()
 	n := db.node
-	if err := n.launch(); err != nil {
+	if err := n.Launch(); err != nil {
 		t.Fatal(err)
 	}
-	socket := n.inside(filepath.Join(n.layout().DatastoreDir(), "durable.sock"))
-	if err := n.await("the datastore", func() error {
+	socket := n.Inside(filepath.Join(n.Layout().DatastoreDir(), "durable.sock"))
+	if err := n.Await("the datastore", func() error {
 		_, err := os.Stat(socket)
 		return err
 	}); err != nil {
@@ -299,10 +299,10 @@ func (db *database) goesDuringStart(t *testing.T, announced string) {
 	if err := db.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.await(announced, func() error { return n.says("out", announced) }); err != nil {
+	if err := n.Await(announced, func() error { return n.Says("out", announced) }); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.connectClient(); err != nil {
+	if err := n.ConnectClient(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -310,7 +310,7 @@ func (db *database) goesDuringStart(t *testing.T, announced string) {
 // tellsCase: two objects whose names differ in case are two.
 func (db *database) tellsCase(t *testing.T) {
 	t.Helper()
-	roles := db.node.client.RbacV1().ClusterRoles()
+	roles := db.node.Client.RbacV1().ClusterRoles()
 	for _, name := range []string{"e2e:Case", "e2e:case"} {
 		if _, err := roles.Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
 			t.Error(err)

@@ -21,10 +21,10 @@ func startDefault(t *testing.T) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := n.start(); err != nil {
+	if err := n.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.importImages(); err != nil {
+	if err := n.ImportImages(imageArchive); err != nil {
 		t.Fatal(err)
 	}
 	return n
@@ -51,7 +51,7 @@ func TestDefaultInstallation(t *testing.T) {
 	n.writeInside(t, "/etc/brink/node-password", strings.Repeat("0", 64)+"\n")
 	uninstallsWhileRunning(t, n)
 	for _, path := range []string{layout.DefaultData, "/var/lib/kubelet", "/var/log/pods", "/var/log/containers", "/var/lib/cni", "/run/brink", "/etc/brink/brink.yaml", "/etc/brink/node-password"} {
-		if _, err := os.Lstat(n.inside(path)); err == nil {
+		if _, err := os.Lstat(n.Inside(path)); err == nil {
 			t.Errorf("%s is there after uninstalling", path)
 		}
 	}
@@ -66,18 +66,18 @@ func (ns *namespace) defaultPlaces() {
 		args []string
 		want []string
 	}{
-		{[]string{"kubectl", "get", "nodes"}, []string{ns.node.id, "Ready"}},
+		{[]string{"kubectl", "get", "nodes"}, []string{ns.node.ID, "Ready"}},
 		{[]string{"ctr", "--namespace", "k8s.io", "images", "list"}, []string{busybox1}},
-		{[]string{"token", "list"}, []string{"the own token of server " + ns.node.id}},
-		{[]string{"status"}, []string{ns.node.id, "is ready"}},
+		{[]string{"token", "list"}, []string{"the own token of server " + ns.node.ID}},
+		{[]string{"status"}, []string{ns.node.ID, "is ready"}},
 	} {
-		r, err := ns.node.brink(tc.args...)
-		if err != nil || r.code != 0 {
+		r, err := ns.node.Brink(tc.args...)
+		if err != nil || r.Code != 0 {
 			ns.Errorf("brink %s: %v %v", strings.Join(tc.args, " "), err, r)
 		}
-		ns.mustContain(r.stdout, tc.want...)
+		ns.mustContain(r.Stdout, tc.want...)
 	}
-	info, err := os.Stat(ns.node.inside("/etc/brink/brink.yaml"))
+	info, err := os.Stat(ns.node.Inside("/etc/brink/brink.yaml"))
 	if err != nil {
 		ns.Fatal(err)
 	}
@@ -102,17 +102,17 @@ func (ns *namespace) collectorReads() {
 // before.
 func uninstallsWhileRunning(t *testing.T, n *node) {
 	t.Helper()
-	if err := n.uninstallOnly(); err != nil {
+	if err := n.UninstallOnly(); err != nil {
 		t.Error(err)
 	}
-	if n.running() {
+	if n.Running() {
 		t.Error("brink runs after uninstalling")
 		return
 	}
-	if code := n.cmd.ProcessState.ExitCode(); code != 0 {
-		t.Errorf("brink stopped with %v for uninstall\n%s", n.cmd.ProcessState, n.logTail())
+	if code := n.Cmd.ProcessState.ExitCode(); code != 0 {
+		t.Errorf("brink stopped with %v for uninstall\n%s", n.Cmd.ProcessState, n.LogTail())
 	}
-	if _, err := os.Stat(filepath.Join(n.inside(layout.ConfigDir), "config.yaml")); err != nil {
+	if _, err := os.Stat(filepath.Join(n.Inside(layout.ConfigDir), "config.yaml")); err != nil {
 		t.Errorf("the owner's configuration has gone with brink: %v", err)
 	}
 }

@@ -53,7 +53,7 @@ func TestDeployment(t *testing.T) {
 // killedContainerComesBack kills a container's first process from outside, as
 // the kernel or a crash does.
 func killedContainerComesBack(ns *namespace, pod corev1.Pod) {
-	pids, err := ns.node.containerProcesses(pod.Status.ContainerStatuses[0].ContainerID)
+	pids, err := ns.node.ContainerProcesses(pod.Status.ContainerStatuses[0].ContainerID)
 	if err != nil {
 		ns.Fatal(err)
 	}
@@ -204,7 +204,7 @@ func (ns *namespace) versionsOf(selector, want string) {
 	ns.Helper()
 	ns.eventually("only version "+want, func() error {
 		for _, pod := range ns.pods(selector) {
-			got, err := ns.node.netns().get("http://" + pod.Status.PodIP + ":8080/version")
+			got, err := ns.node.Netns().Get("http://" + pod.Status.PodIP + ":8080/version")
 			if err != nil || got != want {
 				return fmt.Errorf("%s answers %q, %w", pod.Name, got, err)
 			}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"brink/e2e/machine"
 )
 
 // newNodeOnDisk is a node whose data directory is on a small file system of its
@@ -20,9 +22,11 @@ func newNodeOnDisk(t *testing.T, megabytes int, config ...string) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	disk := filepath.Join(m.dir, "disk")
-	m.data = filepath.Join(disk, "data")
-	n := newNodeOn(m, config...)
+	disk := filepath.Join(m.Dir, "disk")
+	if err := m.UseDisk(disk); err != nil { // the janitor must know the new place too
+		t.Fatal(errors.Join(err, m.Destroy()))
+	}
+	n := &node{machine.NewServer(m, config...)}
 	n.closeAfter(t)
 	for _, argv := range [][]string{
 		{"truncate", fmt.Sprintf("--size=%dM", megabytes), disk + ".img"},
@@ -30,13 +34,11 @@ func newNodeOnDisk(t *testing.T, megabytes int, config ...string) *node {
 		{"mkdir", disk},
 		{"mount", "-o", "loop", disk + ".img", disk},
 	} {
-		if err := m.holder.run(argv...); err != nil {
+		if err := m.Holder.Run(argv...); err != nil {
 			t.Fatal(err)
 		}
 	}
-	m.before.mounts[disk] = true
-	// The janitor must know the new place too.
-	if err := errors.Join(theJanitor.add(m), n.writeConfig()); err != nil {
+	if err := n.WriteConfig(); err != nil {
 		t.Fatal(err)
 	}
 	return n
@@ -45,7 +47,7 @@ func newNodeOnDisk(t *testing.T, megabytes int, config ...string) *node {
 // fill writes until the disk is full and returns what frees it again.
 func (n *node) fill(t *testing.T) (free func()) {
 	t.Helper()
-	path := n.inside(filepath.Join(filepath.Dir(n.data), "filler"))
+	path := n.Inside(filepath.Join(filepath.Dir(n.Data), "filler"))
 	f, err := os.Create(path)
 	if err != nil {
 		t.Fatal(err)
@@ -66,24 +68,24 @@ func (n *node) fill(t *testing.T) (free func()) {
 
 func TestFullDisk(t *testing.T) {
 	n := newNodeOnDisk(t, 96, "disable-agent: true")
-	if err := n.startControlPlane(); err != nil {
+	if err := n.StartControlPlane(); err != nil {
 		t.Fatal(err)
 	}
 	acked := &acknowledged{}
 	free := n.fill(t)
 	acked.write(n, "small") // what the database had room for, until it has none
-	if err := n.await("a line about the full disk", func() error { return n.says("err", "disk full at ") }); err != nil {
+	if err := n.Await("a line about the full disk", func() error { return n.Says("err", "disk full at ") }); err != nil {
 		t.Fatal(err)
 	}
 	acked.verify(t, n) // reading goes on
 	n.tellsFullDisk(t)
 	free()
-	if err := n.await("writing to go on", func() error { return n.create("after") }); err != nil {
+	if err := n.Await("writing to go on", func() error { return n.create("after") }); err != nil {
 		t.Fatal(err)
 	}
 	acked.add("after")
 	acked.verify(t, n)
-	if err := n.stop(); err != nil {
+	if err := n.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	n.mustBeSound(t)
@@ -91,7 +93,7 @@ func TestFullDisk(t *testing.T) {
 	free = n.fill(t)
 	n.refuses(t, "disk is full")
 	free()
-	if err := n.startControlPlane(); err != nil {
+	if err := n.StartControlPlane(); err != nil {
 		t.Fatal(err)
 	}
 	acked.verify(t, n)
@@ -100,8 +102,8 @@ func TestFullDisk(t *testing.T) {
 // tellsFullDisk asks as a person does who comes to look.
 func (n *node) tellsFullDisk(t *testing.T) {
 	t.Helper()
-	r, err := n.brink("status", "--data-dir", n.data)
-	if err != nil || r.code == 0 || !strings.Contains(r.stdout, "disk full at ") {
+	r, err := n.Brink("status", "--data-dir", n.Data)
+	if err != nil || r.Code == 0 || !strings.Contains(r.Stdout, "disk full at ") {
 		t.Errorf("brink status on a full disk: %v %v", err, r)
 	}
 }
@@ -111,7 +113,7 @@ func (n *node) tellsFullDisk(t *testing.T) {
 // are off: they would free the disk.
 func TestFullDiskUnderPods(t *testing.T) {
 	n := newNodeOnDisk(t, 512, "  - eviction-hard=memory.available<1Mi", "  - image-gc-high-threshold=100")
-	if err := errors.Join(n.start(), n.importImages()); err != nil {
+	if err := errors.Join(n.Start(), n.ImportImages(imageArchive)); err != nil {
 		t.Fatal(err)
 	}
 	ns := newNamespace(t, n)
@@ -122,7 +124,7 @@ func TestFullDiskUnderPods(t *testing.T) {
 	acked := &acknowledged{}
 	free := n.fill(t)
 	acked.write(n, "small")
-	if err := n.await("a line about the full disk", func() error { return n.says("err", "disk full at ") }); err != nil {
+	if err := n.Await("a line about the full disk", func() error { return n.Says("err", "disk full at ") }); err != nil {
 		t.Fatal(err)
 	}
 	n.tellsFullDisk(t)
@@ -136,8 +138,8 @@ func TestFullDiskUnderPods(t *testing.T) {
 	ns.apply(sleeper("later", ""))
 	ns.readyPod("later")
 	ns.eventually("brink status to be content", func() error {
-		r, err := n.brink("status", "--data-dir", n.data)
-		if err == nil && r.code != 0 {
+		r, err := n.Brink("status", "--data-dir", n.Data)
+		if err == nil && r.Code != 0 {
 			err = errors.New(r.String())
 		}
 		return err
@@ -147,13 +149,13 @@ func TestFullDiskUnderPods(t *testing.T) {
 
 func TestDamagedDatabase(t *testing.T) {
 	n := prepareNode(t, "disable-agent: true")
-	if err := n.startControlPlane(); err != nil {
+	if err := n.StartControlPlane(); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.stop(); err != nil {
+	if err := n.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	db := filepath.Join(n.layout().DB(), "state.db")
+	db := filepath.Join(n.Layout().DB(), "state.db")
 	damage(t, db)
 	before := hash(t, db)
 	n.refuses(t, "state.db", "damaged")
@@ -161,11 +163,11 @@ func TestDamagedDatabase(t *testing.T) {
 		t.Error("the damaged database was overwritten")
 	}
 
-	n.config = append(n.config, "datastore-set-aside-damaged: true")
-	if err := n.writeConfig(); err != nil {
+	n.Config = append(n.Config, "datastore-set-aside-damaged: true")
+	if err := n.WriteConfig(); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.startControlPlane(); err != nil {
+	if err := n.StartControlPlane(); err != nil {
 		t.Fatal(err)
 	}
 	kept, err := filepath.Glob(db + "?*")

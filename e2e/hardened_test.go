@@ -17,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"brink/e2e/machine"
 	"brink/server/pki"
 )
 
@@ -45,7 +46,7 @@ func TestHardened(t *testing.T) {
 // keepsRoom: pods meet a limit before brink does.
 func (ns *namespace) keepsRoom(pod *corev1.Pod) {
 	ns.Helper()
-	node, err := ns.node.client.CoreV1().Nodes().Get(ns.Context(), ns.node.id, metav1.GetOptions{})
+	node, err := ns.node.Client.CoreV1().Nodes().Get(ns.Context(), ns.node.ID, metav1.GetOptions{})
 	if err != nil {
 		ns.Fatal(err)
 	}
@@ -54,21 +55,21 @@ func (ns *namespace) keepsRoom(pod *corev1.Pod) {
 	if has-gives < atLeast || gives < has/2 {
 		ns.Errorf("of %d bytes of memory pods may have %d", has, gives)
 	}
-	for what, s := range map[string]setting{"kubepods": memoryLimit, string(pod.UID): {"pids", "pids.max", "pids.max"}} {
-		value, err := ns.node.cgroupValue(s, what)
+	for what, s := range map[string]machine.Setting{"kubepods": machine.MemoryLimit, string(pod.UID): {Controller: "pids", V1: "pids.max", V2: "pids.max"}} {
+		value, err := ns.node.CgroupValue(s, what)
 		limit, numberErr := strconv.ParseInt(value, 10, 64)
 		if err != nil || numberErr != nil || limit <= 0 || limit >= has {
-			ns.Errorf("the limit %s of %s is %q (%v)", s.v1, what, value, err)
+			ns.Errorf("the limit %s of %s is %q (%v)", s.V1, what, value, err)
 		}
-		if s.controller == "pids" && limit > 4096 {
+		if s.Controller == "pids" && limit > 4096 {
 			ns.Errorf("a pod may have %d processes", limit)
 		}
 	}
-	r, err := ns.node.brink("check", "--config", ns.node.configFile())
+	r, err := ns.node.Brink("check", "--config", ns.node.ConfigFile())
 	if err != nil {
 		ns.Fatal(err)
 	}
-	ns.mustContain(r.stdout, "MiB memory together and")
+	ns.mustContain(r.Stdout, "MiB memory together and")
 }
 
 // takesNoCBC offers each port what it must not take, and as a control what it must.
@@ -83,7 +84,7 @@ func (ns *namespace) takesNoCBC(port string) {
 		}
 	}
 	offer := func(suites []uint16) error {
-		raw, err := ns.node.netns().dial(ns.Context(), "tcp", ns.node.addr.String()+":"+port)
+		raw, err := ns.node.Netns().Dial(ns.Context(), "tcp", ns.node.Addr.String()+":"+port)
 		if err != nil {
 			ns.Fatal(err)
 		}
@@ -102,7 +103,7 @@ func (ns *namespace) takesNoCBC(port string) {
 // find nothing that they can open.
 func (ns *namespace) runDirIsClosed() {
 	ns.Helper()
-	root := ns.node.inside(ns.node.layout().Run())
+	root := ns.node.Inside(ns.node.Layout().Run())
 	sockets := 0
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -182,20 +183,20 @@ spec:
 // directory that somebody has made.
 func TestInherited(t *testing.T) {
 	n := prepareNode(t)
-	n.wrap = []string{"sh", "-c", `umask 077; ulimit -n 1024; exec "$@"`, "sh"}
-	n.env = append(n.env, "HTTPS_PROXY=http://"+lanHost+":9", "HTTP_PROXY=http://"+lanHost+":9")
-	run := n.inside(n.layout().Run())
+	n.Wrap = []string{"sh", "-c", `umask 077; ulimit -n 1024; exec "$@"`, "sh"}
+	n.Env = append(n.Env, "HTTPS_PROXY=http://"+lanHost+":9", "HTTP_PROXY=http://"+lanHost+":9")
+	run := n.Inside(n.Layout().Run())
 	if err := os.MkdirAll(run, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.start(); err != nil {
+	if err := n.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.importImages(); err != nil {
+	if err := n.ImportImages(imageArchive); err != nil {
 		t.Fatal(err)
 	}
 	ns := newNamespace(t, n)
-	ns.apply(strings.ReplaceAll(strangersPod, "DIR", n.dir))
+	ns.apply(strings.ReplaceAll(strangersPod, "DIR", n.Dir))
 	ns.finishedPod("stranger")
 	// The answer comes from the kubelet, and not through the proxy.
 	ns.mustEqual("what a user in a pod sees", strings.TrimSpace(ns.logs("stranger")), "755 /\n644 /etc/resolv.conf\n644 /etc/hosts\n755 /made\nread-all")
@@ -214,7 +215,7 @@ func TestInherited(t *testing.T) {
 // range of them, and its certificate stays as it is.
 func (n *node) keepsItsRange(t *testing.T) {
 	t.Helper()
-	if err := n.stop(); err != nil {
+	if err := n.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	certificate := n.tls().Cert(pki.ServingAPIServer)
@@ -222,8 +223,8 @@ func (n *node) keepsItsRange(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.config = append(n.config, "service-cidr: 10.44.0.0/16")
-	if err := n.writeConfig(); err != nil {
+	n.Config = append(n.Config, "service-cidr: 10.44.0.0/16")
+	if err := n.WriteConfig(); err != nil {
 		t.Fatal(err)
 	}
 	n.refuses(t, "--service-cidr=10.44.0.0/16", "10.43.0.0/16")
@@ -235,7 +236,7 @@ func (n *node) keepsItsRange(t *testing.T) {
 // tellsOfFewFiles: where root may have more, brink takes them.
 func (n *node) tellsOfFewFiles(t *testing.T) {
 	t.Helper()
-	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", n.cmd.Process.Pid))
+	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", n.Cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,7 +246,7 @@ func (n *node) tellsOfFewFiles(t *testing.T) {
 			limit = strings.Fields(rest)[1]
 		}
 	}
-	r, err := n.brink("check", "--config", n.configFile())
+	r, err := n.Brink("check", "--config", n.ConfigFile())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -254,10 +255,10 @@ func (n *node) tellsOfFewFiles(t *testing.T) {
 	case limit == "1048576":
 	case limit != "1024":
 		t.Errorf("brink may have %s files open, neither what is wanted nor what was given", limit)
-	case !strings.Contains(r.stdout, told):
-		t.Errorf("check does not tell of few files:\n%s", r.stdout)
+	case !strings.Contains(r.Stdout, told):
+		t.Errorf("check does not tell of few files:\n%s", r.Stdout)
 	default:
-		if err := n.says("err", told); err != nil {
+		if err := n.Says("err", told); err != nil {
 			t.Error(err)
 		}
 	}

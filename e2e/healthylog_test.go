@@ -70,10 +70,10 @@ func TestHealthyLog(t *testing.T) {
 	agent, leaver := c.agents[0], c.agents[1]
 	// A restart of each, the server's beside an agent that stays.
 	for _, n := range []*node{agent, c.server} {
-		if err := n.stop(); err != nil {
+		if err := n.Stop(); err != nil {
 			t.Fatal(err)
 		}
-		if err := n.start(); err != nil {
+		if err := n.Start(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -81,20 +81,20 @@ func TestHealthyLog(t *testing.T) {
 	ns.nodeIs(agent, "True")
 	aDay(ns, c)
 	// A node is taken away as the documentation says.
-	ns.kubectl("drain", leaver.id, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s")
-	if err := leaver.stop(); err != nil {
+	ns.kubectl("drain", leaver.ID, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s")
+	if err := leaver.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	ns.kubectl("delete", "node", leaver.id)
+	ns.kubectl("delete", "node", leaver.ID)
 	ns.kubectl("delete", "namespace", ns.name)
 	for _, n := range []*node{agent, c.server} {
-		if err := n.stop(); err != nil {
+		if err := n.Stop(); err != nil {
 			t.Error(err)
 		}
 	}
 	for _, n := range c.nodes() {
 		for _, line := range n.complaints(t) {
-			t.Errorf("%s wrote %s", n.role(), line)
+			t.Errorf("%s wrote %s", n.Role(), line)
 		}
 	}
 }
@@ -132,8 +132,8 @@ func aDay(ns *namespace, c *cluster) {
 func (n *node) complaints(t *testing.T) []string {
 	t.Helper()
 	var out []string
-	for start := 1; start <= n.starts; start++ {
-		text, err := os.ReadFile(n.logFile("err", start))
+	for start := 1; start <= n.Starts; start++ {
+		text, err := os.ReadFile(n.LogFile("err", start))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"brink/e2e/machine"
+
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -39,10 +41,10 @@ func frame(to string, from, pod netip.Addr) []byte {
 // tunnelMAC is the address of the end of a node's tunnel.
 func (ns *namespace) tunnelMAC(n *node) string {
 	ns.Helper()
-	r, err := n.run("", "ip", "-o", "link", "show", "brink-vxlan")
-	_, rest, ok := strings.Cut(r.stdout, "link/ether ")
+	r, err := n.Run("", "ip", "-o", "link", "show", "brink-vxlan")
+	_, rest, ok := strings.Cut(r.Stdout, "link/ether ")
 	if err != nil || !ok {
-		ns.Fatalf("the end of the tunnel of %s: %v %v", n.id, err, r)
+		ns.Fatalf("the end of the tunnel of %s: %v %v", n.ID, err, r)
 	}
 	return strings.Fields(rest)[0]
 }
@@ -75,8 +77,8 @@ func (ns *namespace) refused(pod string) int {
 }
 
 // sendFrom sends a datagram from a network namespace.
-func sendFrom(from netns, to string, payload []byte) error {
-	conn, err := from.dial(context.Background(), "udp", to)
+func sendFrom(from machine.Netns, to string, payload []byte) error {
+	conn, err := from.Dial(context.Background(), "udp", to)
 	if err != nil {
 		return err
 	}
@@ -93,9 +95,9 @@ func TestForgedFrames(t *testing.T) {
 	t.Parallel()
 	c, ns := clusterNamespace(t)
 	one, two := c.agents[0], c.agents[1]
-	ns.apply(strings.NewReplacer("e2e.local/busybox:1", "e2e.local/server:1", `    command: [sleep, "100000"]`+"\n", "").Replace(sleeper("forger", unprivileged+one.id+"\n")))
-	ns.apply(sleeper("beside", "  nodeName: "+one.id+"\n"))
-	ns.apply(sleeper("victim", "  nodeName: "+two.id+"\n"))
+	ns.apply(strings.NewReplacer("e2e.local/busybox:1", "e2e.local/server:1", `    command: [sleep, "100000"]`+"\n", "").Replace(sleeper("forger", unprivileged+one.ID+"\n")))
+	ns.apply(sleeper("beside", "  nodeName: "+one.ID+"\n"))
+	ns.apply(sleeper("victim", "  nodeName: "+two.ID+"\n"))
 	pods := map[*node]*corev1.Pod{one: ns.readyPod("beside"), two: ns.readyPod("victim")}
 	ns.readyPod("forger")
 	sw, err := sharedLAN()
@@ -108,13 +110,13 @@ func TestForgedFrames(t *testing.T) {
 		other := netip.MustParseAddr(pods[map[*node]*node{one: two, two: one}[to]].Status.PodIP)
 		return frame(ns.tunnelMAC(to), other.Next(), pod)
 	}
-	port := func(n *node) string { return n.addr.String() + ":8472" }
+	port := func(n *node) string { return n.Addr.String() + ":8472" }
 	arrives := func(to *node) int { return ns.refused(pods[to].Name) }
 	for _, n := range []*node{one, two} {
 		from := map[*node]*node{one: two, two: one}[n]
 		before := arrives(n)
 		ns.eventually("a frame of a node to arrive", func() error {
-			if err := sendFrom(from.netns(), port(n), payload(n)); err != nil {
+			if err := sendFrom(from.Netns(), port(n), payload(n)); err != nil {
 				return err
 			}
 			if arrives(n) == before {
@@ -128,7 +130,7 @@ func TestForgedFrames(t *testing.T) {
 	for _, n := range []*node{one, two} {
 		for range 3 {
 			ns.exec("forger", "/server", "send", port(n), hex.EncodeToString(payload(n)))
-			if err := sendFrom(sw.netns(), port(n), payload(n)); err != nil {
+			if err := sendFrom(sw.Netns(), port(n), payload(n)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -136,7 +138,7 @@ func TestForgedFrames(t *testing.T) {
 	time.Sleep(time.Second)
 	for _, n := range []*node{one, two} {
 		if now := arrives(n); now != before[n] {
-			t.Errorf("%d forged packets came to a pod of %s", now-before[n], n.id)
+			t.Errorf("%d forged packets came to a pod of %s", now-before[n], n.ID)
 		}
 	}
 }
@@ -174,14 +176,14 @@ func TestHostOfANode(t *testing.T) {
 	n := prepareNode(t)
 	host := func(command string) string {
 		t.Helper()
-		r, err := n.run("", "sh", "-ec", command)
-		if err != nil || r.code != 0 {
+		r, err := n.Run("", "sh", "-ec", command)
+		if err != nil || r.Code != 0 {
 			t.Fatalf("%s: %v %v", command, err, r)
 		}
-		return r.stdout
+		return r.Stdout
 	}
 	host("printf 'nameserver 127.0.0.1\\nnameserver 192.0.2.53\\n' > /etc/resolv.conf")
-	if err := n.start(); err != nil {
+	if err := n.Start(); err != nil {
 		t.Fatal(err)
 	}
 	ns := newNamespace(t, n)
@@ -191,29 +193,29 @@ func TestHostOfANode(t *testing.T) {
 	ns.mustEqual("a pod's name servers", ns.exec("names", "grep", "nameserver", "/etc/resolv.conf"), "nameserver 192.0.2.53")
 	host("printf 'nameserver ::1\\nnameserver 192.0.2.54\\n' > /etc/resolv.conf")
 	ns.eventually("the change of the host's name servers", func() error {
-		return contains(host("cat "+n.layout().ResolvConf()), "nameserver 192.0.2.54")
+		return contains(host("cat "+n.Layout().ResolvConf()), "nameserver 192.0.2.54")
 	})
 
 	t.Run("rules flushed", func(t *testing.T) { ns.survivesFlushes(t, host) })
 	t.Run("no default route", func(t *testing.T) {
 		url := "http://" + ns.serviceIP("web") + "/hostname"
-		ns.getFrom(n.netns(), url)
+		ns.getFrom(n.Netns(), url)
 		host("ip route del default; ip -6 route del default")
-		ns.mustEqual("the Service without a default route", ns.getFrom(n.netns(), url), "web")
+		ns.mustEqual("the Service without a default route", ns.getFrom(n.Netns(), url), "web")
 	})
 	t.Run("leftovers of others", func(t *testing.T) {
 		host("ip link add cni0 type bridge; ip addr add 10.42.0.1/24 dev cni0; ip link set cni0 up")
 		const want = "link cni0 (another Kubernetes distribution) has the address 10.42.0.1/24"
-		r, err := n.brink(append([]string{"check"}, n.flags("config")...)...)
-		if err != nil || !strings.Contains(r.stdout, want) {
+		r, err := n.Brink(append([]string{"check"}, n.Flags("config")...)...)
+		if err != nil || !strings.Contains(r.Stdout, want) {
 			t.Errorf("check says %v (%v)", r, err)
 		}
 		said := func() error {
-			r, err := n.brink(append([]string{"status"}, n.flags("data-dir")...)...)
-			return errors.Join(err, contains(r.stdout, want))
+			r, err := n.Brink(append([]string{"status"}, n.Flags("data-dir")...)...)
+			return errors.Join(err, contains(r.Stdout, want))
 		}
 		ns.eventually("status to name the link", said)
-		if err := n.says("err", want); err != nil {
+		if err := n.Says("err", want); err != nil {
 			t.Error(err)
 		}
 		host("ip link del cni0")
@@ -233,18 +235,18 @@ func (ns *namespace) survivesFlushes(t *testing.T, host func(string) string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := ns.node.addr.String()
+	addr := ns.node.Addr.String()
 	const ports = "nft list table ip cni_hostport"
 	before := host(ports)
 	works := func(after string) {
 		for what, ask := range map[string]func() (string, error){
-			"ClusterIP": func() (string, error) { return ns.node.netns().get("http://" + ns.serviceIP("web") + "/hostname") },
+			"ClusterIP": func() (string, error) { return ns.node.Netns().Get("http://" + ns.serviceIP("web") + "/hostname") },
 			"NodePort": func() (string, error) {
-				return sw.netns().get("http://" + addr + ":" + ns.nodePort("web", "") + "/hostname")
+				return sw.Netns().Get("http://" + addr + ":" + ns.nodePort("web", "") + "/hostname")
 			},
-			"host port":           func() (string, error) { return sw.netns().get("http://" + addr + ":28090/hostname") },
-			"host port by UDP":    func() (string, error) { return sw.netns().askUDP(addr + ":28091") },
-			"host port, loopback": func() (string, error) { return ns.node.netns().get("http://127.0.0.1:28090/hostname") },
+			"host port":           func() (string, error) { return sw.Netns().Get("http://" + addr + ":28090/hostname") },
+			"host port by UDP":    func() (string, error) { return sw.Netns().AskUDP(addr + ":28091") },
+			"host port, loopback": func() (string, error) { return ns.node.Netns().Get("http://127.0.0.1:28090/hostname") },
 			"itself by a Service": func() (string, error) {
 				return ns.tryKubectl("exec", "web", "--", "/server", "get", "http://"+ns.serviceIP("web")+"/hostname")
 			},

@@ -33,7 +33,7 @@ import (
 // it, since the certificates of nodes count by their records only.
 func (ns *namespace) asKubelet(node string) kubernetes.Interface {
 	ns.Helper()
-	config, err := ns.node.restConfig()
+	config, err := ns.node.RestConfig()
 	if err != nil {
 		ns.Fatal(err)
 	}
@@ -94,7 +94,7 @@ func TestKubeletIdentity(t *testing.T) {
 	ns := sharedNamespace(t)
 	ns.apply(secrets)
 	ns.readyPod("holder")
-	own, stranger := ns.asKubelet(ns.node.id), ns.asKubelet("stranger")
+	own, stranger := ns.asKubelet(ns.node.ID), ns.asKubelet("stranger")
 	secret := func(client kubernetes.Interface, name string) error {
 		_, err := client.CoreV1().Secrets(ns.name).Get(t.Context(), name, metav1.GetOptions{})
 		return err
@@ -103,7 +103,7 @@ func TestKubeletIdentity(t *testing.T) {
 		t.Errorf("a kubelet cannot read a secret of its own pod: %v", err)
 	}
 	label := []byte(`{"metadata":{"labels":{"e2e":"x"}}}`)
-	_, patchErr := stranger.CoreV1().Nodes().Patch(t.Context(), ns.node.id, types.StrategicMergePatchType, label, metav1.PatchOptions{})
+	_, patchErr := stranger.CoreV1().Nodes().Patch(t.Context(), ns.node.ID, types.StrategicMergePatchType, label, metav1.PatchOptions{})
 	zero := int64(0)
 	for what, err := range map[string]error{
 		"a kubelet reads a secret that no pod of it has": secret(own, "other"),
@@ -126,7 +126,7 @@ func (ns *namespace) claimsRefused(own, stranger kubernetes.Interface) {
 	thief := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "stranger"}, Spec: corev1.NodeSpec{PodCIDR: "10.42.0.0/24", PodCIDRs: []string{"10.42.0.0/24"}}}
 	_, rangeErr := stranger.CoreV1().Nodes().Create(ns.Context(), thief, metav1.CreateOptions{})
 	service := []byte(`{"status":{"addresses":[{"type":"InternalIP","address":"10.43.0.1"}]}}`)
-	_, addressErr := own.CoreV1().Nodes().Patch(ns.Context(), ns.node.id, types.MergePatchType, service, metav1.PatchOptions{}, "status")
+	_, addressErr := own.CoreV1().Nodes().Patch(ns.Context(), ns.node.ID, types.MergePatchType, service, metav1.PatchOptions{}, "status")
 	for want, err := range map[string]error{
 		"may not choose the range of its pods": rangeErr,
 		"may not claim the address 10.43.0.1":  addressErr,
@@ -142,7 +142,7 @@ func (ns *namespace) mirrorPodRefused(own kubernetes.Interface) {
 	ns.Helper()
 	_, err := own.CoreV1().Pods(ns.name).Create(ns.Context(), &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "smuggled"},
-		Spec: corev1.PodSpec{NodeName: ns.node.id,
+		Spec: corev1.PodSpec{NodeName: ns.node.ID,
 			Containers: []corev1.Container{{Name: "main", Image: busybox1}}},
 	}, metav1.CreateOptions{})
 	if !apierrors.IsForbidden(err) {
@@ -174,9 +174,9 @@ type audited struct {
 // audits has the next start write an audit log, whose file it returns.
 func (n *node) audits(t *testing.T) string {
 	t.Helper()
-	policy, log := filepath.Join(n.dir, "policy.yaml"), filepath.Join(n.dir, "audit.log")
-	n.config = append(n.config, "kube-apiserver-arg:", "  - audit-policy-file="+policy, "  - audit-log-path="+log)
-	if err := errors.Join(os.WriteFile(policy, []byte(auditPolicy), 0o644), n.writeConfig()); err != nil {
+	policy, log := filepath.Join(n.Dir, "policy.yaml"), filepath.Join(n.Dir, "audit.log")
+	n.Config = append(n.Config, "kube-apiserver-arg:", "  - audit-policy-file="+policy, "  - audit-log-path="+log)
+	if err := errors.Join(os.WriteFile(policy, []byte(auditPolicy), 0o644), n.WriteConfig()); err != nil {
 		t.Fatal(err)
 	}
 	return log
@@ -205,7 +205,7 @@ func readAudit(log string) ([]audited, error) {
 func TestAuditedIdentities(t *testing.T) {
 	n := prepareNode(t)
 	log := n.audits(t)
-	if err := n.start(); err != nil {
+	if err := n.Start(); err != nil {
 		t.Fatal(err)
 	}
 	ns := newNamespace(t, n)
@@ -213,10 +213,10 @@ func TestAuditedIdentities(t *testing.T) {
 	ns.readyPods("app=web", 2)
 	account := func(name string) string { return "system:serviceaccount:kube-system:" + name }
 	for _, want := range []struct{ verb, resource, namespace, user string }{
-		{"create", "nodes", "", "system:node:" + n.id},
-		{"patch", "nodes/status", "", "system:node:" + n.id},
-		{"update", "leases", "kube-node-lease", "system:node:" + n.id},
-		{"patch", "pods/status", ns.name, "system:node:" + n.id},
+		{"create", "nodes", "", "system:node:" + n.ID},
+		{"patch", "nodes/status", "", "system:node:" + n.ID},
+		{"update", "leases", "kube-node-lease", "system:node:" + n.ID},
+		{"patch", "pods/status", ns.name, "system:node:" + n.ID},
 		{"create", "pods/binding", ns.name, "system:kube-scheduler"},
 		{"create", "replicasets", ns.name, account("deployment-controller")},
 		{"create", "pods", ns.name, account("replicaset-controller")},

@@ -71,7 +71,7 @@ func TestImportedImagesAfterAPowerCut(t *testing.T) {
 	n := newNodeOnDisk(t, 768, "debug: true")
 	silent := silentRegistry(t)
 	archives := n.writeArchives(t, silent)
-	if err := errors.Join(os.MkdirAll(n.inside(n.layout().Images()), 0o755), n.bring(archives["damaged"]), n.start(), n.importImages()); err != nil {
+	if err := errors.Join(os.MkdirAll(n.Inside(n.Layout().Images()), 0o755), n.bring(archives["damaged"]), n.Start(), n.ImportImages(imageArchive)); err != nil {
 		t.Fatal(err)
 	}
 	ns := newNamespace(t, n)
@@ -80,25 +80,25 @@ func TestImportedImagesAfterAPowerCut(t *testing.T) {
 	ns.readyPod("secret")
 	ns.apply(runs("waits", silent, "IfNotPresent"))
 	ns.eventually("the kubelet's record of a pull", func() error {
-		records, err := os.ReadDir(n.inside(filepath.Join(n.layout().Kubelet(), "image_manager", "pulling")))
+		records, err := os.ReadDir(n.Inside(filepath.Join(n.Layout().Kubelet(), "image_manager", "pulling")))
 		if err == nil && len(records) == 0 {
 			err = errors.New("there is none")
 		}
 		return err
 	})
-	r, err := n.brink("ctr", "--address", n.layout().ContainerdSocket(), "--namespace", "k8s.io", "images", "import", archives["ctr"])
-	if err != nil || r.code != 0 {
+	r, err := n.Brink("ctr", "--address", n.Layout().ContainerdSocket(), "--namespace", "k8s.io", "images", "import", archives["ctr"])
+	if err != nil || r.Code != 0 {
 		t.Fatalf("brink ctr images import: %v %v", err, r)
 	}
-	disk := filepath.Dir(n.data)
-	testdisk.CutPower(t, n.inside(disk))
+	disk := filepath.Dir(n.Data)
+	testdisk.CutPower(t, n.Inside(disk))
 	n.cutPower(t)
 	n.logHasNoSecret(t)
-	if err := errors.Join(n.holder.run("umount", disk), n.holder.run("mount", "-o", "loop", disk+".img", disk)); err != nil {
+	if err := errors.Join(n.Holder.Run("umount", disk), n.Holder.Run("mount", "-o", "loop", disk+".img", disk)); err != nil {
 		t.Fatal(err)
 	}
 	n.flipConfig(t, archives["damaged"])
-	if err := errors.Join(n.bring(archives["app"]), n.start()); err != nil {
+	if err := errors.Join(n.bring(archives["app"]), n.Start()); err != nil {
 		t.Fatal(err)
 	}
 	ns.apply(readsFiles)
@@ -113,18 +113,18 @@ func TestImportedImagesAfterAPowerCut(t *testing.T) {
 	ns.readyPod("fresh")
 	ns.readyPod("waits")
 	ns.eventually("a line about the damaged image", func() error {
-		return n.says("err", "an image was damaged and is dropped: it is imported or pulled again\" component=images image="+damagedImage)
+		return n.Says("err", "an image was damaged and is dropped: it is imported or pulled again\" component=images image="+damagedImage)
 	})
-	ns.eventually("the end of the check", func() error { return n.says("err", "images checked") })
+	ns.eventually("the end of the check", func() error { return n.Says("err", "images checked") })
 	ns.apply(runs("damaged", damagedImage, "Never"))
 	ns.readyPod("damaged")
 
-	if err := errors.Join(n.stop(), n.start()); err != nil {
+	if err := errors.Join(n.Stop(), n.Start()); err != nil {
 		t.Fatal(err)
 	}
 	ns.apply(runs("later", silent, "Never"))
 	ns.readyPod("later")
-	if err := n.says("err", "checking images"); err == nil {
+	if err := n.Says("err", "checking images"); err == nil {
 		t.Error("images are checked again after an end in order")
 	}
 	n.logHasNoSecret(t)
@@ -138,7 +138,7 @@ func silentRegistry(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := sw.netns().listen(lanHost + ":0")
+	l, err := sw.Netns().Listen(lanHost + ":0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +163,7 @@ func (n *node) writeArchives(t *testing.T, silent string) map[string]string {
 		"damaged": {Name: damagedImage, Layers: [][]image.File{box, versionFile("damaged")}},
 		"app":     {Name: silent, Layers: [][]image.File{box, versionFile("app")}},
 	} {
-		out[file] = filepath.Join(n.dir, file+".tar")
+		out[file] = filepath.Join(n.Dir, file+".tar")
 		if err := image.Write(out[file], i); err != nil {
 			t.Fatal(err)
 		}
@@ -173,7 +173,7 @@ func (n *node) writeArchives(t *testing.T, silent string) map[string]string {
 
 // bring puts an archive where brink imports it at a start.
 func (n *node) bring(archive string) error {
-	return n.holder.run("cp", archive, n.layout().Images())
+	return n.Holder.Run("cp", archive, n.Layout().Images())
 }
 
 // flipConfig changes a byte of the configuration of an archive's image.
@@ -183,7 +183,7 @@ func (n *node) flipConfig(t *testing.T, archive string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := n.inside(filepath.Join(n.layout().ContainerdRoot(), "io.containerd.content.v1.content/blobs/sha256", strings.TrimPrefix(manifest[0].Config, "sha256:")))
+	path := n.Inside(filepath.Join(n.Layout().ContainerdRoot(), "io.containerd.content.v1.content/blobs/sha256", strings.TrimPrefix(manifest[0].Config, "sha256:")))
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -198,7 +198,7 @@ func (n *node) flipConfig(t *testing.T, archive string) {
 func (n *node) logHasNoSecret(t *testing.T) {
 	t.Helper()
 	for _, stream := range []string{"out", "err"} {
-		text, err := os.ReadFile(n.logFile(stream, n.starts))
+		text, err := os.ReadFile(n.LogFile(stream, n.Starts))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -29,6 +29,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"brink/e2e/machine"
 	"brink/internal/wire/jointoken"
 )
 
@@ -63,46 +64,46 @@ func TestJoin(t *testing.T) {
 	} {
 		n.give(t, tc.give)
 		n.refuses(t, tc.want...)
-		if secret := tc.give[strings.LastIndex(tc.give, ".")+1:]; tc.give != "" && strings.Contains(n.logTail(), secret) {
+		if secret := tc.give[strings.LastIndex(tc.give, ".")+1:]; tc.give != "" && strings.Contains(n.LogTail(), secret) {
 			t.Errorf("%s: the log shows the token's secret", tc.name)
 		}
 	}
 	// Nothing of all that has made a node.
-	if _, err := c.server.client.CoreV1().Nodes().Get(t.Context(), n.id, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+	if _, err := c.server.Client.CoreV1().Nodes().Get(t.Context(), n.ID, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("a refused machine is a node: %v", err)
 	}
 	n.give(t, good.Text())
-	if err := n.start(); err != nil {
+	if err := n.Start(); err != nil {
 		t.Fatal(err)
 	}
 	c.server.mustToken(t, "delete", good.ID)
 	n.give(t, "")
 	for range 2 {
-		if err := n.stop(); err != nil {
+		if err := n.Stop(); err != nil {
 			t.Fatal(err)
 		}
-		if err := n.start(); err != nil {
+		if err := n.Start(); err != nil {
 			t.Fatalf("a node that has joined, without its token: %v", err)
 		}
 	}
 	// Another cluster's token is a mistake to be told, not one to be followed.
 	n.give(t, other.Text())
-	if err := n.stop(); err != nil {
+	if err := n.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	n.refuses(t, "node of another cluster", "brink uninstall")
 	// So is another cluster's server, as this one is after its data was lost.
 	n.give(t, "")
-	for i, line := range n.config {
+	for i, line := range n.Config {
 		if strings.HasPrefix(line, "server: ") {
-			n.config[i] = "server: https://" + sharedNode(t).addr.String() + ":6443"
+			n.Config[i] = "server: https://" + sharedNode(t).Addr.String() + ":6443"
 		}
 	}
-	if err := errors.Join(n.writeConfig(), os.Remove(n.layout().Servers()), n.launch()); err != nil {
+	if err := errors.Join(n.WriteConfig(), os.Remove(n.Layout().Servers()), n.Launch()); err != nil {
 		t.Fatal(err)
 	}
-	err := n.await("the reason", func() error { return n.says("err", "is no server of the cluster that this machine has joined") })
-	if err = errors.Join(err, n.says("err", "brink uninstall and join again")); err != nil {
+	err := n.Await("the reason", func() error { return n.Says("err", "is no server of the cluster that this machine has joined") })
+	if err = errors.Join(err, n.Says("err", "brink uninstall and join again")); err != nil {
 		t.Error(err)
 	}
 }
@@ -111,7 +112,7 @@ func TestJoin(t *testing.T) {
 func (n *node) give(t *testing.T, token string) {
 	t.Helper()
 	var config []string
-	for _, line := range n.config {
+	for _, line := range n.Config {
 		if !strings.HasPrefix(line, "token") {
 			config = append(config, line)
 		}
@@ -119,8 +120,8 @@ func (n *node) give(t *testing.T, token string) {
 	if token != "" {
 		config = append(config, "token: "+token)
 	}
-	n.config = config
-	if err := n.writeConfig(); err != nil {
+	n.Config = config
+	if err := n.WriteConfig(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -133,7 +134,7 @@ func (n *node) expire(t *testing.T, id string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = n.client.CoreV1().Secrets("kube-system").Patch(t.Context(), "bootstrap-token-"+id, types.MergePatchType, patch, metav1.PatchOptions{})
+	_, err = n.Client.CoreV1().Secrets("kube-system").Patch(t.Context(), "bootstrap-token-"+id, types.MergePatchType, patch, metav1.PatchOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,16 +147,16 @@ func TestJoinWhereNoServerIs(t *testing.T) {
 	token := c.server.newToken(t)
 	n := c.prepareAgent(t, "token: "+token.Text())
 	at := func(addr string) {
-		for i, line := range n.config {
+		for i, line := range n.Config {
 			if strings.HasPrefix(line, "server: ") {
-				n.config[i] = "server: " + addr
+				n.Config[i] = "server: " + addr
 			}
 		}
-		if err := n.writeConfig(); err != nil {
+		if err := n.WriteConfig(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	at("http://" + c.server.addr.String() + ":6443")
+	at("http://" + c.server.Addr.String() + ":6443")
 	n.refuses(t, "--server=http", "https")
 	at("https://" + serveOnLAN(t, nil, http.NotFoundHandler()))
 	n.refuses(t, "not a brink server", "does not speak TLS")
@@ -179,24 +180,24 @@ func TestJoinWhereNoServerIs(t *testing.T) {
 	}
 
 	n.give(t, token.Text())
-	at("https://" + c.server.addr.String() + ":6443")
-	if err := c.server.stop(); err != nil {
+	at("https://" + c.server.Addr.String() + ":6443")
+	if err := c.server.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.launch(); err != nil {
+	if err := n.Launch(); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.await("a line about the server", func() error { return n.says("err", "connection refused") }); err != nil {
+	if err := n.Await("a line about the server", func() error { return n.Says("err", "connection refused") }); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(5 * time.Second) // in which it tries again and again
-	if said := strings.Count(tail(n.logFile("err", n.starts), 64<<10), "connection refused"); said > 2 {
-		t.Errorf("%d lines about a server that is away\n%s", said, n.logTail())
+	if said := strings.Count(machine.Tail(n.LogFile("err", n.Starts), 64<<10), "connection refused"); said > 2 {
+		t.Errorf("%d lines about a server that is away\n%s", said, n.LogTail())
 	}
-	if err := c.server.start(); err != nil {
+	if err := c.server.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.await("joining when the server is there", func() error { return n.says("out", "is Ready") }); err != nil {
+	if err := n.Await("joining when the server is there", func() error { return n.Says("out", "is Ready") }); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -239,7 +240,7 @@ func serveAt(t *testing.T, host string, with *ca, handler http.Handler) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := sw.netns().listen(net.JoinHostPort(host, "0"))
+	l, err := sw.Netns().Listen(net.JoinHostPort(host, "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -260,12 +261,12 @@ func TestNameOfAnotherMachine(t *testing.T) {
 	c := aControlPlane(t)
 	owner := c.join(t, 1)[0]
 	thief := c.prepareAgent(t)
-	thief.rename(t, owner.id)
-	thief.refuses(t, "node name", owner.id, "belongs to another machine", "kubectl delete node")
+	thief.rename(t, owner.ID)
+	thief.refuses(t, "node name", owner.ID, "belongs to another machine", "kubectl delete node")
 
 	// Without its node password it goes on by its certificate, and is the same.
-	password := owner.layout().NodePassword()
-	err := errors.Join(owner.stop(), os.Rename(password, password+".kept"), owner.start(), owner.says("err", password+" is lost"))
+	password := owner.Layout().NodePassword()
+	err := errors.Join(owner.Stop(), os.Rename(password, password+".kept"), owner.Start(), owner.Says("err", password+" is lost"))
 	if key := owner.object(t).Annotations["brink.io/node-key"]; err != nil || key == "" {
 		t.Errorf("a node without its password, with the key %q: %v", key, err)
 	}
@@ -277,42 +278,42 @@ func TestNameOfAnotherMachine(t *testing.T) {
 	}
 	// The owner loses all that it knows but its node password.
 	owner.forgetCertificate(t)
-	if err := owner.start(); err != nil {
+	if err := owner.Start(); err != nil {
 		t.Fatalf("the machine itself: %v", err)
 	}
 	// So it does after its Node was deleted while it had a certificate.
-	if err := owner.stop(); err != nil {
+	if err := owner.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.server.client.CoreV1().Nodes().Delete(t.Context(), owner.id, metav1.DeleteOptions{}); err != nil {
+	if err := c.server.Client.CoreV1().Nodes().Delete(t.Context(), owner.ID, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := owner.start(); err != nil {
+	if err := owner.Start(); err != nil {
 		t.Fatalf("a node that was deleted and started again: %v", err)
 	}
-	thief.refuses(t, "node name", owner.id, "belongs to another machine")
+	thief.refuses(t, "node name", owner.ID, "belongs to another machine")
 	owner.forgetCertificate(t)
-	if err := owner.start(); err != nil {
+	if err := owner.Start(); err != nil {
 		t.Fatalf("the machine itself, after its Node was deleted: %v", err)
 	}
 	// It runs on when its Node is deleted, also when its name is another machine's.
-	if err := c.server.client.CoreV1().Nodes().Delete(t.Context(), owner.id, metav1.DeleteOptions{}); err != nil {
+	if err := c.server.Client.CoreV1().Nodes().Delete(t.Context(), owner.ID, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	thief.rename(t, owner.id)
-	if err := thief.startUntil("node " + owner.id + " is Ready"); err != nil {
+	thief.rename(t, owner.ID)
+	if err := thief.StartUntil("node " + owner.ID + " is Ready"); err != nil {
 		t.Fatalf("the name of a node that was deleted: %v", err)
 	}
-	if err := errors.Join(owner.says("err", "was deleted from the cluster"), owner.stop()); err != nil {
+	if err := errors.Join(owner.Says("err", "was deleted from the cluster"), owner.Stop()); err != nil {
 		t.Error(err)
 	}
-	owner.refuses(t, owner.id, "belongs to another machine", "kubectl delete node "+owner.id)
+	owner.refuses(t, owner.ID, "belongs to another machine", "kubectl delete node "+owner.ID)
 	node := owner.object(t)
-	if got := node.Status.Addresses[0].Address; got != thief.addr.String() {
-		t.Errorf("the node is at %s, not where the machine is that has its name now, %s", got, thief.addr)
+	if got := node.Status.Addresses[0].Address; got != thief.Addr.String() {
+		t.Errorf("the node is at %s, not where the machine is that has its name now, %s", got, thief.Addr)
 	}
-	r, err := owner.brink(append([]string{"uninstall", "--yes"}, owner.flags("data-dir")...)...)
-	if want := "kubectl delete node " + owner.id; err != nil || r.code != 0 || !strings.Contains(r.stdout, want) {
+	r, err := owner.Brink(append([]string{"uninstall", "--yes"}, owner.Flags("data-dir")...)...)
+	if want := "kubectl delete node " + owner.ID; err != nil || r.Code != 0 || !strings.Contains(r.Stdout, want) {
 		t.Errorf("uninstalling does not say %q: %v, %v", want, r, err)
 	}
 }
@@ -320,7 +321,7 @@ func TestNameOfAnotherMachine(t *testing.T) {
 // forgetCertificate stops a node and takes what proves that it has joined.
 func (n *node) forgetCertificate(t *testing.T) {
 	t.Helper()
-	if err := errors.Join(n.stop(), os.RemoveAll(n.layout().KubeletCerts())); err != nil {
+	if err := errors.Join(n.Stop(), os.RemoveAll(n.Layout().KubeletCerts())); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -328,13 +329,13 @@ func (n *node) forgetCertificate(t *testing.T) {
 func (n *node) rename(t *testing.T, name string) {
 	t.Helper()
 	var config []string
-	for _, line := range n.config {
+	for _, line := range n.Config {
 		if !strings.HasPrefix(line, "node-name: ") {
 			config = append(config, line)
 		}
 	}
-	n.config = append([]string{"node-name: " + name}, config...)
-	if err := n.writeConfig(); err != nil {
+	n.Config = append([]string{"node-name: " + name}, config...)
+	if err := n.WriteConfig(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -348,14 +349,14 @@ func TestTokenIsNotInTheListOfProcesses(t *testing.T) {
 	n.give(t, "")
 	for _, args := range [][]string{{"--token", token.Text()}, {"--token=" + token.Text()}, {"-t", token.Text()}} {
 		ctx, cancel := context.WithCancel(t.Context())
-		cmd := n.command(ctx, append(append([]string{brinkBinary, "agent"}, n.flags("config")...), args...)...)
+		cmd := n.Command(ctx, append(append([]string{brinkBinary, "agent"}, n.Flags("config")...), args...)...)
 		var log bytes.Buffer
 		cmd.Stderr, cmd.Stdout = &log, &log
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
 		hidden := func() error {
-			line := commandLine(cmd.Process.Pid)
+			line := machine.CommandLine(cmd.Process.Pid)
 			if strings.Contains(line, token.Secret) || !strings.Contains(line, "***") {
 				return fmt.Errorf("the list of processes shows %s", line)
 			}
@@ -380,24 +381,24 @@ func TestJoinByEnvironment(t *testing.T) {
 	c := aControlPlane(t)
 	token := c.server.newToken(t)
 	n := c.prepareAgent(t)
-	n.config = slices.DeleteFunc(n.config, func(line string) bool {
+	n.Config = slices.DeleteFunc(n.Config, func(line string) bool {
 		return strings.HasPrefix(line, "server:") || strings.HasPrefix(line, "token")
 	})
-	n.env = []string{"BRINK_URL=https://" + c.server.addr.String() + ":6443", "BRINK_TOKEN=" + token.Text()}
-	if err := errors.Join(n.writeConfig(), n.start()); err != nil {
+	n.Env = []string{"BRINK_URL=https://" + c.server.Addr.String() + ":6443", "BRINK_TOKEN=" + token.Text()}
+	if err := errors.Join(n.WriteConfig(), n.Start()); err != nil {
 		t.Fatal(err)
 	}
 	ns := newNamespace(t, c.server)
-	ns.apply(sleeper("box", "  nodeName: "+n.id+"\n"))
+	ns.apply(sleeper("box", "  nodeName: "+n.ID+"\n"))
 	ns.readyPod("box")
 	started := 0
-	for _, pid := range n.trace().processes() {
-		if pid == n.cmd.Process.Pid || pid == n.holder.pid() {
+	for _, pid := range n.Processes() {
+		if pid == n.Cmd.Process.Pid || pid == n.Holder.PID() {
 			continue
 		}
 		started++
 		if env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)); bytes.Contains(env, []byte(token.Secret)) {
-			t.Errorf("%s has the token in its environment", commandLine(pid))
+			t.Errorf("%s has the token in its environment", machine.CommandLine(pid))
 		}
 	}
 	if started == 0 {
@@ -423,7 +424,7 @@ func TestAgentsFlags(t *testing.T) {
 	if err := eventually(tainted); err != nil {
 		t.Error(err)
 	}
-	want := map[corev1.NodeAddressType]string{corev1.NodeInternalIP: n.addr.String(), corev1.NodeExternalIP: "203.0.113.7", corev1.NodeHostName: n.id}
+	want := map[corev1.NodeAddressType]string{corev1.NodeInternalIP: n.Addr.String(), corev1.NodeExternalIP: "203.0.113.7", corev1.NodeHostName: n.ID}
 	for _, a := range obj.Status.Addresses {
 		if want[a.Type] != a.Address {
 			t.Errorf("%s is %s, want %s", a.Type, a.Address, want[a.Type])
@@ -440,7 +441,7 @@ func TestAgentsFlags(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		return errors.Join(cert.VerifyHostname(n.addr.String()), cert.VerifyHostname("203.0.113.7"))
+		return errors.Join(cert.VerifyHostname(n.Addr.String()), cert.VerifyHostname("203.0.113.7"))
 	}
 	if err := eventually(served); err != nil {
 		t.Errorf("the kubelet's certificate: %v", err)

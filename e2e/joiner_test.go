@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"brink/e2e/machine"
 	"brink/internal/wire/jointoken"
 	"brink/internal/wire/nodekey"
 )
@@ -98,7 +99,7 @@ func (j *joiner) asks(client kubernetes.Interface, template x509.CertificateRequ
 		j.t.Fatal(err)
 	}
 	for begun := time.Now(); time.Since(begun) < patience && decided(csr) != nil; time.Sleep(50 * time.Millisecond) {
-		if csr, err = j.node.client.CertificatesV1().CertificateSigningRequests().Get(j.t.Context(), csr.Name, metav1.GetOptions{}); err != nil {
+		if csr, err = j.node.Client.CertificatesV1().CertificateSigningRequests().Get(j.t.Context(), csr.Name, metav1.GetOptions{}); err != nil {
 			j.t.Fatal(err)
 		}
 	}
@@ -133,17 +134,17 @@ func (j *joiner) serves(client kubernetes.Interface, name, dns string, addresses
 // asNode is the node that a certificate makes of the machine.
 func (j *joiner) asNode(csr *certificatesv1.CertificateSigningRequest) kubernetes.Interface {
 	j.t.Helper()
-	return j.asNodeFrom(j.node.netns(), csr)
+	return j.asNodeFrom(j.node.Netns(), csr)
 }
 
-func (j *joiner) asNodeFrom(from netns, csr *certificatesv1.CertificateSigningRequest) kubernetes.Interface {
+func (j *joiner) asNodeFrom(from machine.Netns, csr *certificatesv1.CertificateSigningRequest) kubernetes.Interface {
 	j.t.Helper()
-	config, err := j.node.restConfig()
+	config, err := j.node.RestConfig()
 	if err != nil {
 		j.t.Fatal(err)
 	}
 	config = rest.AnonymousClientConfig(config)
-	config.Host, config.Dial = "https://"+j.node.addr.String()+":6443", from.dial
+	config.Host, config.Dial = "https://"+j.node.Addr.String()+":6443", from.Dial
 	config.CertData = csr.Status.Certificate
 	config.KeyData = j.keyPEM()
 	client, err := kubernetes.NewForConfig(config)

@@ -38,7 +38,7 @@ func (a *acknowledged) count() int {
 
 // write creates ConfigMaps until one fails.
 func (a *acknowledged) write(n *node, prefix string) {
-	maps := n.client.CoreV1().ConfigMaps("default")
+	maps := n.Client.CoreV1().ConfigMaps("default")
 	for i := 0; ; i++ {
 		name := fmt.Sprintf("%s-%d", prefix, i)
 		_, err := maps.Create(context.Background(), &corev1.ConfigMap{
@@ -54,7 +54,7 @@ func (a *acknowledged) write(n *node, prefix string) {
 // verify looks for every object with its content.
 func (a *acknowledged) verify(t *testing.T, n *node) {
 	t.Helper()
-	list, err := n.client.CoreV1().ConfigMaps("default").List(t.Context(), metav1.ListOptions{})
+	list, err := n.Client.CoreV1().ConfigMaps("default").List(t.Context(), metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func TestKillDuringWrites(t *testing.T) {
 	n := prepareNode(t, "disable-agent: true")
 	acked := &acknowledged{}
 	for round, depth := range []int{20, 1, 150, 60} {
-		if err := n.startControlPlane(); err != nil {
+		if err := n.StartControlPlane(); err != nil {
 			t.Fatal(err)
 		}
 		acked.verify(t, n)
@@ -84,7 +84,7 @@ func TestKillDuringWrites(t *testing.T) {
 		for w := range 4 {
 			writers.Go(func() { acked.write(n, fmt.Sprintf("round-%d-writer-%d", round, w)) })
 		}
-		if err := n.await("acknowledged writes", func() error {
+		if err := n.Await("acknowledged writes", func() error {
 			if got := acked.count(); got < target {
 				return fmt.Errorf("%d of %d", got, target)
 			}
@@ -92,16 +92,16 @@ func TestKillDuringWrites(t *testing.T) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		if err := n.kill(); err != nil {
+		if err := n.Kill(); err != nil {
 			t.Fatal(err)
 		}
 		writers.Wait()
 	}
-	if err := n.startControlPlane(); err != nil {
+	if err := n.StartControlPlane(); err != nil {
 		t.Fatal(err)
 	}
 	acked.verify(t, n)
-	if err := n.stop(); err != nil {
+	if err := n.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	n.mustBeSound(t)
@@ -115,7 +115,7 @@ func TestKillDuringWrites(t *testing.T) {
 func (n *node) mustBeSound(t *testing.T) {
 	t.Helper()
 	dir := t.TempDir()
-	files, err := filepath.Glob(filepath.Join(n.inside(n.layout().DB()), "state.db*"))
+	files, err := filepath.Glob(filepath.Join(n.Inside(n.Layout().DB()), "state.db*"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("%d files of a database: %v", len(files), err)
 	}
@@ -147,7 +147,7 @@ func (n *node) mustBeSound(t *testing.T) {
 }
 
 func (n *node) create(name string) error {
-	_, err := n.client.CoreV1().ConfigMaps("default").Create(context.Background(), &corev1.ConfigMap{
+	_, err := n.Client.CoreV1().ConfigMaps("default").Create(context.Background(), &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string]string{"name": name},
 	}, metav1.CreateOptions{})
 	return err
@@ -157,23 +157,23 @@ func (n *node) create(name string) error {
 // and versions never run backwards, not even those of leases, which live in memory.
 func TestRevisionsGoOn(t *testing.T) {
 	n := prepareNode(t, "disable-agent: true")
-	if err := n.startControlPlane(); err != nil {
+	if err := n.StartControlPlane(); err != nil {
 		t.Fatal(err)
 	}
 	ctx := t.Context()
-	factory := informers.NewSharedInformerFactoryWithOptions(n.client, 0, informers.WithNamespace("default"))
+	factory := informers.NewSharedInformerFactoryWithOptions(n.Client, 0, informers.WithNamespace("default"))
 	maps := factory.Core().V1().ConfigMaps().Lister().ConfigMaps("default")
 	factory.Start(ctx.Done())
 	before := n.createLease(t, "before")
-	if err := errors.Join(n.create("before"), n.stop(), n.startControlPlane()); err != nil {
+	if err := errors.Join(n.create("before"), n.Stop(), n.StartControlPlane()); err != nil {
 		t.Fatal(err)
 	}
-	kept, err := n.client.CoordinationV1().Leases("default").Get(ctx, "before", metav1.GetOptions{})
+	kept, err := n.Client.CoordinationV1().Leases("default").Get(ctx, "before", metav1.GetOptions{})
 	if err != nil || kept.ResourceVersion != before.ResourceVersion {
 		t.Errorf("after an orderly restart the lease has version %q, want %q (%v)", kept.ResourceVersion, before.ResourceVersion, err)
 	}
 	between := n.createLease(t, "between")
-	if err := errors.Join(n.create("between"), n.kill(), n.startControlPlane(), n.create("after")); err != nil {
+	if err := errors.Join(n.create("between"), n.Kill(), n.StartControlPlane(), n.create("after")); err != nil {
 		t.Fatal(err)
 	}
 	after := n.createLease(t, "after")
@@ -183,7 +183,7 @@ func TestRevisionsGoOn(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"before", "between", "after"} {
-		if err := n.await("the client to know of "+name, func() error {
+		if err := n.Await("the client to know of "+name, func() error {
 			_, err := maps.Get(name)
 			return err
 		}); err != nil {
@@ -194,7 +194,7 @@ func TestRevisionsGoOn(t *testing.T) {
 
 func (n *node) createLease(t *testing.T, name string) *coordinationv1.Lease {
 	t.Helper()
-	lease, err := n.client.CoordinationV1().Leases("default").Create(t.Context(),
+	lease, err := n.Client.CoordinationV1().Leases("default").Create(t.Context(),
 		&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)

@@ -150,7 +150,7 @@ func TestPodLogsOnNode(t *testing.T) {
 	ns.apply(talker)
 	ns.readyPod("talker")
 	ns.eventually("the talker's log on the node", func() error {
-		links, _ := filepath.Glob(ns.node.inside("/var/log/containers/talker_" + ns.name + "_main-*.log"))
+		links, _ := filepath.Glob(ns.node.Inside("/var/log/containers/talker_" + ns.name + "_main-*.log"))
 		if len(links) != 1 {
 			return fmt.Errorf("there are %d links", len(links))
 		}
@@ -158,7 +158,7 @@ func TestPodLogsOnNode(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		text, err := os.ReadFile(ns.node.inside(target))
+		text, err := os.ReadFile(ns.node.Inside(target))
 		if err == nil && !strings.Contains(string(text), "stdout F "+ns.name+"-line-1-end") {
 			err = fmt.Errorf("the log is:\n%s", text)
 		}

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"brink/e2e/machine"
+
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -32,11 +34,11 @@ func TestNodeStaysReady(t *testing.T) {
 	for _, loss := range shared.ready.losses() {
 		t.Errorf("the node was not Ready: %s", loss)
 	}
-	obj, err := ns.client.CoreV1().Nodes().Get(t.Context(), ns.node.id, metav1.GetOptions{})
+	obj, err := ns.client.CoreV1().Nodes().Get(t.Context(), ns.node.ID, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	now := readyCondition(obj)
+	now := machine.ReadyCondition(obj)
 	ns.mustEqual("the time of the last transition", now.LastTransitionTime.UTC(), first.LastTransitionTime.UTC())
 	if leaseRenewed(t, ns).Before(first.LastTransitionTime.Add(watchedFor / 2)) {
 		t.Error("the node's lease is old: its Ready means nothing")
@@ -45,7 +47,7 @@ func TestNodeStaysReady(t *testing.T) {
 
 func leaseRenewed(t *testing.T, ns *namespace) time.Time {
 	t.Helper()
-	lease, err := ns.client.CoordinationV1().Leases("kube-node-lease").Get(t.Context(), ns.node.id, metav1.GetOptions{})
+	lease, err := ns.client.CoordinationV1().Leases("kube-node-lease").Get(t.Context(), ns.node.ID, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +68,7 @@ func (ns *namespace) lives() map[string]life {
 	all := map[string]life{}
 	for _, pod := range ns.pods("") {
 		status := pod.Status.ContainerStatuses[0]
-		pids, err := ns.node.containerProcesses(status.ContainerID)
+		pids, err := ns.node.ContainerProcesses(status.ContainerID)
 		if err != nil {
 			ns.Fatal(err)
 		}
@@ -81,7 +83,7 @@ func (ns *namespace) lives() map[string]life {
 func TestLife(t *testing.T) {
 	n := prepareNode(t)
 	notified := n.listenAsSystemd(t)
-	if err := n.start(); err != nil {
+	if err := n.Start(); err != nil {
 		t.Fatal(err)
 	}
 	if got := <-notified; got != "READY=1 and the node was Ready" {
@@ -99,13 +101,13 @@ func TestLife(t *testing.T) {
 	secondStartIsRefused(ns)
 	statusTells(ns)
 
-	if err := n.stop(); err != nil {
+	if err := n.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	ns.livesOn(before, service)
 	n.mustBeSound(t)
 	victim := killWhileDown(t, before)
-	if err := n.start(); err != nil {
+	if err := n.Start(); err != nil {
 		t.Fatal(err)
 	}
 	again := ns.podThat(victim, "was restarted once", func(p *corev1.Pod) bool { return restarts(p) == 1 && podReady(p) })
@@ -115,11 +117,11 @@ func TestLife(t *testing.T) {
 	ns.stillWorks()
 
 	before = ns.lives()
-	if err := n.kill(); err != nil {
+	if err := n.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	ns.livesOn(before, service)
-	if err := n.start(); err != nil {
+	if err := n.Start(); err != nil {
 		t.Fatal(err)
 	}
 	ns.sameLives(before)
@@ -127,10 +129,10 @@ func TestLife(t *testing.T) {
 
 	// Uninstalling is hardest when brink had no chance to clean up.
 	n.plantForeign(t)
-	if err := n.kill(); err != nil {
+	if err := n.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.uninstall(); err != nil {
+	if err := n.Uninstall(); err != nil {
 		t.Error(err)
 	}
 }
@@ -139,9 +141,9 @@ func TestLife(t *testing.T) {
 // there after uninstalling. What is a process must live.
 func (n *node) plantForeign(t *testing.T) {
 	t.Helper()
-	cgroup := filepath.Join(cgroupFS, "memory", n.id+"-foreign")
-	if cgroup2() {
-		cgroup = filepath.Join(cgroupFS, n.id+"-foreign")
+	cgroup := filepath.Join(machine.CgroupFS, "memory", n.ID+"-foreign")
+	if machine.Cgroup2() {
+		cgroup = filepath.Join(machine.CgroupFS, n.ID+"-foreign")
 	}
 	for _, argv := range [][]string{
 		{"nft", "add", "table", "inet", "e2e_foreign"},
@@ -150,17 +152,17 @@ func (n *node) plantForeign(t *testing.T) {
 		{"mkdir", cgroup},
 		{"mount", "-t", "tmpfs", "tmpfs", "/var/tmp"},
 	} {
-		if err := n.holder.run(argv...); err != nil {
+		if err := n.Holder.Run(argv...); err != nil {
 			t.Fatal(err)
 		}
 	}
-	stranger := n.command(context.Background(), "sh", "-c", "echo $$ > "+cgroup+"/cgroup.procs; exec sleep 100000")
+	stranger := n.Command(context.Background(), "sh", "-c", "echo $$ > "+cgroup+"/cgroup.procs; exec sleep 100000")
 	if err := stranger.Start(); err != nil {
 		t.Fatal(err)
 	}
 	go func() { _ = stranger.Wait() }() // it is killed with the machine
-	n.foreign = []string{
-		"nft table inet e2e_foreign", "link e2e0", "file " + n.dir + "/upper/var/lib/e2e-foreign",
+	n.Foreign = []string{
+		"nft table inet e2e_foreign", "link e2e0", "file " + n.Dir + "/upper/var/lib/e2e-foreign",
 		"cgroup " + cgroup, "mount /var/tmp", fmt.Sprintf("process %d: sleep 100000", stranger.Process.Pid),
 	}
 }
@@ -170,13 +172,13 @@ func (n *node) plantForeign(t *testing.T) {
 // of the node at that moment.
 func (n *node) listenAsSystemd(t *testing.T) <-chan string {
 	t.Helper()
-	path := filepath.Join(n.dir, "notify")
+	path := filepath.Join(n.Dir, "notify")
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	n.env = append(n.env, "NOTIFY_SOCKET="+path)
+	n.Env = append(n.Env, "NOTIFY_SOCKET="+path)
 	_ = conn.SetReadDeadline(time.Now().Add(2 * patience))
 	got := make(chan string, 1)
 	go func() {
@@ -193,7 +195,7 @@ func (n *node) listenAsSystemd(t *testing.T) <-chan string {
 
 // readiness asks the API server, with a client of its own.
 func (n *node) readiness() string {
-	config, err := n.restConfig()
+	config, err := n.RestConfig()
 	if err != nil {
 		return err.Error()
 	}
@@ -201,11 +203,11 @@ func (n *node) readiness() string {
 	if err != nil {
 		return err.Error()
 	}
-	obj, err := client.CoreV1().Nodes().Get(context.Background(), n.id, metav1.GetOptions{})
+	obj, err := client.CoreV1().Nodes().Get(context.Background(), n.ID, metav1.GetOptions{})
 	if err != nil {
 		return err.Error()
 	}
-	if c := readyCondition(obj); c.Status != corev1.ConditionTrue {
+	if c := machine.ReadyCondition(obj); c.Status != corev1.ConditionTrue {
 		return fmt.Sprintf("not Ready: %s: %s", c.Reason, c.Message)
 	}
 	return "Ready"
@@ -214,25 +216,25 @@ func (n *node) readiness() string {
 func secondStartIsRefused(ns *namespace) {
 	ns.Helper()
 	n := ns.node
-	r, err := n.brink("server", "--config", n.configFile())
+	r, err := n.Brink("server", "--config", n.ConfigFile())
 	if err != nil {
 		ns.Fatal(err)
 	}
-	n.mustSay(ns.T, r.stderr, r.code, "pid "+strconv.Itoa(n.cmd.Process.Pid))
-	if !n.running() {
-		ns.Fatalf("the second start has ended the first: %s", n.logTail())
+	n.mustSay(ns.T, r.Stderr, r.Code, "pid "+strconv.Itoa(n.Cmd.Process.Pid))
+	if !n.Running() {
+		ns.Fatalf("the second start has ended the first: %s", n.LogTail())
 	}
 }
 
 // statusTells checks `brink status` for people and for machines.
 func statusTells(ns *namespace) {
 	ns.Helper()
-	r, err := ns.node.brink("status", "--data-dir", ns.node.data)
-	if err != nil || r.code != 0 {
+	r, err := ns.node.Brink("status", "--data-dir", ns.node.Data)
+	if err != nil || r.Code != 0 {
 		ns.Fatalf("brink status: %v %v", err, r)
 	}
-	ns.mustContain(r.stdout, ns.node.id, "v1.36.3", "containerd", "kubelet")
-	r, err = ns.node.brink("status", "--data-dir", ns.node.data, "-o", "json")
+	ns.mustContain(r.Stdout, ns.node.ID, "v1.36.3", "containerd", "kubelet")
+	r, err = ns.node.Brink("status", "--data-dir", ns.node.Data, "-o", "json")
 	if err != nil {
 		ns.Fatal(err)
 	}
@@ -245,11 +247,11 @@ func statusTells(ns *namespace) {
 			Since       time.Time
 		}
 	}
-	if err := json.Unmarshal([]byte(r.stdout), &status); err != nil {
+	if err := json.Unmarshal([]byte(r.Stdout), &status); err != nil {
 		ns.Fatalf("%v: %v", err, r)
 	}
-	ns.mustEqual("node", status.Node, ns.node.id)
-	ns.mustEqual("pid", status.PID, ns.node.cmd.Process.Pid)
+	ns.mustEqual("node", status.Node, ns.node.ID)
+	ns.mustEqual("pid", status.PID, ns.node.Cmd.Process.Pid)
 	ns.mustEqual("ready", status.Ready, true)
 	if len(status.Components) < 5 {
 		ns.Errorf("only %d components are listed: %v", len(status.Components), r)
@@ -271,7 +273,7 @@ func (ns *namespace) livesOn(before map[string]life, service string) {
 			ns.Errorf("pod %s died with brink: %v", pod, err)
 		}
 	}
-	if _, err := ns.node.netns().get(service); err != nil {
+	if _, err := ns.node.Netns().Get(service); err != nil {
 		ns.Errorf("the service does not answer while brink is down: %v", err)
 	}
 }
@@ -333,7 +335,7 @@ func (ns *namespace) stillWorks() {
 func TestCommands(t *testing.T) {
 	ns := sharedNamespace(t)
 	n := ns.node
-	kubectl := filepath.Join(n.dir, "kubectl")
+	kubectl := filepath.Join(n.Dir, "kubectl")
 	if err := os.Symlink(brinkBinary, kubectl); err != nil {
 		t.Fatal(err)
 	}
@@ -345,16 +347,16 @@ func TestCommands(t *testing.T) {
 		{"version", []string{brinkBinary, "version"}, []string{"v1.36.3", "v2.3.7"}},
 		{"help", []string{brinkBinary, "--help"}, []string{"server", "kubectl", "ctr", "status", "check", "uninstall", "version", "completion"}},
 		{"help of server", []string{brinkBinary, "server", "--help"}, []string{"--cluster-cidr", "10.42.0.0/16", "--kubelet-arg"}},
-		{"kubectl by name", []string{kubectl, "get", "nodes"}, []string{n.id, "Ready", "v1.36.3"}},
-		{"ctr", []string{brinkBinary, "ctr", "--address", n.layout().ContainerdSocket(), "-n", "k8s.io", "images", "list"}, []string{busybox1}},
-		{"check", []string{brinkBinary, "check", "--config", n.configFile()}, []string{"port 6443", "overlayfs"}},
+		{"kubectl by name", []string{kubectl, "get", "nodes"}, []string{n.ID, "Ready", "v1.36.3"}},
+		{"ctr", []string{brinkBinary, "ctr", "--address", n.Layout().ContainerdSocket(), "-n", "k8s.io", "images", "list"}, []string{busybox1}},
+		{"check", []string{brinkBinary, "check", "--config", n.ConfigFile()}, []string{"port 6443", "overlayfs"}},
 		{"completion", []string{brinkBinary, "completion", "bash"}, []string{"complete "}},
 	} {
-		r, err := n.run("", tc.argv...)
-		if err != nil || r.code != 0 {
+		r, err := n.Run("", tc.argv...)
+		if err != nil || r.Code != 0 {
 			t.Errorf("%s: %v %v", tc.what, err, r)
 		}
-		ns.mustContain(r.stdout, tc.want...)
+		ns.mustContain(r.Stdout, tc.want...)
 	}
 	ns.kubeconfigIsPrivate()
 }
@@ -362,12 +364,12 @@ func TestCommands(t *testing.T) {
 // kubeconfigIsPrivate: who reads that file is the cluster's administrator.
 func (ns *namespace) kubeconfigIsPrivate() {
 	ns.Helper()
-	info, err := os.Stat(ns.node.kubeconfig())
+	info, err := os.Stat(ns.node.Kubeconfig())
 	if err != nil {
 		ns.Fatal(err)
 	}
 	ns.mustEqual("the mode of the admin kubeconfig", info.Mode().Perm(), os.FileMode(0o600))
-	err = filepath.Walk(ns.node.layout().TLS(), func(path string, info os.FileInfo, err error) error {
+	err = filepath.Walk(ns.node.Layout().TLS(), func(path string, info os.FileInfo, err error) error {
 		if err == nil && info.Mode().IsRegular() && info.Mode().Perm() != 0o600 {
 			err = fmt.Errorf("%s has mode %v", path, info.Mode().Perm())
 		}

@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"brink/e2e/machine"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -47,20 +48,11 @@ const hasty = `      tolerations:
       - {key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 5}
 `
 
-// isolate drops everything that comes from or goes to other machines.
-func (m *machine) isolate() error {
-	return m.holder.run("nft", "add table inet e2e; "+
-		"add chain inet e2e in { type filter hook prerouting priority -400; }; add rule inet e2e in iifname eth0 drop; "+
-		"add chain inet e2e out { type filter hook postrouting priority 400; }; add rule inet e2e out oifname eth0 drop")
-}
-
-func (m *machine) heal() error { return m.holder.run("nft", "delete table inet e2e") }
-
 // ready waits for a node's Ready condition.
 func (ns *namespace) nodeIs(n *node, want corev1.ConditionStatus) {
 	ns.Helper()
-	ns.eventually(fmt.Sprintf("node %s with Ready=%s", n.id, want), func() error {
-		if c := readyCondition(n.object(ns.T)); c.Status != want {
+	ns.eventually(fmt.Sprintf("node %s with Ready=%s", n.ID, want), func() error {
+		if c := machine.ReadyCondition(n.object(ns.T)); c.Status != want {
 			return fmt.Errorf("it is %s: %s", c.Status, c.Message)
 		}
 		return nil
@@ -70,10 +62,10 @@ func (ns *namespace) nodeIs(n *node, want corev1.ConditionStatus) {
 // onOthers waits until all pods of a set are Ready and none on a node.
 func (ns *namespace) onOthers(selector string, count int, n *node) {
 	ns.Helper()
-	ns.eventually(fmt.Sprintf("%d pods of %s on other nodes than %s", count, selector, n.id), func() error {
+	ns.eventually(fmt.Sprintf("%d pods of %s on other nodes than %s", count, selector, n.ID), func() error {
 		ready := 0
 		for _, pod := range ns.pods(selector) {
-			if pod.Spec.NodeName != n.id && podReady(&pod) && pod.DeletionTimestamp == nil {
+			if pod.Spec.NodeName != n.ID && podReady(&pod) && pod.DeletionTimestamp == nil {
 				ready++
 			}
 		}
@@ -99,10 +91,10 @@ func TestPartition(t *testing.T) {
 	healed := false
 	t.Cleanup(func() {
 		if !healed {
-			_ = lost.heal()
+			_ = lost.Heal()
 		}
 	})
-	if err := lost.isolate(); err != nil {
+	if err := lost.Isolate(); err != nil {
 		t.Fatal(err)
 	}
 	ns.nodeIs(lost, corev1.ConditionUnknown)
@@ -121,14 +113,14 @@ func TestPartition(t *testing.T) {
 	}
 	begun := time.Now()
 	healed = true
-	if err := lost.heal(); err != nil {
+	if err := lost.Heal(); err != nil {
 		t.Fatal(err)
 	}
 	ns.nodeIs(lost, corev1.ConditionTrue)
 	t.Logf("Ready %v after the link is back", time.Since(begun).Round(time.Second))
 	ns.eventually("the pods that have moved to end where they were", func() error {
 		for _, pod := range ns.pods("app=movers") {
-			if pod.Spec.NodeName == lost.id {
+			if pod.Spec.NodeName == lost.ID {
 				return fmt.Errorf("%s is still there", pod.Name)
 			}
 		}
@@ -140,24 +132,15 @@ func TestPartition(t *testing.T) {
 }
 
 // containers counts those of the test server on the machine.
-func (m *machine) containers(t *testing.T) int {
+func (n *node) containers(t *testing.T) int {
 	t.Helper()
 	count := 0
-	for _, pid := range m.trace().processes() {
-		if strings.HasPrefix(commandLine(pid), "/server") {
+	for _, pid := range n.Processes() {
+		if strings.HasPrefix(machine.CommandLine(pid), "/server") {
 			count++
 		}
 	}
 	return count
-}
-
-// processesOf are those of a pod on the machine.
-func (m *machine) processesOf(pod *corev1.Pod) []int {
-	isOther := func(pid int) bool {
-		cgroup, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
-		return !strings.Contains(string(cgroup), string(pod.UID))
-	}
-	return slices.DeleteFunc(m.trace().processes(), isOther)
 }
 
 // asker asks a URL again and again and counts what fails.
@@ -170,10 +153,10 @@ type asker struct {
 	failures []string
 }
 
-func ask(from netns, url string) *asker {
+func ask(from machine.Netns, url string) *asker {
 	ctx, cancel := context.WithCancel(context.Background())
 	a := &asker{stop: cancel, done: make(chan struct{})}
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DialContext: from.dial, DisableKeepAlives: true}}
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DialContext: from.Dial, DisableKeepAlives: true}}
 	go func() {
 		defer close(a.done)
 		for ctx.Err() == nil {
@@ -209,7 +192,7 @@ func TestServerAway(t *testing.T) {
 	patient := strings.Replace(movers, hasty, "", 1)
 	ns.apply(strings.Replace(patient, "      topologySpread", "      nodeSelector: {node: agent}\n      topologySpread", 1))
 	for _, n := range c.agents {
-		ns.kubectl("label", "node", n.id, "node=agent")
+		ns.kubectl("label", "node", n.ID, "node=agent")
 	}
 	before := ns.readyPods("app=movers", 3)
 	for _, wait := range before[0].Spec.Tolerations { // which the API server has given it
@@ -223,42 +206,42 @@ func TestServerAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The node that is asked has pods of the other agent behind its NodePort too.
-	url := "http://" + c.agents[0].addr.String() + ":" + ns.nodePort("movers", "") + "/hostname"
-	ns.getFrom(sw.netns(), url)
-	asking := ask(sw.netns(), url)
+	url := "http://" + c.agents[0].Addr.String() + ":" + ns.nodePort("movers", "") + "/hostname"
+	ns.getFrom(sw.Netns(), url)
+	asking := ask(sw.Netns(), url)
 	t.Cleanup(asking.stop)
 	for _, outage := range []struct {
 		what string
 		end  func() error
 		last time.Duration
 	}{
-		{"killing", c.server.kill, 15 * time.Second},
-		{"stopping", c.server.stop, 80 * time.Second}, // longer than a node may be silent
+		{"killing", c.server.Kill, 15 * time.Second},
+		{"stopping", c.server.Stop, 80 * time.Second}, // longer than a node may be silent
 	} {
 		what := outage.what
 		if err := outage.end(); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(outage.last)
-		if err := c.server.start(); err != nil {
+		if err := c.server.Start(); err != nil {
 			t.Fatal(err)
 		}
 		begun := time.Now()
 		for _, n := range c.agents {
-			ns.eventually("a heartbeat of "+n.id+" after "+what+" the server", func() error { return n.beats(t, begun) })
+			ns.eventually("a heartbeat of "+n.ID+" after "+what+" the server", func() error { return n.beats(t, begun) })
 		}
 		t.Logf("agents are back %v after the server", time.Since(begun).Round(time.Second))
 	}
 	for _, n := range c.agents {
 		// It tries every ten seconds.
-		if said := strings.Count(tail(n.logFile("err", n.starts), 1<<20), "Failed to update lease"); said > 2 {
-			t.Errorf("%s has said %d times that it has no server", n.id, said)
+		if said := strings.Count(machine.Tail(n.LogFile("err", n.Starts), 1<<20), "Failed to update lease"); said > 2 {
+			t.Errorf("%s has said %d times that it has no server", n.ID, said)
 		}
 		for _, taint := range n.object(t).Spec.Taints {
-			t.Errorf("%s is tainted with %s after its server was away", n.id, taint.Key)
+			t.Errorf("%s is tainted with %s after its server was away", n.ID, taint.Key)
 		}
 	}
-	if err := errors.Join(c.agents[1].kill(), c.agents[1].start()); err != nil {
+	if err := errors.Join(c.agents[1].Kill(), c.agents[1].Start()); err != nil {
 		t.Fatal(err)
 	}
 	if asked, failed := asking.end(); asked < 100 || len(failed) > 0 {
@@ -279,7 +262,7 @@ func TestServerAway(t *testing.T) {
 // beats is nil when the node has renewed its lease since then.
 func (n *node) beats(t *testing.T, since time.Time) error {
 	t.Helper()
-	lease, err := n.client.CoordinationV1().Leases(corev1.NamespaceNodeLease).Get(t.Context(), n.id, metav1.GetOptions{})
+	lease, err := n.Client.CoordinationV1().Leases(corev1.NamespaceNodeLease).Get(t.Context(), n.ID, metav1.GetOptions{})
 	if err != nil {
 		return err
 	}
@@ -298,24 +281,24 @@ func TestDrainAndDelete(t *testing.T) {
 	ns.apply(movers)
 	ns.readyPods("app=movers", 3)
 	leaver := c.agents[0]
-	ns.kubectl("cordon", leaver.id)
+	ns.kubectl("cordon", leaver.ID)
 	if !leaver.object(t).Spec.Unschedulable {
 		t.Error("a cordoned node is schedulable")
 	}
-	ns.kubectl("uncordon", leaver.id)
-	ns.kubectl("drain", leaver.id, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=120s")
+	ns.kubectl("uncordon", leaver.ID)
+	ns.kubectl("drain", leaver.ID, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=120s")
 	ns.onOthers("app=movers", 3, leaver)
 	cidr := leaver.object(t).Spec.PodCIDR
 	peers := []*node{c.server, c.agents[1], c.agents[2]}
 	have := func(want bool) error {
 		var errs []error
 		for _, peer := range peers {
-			r, err := peer.run("", "sh", "-ec", "ip route; ip neigh show dev brink-vxlan; bridge fdb show dev brink-vxlan")
-			if err == nil && r.code != 0 {
-				err = fmt.Errorf("looking at %s: %v", peer.id, r)
+			r, err := peer.Run("", "sh", "-ec", "ip route; ip neigh show dev brink-vxlan; bridge fdb show dev brink-vxlan")
+			if err == nil && r.Code != 0 {
+				err = fmt.Errorf("looking at %s: %v", peer.ID, r)
 			}
-			if found := strings.Contains(r.stdout, strings.TrimSuffix(cidr, "0/24")) || strings.Contains(r.stdout, leaver.addr.String()+" self"); found != want {
-				err = errors.Join(err, fmt.Errorf("%s has\n%s", peer.id, r.stdout))
+			if found := strings.Contains(r.Stdout, strings.TrimSuffix(cidr, "0/24")) || strings.Contains(r.Stdout, leaver.Addr.String()+" self"); found != want {
+				err = errors.Join(err, fmt.Errorf("%s has\n%s", peer.ID, r.Stdout))
 			}
 			errs = append(errs, err)
 		}
@@ -324,25 +307,25 @@ func TestDrainAndDelete(t *testing.T) {
 	if err := have(true); err != nil {
 		t.Errorf("before the deletion: %v", err)
 	}
-	if err := leaver.stop(); err != nil {
+	if err := leaver.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	ns.kubectl("delete", "node", leaver.id)
+	ns.kubectl("delete", "node", leaver.ID)
 	ns.eventually("the deleted node to vanish from its peers' kernels", func() error { return have(false) })
 
 	next := c.join(t, 1)[0]
 	ns.mustEqual("the range of the next node", next.object(t).Spec.PodCIDR, cidr)
 	// This one runs on when it is deleted, as a machine that nobody can reach.
-	ns.kubectl("delete", "node", next.id)
+	ns.kubectl("delete", "node", next.ID)
 	ns.eventually("the deleted node to say so", func() error {
-		r, err := next.brink(append([]string{"status"}, next.flags("data-dir")...)...)
-		if err == nil && r.code != 1 {
-			err = fmt.Errorf("exit code %d", r.code)
+		r, err := next.Brink(append([]string{"status"}, next.Flags("data-dir")...)...)
+		if err == nil && r.Code != 1 {
+			err = fmt.Errorf("exit code %d", r.Code)
 		}
-		return errors.Join(err, contains(r.stdout+r.stderr, "was deleted from the cluster: restart brink to join again with the token in its settings"))
+		return errors.Join(err, contains(r.Stdout+r.Stderr, "was deleted from the cluster: restart brink to join again with the token in its settings"))
 	})
 	// The first one comes back by being started: it has a token.
-	if err := leaver.start(); err != nil {
+	if err := leaver.Start(); err != nil {
 		t.Fatal(err)
 	}
 	ns.mustEqual("the range of the node that is back", leaver.object(t).Spec.PodCIDR, cidr)
@@ -355,7 +338,7 @@ func TestDrainAndDelete(t *testing.T) {
 	for _, n := range []*node{c.server, c.agents[1]} {
 		url := "http://" + back.Status.PodIP + ":8080/hostname"
 		ns.eventually("a pod of a range that another one had", func() error {
-			got, err := n.netns().get(url)
+			got, err := n.Netns().Get(url)
 			if err == nil && got != back.Name {
 				err = fmt.Errorf("%q answered", got)
 			}
@@ -371,23 +354,23 @@ func TestUnreachableAgent(t *testing.T) {
 	c := aControlPlane(t)
 	c.join(t, 1) // a peer that does not hear from it
 	n := c.prepareAgent(t, "node-label: [reach=none]")
-	if err := n.holder.run("nft", "add table inet e2e; add chain inet e2e in { type filter hook input priority 0; policy drop; }; "+
+	if err := n.Holder.Run("nft", "add table inet e2e; add chain inet e2e in { type filter hook input priority 0; policy drop; }; "+
 		"add rule inet e2e in iifname != eth0 accept; add rule inet e2e in ct state established,related accept; add rule inet e2e in icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept"); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = n.holder.run("nft", "delete table inet e2e") })
-	if err := n.start(); err != nil {
+	t.Cleanup(func() { _ = n.Holder.Run("nft", "delete table inet e2e") })
+	if err := n.Start(); err != nil {
 		t.Fatal(err)
 	}
 	soon, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	if _, err := c.server.netns().dial(soon, "tcp", n.addr.String()+":10250"); err == nil {
+	if _, err := c.server.Netns().Dial(soon, "tcp", n.Addr.String()+":10250"); err == nil {
 		t.Fatal("the kubelet can be dialled, this test shows nothing")
 	}
 	ns := newNamespace(t, c.server)
 	ns.eventually("the agent to say that no other node reaches it", func() error {
-		r, err := n.brink(append([]string{"status"}, n.flags("data-dir")...)...)
-		return errors.Join(err, contains(r.stdout+r.stderr, "no other node has answered through the tunnel yet: on all nodes let UDP port 8472 in"))
+		r, err := n.Brink(append([]string{"status"}, n.Flags("data-dir")...)...)
+		return errors.Join(err, contains(r.Stdout+r.Stderr, "no other node has answered through the tunnel yet: on all nodes let UDP port 8472 in"))
 	})
 	ns.apply(strings.Replace(hostPortPod("far", 28083), "spec:", "spec:\n  nodeSelector: {reach: none}", 1))
 	ns.readyPod("far")
@@ -402,15 +385,15 @@ func TestUnreachableAgent(t *testing.T) {
 	ns.eventually("logs", func() error { return contains(ns.logs("talker"), "hello") })
 	ns.attaches(strings.Replace(reader, "spec:", "spec:\n  nodeSelector: {reach: none}", 1))
 	ns.mustEqual("the API proxy to a pod", ns.kubectl("get", "--raw", "/api/v1/namespaces/"+ns.name+"/pods/far:8080/proxy/hostname"), "far")
-	ns.mustContain(ns.kubectl("get", "--raw", "/api/v1/nodes/"+n.id+"/proxy/healthz"), "ok")
-	ns.mustContain(ns.kubectl("get", "--raw", "/api/v1/nodes/"+n.id+"/proxy/metrics/resource"), "node_cpu_usage_seconds_total", `pod="far"`)
+	ns.mustContain(ns.kubectl("get", "--raw", "/api/v1/nodes/"+n.ID+"/proxy/healthz"), "ok")
+	ns.mustContain(ns.kubectl("get", "--raw", "/api/v1/nodes/"+n.ID+"/proxy/metrics/resource"), "node_cpu_usage_seconds_total", `pod="far"`)
 	ns.calls(strings.Replace(testdata(t, "webhook.yaml"), "spec:", "spec:\n  nodeSelector: {reach: none}", 1))
 	cmd, out := ns.background("port-forward", "--address", "127.0.0.1", "pod/far", "28090:8080")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	ns.eventually("port-forward", func() error {
-		name, err := c.server.netns().get("http://127.0.0.1:28090/hostname")
+		name, err := c.server.Netns().Get("http://127.0.0.1:28090/hostname")
 		if err == nil && name != "far" {
 			err = fmt.Errorf("%q answered", name)
 		}
@@ -431,20 +414,20 @@ func TestServerMoves(t *testing.T) {
 	ns := newNamespace(t, n)
 	ns.apply(sleeper("box", ""))
 	ns.readyPod("box")
-	old := n.addr
+	old := n.Addr
 	if err := n.moveTo(t); err != nil {
 		t.Fatal(err)
 	}
-	n.ends(t, n.addr.String(), old.String(), "start brink again")
-	if err := n.start(); err != nil {
+	n.ends(t, n.Addr.String(), old.String(), "start brink again")
+	if err := n.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ns.mustEqual("the node's address", n.object(t).Status.Addresses[0].Address, n.addr.String())
+	ns.mustEqual("the node's address", n.object(t).Status.Addresses[0].Address, n.Addr.String())
 	ns.eventually("a pod to find the API by its Service", func() error {
 		said, err := ns.tryKubectl("exec", "box", "--", "sh", "-c", "nc -w 10 10.43.0.1 443 < /dev/null && echo there")
 		return errors.Join(err, contains(said, "there"))
 	})
-	ns.mustContain(ns.kubectl("--server", "https://"+n.addr.String()+":6443", "get", "nodes"), n.id)
+	ns.mustContain(ns.kubectl("--server", "https://"+n.Addr.String()+":6443", "get", "nodes"), n.ID)
 	if pod := ns.readyPod("box"); restarts(pod) != 0 {
 		t.Errorf("the pod was started again %d times", restarts(pod))
 	}

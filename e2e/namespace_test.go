@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"brink/e2e/machine"
+
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -34,7 +36,7 @@ func sharedNamespace(t *testing.T) *namespace {
 
 func newNamespace(t *testing.T, n *node) *namespace {
 	t.Helper()
-	ns := &namespace{T: t, node: n, name: "e2e-" + randomID(), client: n.client}
+	ns := &namespace{T: t, node: n, name: "e2e-" + machine.RandomID(), client: n.Client}
 	ns.kubectlFor("", "create", "namespace", ns.name)
 	t.Cleanup(ns.close)
 	// A pod is refused until its service account exists.
@@ -49,7 +51,7 @@ func (ns *namespace) close() {
 	if ns.Failed() {
 		ns.Log(ns.diagnosis())
 	}
-	if !ns.node.running() {
+	if !ns.node.Running() {
 		return
 	}
 	// The test's own context is over in a cleanup.
@@ -63,7 +65,7 @@ func (ns *namespace) close() {
 
 // diagnosis is the state of the namespace in words.
 func (ns *namespace) diagnosis() string {
-	if !ns.node.running() {
+	if !ns.node.Running() {
 		return "brink does not run"
 	}
 	var b strings.Builder
@@ -77,7 +79,7 @@ func (ns *namespace) diagnosis() string {
 	}
 	b.WriteString(ns.podLogs())
 	if ns.node == shared.node { // others show theirs when they are closed
-		b.WriteString(ns.node.logTail())
+		b.WriteString(ns.node.LogTail())
 	}
 	return b.String()
 }
@@ -101,10 +103,10 @@ func (ns *namespace) podLogs() string {
 func (ns *namespace) kubectlFor(stdin string, args ...string) string {
 	ns.Helper()
 	r := ns.kubectlResult(stdin, args...)
-	if r.code != 0 {
+	if r.Code != 0 {
 		ns.Fatalf("kubectl %s: %v", strings.Join(args, " "), r)
 	}
-	return r.stdout
+	return r.Stdout
 }
 
 func (ns *namespace) kubectl(args ...string) string {
@@ -114,16 +116,16 @@ func (ns *namespace) kubectl(args ...string) string {
 
 // tryKubectl is kubectl that may fail; the error contains what it said.
 func (ns *namespace) tryKubectl(args ...string) (string, error) {
-	r, err := ns.node.run("", ns.kubectlArgs(args...)...)
-	if err == nil && r.code != 0 {
+	r, err := ns.node.Run("", ns.kubectlArgs(args...)...)
+	if err == nil && r.Code != 0 {
 		err = fmt.Errorf("kubectl %s: %v", strings.Join(args, " "), r)
 	}
-	return r.stdout, err
+	return r.Stdout, err
 }
 
-func (ns *namespace) kubectlResult(stdin string, args ...string) result {
+func (ns *namespace) kubectlResult(stdin string, args ...string) machine.Result {
 	ns.Helper()
-	r, err := ns.node.run(stdin, ns.kubectlArgs(args...)...)
+	r, err := ns.node.Run(stdin, ns.kubectlArgs(args...)...)
 	if err != nil {
 		ns.Fatal(err)
 	}
@@ -137,7 +139,7 @@ func (ns *namespace) kubectlArgs(args ...string) []string {
 // background starts kubectl; it ends with the test at the latest.
 func (ns *namespace) background(args ...string) (*exec.Cmd, *output) {
 	out := &output{}
-	cmd := ns.node.command(ns.Context(), ns.kubectlArgs(args...)...)
+	cmd := ns.node.Command(ns.Context(), ns.kubectlArgs(args...)...)
 	cmd.Stdout, cmd.Stderr = out, out
 	return cmd, out
 }
@@ -165,7 +167,7 @@ func (ns *namespace) apply(manifest string) {
 }
 
 func (ns *namespace) expand(manifest string) string {
-	return strings.NewReplacer("$NS", ns.name, "$NODE", ns.node.id, "$DIR", ns.node.dir).Replace(manifest)
+	return strings.NewReplacer("$NS", ns.name, "$NODE", ns.node.ID, "$DIR", ns.node.Dir).Replace(manifest)
 }
 
 // exec runs a command in a pod's first container and returns its output without
@@ -333,14 +335,14 @@ func (ns *namespace) serviceIP(name string) string {
 // get asks url from the node until it answers.
 func (ns *namespace) get(url string) string {
 	ns.Helper()
-	return ns.getFrom(ns.node.netns(), url)
+	return ns.getFrom(ns.node.Netns(), url)
 }
 
-func (ns *namespace) getFrom(from netns, url string) string {
+func (ns *namespace) getFrom(from machine.Netns, url string) string {
 	ns.Helper()
 	var body string
 	ns.eventually("an answer from "+url, func() (err error) {
-		body, err = from.get(url)
+		body, err = from.Get(url)
 		return err
 	})
 	return body

@@ -29,7 +29,7 @@ var authorityOf = map[string]string{
 	pki.ClientAuthProxy:  pki.RequestHeaderCA,
 }
 
-func (n *node) tls() pki.Dir { return pki.Dir(n.layout().TLS()) }
+func (n *node) tls() pki.Dir { return pki.Dir(n.Layout().TLS()) }
 
 // resign replaces a leaf's certificate by one for the same key, names and usage,
 // signed by the same authority, with a new serial number and another validity.
@@ -57,7 +57,7 @@ func (n *node) resign(leaf string, from, until time.Time) (*x509.Certificate, er
 			return nil, err
 		}
 	}
-	next := filepath.Join(n.dir, leaf+".next")
+	next := filepath.Join(n.Dir, leaf+".next")
 	if err := os.WriteFile(next, chain.Bytes(), 0o600); err != nil {
 		return nil, err
 	}
@@ -80,16 +80,16 @@ func TestCertificates(t *testing.T) {
 	}
 	ns.mustEqual("the certificate's user", presented.Subject.CommonName, "kube-apiserver")
 
-	if err := n.stop(); err != nil {
+	if err := n.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	n.expireAll(t)
-	kubeconfig := hash(t, n.kubeconfig())
-	if err := n.start(); err != nil {
+	kubeconfig := hash(t, n.Kubeconfig())
+	if err := n.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ns.client = n.client
-	if hash(t, n.kubeconfig()) == kubeconfig {
+	ns.client = n.Client
+	if hash(t, n.Kubeconfig()) == kubeconfig {
 		t.Error("the admin kubeconfig still holds the expired certificate")
 	}
 	n.leavesAreValid(t)
@@ -150,7 +150,7 @@ func (ns *namespace) replacedWhileRunning(leaf, port string) {
 		ns.Fatal(err)
 	}
 	ns.eventually("the new certificate on port "+port, func() error {
-		got, err := n.handshake(port, n.id)
+		got, err := n.handshake(port, n.ID)
 		if err == nil && got.SerialNumber.Cmp(want.SerialNumber) != 0 {
 			err = fmt.Errorf("the serial number is %v, want %v", got.SerialNumber, want.SerialNumber)
 		}
@@ -175,7 +175,7 @@ func (n *node) handshake(port, name string) (*x509.Certificate, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	raw, err := n.netns().dial(ctx, "tcp", n.addr.String()+":"+port)
+	raw, err := n.Netns().Dial(ctx, "tcp", n.Addr.String()+":"+port)
 	if err != nil {
 		return nil, err
 	}

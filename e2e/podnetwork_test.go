@@ -62,7 +62,7 @@ func (c *cluster) deploy(t *testing.T) *deployed {
 func (d *deployed) reach(from corev1.Pod, addresses []string) error {
 	_, err := d.tryKubectl(append([]string{"exec", from.Name, "--", "/server", "reach"}, addresses...)...)
 	if err != nil {
-		err = fmt.Errorf("from %s on %s: %w", from.Name, d.named(from.Spec.NodeName).addr, err)
+		err = fmt.Errorf("from %s on %s: %w", from.Name, d.named(from.Spec.NodeName).Addr, err)
 	}
 	return err
 }
@@ -112,7 +112,7 @@ func (d *deployed) servicesAnswer() {
 		for _, ip := range svc.Spec.ClusterIPs {
 			d.answersBy(n, ip, "80", "81")
 			for _, other := range d.nodes() {
-				d.answersBy(n, other.addrLike(ip), d.nodePort("all", "http"), d.nodePort("all", "udp"))
+				d.answersBy(n, other.AddrLike(ip), d.nodePort("all", "http"), d.nodePort("all", "udp"))
 			}
 		}
 	}
@@ -127,9 +127,9 @@ func (d *deployed) servicesAnswer() {
 func (d *deployed) answersBy(from *node, ip, tcp, udp string) {
 	d.Helper()
 	url := "http://" + net.JoinHostPort(ip, tcp) + "/hostname"
-	d.reachesAll(d.pods, url+" on "+from.addr.String(), func() (string, error) { return from.netns().get(url) })
+	d.reachesAll(d.pods, url+" on "+from.Addr.String(), func() (string, error) { return from.Netns().Get(url) })
 	to := net.JoinHostPort(ip, udp)
-	d.reachesAll(d.pods, "UDP to "+to+" on "+from.addr.String(), func() (string, error) { return from.netns().askUDP(to) })
+	d.reachesAll(d.pods, "UDP to "+to+" on "+from.Addr.String(), func() (string, error) { return from.Netns().AskUDP(to) })
 }
 
 // TestPodNetworkVXLAN has IPv4 and IPv6 at the same time.
@@ -153,12 +153,12 @@ func TestPodNetworkIPv4(t *testing.T) {
 	c := startCluster(t, 3, "flannel-backend: host-gw")
 	d := c.deploy(t)
 	for _, backend := range []string{"host-gw", "vxlan"} {
-		c.server.config[len(c.server.config)-1] = "flannel-backend: " + backend
-		if err := c.server.writeConfig(); err != nil {
+		c.server.Config[len(c.server.Config)-1] = "flannel-backend: " + backend
+		if err := c.server.WriteConfig(); err != nil {
 			t.Fatal(err)
 		}
 		if backend != "host-gw" {
-			again := func(n *node) error { return errors.Join(n.stop(), n.start()) }
+			again := func(n *node) error { return errors.Join(n.Stop(), n.Start()) }
 			if err := errors.Join(again(c.server), together(c.agents, again)); err != nil {
 				t.Fatal(err)
 			}
@@ -174,10 +174,10 @@ func TestPodNetworkIPv6(t *testing.T) {
 	t.Parallel()
 	c := &cluster{server: startNode(t, "cluster-cidr: fd42::/56", "service-cidr: fd43::/112")}
 	n := c.prepareAgent(t)
-	for i, line := range n.config {
-		n.config[i] = strings.Replace(line, "https://"+c.server.addr.String(), "https://["+c.server.addr6().String()+"]", 1)
+	for i, line := range n.Config {
+		n.Config[i] = strings.Replace(line, "https://"+c.server.Addr.String(), "https://["+c.server.Addr6().String()+"]", 1)
 	}
-	if err := errors.Join(n.writeConfig(), n.start()); err != nil {
+	if err := errors.Join(n.WriteConfig(), n.Start()); err != nil {
 		t.Fatal(err)
 	}
 	c.agents = []*node{n}
@@ -198,7 +198,7 @@ func TestPodNetworkIPv6(t *testing.T) {
 // masquerades: outside of the cluster nobody knows the way back to a pod.
 func (d *deployed) masquerades() {
 	d.Helper()
-	seen, seen6 := serveClientIP(d.T), serveClientIPAt(d.T, lanPrefix6+"1")
+	seen, seen6 := serveClientIP(d.T), serveClientIPAt(d.T, near.Gateway6().String())
 	for _, pod := range d.pods {
 		n := d.named(pod.Spec.NodeName)
 		for _, ip := range pod.Status.PodIPs {
@@ -207,7 +207,7 @@ func (d *deployed) masquerades() {
 				outside = seen6
 			}
 			got := d.exec(pod.Name, "/server", "get", "http://"+outside+"/")
-			d.mustEqual("the address that the outside sees of "+pod.Name+", "+ip.IP, got, n.addrLike(ip.IP))
+			d.mustEqual("the address that the outside sees of "+pod.Name+", "+ip.IP, got, n.AddrLike(ip.IP))
 		}
 	}
 }
@@ -234,9 +234,9 @@ ip -o address show dev brink-vxlan 2>&1 | sed 's/^[0-9]*: //' | grep -v fe80
 ip -o link show dev brink-vxlan 2>&1 | sed 's/^[0-9]*: //; s/ state [A-Z]*//'
 nft -s list table inet brink 2>&1; sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding net.bridge.bridge-nf-call-iptables`
 
-func (m *machine) ways() (string, error) {
-	r, err := m.run("", "sh", "-c", waysScript)
-	return r.stdout, err
+func (n *node) ways() (string, error) {
+	r, err := n.Run("", "sh", "-c", waysScript)
+	return r.Stdout, err
 }
 
 // TestPodNetworkRepairsItself also goes through a change of a node's address.
@@ -257,11 +257,11 @@ func TestPodNetworkRepairsItself(t *testing.T) {
 		// It may be repaired before anybody can look.
 		isSeen := false
 		for range 10 {
-			damaged, err := c.agents[0].run("", "sh", "-ec", r.command+"\nset +e\n"+waysScript)
-			if err != nil || damaged.code != 0 {
+			damaged, err := c.agents[0].Run("", "sh", "-ec", r.command+"\nset +e\n"+waysScript)
+			if err != nil || damaged.Code != 0 {
 				t.Fatalf("damaging %s: %v %v", r.name, err, damaged)
 			}
-			if isSeen = damaged.stdout != before; isSeen {
+			if isSeen = damaged.Stdout != before; isSeen {
 				break
 			}
 		}
@@ -283,7 +283,7 @@ func TestPodNetworkRepairsItself(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.eventually("the node's new address in its Node", func() error {
-		if got := c.agents[0].object(t).Status.Addresses[0].Address; got != c.agents[0].addr.String() {
+		if got := c.agents[0].object(t).Status.Addresses[0].Address; got != c.agents[0].Addr.String() {
 			return fmt.Errorf("it is %s", got)
 		}
 		return nil
@@ -306,11 +306,11 @@ func ipsOf(pods []corev1.Pod) []string {
 }
 
 // moveTo gives the machine another address, as a DHCP server does.
-func (m *machine) moveTo(t *testing.T) error {
+func (n *node) moveTo(t *testing.T) error {
 	t.Helper()
-	old := m.addr
-	m.addr = netip.MustParseAddr(lanPrefix + fmt.Sprint(200+int(old.As4()[3])%50))
-	return m.holder.run("sh", "-ec", strings.NewReplacer("OLD", old.String(), "NEW", m.addr.String(), "ROUTER", lanHost).Replace(
+	old := n.Addr
+	n.Addr = netip.MustParseAddr(lanPrefix + fmt.Sprint(200+int(old.As4()[3])%50))
+	return n.Holder.Run("sh", "-ec", strings.NewReplacer("OLD", old.String(), "NEW", n.Addr.String(), "ROUTER", lanHost).Replace(
 		"ip address del OLD/24 dev eth0; ip address add NEW/24 dev eth0; ip route replace default via ROUTER"))
 }
 
@@ -326,7 +326,7 @@ func TestSwitchingTheBackend(t *testing.T) {
 	d.servicesAnswer()
 	d.masquerades()
 	for _, n := range c.nodes() {
-		if links, err := n.netns().links(); err != nil || strings.Contains(strings.Join(links, " "), "vxlan") {
+		if links, err := n.Netns().Links(); err != nil || strings.Contains(strings.Join(links, " "), "vxlan") {
 			t.Errorf("links of a node with direct routes: %v, %v", links, err)
 		}
 	}
@@ -336,17 +336,17 @@ func TestSwitchingTheBackend(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	asking := ask(sw.netns(), "http://"+c.agents[0].addr.String()+":"+d.nodePort("all", "http")+"/hostname")
+	asking := ask(sw.Netns(), "http://"+c.agents[0].Addr.String()+":"+d.nodePort("all", "http")+"/hostname")
 	t.Cleanup(asking.stop)
 	for _, step := range [][2]string{{"host-gw", "vxlan"}, {"vxlan", "host-gw"}} {
-		for i, line := range c.server.config {
-			c.server.config[i] = strings.ReplaceAll(line, step[0], step[1])
+		for i, line := range c.server.Config {
+			c.server.Config[i] = strings.ReplaceAll(line, step[0], step[1])
 		}
-		if err := c.server.writeConfig(); err != nil {
+		if err := c.server.WriteConfig(); err != nil {
 			t.Fatal(err)
 		}
 		for _, n := range c.nodes() {
-			if err := errors.Join(n.stop(), n.start()); err != nil {
+			if err := errors.Join(n.Stop(), n.Start()); err != nil {
 				t.Fatal(err)
 			}
 			d.eventually(fmt.Sprintf("the pod network with a part of the nodes switched to %s", step[1]), d.allReachAll)
@@ -357,7 +357,7 @@ func TestSwitchingTheBackend(t *testing.T) {
 	}
 	for _, n := range c.nodes() {
 		d.eventually("the device to go when nobody needs it", func() error {
-			links, err := n.netns().links()
+			links, err := n.Netns().Links()
 			if err == nil && strings.Contains(strings.Join(links, " "), "vxlan") {
 				err = fmt.Errorf("links are %v", links)
 			}
@@ -371,38 +371,38 @@ func TestSwitchingTheBackend(t *testing.T) {
 func TestTwoSegments(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 0)
-	m, err := newMachineOn(true)
+	m, err := newMachineOn(far)
 	if err != nil {
 		t.Fatal(err)
 	}
-	far, err := newAgentOn(m, c.server)
-	far.closeAfter(t)
-	if err := errors.Join(err, far.start()); err != nil {
+	other, err := newAgentOn(m, c.server)
+	other.closeAfter(t)
+	if err := errors.Join(err, other.Start()); err != nil {
 		t.Fatal(err)
 	}
-	c.agents = []*node{far}
+	c.agents = []*node{other}
 	d := c.deploy(t)
 	if err := d.allReachAll(); err != nil {
 		t.Error(err)
 	}
 	d.servicesAnswer()
-	c.server.config = append(c.server.config, "flannel-backend: host-gw")
-	if err := c.server.writeConfig(); err != nil {
+	c.server.Config = append(c.server.Config, "flannel-backend: host-gw")
+	if err := c.server.WriteConfig(); err != nil {
 		t.Fatal(err)
 	}
 	for _, n := range c.nodes() {
-		if err := errors.Join(n.stop(), n.start()); err != nil {
+		if err := errors.Join(n.Stop(), n.Start()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for n, peer := range map[*node]*node{c.server: far, far: c.server} {
-		d.eventually("a warning about "+peer.id, func() error {
-			r, err := n.brink(append([]string{"status"}, n.flags("data-dir")...)...)
-			if err != nil || r.code != 0 {
+	for n, peer := range map[*node]*node{c.server: other, other: c.server} {
+		d.eventually("a warning about "+peer.ID, func() error {
+			r, err := n.Brink(append([]string{"status"}, n.Flags("data-dir")...)...)
+			if err != nil || r.Code != 0 {
 				return fmt.Errorf("%v %v", err, r)
 			}
-			for _, part := range []string{"warning: ", peer.id, peer.addr.String(), "vxlan"} {
-				if err := contains(r.stdout, part); err != nil {
+			for _, part := range []string{"warning: ", peer.ID, peer.Addr.String(), "vxlan"} {
+				if err := contains(r.Stdout, part); err != nil {
 					return err
 				}
 			}

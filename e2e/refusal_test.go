@@ -11,13 +11,15 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"brink/e2e/machine"
 )
 
 // refuses expects that a start ends by itself with an error: one line about each
 // of the wanted texts, and no stack.
 func (n *node) refuses(t *testing.T, wanted ...string) {
 	t.Helper()
-	if err := n.launch(); err != nil {
+	if err := n.Launch(); err != nil {
 		t.Fatal(err)
 	}
 	n.ends(t, wanted...)
@@ -27,11 +29,11 @@ func (n *node) refuses(t *testing.T, wanted ...string) {
 func (n *node) ends(t *testing.T, wanted ...string) {
 	t.Helper()
 	select {
-	case <-n.exited:
+	case <-n.Exited:
 	case <-time.After(patience):
-		t.Fatalf("brink runs on, want it to end with %q\n%s", wanted, n.logTail())
+		t.Fatalf("brink runs on, want it to end with %q\n%s", wanted, n.LogTail())
 	}
-	n.mustSay(t, tail(n.logFile("err", n.starts), 64<<10), n.cmd.ProcessState.ExitCode(), wanted...)
+	n.mustSay(t, machine.Tail(n.LogFile("err", n.Starts), 64<<10), n.Cmd.ProcessState.ExitCode(), wanted...)
 }
 
 // mustSay checks how a refused command ended.
@@ -66,7 +68,7 @@ func (n *node) mustSay(t *testing.T, stderr string, code int, wanted ...string) 
 // TestRefusedStarts: what is wrong, where, and nothing was begun.
 func TestRefusedStarts(t *testing.T) {
 	n := prepareNode(t)
-	added := fmt.Sprintf("%s:%d", n.configFile(), len(n.config)+1)
+	added := fmt.Sprintf("%s:%d", n.ConfigFile(), len(n.Config)+1)
 	for _, tc := range []struct {
 		name   string
 		config string
@@ -87,7 +89,7 @@ func TestRefusedStarts(t *testing.T) {
 		{"argument", "", []string{"nonsense"}, []string{"nonsense"}},
 		{"unknown key", "no-such-key: 1", nil, []string{added, "no-such-key"}},
 		{"key that is no number", "https-listen-port: door", nil, []string{added, "https-listen-port", "door"}},
-		{"no YAML", "cluster-domain: [", nil, []string{n.configFile()}},
+		{"no YAML", "cluster-domain: [", nil, []string{n.ConfigFile()}},
 		{"unknown kubelet flag", "", []string{"--kubelet-arg=no-such-arg=1"}, []string{"kubelet", "no-such-arg"}},
 		{"unknown apiserver flag", "", []string{"--kube-apiserver-arg=no-such-arg=1"}, []string{"apiserver", "no-such-arg"}},
 	} {
@@ -102,22 +104,22 @@ func TestRefusedStarts(t *testing.T) {
 // mustRefuse starts brink with one more line of configuration and flags.
 func (n *node) mustRefuse(t *testing.T, config string, args, want []string) {
 	t.Helper()
-	good := n.config
-	defer func() { n.config = good }()
+	good := n.Config
+	defer func() { n.Config = good }()
 	if config != "" {
-		n.config = append(good[:len(good):len(good)], config)
+		n.Config = append(good[:len(good):len(good)], config)
 	}
-	if err := n.writeConfig(); err != nil {
+	if err := n.WriteConfig(); err != nil {
 		t.Fatal(err)
 	}
-	r, err := n.brink(append([]string{"server", "--config", n.configFile()}, args...)...)
+	r, err := n.Brink(append([]string{"server", "--config", n.ConfigFile()}, args...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.mustSay(t, r.stderr, r.code, want...)
-	l := n.layout()
+	n.mustSay(t, r.Stderr, r.Code, want...)
+	l := n.Layout()
 	for _, path := range []string{l.TLS(), l.Lock(), l.Mark(), l.Made(), l.Run()} {
-		if _, err := os.Lstat(n.inside(path)); err == nil {
+		if _, err := os.Lstat(n.Inside(path)); err == nil {
 			t.Errorf("brink has refused to start and made %s", path)
 		}
 	}
@@ -126,7 +128,7 @@ func (n *node) mustRefuse(t *testing.T, config string, args, want []string) {
 // writeInside writes a file as the machine sees it.
 func (n *node) writeInside(t *testing.T, path, content string) {
 	t.Helper()
-	path = n.inside(path)
+	path = n.Inside(path)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -139,14 +141,14 @@ func TestPortTaken(t *testing.T) {
 	n := prepareNode(t)
 	for _, port := range []string{"6443", "10250"} {
 		t.Run(port, func(t *testing.T) {
-			l, err := n.netns().listen(net.JoinHostPort("0.0.0.0", port))
+			l, err := n.Netns().Listen(net.JoinHostPort("0.0.0.0", port))
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer func() { _ = l.Close() }()
 			n.mustRefuse(t, "", nil, []string{port, "taken"})
-			r, err := n.brink("check", "--config", n.configFile())
-			if err != nil || r.code != 1 || !strings.Contains(r.stdout, "port "+port+" ") {
+			r, err := n.Brink("check", "--config", n.ConfigFile())
+			if err != nil || r.Code != 1 || !strings.Contains(r.Stdout, "port "+port+" ") {
 				t.Errorf("brink check with port %s taken: %v %v", port, err, r)
 			}
 		})
@@ -156,12 +158,12 @@ func TestPortTaken(t *testing.T) {
 // TestNoRoot: the one line for who forgot sudo.
 func TestNoRoot(t *testing.T) {
 	n := prepareNode(t)
-	r, err := n.run("", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", brinkBinary,
-		"server", "--config", n.configFile())
+	r, err := n.Run("", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", brinkBinary,
+		"server", "--config", n.ConfigFile())
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.mustSay(t, r.stderr, r.code, "root")
+	n.mustSay(t, r.Stderr, r.Code, "root")
 }
 
 // TestMissingNft takes the program from the machine: brink says which package
@@ -175,15 +177,15 @@ func TestMissingNft(t *testing.T) {
 	if path, err = filepath.EvalSymlinks(path); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.holder.run("mv", path, path+".away"); err != nil {
+	if err := n.Holder.Run("mv", path, path+".away"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := n.holder.run("mv", path+".away", path); err != nil {
+		if err := n.Holder.Run("mv", path+".away", path); err != nil {
 			t.Error(err)
 		}
 	})
-	n.foreign = []string{"file " + filepath.Join(n.dir, "upper", path)} // overlayfs keeps the file that was moved
+	n.Foreign = []string{"file " + filepath.Join(n.Dir, "upper", path)} // overlayfs keeps the file that was moved
 	n.mustRefuse(t, "", nil, []string{"nft", "nftables"})
 }
 
@@ -195,11 +197,11 @@ func startsElsewhere(t *testing.T, endpoint string) {
 	t.Helper()
 	n := prepareNode(t, "datastore-endpoint: "+endpoint)
 	n.refuses(t, "there is no CA in ", "restore")
-	n.config = slices.DeleteFunc(n.config, func(line string) bool { return strings.HasPrefix(line, "datastore-endpoint") })
-	if err := errors.Join(n.writeConfig(), n.start()); err != nil {
+	n.Config = slices.DeleteFunc(n.Config, func(line string) bool { return strings.HasPrefix(line, "datastore-endpoint") })
+	if err := errors.Join(n.WriteConfig(), n.Start()); err != nil {
 		t.Fatal(err)
 	}
-	if text, err := os.ReadFile(n.logFile("err", n.starts)); err != nil || strings.Contains(string(text), "level=WARN") || strings.Contains(string(text), "level=ERROR") {
+	if text, err := os.ReadFile(n.LogFile("err", n.Starts)); err != nil || strings.Contains(string(text), "level=WARN") || strings.Contains(string(text), "level=ERROR") {
 		t.Errorf("after a refused start: %v\n%s", err, text)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"brink/e2e/machine"
+
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -20,20 +22,20 @@ func TestQoS(t *testing.T) {
 		pod    string
 		class  corev1.PodQOSClass
 		dir    string
-		limits map[setting]string
+		limits map[machine.Setting]string
 	}{
-		{"guaranteed", corev1.PodQOSGuaranteed, "", map[setting]string{memoryLimit: "67108864", cpuQuota: quota(20000), cpuShares: shares(204)}},
-		{"burstable", corev1.PodQOSBurstable, "burstable", map[setting]string{memoryLimit: "33554432", cpuQuota: quota(-1), cpuShares: shares(102)}},
-		{"besteffort", corev1.PodQOSBestEffort, "besteffort", map[setting]string{cpuQuota: quota(-1), cpuShares: shares(2)}},
+		{"guaranteed", corev1.PodQOSGuaranteed, "", map[machine.Setting]string{machine.MemoryLimit: "67108864", machine.CPUQuota: quota(20000), machine.CPUShares: shares(204)}},
+		{"burstable", corev1.PodQOSBurstable, "burstable", map[machine.Setting]string{machine.MemoryLimit: "33554432", machine.CPUQuota: quota(-1), machine.CPUShares: shares(102)}},
+		{"besteffort", corev1.PodQOSBestEffort, "besteffort", map[machine.Setting]string{machine.CPUQuota: quota(-1), machine.CPUShares: shares(2)}},
 	} {
 		pod := ns.readyPod(tc.pod)
 		ns.mustEqual(tc.pod+"'s class", pod.Status.QOSClass, tc.class)
 		ns.cgroupPlace(string(pod.UID), tc.dir)
 		for s, want := range tc.limits {
 			for what, id := range map[string]string{"pod": string(pod.UID), "container": containerID(pod)} {
-				got, err := ns.node.cgroupValue(s, id)
+				got, err := ns.node.CgroupValue(s, id)
 				if err != nil || got != want {
-					t.Errorf("%s of the %s %s is %q (%v), want %q", s.v1, what, tc.pod, got, err, want)
+					t.Errorf("%s of the %s %s is %q (%v), want %q", s.V1, what, tc.pod, got, err, want)
 				}
 			}
 		}
@@ -50,7 +52,7 @@ func containerID(pod *corev1.Pod) string {
 // the classes are nested below kubepods, guaranteed pods are in it directly.
 func (ns *namespace) cgroupPlace(uid, class string) {
 	ns.Helper()
-	path, err := ns.node.cgroupOf("memory", uid)
+	path, err := ns.node.CgroupOf("memory", uid)
 	if err != nil {
 		ns.Fatal(err)
 	}
@@ -67,7 +69,7 @@ func (ns *namespace) cgroupPlace(uid, class string) {
 
 // quota is how a CPU limit looks in the kernel, in microseconds of each 100 ms.
 func quota(us int) string {
-	if !cgroup2() {
+	if !machine.Cgroup2() {
 		return strconv.Itoa(us)
 	}
 	if us < 0 {
@@ -79,7 +81,7 @@ func quota(us int) string {
 // shares is a pod's CPU request in version 1 or, as the kubelet maps the range
 // 2..262144 to 1..10000, its weight in version 2.
 func shares(n int) string {
-	if !cgroup2() {
+	if !machine.Cgroup2() {
 		return strconv.Itoa(n)
 	}
 	return strconv.Itoa(1 + (n-2)*9999/262142)
@@ -119,7 +121,7 @@ func TestLimits(t *testing.T) {
 
 	busy := ns.readyPod("busy")
 	ns.eventually("the busy container to be throttled", func() error {
-		stat, err := ns.node.cgroupValue(cpuStat, containerID(busy))
+		stat, err := ns.node.CgroupValue(machine.CPUStat, containerID(busy))
 		if err != nil {
 			return err
 		}

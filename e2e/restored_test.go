@@ -15,7 +15,7 @@ import (
 
 // stateFiles are where a server keeps what its cluster has come to.
 func (n *node) stateFiles() []string {
-	return []string{n.inside(n.layout().DB()), n.inside(n.layout().RevisionCeiling())}
+	return []string{n.Inside(n.Layout().DB()), n.Inside(n.Layout().RevisionCeiling())}
 }
 
 // diskImage copies files and directories, as an image of a disk has them, and returns
@@ -53,7 +53,7 @@ func diskImage(t *testing.T, paths []string) (restore func(wanted ...string)) {
 // revision is how far the cluster's state is.
 func (n *node) revision(t *testing.T) int64 {
 	t.Helper()
-	list, err := n.client.CoreV1().ConfigMaps("default").List(t.Context(), metav1.ListOptions{Limit: 1})
+	list, err := n.Client.CoreV1().ConfigMaps("default").List(t.Context(), metav1.ListOptions{Limit: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func TestRestoredState(t *testing.T) {
 	}
 	ns := newNamespace(t, server)
 	on := func(pod string) string {
-		return strings.Replace(pod, "spec:\n", "spec:\n  nodeName: "+agent.id+"\n", 1)
+		return strings.Replace(pod, "spec:\n", "spec:\n  nodeName: "+agent.ID+"\n", 1)
 	}
 	files := server.stateFiles()
 	for i, tc := range []struct {
@@ -88,22 +88,22 @@ func TestRestoredState(t *testing.T) {
 		{"database", files[:1]},
 		{"image", files},
 	} {
-		if err := server.stop(); err != nil {
+		if err := server.Stop(); err != nil {
 			t.Fatal(err)
 		}
 		restore := diskImage(t, files)
-		if err := server.start(); err != nil {
+		if err := server.Start(); err != nil {
 			t.Fatal(err)
 		}
 		agent.forgetCertificate(t)
-		if err := agent.start(); err != nil {
+		if err := agent.Start(); err != nil {
 			t.Fatal(err)
 		}
 		late, port := "late-"+tc.name, 28201+i
 		ns.apply(on(hostPortPod(late, port)))
 		ns.readyPod(late)
 		answers := func() error {
-			name, err := sw.netns().get(fmt.Sprintf("http://%s:%d/hostname", agent.addr, port))
+			name, err := sw.Netns().Get(fmt.Sprintf("http://%s:%d/hostname", agent.Addr, port))
 			if err == nil && name != late {
 				err = fmt.Errorf("%q answered", name)
 			}
@@ -119,11 +119,11 @@ func TestRestoredState(t *testing.T) {
 		if len(tc.files) > 1 { // every watch of the agent is told how far the cluster is
 			time.Sleep(70 * time.Second)
 		}
-		if err := server.stop(); err != nil {
+		if err := server.Stop(); err != nil {
 			t.Fatal(err)
 		}
 		restore(tc.files...)
-		if err := server.start(); err != nil {
+		if err := server.Start(); err != nil {
 			t.Fatal(err)
 		}
 		begun := time.Now()

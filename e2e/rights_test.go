@@ -26,6 +26,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	agenttunnel "brink/agent/tunnel"
+	"brink/e2e/machine"
 )
 
 // removed is a machine that was a node: what it knows by the certificate of then.
@@ -40,12 +41,12 @@ type removed struct {
 // remembers takes what a node speaks by, as whoever has its disk can.
 func (n *node) remembers(t *testing.T) *removed {
 	t.Helper()
-	pair, err := os.ReadFile(filepath.Join(n.layout().KubeletCerts(), "kubelet-client-current.pem"))
+	pair, err := os.ReadFile(filepath.Join(n.Layout().KubeletCerts(), "kubelet-client-current.pem"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &removed{t: t, server: n.server, name: n.id, pair: pair}
-	config, err := n.server.restConfig()
+	r := &removed{t: t, server: &node{n.Server}, name: n.ID, pair: pair}
+	config, err := n.Server.RestConfig()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +79,7 @@ func (r *removed) tunnel() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	raw, err := r.server.netns().dial(r.t.Context(), "tcp", r.server.addr.String()+":6443")
+	raw, err := r.server.Netns().Dial(r.t.Context(), "tcp", r.server.Addr.String()+":6443")
 	if err != nil {
 		return 0, err
 	}
@@ -186,7 +187,7 @@ func TestDeletedNodeHasNoRights(t *testing.T) {
 	ns := newNamespace(t, c.server)
 	gone := c.agents[0]
 	token := c.server.newToken(t)
-	ns.apply(sleeper("box", "  nodeName: "+gone.id+"\n"))
+	ns.apply(sleeper("box", "  nodeName: "+gone.ID+"\n"))
 	box := ns.readyPod("box")
 	old := gone.remembers(t)
 	if _, err := old.client.CoreV1().Services("").List(t.Context(), metav1.ListOptions{}); err != nil {
@@ -194,7 +195,7 @@ func TestDeletedNodeHasNoRights(t *testing.T) {
 	}
 	watch := old.watches()
 
-	ns.kubectl("delete", "node", gone.id)
+	ns.kubectl("delete", "node", gone.ID)
 	begun := time.Now()
 	old.isRefusedSoon()
 	ns.eventually("the deleted node to have no rights", func() error { return old.isOut(ns, "till") })
@@ -205,15 +206,15 @@ func TestDeletedNodeHasNoRights(t *testing.T) {
 	}
 	t.Logf("no rights %v after the deletion", time.Since(begun).Round(100*time.Millisecond))
 	gone.saysDeleted(ns, "restart brink to join again with the token in its settings")
-	if len(gone.processesOf(box)) == 0 {
+	if len(gone.PodProcesses(string(box.UID))) == 0 {
 		t.Error("its pods have ended")
 	}
 
 	// Without a token it cannot come back, and says what to do.
-	if err := gone.stop(); err != nil {
+	if err := gone.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	if len(gone.processesOf(box)) == 0 {
+	if len(gone.PodProcesses(string(box.UID))) == 0 {
 		t.Error("its pods have ended with brink")
 	}
 	gone.give(t, "")
@@ -221,11 +222,11 @@ func TestDeletedNodeHasNoRights(t *testing.T) {
 
 	// Its name is another machine's now, and what that has is out of reach.
 	next := c.prepareAgent(t)
-	next.rename(t, gone.id)
-	if err := next.startUntil("node " + gone.id + " is Ready"); err != nil {
+	next.rename(t, gone.ID)
+	if err := next.StartUntil("node " + gone.ID + " is Ready"); err != nil {
 		t.Fatal(err)
 	}
-	ns.apply(strings.ReplaceAll(withSecret, "$NODE", gone.id))
+	ns.apply(strings.ReplaceAll(withSecret, "$NODE", gone.ID))
 	ns.readyPod("successor")
 	reach := func() {
 		t.Helper()
@@ -237,25 +238,25 @@ func TestDeletedNodeHasNoRights(t *testing.T) {
 	}
 	reach()
 	gone.give(t, token.Text())
-	gone.refuses(t, "node name", gone.id, "belongs to another machine")
+	gone.refuses(t, "node name", gone.ID, "belongs to another machine")
 
 	// The same after a restart of the server, whose own node was deleted as well.
-	ns.kubectl("delete", "node", c.server.id)
-	if err := errors.Join(c.server.stop(), c.server.start()); err != nil {
+	ns.kubectl("delete", "node", c.server.ID)
+	if err := errors.Join(c.server.Stop(), c.server.Start()); err != nil {
 		t.Fatalf("the server's own node, deleted and started again: %v", err)
 	}
 	ns.nodeIs(c.server, corev1.ConditionTrue)
 	reach()
-	if said := tail(next.logFile("err", next.starts), 1<<20); strings.Contains(said, "is forbidden") || strings.Contains(said, deletedText) {
+	if said := machine.Tail(next.LogFile("err", next.Starts), 1<<20); strings.Contains(said, "is forbidden") || strings.Contains(said, deletedText) {
 		t.Errorf("after the server's restart an agent says that it was refused\n%s", said)
 	}
 
 	// With its name free again the first machine is taken back, by token and password.
-	if err := next.stop(); err != nil {
+	if err := next.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	ns.kubectl("delete", "node", gone.id)
-	if err := gone.start(); err != nil {
+	ns.kubectl("delete", "node", gone.ID)
+	if err := gone.Start(); err != nil {
 		t.Fatalf("the first machine with a token: %v", err)
 	}
 	if err := old.isOut(ns, "till"); err != nil {
@@ -269,16 +270,16 @@ func TestDeletedNodeHasNoRights(t *testing.T) {
 func (n *node) saysDeleted(ns *namespace, what string) {
 	ns.Helper()
 	ns.eventually("the deleted node to say so", func() error {
-		r, err := n.brink(append([]string{"status"}, n.flags("data-dir")...)...)
-		if err == nil && r.code != 1 {
-			err = fmt.Errorf("exit code %d", r.code)
+		r, err := n.Brink(append([]string{"status"}, n.Flags("data-dir")...)...)
+		if err == nil && r.Code != 1 {
+			err = fmt.Errorf("exit code %d", r.Code)
 		}
-		if said := strings.Count(r.stdout, deletedText); said != 1 {
+		if said := strings.Count(r.Stdout, deletedText); said != 1 {
 			err = errors.Join(err, fmt.Errorf("%d lines about it", said))
 		}
-		return errors.Join(err, contains(r.stdout, what))
+		return errors.Join(err, contains(r.Stdout, what))
 	})
-	log := tail(n.logFile("err", n.starts), 1<<20)
+	log := machine.Tail(n.LogFile("err", n.Starts), 1<<20)
 	if said := strings.Count(log, deletedText); said != 1 {
 		ns.Errorf("%d lines about the deletion in the log\n%s", said, log)
 	}
@@ -289,8 +290,8 @@ func (n *node) saysDeleted(ns *namespace, what string) {
 func (c *cluster) adoptsNodes(ns *namespace, n *node) {
 	t := ns.T
 	t.Helper()
-	secrets := c.server.client.CoreV1().Secrets("kube-system")
-	record := n.id + ".node-key.brink"
+	secrets := c.server.Client.CoreV1().Secrets("kube-system")
+	record := n.ID + ".node-key.brink"
 	if err := secrets.Delete(t.Context(), record, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -299,8 +300,8 @@ func (c *cluster) adoptsNodes(ns *namespace, n *node) {
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient"},
 		Subjects:   []rbacv1.Subject{{Kind: rbacv1.GroupKind, APIGroup: rbacv1.GroupName, Name: "system:nodes"}},
 	}
-	_, err := c.server.client.RbacV1().ClusterRoleBindings().Create(t.Context(), binding, metav1.CreateOptions{})
-	if err := errors.Join(err, c.server.stop(), c.server.start()); err != nil {
+	_, err := c.server.Client.RbacV1().ClusterRoleBindings().Create(t.Context(), binding, metav1.CreateOptions{})
+	if err := errors.Join(err, c.server.Stop(), c.server.Start()); err != nil {
 		t.Fatal(err)
 	}
 	ns.eventually("the record to have the node's key", func() error {
@@ -312,16 +313,16 @@ func (c *cluster) adoptsNodes(ns *namespace, n *node) {
 	})
 	begun := time.Now()
 	ns.eventually("a heartbeat", func() error { return n.beats(t, begun) })
-	if _, err := c.server.client.RbacV1().ClusterRoleBindings().Get(t.Context(), binding.Name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+	if _, err := c.server.Client.RbacV1().ClusterRoleBindings().Get(t.Context(), binding.Name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("the binding of the older brink: %v", err)
 	}
 	// Another certificate of its name is none of its machine's.
-	config, err := c.server.restConfig()
+	config, err := c.server.RestConfig()
 	if err != nil {
 		t.Fatal(err)
 	}
 	config = rest.AnonymousClientConfig(config)
-	config.CertData, config.KeyData, err = c.server.clientCertificate(pkix.Name{CommonName: "system:node:" + n.id, Organization: []string{"system:nodes"}})
+	config.CertData, config.KeyData, err = c.server.clientCertificate(pkix.Name{CommonName: "system:node:" + n.ID, Organization: []string{"system:nodes"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -383,12 +384,12 @@ func TestClaimsDrawNoTraffic(t *testing.T) {
 
 	// A machine that speaks as a node, from the address of another one.
 	liar := newJoiner(t, c.server, c.server.newToken(t))
-	name := "liar-" + randomID()
+	name := "liar-" + machine.RandomID()
 	certificate := liar.joins(name)
-	as := liar.asNodeFrom(n.netns(), certificate)
-	liar.registers(as, name, n.addr.Next().String())
+	as := liar.asNodeFrom(n.Netns(), certificate)
+	liar.registers(as, name, n.Addr.Next().String())
 	t.Cleanup(func() {
-		_ = c.server.client.CoreV1().Nodes().Delete(context.Background(), name, metav1.DeleteOptions{})
+		_ = c.server.Client.CoreV1().Nodes().Delete(context.Background(), name, metav1.DeleteOptions{})
 	})
 	claims := func(addresses string) error {
 		patch := `{"status":{"addresses":[` + addresses + `]}}`
@@ -400,7 +401,7 @@ func TestClaimsDrawNoTraffic(t *testing.T) {
 	if err := claims(address("InternalIP", lanHost) + "," + own); err != nil {
 		t.Fatalf("a claim that nobody can judge: %v", err)
 	}
-	liar.keepsTunnel(n.netns(), certificate)
+	liar.keepsTunnel(n.Netns(), certificate)
 	ns.eventually("the liar's tunnel", func() error { // the kubelet behind it is none
 		_, err := ns.tryKubectl("get", "--raw", "/api/v1/nodes/"+name+"/proxy/healthz")
 		if err == nil || strings.Contains(err.Error(), "no tunnel") {
@@ -415,29 +416,29 @@ func TestClaimsDrawNoTraffic(t *testing.T) {
 		time.Sleep(200 * time.Millisecond)
 	}
 	for what, claim := range map[string]string{
-		"another node's name":     address("Hostname", n.id),
-		"an address as its name":  address("Hostname", c.server.addr.String()),
-		"another DNS name":        own + "," + address("InternalDNS", n.id),
-		"the server's address":    own + "," + address("InternalIP", c.server.addr.String()),
+		"another node's name":     address("Hostname", n.ID),
+		"an address as its name":  address("Hostname", c.server.Addr.String()),
+		"another DNS name":        own + "," + address("InternalDNS", n.ID),
+		"the server's address":    own + "," + address("InternalIP", c.server.Addr.String()),
 		"everybody's":             own + "," + address("InternalIP", "255.255.255.255"),
-		"another node's, by name": own + "," + address("ExternalDNS", n.id),
+		"another node's, by name": own + "," + address("ExternalDNS", n.ID),
 	} {
 		if err := claims(claim); !apierrors.IsForbidden(err) {
 			t.Errorf("a node claims %s: %v, want it forbidden", what, err)
 		}
 	}
-	ns.mustEqual("what answers for the other node", ns.kubectl("get", "--raw", "/api/v1/nodes/"+n.id+"/proxy/healthz"), "ok")
+	ns.mustEqual("what answers for the other node", ns.kubectl("get", "--raw", "/api/v1/nodes/"+n.ID+"/proxy/healthz"), "ok")
 }
 
 // keepsTunnel opens a tunnel from a network until the test ends. It is believed to
 // have every address.
-func (j *joiner) keepsTunnel(from netns, csr *certificatesv1.CertificateSigningRequest) {
+func (j *joiner) keepsTunnel(from machine.Netns, csr *certificatesv1.CertificateSigningRequest) {
 	j.t.Helper()
 	r := &removed{t: j.t, server: j.node, pair: append(csr.Status.Certificate, j.keyPEM()...)}
-	tunnels := agenttunnel.New(agenttunnel.Config{TLS: r.tls, Dial: from.dial})
+	tunnels := agenttunnel.New(agenttunnel.Config{TLS: r.tls, Dial: from.Dial})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = tunnels.Run(ctx, func() {}) }()
-	tunnels.SetServers([]string{j.node.addr.String() + ":6443"})
+	tunnels.SetServers([]string{j.node.Addr.String() + ":6443"})
 	j.t.Cleanup(func() { cancel(); <-ended })
 }

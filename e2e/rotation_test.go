@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"brink/e2e/machine"
+
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -22,15 +24,15 @@ func TestCertificatesRotate(t *testing.T) {
 	t.Parallel()
 	server := prepareNode(t)
 	log := server.audits(t)
-	server.config = append(server.config, "kube-controller-manager-arg: [cluster-signing-duration=2m]")
-	if err := errors.Join(server.writeConfig(), server.start()); err != nil {
+	server.Config = append(server.Config, "kube-controller-manager-arg: [cluster-signing-duration=2m]")
+	if err := errors.Join(server.WriteConfig(), server.Start()); err != nil {
 		t.Fatal(err)
 	}
 	c := &cluster{server: server}
 	n := c.join(t, 1)[0]
 	ns := newNamespace(t, c.server)
 	ns.nodeIs(n, corev1.ConditionTrue)
-	ns.apply(strings.Replace(sleeper("box", ""), "  containers:", "  nodeName: "+n.id+"\n  containers:", 1))
+	ns.apply(strings.Replace(sleeper("box", ""), "  containers:", "  nodeName: "+n.ID+"\n  containers:", 1))
 	ns.readyPod("box")
 	ns.eventually("the kubelet to have its certificate", func() error { return n.kubeletAnswers(t) })
 
@@ -72,7 +74,7 @@ func TestCertificatesRotate(t *testing.T) {
 	})
 	_ = stream.Process.Signal(os.Interrupt)
 	_ = ns.ended(stream, out)
-	if said := tail(n.logFile("err", n.starts), 1<<20); strings.Contains(said, "Unauthorized") || strings.Contains(said, "expired") {
+	if said := machine.Tail(n.LogFile("err", n.Starts), 1<<20); strings.Contains(said, "Unauthorized") || strings.Contains(said, "expired") {
 		t.Errorf("the node was refused\n%s", said)
 	}
 	answered := 0
@@ -81,7 +83,7 @@ func TestCertificatesRotate(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, r := range all {
-		if r.User.Username == "system:node:"+n.id {
+		if r.User.Username == "system:node:"+n.ID {
 			answered++
 		} else if r.User.Username != "" { // who is not known is nobody
 			continue
@@ -100,13 +102,13 @@ func TestCertificatesRotate(t *testing.T) {
 // kubeletAnswers asks the node's kubelet through the API server.
 func (n *node) kubeletAnswers(t *testing.T) error {
 	t.Helper()
-	return n.client.CoreV1().RESTClient().Get().Resource("nodes").Name(n.id).SubResource("proxy").Suffix("healthz").Do(t.Context()).Error()
+	return n.Client.CoreV1().RESTClient().Get().Resource("nodes").Name(n.ID).SubResource("proxy").Suffix("healthz").Do(t.Context()).Error()
 }
 
 // nodeCertificate is the serial number of the one with which the node speaks.
 func (n *node) nodeCertificate(t *testing.T) string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(n.layout().KubeletCerts(), "kubelet-client-current.pem"))
+	text, err := os.ReadFile(filepath.Join(n.Layout().KubeletCerts(), "kubelet-client-current.pem"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,18 +136,18 @@ func (n *node) servingCertificate(t *testing.T) (string, error) {
 
 func (n *node) verifiedKubelet(t *testing.T) (*x509.Certificate, error) {
 	t.Helper()
-	bundle, err := os.ReadFile(filepath.Join(n.server.layout().TLS(), "kubelet-ca.crt"))
+	bundle, err := os.ReadFile(filepath.Join(n.Server.Layout().TLS(), "kubelet-ca.crt"))
 	if err != nil {
 		return nil, err
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(bundle)
-	conn, err := n.server.netns().dial(t.Context(), "tcp", n.addr.String()+":10250")
+	conn, err := n.Server.Netns().Dial(t.Context(), "tcp", n.Addr.String()+":10250")
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = conn.Close() }()
-	client := tls.Client(conn, &tls.Config{RootCAs: roots, ServerName: n.id})
+	client := tls.Client(conn, &tls.Config{RootCAs: roots, ServerName: n.ID})
 	if err := client.HandshakeContext(t.Context()); err != nil {
 		return nil, fmt.Errorf("the kubelet's certificate: %w", err)
 	}

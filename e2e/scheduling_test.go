@@ -92,7 +92,7 @@ const slots = "e2e.brink/slots"
 func TestPreemption(t *testing.T) {
 	ns := sharedNamespace(t)
 	patch := `[{"op":"add","path":"/status/capacity/` + strings.ReplaceAll(slots, "/", "~1") + `","value":"1"}]`
-	if _, err := ns.client.CoreV1().Nodes().Patch(t.Context(), ns.node.id, types.JSONPatchType, []byte(patch), metav1.PatchOptions{}, "status"); err != nil {
+	if _, err := ns.client.CoreV1().Nodes().Patch(t.Context(), ns.node.ID, types.JSONPatchType, []byte(patch), metav1.PatchOptions{}, "status"); err != nil {
 		t.Fatal(err)
 	}
 	ns.apply(priorities)

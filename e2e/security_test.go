@@ -6,13 +6,15 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"brink/e2e/machine"
 )
 
 // status is the HTTP status of a request from a network, with a token or none.
 // Whose certificate the server has is not the question here.
-func (ns *namespace) status(from netns, url, token string) int {
+func (ns *namespace) status(from machine.Netns, url, token string) int {
 	ns.Helper()
-	client := from.client()
+	client := from.Client()
 	client.Transport.(*http.Transport).TLSClientConfig = &tls.Config{InsecureSkipVerify: true}
 	req, err := http.NewRequestWithContext(ns.Context(), http.MethodGet, url, nil)
 	if err != nil {
@@ -35,14 +37,14 @@ func TestAnonymous(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	api := "https://" + ns.node.addr.String() + ":6443"
+	api := "https://" + ns.node.Addr.String() + ":6443"
 	for _, path := range []string{"/api/v1/namespaces", "/api/v1/namespaces/kube-system/secrets", "/apis", "/metrics", "/debug/pprof/"} {
-		code := ns.status(sw.netns(), api+path, "")
+		code := ns.status(sw.Netns(), api+path, "")
 		if code != http.StatusUnauthorized && code != http.StatusForbidden {
 			t.Errorf("anonymous GET %s: %d, want 401 or 403", path, code)
 		}
 	}
-	ns.mustEqual("the answer to a made-up token", ns.status(sw.netns(), api+"/api/v1/namespaces", "made.up.token"), http.StatusUnauthorized)
+	ns.mustEqual("the answer to a made-up token", ns.status(sw.Netns(), api+"/api/v1/namespaces", "made.up.token"), http.StatusUnauthorized)
 }
 
 const reach = `
@@ -102,7 +104,7 @@ func TestKubeletPort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	from, addr := sw.netns(), ns.node.addr.String()
+	from, addr := sw.Netns(), ns.node.Addr.String()
 	token := strings.TrimSpace(ns.kubectl("create", "token", "default"))
 	for _, path := range []string{"/pods", "/metrics", "/logs/", "/exec/x/y/z", "/configz"} {
 		url := "https://" + addr + ":10250" + path
@@ -119,7 +121,7 @@ func TestKubeletPort(t *testing.T) {
 	})
 	// The kubelet's read-only port and ports that serve without asking who it is.
 	for _, port := range []string{"10255", "10248", "10249", "8080", "2379"} {
-		if conn, err := from.dial(t.Context(), "tcp", addr+":"+port); err == nil {
+		if conn, err := from.Dial(t.Context(), "tcp", addr+":"+port); err == nil {
 			_ = conn.Close()
 			t.Errorf("port %s is open to other machines", port)
 		}

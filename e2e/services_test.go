@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"brink/e2e/machine"
+
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -93,10 +95,10 @@ func TestClusterIP(t *testing.T) {
 	ns := sharedNamespace(t)
 	pods := ns.back()
 	ip := ns.serviceIP("plain")
-	node := ns.node.netns()
-	ns.reachesAll(pods, "HTTP from the node", func() (string, error) { return node.get("http://" + ip + "/hostname") })
+	node := ns.node.Netns()
+	ns.reachesAll(pods, "HTTP from the node", func() (string, error) { return node.Get("http://" + ip + "/hostname") })
 	ns.reachesAll(pods, "TCP from the node", func() (string, error) { return readAll(node, ip+":82") })
-	ns.reachesAll(pods, "UDP from the node", func() (string, error) { return node.askUDP(ip + ":81") })
+	ns.reachesAll(pods, "UDP from the node", func() (string, error) { return node.AskUDP(ip + ":81") })
 	ns.reachesAll(pods, "HTTP from a pod", func() (string, error) {
 		return ns.tryKubectl("exec", pods[0].Name, "--", "/server", "get", "http://"+ip+"/hostname")
 	})
@@ -121,10 +123,10 @@ func (ns *namespace) reachesAll(pods []corev1.Pod, what string, ask func() (stri
 }
 
 // readAll is what a TCP server says before it closes.
-func readAll(from netns, addr string) (string, error) {
+func readAll(from machine.Netns, addr string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	conn, err := from.dial(ctx, "tcp", addr)
+	conn, err := from.Dial(ctx, "tcp", addr)
 	if err != nil {
 		return "", err
 	}
@@ -155,12 +157,12 @@ func TestNodePort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	from, addr := sw.netns(), ns.node.addr.String()
+	from, addr := sw.Netns(), ns.node.Addr.String()
 	http, udp := ns.nodePort("outside", "http"), ns.nodePort("outside", "udp")
-	ns.reachesAll(pods, "HTTP", func() (string, error) { return from.get("http://" + addr + ":" + http + "/hostname") })
-	ns.reachesAll(pods, "UDP", func() (string, error) { return from.askUDP(addr + ":" + udp) })
+	ns.reachesAll(pods, "HTTP", func() (string, error) { return from.Get("http://" + addr + ":" + http + "/hostname") })
+	ns.reachesAll(pods, "UDP", func() (string, error) { return from.AskUDP(addr + ":" + udp) })
 	ns.reachesAll(pods, "the node itself", func() (string, error) {
-		return ns.node.netns().get("http://" + addr + ":" + http + "/hostname")
+		return ns.node.Netns().Get("http://" + addr + ":" + http + "/hostname")
 	})
 	client := ns.getFrom(from, "http://"+addr+":"+ns.nodePort("local", "")+"/clientip")
 	ns.mustEqual("the client's address with externalTrafficPolicy Local", client, lanHost)
@@ -230,7 +232,7 @@ func TestEndpointsFollowReadiness(t *testing.T) {
 	ns.turn(&pods[1], "ready", "off")
 	ns.endpointsAre("plain")
 	ns.eventually("connections to be refused", func() error {
-		name, err := ns.node.netns().get(url)
+		name, err := ns.node.Netns().Get(url)
 		if !errors.Is(err, syscall.ECONNREFUSED) {
 			return fmt.Errorf("%q, %w", name, err)
 		}
@@ -247,7 +249,7 @@ func (ns *namespace) onlyFrom(url, pod string) {
 	ns.Helper()
 	ns.eventually("answers from "+pod+" only", func() error {
 		for range 20 {
-			name, err := ns.node.netns().get(url)
+			name, err := ns.node.Netns().Get(url)
 			if err != nil || name != pod {
 				return fmt.Errorf("%q, %w", name, err)
 			}
@@ -274,12 +276,12 @@ func TestHostPort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	url := "http://" + ns.node.addr.String() + ":28081/"
-	ns.mustEqual("the answer from outside", ns.getFrom(sw.netns(), url+"hostname"), "front")
+	url := "http://" + ns.node.Addr.String() + ":28081/"
+	ns.mustEqual("the answer from outside", ns.getFrom(sw.Netns(), url+"hostname"), "front")
 	ns.mustEqual("the answer on the node", ns.get(url+"hostname"), "front")
 	ns.kubectl("delete", "pod", "front")
 	ns.eventually("the port to be closed", func() error {
-		if _, err := sw.netns().get(url + "hostname"); err == nil {
+		if _, err := sw.Netns().Get(url + "hostname"); err == nil {
 			return errors.New("it still answers")
 		}
 		return nil

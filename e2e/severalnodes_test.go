@@ -48,7 +48,7 @@ func TestPlacement(t *testing.T) {
 	nodes := c.nodes()
 	label := "e2e.brink/" + ns.name
 	for i, n := range nodes { // two zones of two nodes
-		ns.kubectl("label", "node", n.id, fmt.Sprintf("%s=zone-%d", label, i/2))
+		ns.kubectl("label", "node", n.ID, fmt.Sprintf("%s=zone-%d", label, i/2))
 	}
 	t.Cleanup(func() { _, _ = ns.tryKubectl("label", "nodes", "--all", label+"-") })
 
@@ -56,7 +56,7 @@ func TestPlacement(t *testing.T) {
 		ns.apply(placed("spread", 8, `      topologySpreadConstraints:
       - {maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule, labelSelector: {matchLabels: {app: spread}}}`))
 		for _, n := range nodes {
-			if got := ns.spread("app=spread", 8); got[n.id] != 2 {
+			if got := ns.spread("app=spread", 8); got[n.ID] != 2 {
 				t.Errorf("8 pods on 4 nodes are %v", got)
 				break
 			}
@@ -66,7 +66,7 @@ func TestPlacement(t *testing.T) {
 		ns.apply(placed("zones", 6, `      topologySpreadConstraints:
       - {maxSkew: 1, topologyKey: `+label+`, whenUnsatisfiable: DoNotSchedule, labelSelector: {matchLabels: {app: zones}}}`))
 		got := ns.spread("app=zones", 6)
-		if first := got[nodes[0].id] + got[nodes[1].id]; first != 3 {
+		if first := got[nodes[0].ID] + got[nodes[1].ID]; first != 3 {
 			t.Errorf("6 pods in 2 zones are %v", got)
 		}
 	})
@@ -101,7 +101,7 @@ func TestPlacement(t *testing.T) {
 	t.Run("node affinity", func(t *testing.T) {
 		ns.apply(placed("zone", 4, `      affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: `+label+`, operator: In, values: [zone-1]}]}]}}}`))
 		got := ns.spread("app=zone", 4)
-		if got[nodes[2].id]+got[nodes[3].id] != 4 {
+		if got[nodes[2].ID]+got[nodes[3].ID] != 4 {
 			t.Errorf("pods for the second zone are %v", got)
 		}
 	})
@@ -110,14 +110,14 @@ func TestPlacement(t *testing.T) {
 		// of another set: those of one set would be spread over all nodes.
 		for i, n := range nodes[:3] {
 			name := fmt.Sprintf("heavy-%d", i)
-			ns.apply(placed(name, 1, "      nodeSelector: {kubernetes.io/hostname: "+n.id+"}"))
+			ns.apply(placed(name, 1, "      nodeSelector: {kubernetes.io/hostname: "+n.ID+"}"))
 			ns.kubectl("set", "resources", "deployment/"+name, "--requests=cpu=1200m,memory=1Gi")
 			ns.kubectl("rollout", "status", "deployment/"+name, "--timeout=120s")
 		}
 		for _, name := range []string{"light-1", "light-2", "light-3", "light-4"} {
 			ns.apply(placed(name, 1, ""))
-			if got := ns.spread("app="+name, 1); got[nodes[3].id] != 1 {
-				t.Errorf("%s is on %v, not on %s, the emptiest node", name, got, nodes[3].id)
+			if got := ns.spread("app="+name, 1); got[nodes[3].ID] != 1 {
+				t.Errorf("%s is on %v, not on %s, the emptiest node", name, got, nodes[3].ID)
 			}
 		}
 	})
@@ -136,14 +136,14 @@ func TestDaemonSetFollowsNodes(t *testing.T) {
 	}
 	ns.prefersImage(c, next)
 	ns.respectsTaints(next)
-	ns.kubectl("taint", "node", next.id, "e2e=off:NoExecute")
+	ns.kubectl("taint", "node", next.ID, "e2e=off:NoExecute")
 	ns.readyPods("app=pods", 2)
-	ns.kubectl("taint", "node", next.id, "e2e-")
+	ns.kubectl("taint", "node", next.ID, "e2e-")
 	ns.readyPods("app=pods", 3)
-	if err := next.stop(); err != nil {
+	if err := next.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	ns.kubectl("delete", "node", next.id)
+	ns.kubectl("delete", "node", next.ID)
 	ns.eventually("the deleted node's pod to be gone", func() error {
 		if n := len(ns.pods("app=pods")); n != 2 {
 			return fmt.Errorf("there are %d pods", n)
@@ -155,13 +155,13 @@ func TestDaemonSetFollowsNodes(t *testing.T) {
 // respectsTaints: only a pod that tolerates a node's taint is placed there.
 func (ns *namespace) respectsTaints(n *node) {
 	ns.Helper()
-	ns.kubectl("taint", "node", n.id, "e2e=away:NoSchedule")
-	on := "  nodeSelector: {kubernetes.io/hostname: " + n.id + "}\n"
+	ns.kubectl("taint", "node", n.ID, "e2e=away:NoSchedule")
+	on := "  nodeSelector: {kubernetes.io/hostname: " + n.ID + "}\n"
 	ns.apply(sleeper("kept-away", on))
 	ns.apply(sleeper("tolerates", on+"  tolerations: [{key: e2e, operator: Equal, value: away}]\n"))
 	ns.readyPod("tolerates")
 	ns.pendingBecause("kept-away", "had untolerated taint")
-	ns.kubectl("taint", "node", n.id, "e2e-")
+	ns.kubectl("taint", "node", n.ID, "e2e-")
 	ns.readyPod("kept-away")
 	ns.kubectl("delete", "pod", "kept-away", "tolerates")
 }
@@ -173,7 +173,7 @@ func (ns *namespace) prefersImage(c *cluster, with *node) {
 	name := "e2e.local/large:1"
 	content := make([]byte, 200<<20)
 	_, _ = rand.Read(content) // what can be compressed is small in the kubelet's eyes
-	archive := filepath.Join(with.dir, "large.tar")
+	archive := filepath.Join(with.Dir, "large.tar")
 	box, err := image.BusyboxFiles()
 	if err == nil {
 		err = image.Write(archive, image.Image{Name: name, Layers: [][]image.File{box, {{Name: "large", Mode: 0o644, Content: content}}}})
@@ -181,8 +181,8 @@ func (ns *namespace) prefersImage(c *cluster, with *node) {
 	if err != nil {
 		ns.Fatal(err)
 	}
-	r, err := with.brink(append(append([]string{"images", "import"}, with.flags("data-dir")...), archive)...)
-	if err != nil || r.code != 0 {
+	r, err := with.Brink(append(append([]string{"images", "import"}, with.Flags("data-dir")...), archive)...)
+	if err != nil || r.Code != 0 {
 		ns.Fatalf("brink images import: %v %v", err, r)
 	}
 	ns.eventually("the image in the node's status", func() error {
@@ -193,13 +193,13 @@ func (ns *namespace) prefersImage(c *cluster, with *node) {
 		}
 		return fmt.Errorf("%s is not there", name)
 	})
-	ns.kubectl("cordon", c.server.id)
-	defer ns.kubectl("uncordon", c.server.id)
+	ns.kubectl("cordon", c.server.ID)
+	defer ns.kubectl("uncordon", c.server.ID)
 	for i := range 4 {
 		pod := fmt.Sprintf("large-%d", i)
 		ns.apply(strings.Replace(sleeper(pod, ""), "e2e.local/busybox:1", name, 1))
-		if got := ns.readyPod(pod).Spec.NodeName; got != with.id {
-			ns.Errorf("%s runs on %s, not on %s that has its image", pod, got, with.id)
+		if got := ns.readyPod(pod).Spec.NodeName; got != with.ID {
+			ns.Errorf("%s runs on %s, not on %s that has its image", pod, got, with.ID)
 		}
 		ns.kubectl("delete", "pod", pod)
 	}
@@ -246,7 +246,7 @@ func TestStatefulSetMoves(t *testing.T) {
 	is := ns.podThat(was.Name, "on another node and Ready", func(p *corev1.Pod) bool {
 		if p.UID != was.UID && !seen {
 			seen = true
-			if pids := old.processesOf(&was); len(pids) > 0 {
+			if pids := old.PodProcesses(string(was.UID)); len(pids) > 0 {
 				t.Errorf("a pod of the same identity is there while %v of the old one run", pids)
 			}
 		}

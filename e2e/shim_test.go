@@ -1,25 +1,10 @@
 package e2e
 
 import (
-	"fmt"
-	"os"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
 )
-
-// shims are the processes that hold a machine's containers while brink is away.
-func (m *machine) shims() []int {
-	var out []int
-	for _, pid := range m.trace().processes() {
-		name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-		if strings.HasPrefix(string(name), "containerd-shim") {
-			out = append(out, pid)
-		}
-	}
-	return out
-}
 
 // TestSlowShims: a pod survives a start of brink in which its shim, read back from a
 // slow card, does not answer for ten seconds.
@@ -29,10 +14,10 @@ func TestSlowShims(t *testing.T) {
 	ns := newNamespace(t, n)
 	ns.apply(sleeper("lasting", ""))
 	before := ns.readyPod("lasting")
-	if err := n.kill(); err != nil {
+	if err := n.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	shims := n.shims()
+	shims := n.Shims()
 	if len(shims) == 0 {
 		t.Fatal("no shims, this test shows nothing")
 	}
@@ -47,12 +32,12 @@ func TestSlowShims(t *testing.T) {
 		}
 	}
 	t.Cleanup(wake)
-	if err := n.launch(); err != nil {
+	if err := n.Launch(); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(10 * time.Second)
 	wake()
-	if err := n.await("the node to be Ready", func() error { return n.says("out", "is Ready") }); err != nil {
+	if err := n.Await("the node to be Ready", func() error { return n.Says("out", "is Ready") }); err != nil {
 		t.Fatal(err)
 	}
 	after := ns.readyPod("lasting")

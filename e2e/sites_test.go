@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"brink/e2e/machine"
+
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -16,18 +18,18 @@ const siteRouter, siteMachine = "192.168.77.1", "192.168.77.10"
 
 // newMachineAtSite is a machine of a network of its own, behind a router that
 // translates addresses.
-func newMachineAtSite(t *testing.T) (*machine, error) {
+func newMachineAtSite(t *testing.T) (*machine.Machine, error) {
 	t.Helper()
 	sw, err := sharedLAN()
 	if err != nil {
 		return nil, err
 	}
-	router, err := newHolder("unshare --net -- sh -ec", "ip link set lo up; echo 1 > /proc/sys/net/ipv4/ip_forward; echo ready; exec cat", nil)
+	router, err := machine.HoldNetwork("echo 1 > /proc/sys/net/ipv4/ip_forward")
 	if err != nil {
 		return nil, fmt.Errorf("making a site's router: %w", err)
 	}
-	t.Cleanup(router.close)
-	outside, err := sw.attach(router.pid(), "br0", lanPrefix)
+	t.Cleanup(router.Close)
+	outside, err := sw.Plug(router, near)
 	if err != nil {
 		return nil, err
 	}
@@ -35,24 +37,24 @@ func newMachineAtSite(t *testing.T) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.addr = netip.MustParseAddr(siteMachine)
+	m.Addr = netip.MustParseAddr(siteMachine)
 	for _, step := range []struct {
-		on   *holder
+		on   *machine.Holder
 		argv []string
 	}{
 		{router, []string{"ip", "address", "add", outside.String() + "/24", "dev", "eth0"}},
 		{router, []string{"ip", "link", "set", "eth0", "up"}},
 		{router, []string{"nft", "add table ip site; add chain ip site out { type nat hook postrouting priority 100; }; add rule ip site out oifname eth0 masquerade"}},
-		{m.holder, []string{"ip", "link", "delete", "eth0"}},
-		{router, []string{"ip", "link", "add", "inside", "type", "veth", "peer", "name", "eth0", "netns", strconv.Itoa(m.holder.pid())}},
+		{m.Holder, []string{"ip", "link", "delete", "eth0"}},
+		{router, []string{"ip", "link", "add", "inside", "type", "veth", "peer", "name", "eth0", "netns", strconv.Itoa(m.Holder.PID())}},
 		{router, []string{"ip", "address", "add", siteRouter + "/24", "dev", "inside"}},
 		{router, []string{"ip", "link", "set", "inside", "up"}},
-		{m.holder, []string{"ip", "address", "add", siteMachine + "/24", "dev", "eth0"}},
-		{m.holder, []string{"ip", "link", "set", "eth0", "up"}},
-		{m.holder, []string{"ip", "route", "add", "default", "via", siteRouter}},
+		{m.Holder, []string{"ip", "address", "add", siteMachine + "/24", "dev", "eth0"}},
+		{m.Holder, []string{"ip", "link", "set", "eth0", "up"}},
+		{m.Holder, []string{"ip", "route", "add", "default", "via", siteRouter}},
 	} {
-		if err := step.on.run(step.argv...); err != nil {
-			return nil, errors.Join(err, m.destroy())
+		if err := step.on.Run(step.argv...); err != nil {
+			return nil, errors.Join(err, m.Destroy())
 		}
 	}
 	return m, nil
@@ -75,24 +77,24 @@ func TestTwoSites(t *testing.T) {
 		}
 		c.agents = append(c.agents, n)
 	}
-	if err := together(c.agents, (*node).start); err != nil {
+	if err := together(c.agents, (*node).Start); err != nil {
 		t.Fatal(err)
 	}
 	ns := newNamespace(t, c.server)
 	for i, n := range c.agents {
 		if got := n.object(t).Status.Addresses[0]; got != (corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: siteMachine}) {
-			t.Errorf("%s is at %v", n.id, got)
+			t.Errorf("%s is at %v", n.ID, got)
 		}
 		name := fmt.Sprintf("at-site-%d", i)
-		ns.apply(sleeper(name, "  nodeName: "+n.id+"\n"))
+		ns.apply(sleeper(name, "  nodeName: "+n.ID+"\n"))
 		ns.readyPod(name)
-		ns.kubectl("exec", name, "--", "sh", "-c", "echo hello from "+n.id+" > /proc/1/fd/1")
-		ns.eventually("logs", func() error { return contains(ns.logs(name), "hello from "+n.id) })
+		ns.kubectl("exec", name, "--", "sh", "-c", "echo hello from "+n.ID+" > /proc/1/fd/1")
+		ns.eventually("logs", func() error { return contains(ns.logs(name), "hello from "+n.ID) })
 	}
 	// Pods of the host's network have the address of both: who has the port has it. Where
 	// both do there is no telling, and a port that no pod has is nobody's.
 	for i, n := range c.agents {
-		ns.apply(hostPort(fmt.Sprintf("host-%d", i), n.id, 9091+i, 9100))
+		ns.apply(hostPort(fmt.Sprintf("host-%d", i), n.ID, 9091+i, 9100))
 		ns.readyPod(fmt.Sprintf("host-%d", i))
 	}
 	asks := func(port int) error {
@@ -103,11 +105,11 @@ func TestTwoSites(t *testing.T) {
 		return err
 	}
 	for i, n := range c.agents {
-		if err := contains(asks(9091+i).Error(), "reaching node "+n.id+" by its tunnel"); err != nil {
-			t.Errorf("asking %s for the port of %s: %v", siteMachine, n.id, err)
+		if err := contains(asks(9091+i).Error(), "reaching node "+n.ID+" by its tunnel"); err != nil {
+			t.Errorf("asking %s for the port of %s: %v", siteMachine, n.ID, err)
 		}
 	}
-	for _, part := range []string{c.agents[0].id, c.agents[1].id, "all say that they have this address"} {
+	for _, part := range []string{c.agents[0].ID, c.agents[1].ID, "all say that they have this address"} {
 		if err := contains(asks(9100).Error(), part); err != nil {
 			t.Errorf("asking %s for a port of both: %v", siteMachine, err)
 		}

@@ -20,7 +20,7 @@ func TestExec(t *testing.T) {
 	ns.apply(sleeper("box", ""))
 	ns.readyPod("box")
 	r := ns.kubectlResult("a line\n", "exec", "-i", "box", "--", "sh", "-c", "read x; echo got $x; echo bad >&2; exit 7")
-	if r.code != 7 || r.stdout != "got a line\n" || !strings.HasPrefix(r.stderr, "bad\n") {
+	if r.Code != 7 || r.Stdout != "got a line\n" || !strings.HasPrefix(r.Stderr, "bad\n") {
 		t.Errorf("exec: %v", r)
 	}
 	big := make([]byte, 3<<20)
@@ -244,8 +244,8 @@ func TestCopy(t *testing.T) {
 	ns.readyPod("box")
 	want := make([]byte, 1<<20)
 	_, _ = rand.Read(want)
-	from := filepath.Join(ns.node.dir, ns.name+"-from")
-	back := filepath.Join(ns.node.dir, ns.name+"-back")
+	from := filepath.Join(ns.node.Dir, ns.name+"-from")
+	back := filepath.Join(ns.node.Dir, ns.name+"-back")
 	if err := os.Mkdir(from, 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"brink/e2e/machine"
 	"brink/internal/wire/clusterconfig"
 	"brink/internal/wire/jointoken"
 )
@@ -32,18 +33,18 @@ type listed struct {
 
 // token runs a token command with nothing but the configuration file to find the
 // cluster by.
-func (n *node) token(args ...string) (result, error) {
-	argv := append([]string{brinkBinary, "token", args[0]}, n.flags("config")...)
-	return n.run("", append([]string{"env", "-u", "KUBECONFIG"}, append(argv, args[1:]...)...)...)
+func (n *node) token(args ...string) (machine.Result, error) {
+	argv := append([]string{brinkBinary, "token", args[0]}, n.Flags("config")...)
+	return n.Run("", append([]string{"env", "-u", "KUBECONFIG"}, append(argv, args[1:]...)...)...)
 }
 
 func (n *node) mustToken(t *testing.T, args ...string) string {
 	t.Helper()
 	r, err := n.token(args...)
-	if err != nil || r.code != 0 {
+	if err != nil || r.Code != 0 {
 		t.Fatalf("brink token %s: %v %v", strings.Join(args, " "), err, r)
 	}
-	return strings.TrimSuffix(r.stdout, "\n")
+	return strings.TrimSuffix(r.Stdout, "\n")
 }
 
 // refusesToken runs a token command that has to end with one line of error.
@@ -53,9 +54,9 @@ func (n *node) refusesToken(t *testing.T, wanted string, args ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.mustSay(t, r.stderr, r.code, wanted)
-	if r.stdout != "" {
-		t.Errorf("brink token %s printed %q", strings.Join(args, " "), r.stdout)
+	n.mustSay(t, r.Stderr, r.Code, wanted)
+	if r.Stdout != "" {
+		t.Errorf("brink token %s printed %q", strings.Join(args, " "), r.Stdout)
 	}
 }
 
@@ -75,7 +76,7 @@ func (n *node) listTokens(t *testing.T) map[string]listed {
 
 // holder of a token speaks to the API with it.
 func (n *node) holderOf(token jointoken.Token) (kubernetes.Interface, error) {
-	config, err := n.restConfig()
+	config, err := n.RestConfig()
 	if err != nil {
 		return nil, err
 	}
@@ -110,8 +111,8 @@ func (n *node) newToken(t *testing.T, args ...string) jointoken.Token {
 func (n *node) ownToken(t *testing.T) jointoken.Token {
 	t.Helper()
 	var token jointoken.Token
-	err := n.await("the server's own token", func() error {
-		text, err := os.ReadFile(n.layout().ServerToken())
+	err := n.Await("the server's own token", func() error {
+		text, err := os.ReadFile(n.Layout().ServerToken())
 		if err != nil {
 			return err
 		}
@@ -130,7 +131,7 @@ func (n *node) ownToken(t *testing.T) jointoken.Token {
 func TestTokens(t *testing.T) {
 	n := prepareNode(t, "disable-agent: true")
 	n.refusesToken(t, "is this a server, and has it been started?", "list")
-	if err := n.startControlPlane(); err != nil {
+	if err := n.StartControlPlane(); err != nil {
 		t.Fatal(err)
 	}
 	own := n.ownToken(t)
@@ -141,7 +142,7 @@ func TestTokens(t *testing.T) {
 	}
 	forever := n.newToken(t, "--ttl", "0")
 	command := n.mustToken(t, "create", "--print-join-command")
-	if want := fmt.Sprintf("brink agent --server https://%s:6443 --token brink1.%s.", n.addr, own.CAHash); !strings.HasPrefix(command, want) {
+	if want := fmt.Sprintf("brink agent --server https://%s:6443 --token brink1.%s.", n.Addr, own.CAHash); !strings.HasPrefix(command, want) {
 		t.Errorf("the command is %s, want %s...", command, want)
 	}
 	for _, made := range []jointoken.Token{token, forever, own} {
@@ -157,7 +158,7 @@ func TestTokens(t *testing.T) {
 	if l := list[forever.ID]; l.Expires != nil || l.State != "valid" || l.Server != "" {
 		t.Errorf("listed as %+v", l)
 	}
-	if l := list[own.ID]; l.Expires != nil || l.Server != n.id {
+	if l := list[own.ID]; l.Expires != nil || l.Server != n.ID {
 		t.Errorf("the server's own is listed as %+v", l)
 	}
 	if len(list) != 4 {
@@ -172,7 +173,7 @@ func TestTokens(t *testing.T) {
 
 	n.mustToken(t, "delete", token.ID)
 	n.mustToken(t, "delete", forever.Text())
-	err := n.await("the end of deleted tokens", func() error {
+	err := n.Await("the end of deleted tokens", func() error {
 		for _, gone := range []jointoken.Token{token, forever} {
 			if err := n.accepts(t.Context(), gone); !apierrors.IsUnauthorized(err) {
 				return fmt.Errorf("token %s: %v", gone.ID, err)
@@ -188,11 +189,11 @@ func TestTokens(t *testing.T) {
 	}
 	n.refusesToken(t, "there is no join token "+token.ID, "delete", token.ID)
 	n.refusesToken(t, "there is no join token aaaaaa", "delete", "aaaaaa")
-	n.refusesToken(t, "remove "+n.layout().ServerToken(), "delete", own.ID)
+	n.refusesToken(t, "remove "+n.Layout().ServerToken(), "delete", own.ID)
 	n.refusesToken(t, "--ttl=-1h", "create", "--ttl=-1h")
 	n.refusesToken(t, "must be one line", "create", "--description", "two\nlines")
 
-	if err := n.stop(); err != nil {
+	if err := n.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	n.refusesToken(t, "is it running?", "list")
@@ -203,7 +204,7 @@ func TestTokens(t *testing.T) {
 // cluster that it is for, and why it may not join.
 func TestTokenTells(t *testing.T) {
 	n := prepareNode(t, "disable-agent: true")
-	if err := n.startControlPlane(); err != nil {
+	if err := n.StartControlPlane(); err != nil {
 		t.Fatal(err)
 	}
 	own := n.ownToken(t)
@@ -228,7 +229,7 @@ func TestTokenTells(t *testing.T) {
 		{own, http.StatusOK, "valid"}, {expired, http.StatusGone, "expired"}, {deleted, http.StatusGone, "deleted"},
 		{unknown, http.StatusUnauthorized, "unknown"}, {wrong, http.StatusUnauthorized, "unknown"},
 	} {
-		err := n.await(tc.state+" of a token", func() error {
+		err := n.Await(tc.state+" of a token", func() error {
 			code, text := n.fetch(t, http.MethodGet, jointoken.StatusPath, tc.token.Bootstrap())
 			var status jointoken.Status
 			if err := json.Unmarshal([]byte(text), &status); code != tc.code || err != nil || string(status.State) != tc.state {
@@ -249,7 +250,7 @@ func TestTokenTells(t *testing.T) {
 func (n *node) fetch(t *testing.T, method, path, token string) (int, string) {
 	t.Helper()
 	client := http.Client{Timeout: patience, Transport: &http.Transport{
-		DialContext: n.netns().dial, DisableKeepAlives: true,
+		DialContext: n.Netns().Dial, DisableKeepAlives: true,
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // as an agent before it knows the CA
 	}}
 	request, err := http.NewRequest(method, "https://127.0.0.1:6443"+path, nil)
@@ -277,12 +278,12 @@ func (n *node) replacesOwnToken(t *testing.T, own jointoken.Token) {
 	t.Helper()
 	restart := func() jointoken.Token {
 		t.Helper()
-		if n.running() {
-			if err := n.stop(); err != nil {
+		if n.Running() {
+			if err := n.Stop(); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := n.startControlPlane(); err != nil {
+		if err := n.StartControlPlane(); err != nil {
 			t.Fatal(err)
 		}
 		return n.ownToken(t)
@@ -290,7 +291,7 @@ func (n *node) replacesOwnToken(t *testing.T, own jointoken.Token) {
 	if again := restart(); again != own {
 		t.Errorf("a restart changes the server's token from %s to %s", own.ID, again.ID)
 	}
-	path := n.layout().ServerToken()
+	path := n.Layout().ServerToken()
 	if err := os.WriteFile(path, []byte("damaged"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -304,7 +305,7 @@ func (n *node) replacesOwnToken(t *testing.T, own jointoken.Token) {
 	if other.ID == own.ID {
 		t.Error("removing the file makes no new token")
 	}
-	err := n.await("the end of the former token", func() error {
+	err := n.Await("the end of the former token", func() error {
 		if err := n.accepts(t.Context(), own); !apierrors.IsUnauthorized(err) {
 			return fmt.Errorf("it is taken: %v", err)
 		}
@@ -318,7 +319,7 @@ func (n *node) replacesOwnToken(t *testing.T, own jointoken.Token) {
 // TestTokenJoins asks for certificates as machines do, with the real signers.
 func TestTokenJoins(t *testing.T) {
 	n := prepareNode(t, "disable-agent: true")
-	if err := n.startControlPlane(); err != nil {
+	if err := n.StartControlPlane(); err != nil {
 		t.Fatal(err)
 	}
 	own := n.ownToken(t)
@@ -359,13 +360,13 @@ func TestTokenJoins(t *testing.T) {
 	first.isApproved(first.serves(till3, "till-3", "till-3", "192.0.2.3"))
 	first.isDenied(first.serves(till3, "till-3", "till-4"), `the name "till-4" is not that of the node that asks, till-3`)
 
-	if err := n.client.CoreV1().Nodes().Delete(t.Context(), "till-3", metav1.DeleteOptions{}); err != nil {
+	if err := n.Client.CoreV1().Nodes().Delete(t.Context(), "till-3", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	first.isApproved(thief.joins("till-3"))
 	first.isDenied(first.joins("till-3"), "was taken a moment ago")
-	if log, err := os.ReadFile(n.logFile("err", n.starts)); err != nil || strings.Contains(string(log), own.Secret) || !strings.Contains(string(log), "token="+own.ID) {
-		t.Errorf("the log has the token's secret, or not its id: %v\n%s", err, tail(filepath.Join(n.logFile("err", n.starts)), 4096))
+	if log, err := os.ReadFile(n.LogFile("err", n.Starts)); err != nil || strings.Contains(string(log), own.Secret) || !strings.Contains(string(log), "token="+own.ID) {
+		t.Errorf("the log has the token's secret, or not its id: %v\n%s", err, machine.Tail(filepath.Join(n.LogFile("err", n.Starts)), 4096))
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"brink/e2e/machine"
 )
 
 // TestStartDiesWithReason: the embedded kubelet ends the process by itself when
@@ -12,18 +14,18 @@ import (
 func TestStartDiesWithReason(t *testing.T) {
 	const elsewhere = "192.0.2.99" // of no machine, RFC 5737
 	n := prepareNode(t, "  - address="+elsewhere)
-	if err := n.launch(); err != nil {
+	if err := n.Launch(); err != nil {
 		t.Fatal(err)
 	}
 	select {
-	case <-n.exited:
+	case <-n.Exited:
 	case <-time.After(patience):
-		t.Fatalf("brink runs with a kubelet that cannot listen\n%s", n.logTail())
+		t.Fatalf("brink runs with a kubelet that cannot listen\n%s", n.LogTail())
 	}
-	if code := n.cmd.ProcessState.ExitCode(); code <= 0 {
-		t.Errorf("brink ended with %v", n.cmd.ProcessState)
+	if code := n.Cmd.ProcessState.ExitCode(); code <= 0 {
+		t.Errorf("brink ended with %v", n.Cmd.ProcessState)
 	}
-	stderr := tail(n.logFile("err", n.starts), 64<<10)
+	stderr := machine.Tail(n.LogFile("err", n.Starts), 64<<10)
 	if err := errors.Join(contains(stderr, elsewhere), contains(stderr, "cannot assign requested address")); err != nil {
 		t.Error(err)
 	}
@@ -62,18 +64,18 @@ func TestClosedWebhook(t *testing.T) {
 	before := ns.lives()
 	ns.kubectlFor(closedWebhook, "apply", "-f", "-")
 	ns.eventually("everything to be refused", func() error {
-		r := ns.kubectlResult("", "create", "configmap", "probe-"+randomID())
-		return contains(r.stderr, "failed calling webhook")
+		r := ns.kubectlResult("", "create", "configmap", "probe-"+machine.RandomID())
+		return contains(r.Stderr, "failed calling webhook")
 	})
-	if err := n.kill(); err != nil {
+	if err := n.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.launch(); err != nil {
+	if err := n.Launch(); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(closedFor)
 	ns.kubectl("delete", "validatingwebhookconfiguration", "closed")
-	err := n.await("a Ready node", func() error { return n.says("out", "node "+n.id+" is Ready") })
+	err := n.Await("a Ready node", func() error { return n.Says("out", "node "+n.ID+" is Ready") })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,18 +88,18 @@ func TestClosedWebhook(t *testing.T) {
 func TestDeletedNode(t *testing.T) {
 	n := startNode(t)
 	ns := newNamespace(t, n)
-	ns.kubectl("delete", "node", n.id)
+	ns.kubectl("delete", "node", n.ID)
 	ns.eventually("brink status to say what to do", func() error {
-		r, err := n.brink("status", "--data-dir", n.data)
+		r, err := n.Brink("status", "--data-dir", n.Data)
 		if err != nil {
 			return err
 		}
-		if r.code == 0 {
+		if r.Code == 0 {
 			return errors.New(r.String())
 		}
-		return errors.Join(contains(r.stdout, n.id), contains(r.stdout, "restart"))
+		return errors.Join(contains(r.Stdout, n.ID), contains(r.Stdout, "restart"))
 	})
-	if err := errors.Join(n.stop(), n.start()); err != nil {
+	if err := errors.Join(n.Stop(), n.Start()); err != nil {
 		t.Fatal(err)
 	}
 	ns.mustEqual("the node's Ready condition", n.readiness(), "Ready")

@@ -72,7 +72,7 @@ func TestVolumesAndEnvironment(t *testing.T) {
 	ns.exec("volumes", "sh", "-c", "echo shared > /empty/file; echo out > /node/file")
 	for _, tc := range []struct{ command, want string }{
 		{"echo $KEY $WORD $NODE_NAME $POD_IP $NOTE $MEMORY",
-			fmt.Sprintf("from-configmap hunter2 %s %s hello %d", ns.node.id, pod.Status.PodIP, 48<<20)},
+			fmt.Sprintf("from-configmap hunter2 %s %s hello %d", ns.node.ID, pod.Status.PodIP, 48<<20)},
 		{"cat /settings/color /all/sub/color", "greengreen"},
 		{"cat /password/word", "hunter2"},
 		{"stat -L -c %a /password/word", "400"},
@@ -180,7 +180,7 @@ func TestSecurityContext(t *testing.T) {
 	ns.exec("restricted", "touch", "/empty/file")
 	ns.mustEqual("the group of a file on the volume", ns.exec("restricted", "stat", "-c", "%g", "/empty"), "3456")
 	r := ns.kubectlResult("", "exec", "restricted", "--", "touch", "/file")
-	ns.mustContain(r.stderr, "Read-only file system")
+	ns.mustContain(r.Stderr, "Read-only file system")
 
 	status := ns.exec("restricted", "cat", "/proc/1/status")
 	ns.mustContain(status, "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2")

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"brink/e2e/machine"
+
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
@@ -123,12 +125,12 @@ type readyWatch struct {
 func watchReady(n *node) (*readyWatch, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &readyWatch{node: n, cancel: cancel, done: make(chan struct{})}
-	obj, err := n.client.CoreV1().Nodes().Get(ctx, n.id, metav1.GetOptions{})
+	obj, err := n.Client.CoreV1().Nodes().Get(ctx, n.ID, metav1.GetOptions{})
 	if err != nil {
 		cancel()
 		return nil, err
 	}
-	w.first = readyCondition(obj)
+	w.first = machine.ReadyCondition(obj)
 	w.note(obj)
 	go w.follow(ctx, obj.ResourceVersion)
 	return w, nil
@@ -139,8 +141,8 @@ func watchReady(n *node) (*readyWatch, error) {
 func (w *readyWatch) follow(ctx context.Context, version string) {
 	defer close(w.done)
 	for ctx.Err() == nil {
-		events, err := w.node.client.CoreV1().Nodes().Watch(ctx, metav1.ListOptions{
-			FieldSelector: "metadata.name=" + w.node.id, ResourceVersion: version})
+		events, err := w.node.Client.CoreV1().Nodes().Watch(ctx, metav1.ListOptions{
+			FieldSelector: "metadata.name=" + w.node.ID, ResourceVersion: version})
 		version = ""
 		if err != nil {
 			time.Sleep(100 * time.Millisecond)
@@ -155,7 +157,7 @@ func (w *readyWatch) follow(ctx context.Context, version string) {
 }
 
 func (w *readyWatch) note(obj *corev1.Node) {
-	c := readyCondition(obj)
+	c := machine.ReadyCondition(obj)
 	if c.Status == corev1.ConditionTrue {
 		return
 	}
@@ -174,13 +176,4 @@ func (w *readyWatch) losses() []string {
 func (w *readyWatch) stop() {
 	w.cancel()
 	<-w.done
-}
-
-func readyCondition(obj *corev1.Node) corev1.NodeCondition {
-	for _, c := range obj.Status.Conditions {
-		if c.Type == corev1.NodeReady {
-			return c
-		}
-	}
-	return corev1.NodeCondition{Status: corev1.ConditionUnknown, Reason: "NoReadyCondition"}
 }
