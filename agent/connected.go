@@ -22,6 +22,7 @@ import (
 	"brink/internal/componentargs"
 	"brink/internal/proxyenv"
 	"brink/internal/wire/clusterconfig"
+	"brink/internal/wire/nodeuser"
 	"brink/network"
 	"brink/network/nodeaddr"
 )
@@ -248,7 +249,7 @@ func (n *connected) awaitAPI(ctx context.Context) error {
 }
 
 // nodeAPI reaches the API server as the node's kubelet.
-func (a Access) nodeAPI(name string) *rest.Config { return a.API("system:node:"+name, "system:nodes") }
+func (a Access) nodeAPI(name string) *rest.Config { return a.API(nodeuser.Name(name), nodeuser.Group) }
 
 // proxyAPI reaches the API server as the service proxy, whose rights are there from
 // the start and let it read other nodes.

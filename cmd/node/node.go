@@ -129,7 +129,7 @@ func compose(s Config) (parts, error) {
 	if s.DisableAgent {
 		return out, nil
 	}
-	s.Agent.Access.API, s.Agent.KubeletNeeds = srv.ClientConfig, []string{"controllers"}
+	s.Agent.Access.API, s.Agent.KubeletNeeds = srv.ClientConfig, []string{server.Controllers}
 	return out.withAgent(s.Agent)
 }
 

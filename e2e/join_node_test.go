@@ -3,20 +3,10 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
-	"log"
-	"math/big"
-	"net"
 	"net/http"
 	"os"
 	"slices"
@@ -202,58 +192,6 @@ func TestJoinWhereNoServerIs(t *testing.T) {
 	}
 }
 
-// ca is a certificate authority that is not brink's, with a server certificate.
-type ca struct {
-	pem  []byte
-	leaf tls.Certificate
-}
-
-func newCA(t *testing.T, from time.Time) *ca {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "e2e"}, DNSNames: []string{"kubernetes"},
-		NotBefore: from.Add(-time.Hour), NotAfter: from.Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &ca{
-		pem:  pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
-		leaf: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key},
-	}
-}
-
-// serveOnLAN serves on the switch, with TLS when there is a CA, and returns where.
-func serveOnLAN(t *testing.T, with *ca, handler http.Handler) string {
-	t.Helper()
-	return serveAt(t, lanHost, with, handler)
-}
-
-func serveAt(t *testing.T, host string, with *ca, handler http.Handler) string {
-	t.Helper()
-	sw, err := sharedLAN()
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := sw.Netns().Listen(net.JoinHostPort(host, "0"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	if with != nil {
-		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{with.leaf}})
-	}
-	srv := &http.Server{Handler: handler, ErrorLog: log.New(io.Discard, "", 0)}
-	go func() { _ = srv.Serve(l) }()
-	t.Cleanup(func() { _ = srv.Close() })
-	return addr
-}
-
 // TestNameOfAnotherMachine: who has only a token gets no name that is taken, the
 // machine itself gets its own back, and kubectl delete node gives it free.
 func TestNameOfAnotherMachine(t *testing.T) {
@@ -373,7 +311,6 @@ func TestTokenIsNotInTheListOfProcesses(t *testing.T) {
 	}
 }
 
-// TestAgentsFlags: what a node says about itself when it registers.
 // TestJoinByEnvironment: with nothing on the command line or in a file. What brink
 // starts does not inherit the token.
 func TestJoinByEnvironment(t *testing.T) {
@@ -406,6 +343,7 @@ func TestJoinByEnvironment(t *testing.T) {
 	}
 }
 
+// TestAgentsFlags: what a node says about itself when it registers.
 func TestAgentsFlags(t *testing.T) {
 	t.Parallel()
 	c := aControlPlane(t)

@@ -1,12 +1,15 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"brink/e2e/machine"
 
@@ -123,4 +126,63 @@ func hostPort(name, node string, ports ...int) string {
 		out = append(out, fmt.Sprintf("{containerPort: %d}", p))
 	}
 	return sleeper(name, "    ports: ["+strings.Join(out, ", ")+"]\n  hostNetwork: true\n  nodeName: "+node+"\n")
+}
+
+// TestUnreachableAgent: nobody can open a connection to the machine, as behind NAT
+// or a firewall.
+func TestUnreachableAgent(t *testing.T) {
+	t.Parallel()
+	c := aControlPlane(t)
+	c.join(t, 1) // a peer that does not hear from it
+	n := c.prepareAgent(t, "node-label: [reach=none]")
+	if err := n.Holder.Run("nft", "add table inet e2e; add chain inet e2e in { type filter hook input priority 0; policy drop; }; "+
+		"add rule inet e2e in iifname != eth0 accept; add rule inet e2e in ct state established,related accept; add rule inet e2e in icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = n.Holder.Run("nft", "delete table inet e2e") })
+	if err := n.Start(); err != nil {
+		t.Fatal(err)
+	}
+	soon, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, err := c.server.Netns().Dial(soon, "tcp", n.Addr.String()+":10250"); err == nil {
+		t.Fatal("the kubelet can be dialled, this test shows nothing")
+	}
+	ns := newNamespace(t, c.server)
+	ns.eventually("the agent to say that no other node reaches it", func() error {
+		r, err := n.Brink(append([]string{"status"}, n.Flags("data-dir")...)...)
+		return errors.Join(err, contains(r.Stdout+r.Stderr, "no other node has answered through the tunnel yet: on all nodes let UDP port 8472 in"))
+	})
+	ns.apply(strings.Replace(hostPortPod("far", 28083), "spec:", "spec:\n  nodeSelector: {reach: none}", 1))
+	ns.readyPod("far")
+	ns.eventuallyExec("far", "far", "/server", "get", "http://127.0.0.1:8080/hostname")
+	big := strings.Repeat("0123456789abcdef", 1<<18)
+	if back := ns.kubectlFor(big, "exec", "-i", "far", "--", "cat"); back != big {
+		t.Errorf("%d bytes through exec came back as %d", len(big), len(back))
+	}
+	ns.apply(sleeper("talker", "  nodeSelector: {reach: none}\n"))
+	ns.readyPod("talker")
+	ns.kubectl("exec", "talker", "--", "sh", "-c", "echo hello > /proc/1/fd/1")
+	ns.eventually("logs", func() error { return contains(ns.logs("talker"), "hello") })
+	ns.attaches(strings.Replace(reader, "spec:", "spec:\n  nodeSelector: {reach: none}", 1))
+	ns.mustEqual("the API proxy to a pod", ns.kubectl("get", "--raw", "/api/v1/namespaces/"+ns.name+"/pods/far:8080/proxy/hostname"), "far")
+	ns.mustContain(ns.kubectl("get", "--raw", "/api/v1/nodes/"+n.ID+"/proxy/healthz"), "ok")
+	ns.mustContain(ns.kubectl("get", "--raw", "/api/v1/nodes/"+n.ID+"/proxy/metrics/resource"), "node_cpu_usage_seconds_total", `pod="far"`)
+	ns.calls(strings.Replace(testdata(t, "webhook.yaml"), "spec:", "spec:\n  nodeSelector: {reach: none}", 1))
+	cmd, out := ns.background("port-forward", "--address", "127.0.0.1", "pod/far", "28090:8080")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ns.eventually("port-forward", func() error {
+		name, err := c.server.Netns().Get("http://127.0.0.1:28090/hostname")
+		if err == nil && name != "far" {
+			err = fmt.Errorf("%q answered", name)
+		}
+		if err != nil {
+			err = fmt.Errorf("%w; kubectl says %s", err, out)
+		}
+		return err
+	})
+	_ = cmd.Process.Signal(os.Interrupt)
+	_ = ns.ended(cmd, out)
 }

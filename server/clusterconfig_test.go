@@ -45,7 +45,7 @@ func TestClusterConfig(t *testing.T) {
 	maps := client.CoreV1().ConfigMaps(clusterconfig.Namespace)
 	read := func() clusterconfig.Config {
 		t.Helper()
-		if err := s.keepClusterConfig(t.Context(), client); err != nil {
+		if err := s.writeClusterConfig(t.Context(), client); err != nil {
 			t.Fatal(err)
 		}
 		has, err := maps.Get(t.Context(), clusterconfig.Name, metav1.GetOptions{})

@@ -3,13 +3,8 @@ package e2e
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"net"
-	"net/http"
-	"net/netip"
 	"os"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,24 +14,6 @@ import (
 
 // patience bounds every wait.
 const patience = machine.Patience
-
-// lanHost is the switch's own address: the machines' router, and the address that
-// requests from outside a node come from. lanPrefix is how all addresses of its
-// segment begin.
-const (
-	lanPrefix = "172.31.250."
-	lanHost   = lanPrefix + "1"
-)
-
-// near is the segment of most machines, far a second one: the switch is the router
-// between them.
-var (
-	near = machine.Segment{Bridge: "br0", Net: netip.MustParsePrefix(lanPrefix + "0/24"), Net6: netip.MustParsePrefix("fd31:250::/64"), Routed: true}
-	far  = machine.Segment{Bridge: "br1", Net: netip.MustParsePrefix("172.31.251.0/24"), Routed: true}
-)
-
-// sharedLAN makes the switch of all machines when the first one is made.
-var sharedLAN = sync.OnceValues(func() (*machine.Switch, error) { return machine.NewSwitch(near, far) })
 
 // janitor erases what the tests leave when they are killed.
 var janitor *machine.Janitor
@@ -181,19 +158,4 @@ func TestDestroy(t *testing.T) {
 	if _, err := os.Stat(m.Dir); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the machine's directory is there: %v", err)
 	}
-}
-
-// serveClientIP is a web server on the switch that says who asks.
-func serveClientIP(t *testing.T) string {
-	t.Helper()
-	return serveClientIPAt(t, lanHost)
-}
-
-// serveClientIPAt is serveClientIP at one of the switch's addresses.
-func serveClientIPAt(t *testing.T, host string) string {
-	t.Helper()
-	return serveAt(t, host, nil, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host, _, _ := net.SplitHostPort(r.RemoteAddr)
-		_, _ = io.WriteString(w, host)
-	}))
 }
