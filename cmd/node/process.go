@@ -74,7 +74,7 @@ func newAgent(cfg Config, srv *server.Server) (*agent.Agent, error) {
 	}
 	access := *node.Access
 	access.API = srv.ClientConfig
-	node.Access, node.KubeletNeeds = &access, []string{"controllers"}
+	node.Access, node.KubeletNeeds = &access, []string{server.Controllers}
 	return agent.New(node)
 }
 

@@ -40,9 +40,10 @@ var only = []struct {
 	{"github.com/urfave/cli", []string{"cmd"}, "flags and commands are cmd's; packages take a Config"},
 	{"github.com/spf13/cobra", nil, "upstream's commands install signal handlers; use their options"},
 	{"os/signal", []string{"", "cmd/node/upstream"}, "signals belong to the process"},
-	{"testing", []string{"internal/testdisk", "internal/testprocess", "internal/testtree"}, "it belongs to tests and brings their flags"},
+	{"testing", []string{"internal/testdisk", "internal/testdocs", "internal/testprocess", "internal/testtree"}, "it belongs to tests and brings their flags"},
 	{"brink/internal/testdatabase", nil, "only tests run databases of their own"},
 	{"brink/internal/testdisk", nil, "only tests mount file systems of their own"},
+	{"brink/internal/testdocs", nil, "only tests write documentation"},
 	{"brink/internal/testprocess", nil, "only tests run themselves again"},
 	{"brink/internal/testtree", nil, "only tests make trees of files"},
 }
@@ -56,6 +57,7 @@ var internalMay = []struct {
 	{"golang.org/x/sys", []string{"internal/..."}},
 	{"github.com/spf13/pflag", []string{"internal/componentargs"}},
 	{"go.yaml.in/yaml/v3", []string{"internal/configfile"}},
+	{"k8s.io/api", []string{"internal/wire/nodestatus"}}, // the Node is what both sides read
 }
 
 // calls that end the process belong to main; build tools are mains of their own.
@@ -196,6 +198,9 @@ func TestBrokenSeesEachKind(t *testing.T) {
 		{"internal/host", "github.com/spf13/pflag", true},
 		{"internal/componentargs", "github.com/spf13/pflag", false},
 		{"internal/componentargs", "go.yaml.in/yaml/v3", true},
+		{"internal/wire/nodestatus", "k8s.io/api/core/v1", false},
+		{"internal/wire/nodestatus", "k8s.io/client-go/rest", true},
+		{"internal/wire/nodeuser", "k8s.io/api/core/v1", true},
 		{"internal/host", "encoding/json", false},
 		{"internal/host", "testing", true},
 		{"internal/testdisk", "testing", false},

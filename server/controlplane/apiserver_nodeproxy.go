@@ -16,6 +16,8 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
+
+	"brink/internal/wire/nodestatus"
 )
 
 // nodeNames lets /api/v1/nodes/NAME/proxy work although no DNS knows the names of
@@ -133,10 +135,8 @@ func (c resolving) lookup(_ context.Context, _, host string) ([]net.IPAddr, erro
 		return (&net.Resolver{}).LookupIPAddr(c.Context, host)
 	}
 	var out []net.IPAddr
-	for _, address := range node.Status.Addresses {
-		if ip := net.ParseIP(address.Address); ip != nil && address.Type == corev1.NodeInternalIP {
-			out = append(out, net.IPAddr{IP: ip})
-		}
+	for _, ip := range nodestatus.InternalIPs(node) {
+		out = append(out, net.IPAddr{IP: ip.AsSlice(), Zone: ip.Zone()})
 	}
 	if len(out) == 0 {
 		return nil, &net.DNSError{Err: "the node has no internal address", Name: host, IsNotFound: true}

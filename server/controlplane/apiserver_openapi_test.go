@@ -53,7 +53,7 @@ func startAPIServerIn(t *testing.T, dir string, change func(*ControlPlane)) *Con
 	}
 	change(cp)
 	group := &lifecycle.Group{}
-	group.Add(store.Durable(), store.Volatile(), cp.Components()[0])
+	group.Add(store.Durable(), store.Volatile(), lifecycle.Component{Name: "apiserver", Run: cp.RunAPIServer, StopTimeout: APIServerStopTimeout})
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, ended := make(chan struct{}), make(chan error, 1)
 	go func() { ended <- group.Run(ctx, func() { close(ready) }) }()

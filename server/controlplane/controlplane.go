@@ -29,7 +29,6 @@ import (
 	"k8s.io/client-go/rest"
 
 	"brink/internal/componentargs"
-	"brink/internal/lifecycle"
 	"brink/server/inmemory"
 	"brink/server/noderecord"
 )
@@ -166,13 +165,20 @@ func (cp *ControlPlane) validate() error {
 	return cp.scheduler.validate()
 }
 
-// Components returns the control plane's parts in start order.
-func (cp *ControlPlane) Components() []lifecycle.Component {
-	return []lifecycle.Component{
-		{Name: "apiserver", Run: cp.apiServer.run, StopTimeout: apiServerStopTimeout},
-		{Name: "controllers", Run: cp.controllers.run},
-		{Name: "scheduler", Run: cp.scheduler.run},
-	}
+// RunAPIServer serves the Kubernetes API until ctx is done, and is ready when /readyz
+// says so. It comes before the two others, which use its informers.
+func (cp *ControlPlane) RunAPIServer(ctx context.Context, ready func()) error {
+	return cp.apiServer.run(ctx, ready)
+}
+
+// RunControllers runs kube-controller-manager's controllers until ctx is done.
+func (cp *ControlPlane) RunControllers(ctx context.Context, ready func()) error {
+	return cp.controllers.run(ctx, ready)
+}
+
+// RunScheduler schedules pods until ctx is done.
+func (cp *ControlPlane) RunScheduler(ctx context.Context, ready func()) error {
+	return cp.scheduler.run(ctx, ready)
 }
 
 // ClientConfig returns a client configuration that acts as the given identity

@@ -93,16 +93,8 @@ func (c kubeconfigCluster) isLocal() bool {
 	return err == nil && a.IsLoopback()
 }
 
-// AdminKubeconfig returns the kubeconfig of the cluster's administrator.
-func (t *Tree) AdminKubeconfig(server string) ([]byte, error) {
-	ca, cert, key, err := t.adminCredentials()
-	if err != nil {
-		return nil, err
-	}
-	return Kubeconfig(server, ca, cert, key)
-}
-
-// WriteAdminKubeconfig writes AdminKubeconfig to path; see WriteKubeconfig.
+// WriteAdminKubeconfig writes the kubeconfig of the cluster's administrator to path, as
+// WriteKubeconfig does.
 func (t *Tree) WriteAdminKubeconfig(path, server string, perm os.FileMode) error {
 	ca, cert, key, err := t.adminCredentials()
 	if err != nil {
