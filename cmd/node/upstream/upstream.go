@@ -103,7 +103,8 @@ func Set(o Options) *Globals {
 	}
 	// A klog line of verbosity n arrives as level -n.
 	klogLevel := min(level, slog.Level(-verbosity))
-	kubernetes := slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: klogLevel}).WithAttrs([]slog.Attr{slog.String("component", "kubernetes")})
+	var kubernetes slog.Handler = outputs{slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: klogLevel})}.
+		WithAttrs([]slog.Attr{slog.String("component", "kubernetes")})
 	logrus.SetLevel(logrus.WarnLevel)
 	switch {
 	case o.Debug:
