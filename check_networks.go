@@ -24,7 +24,7 @@ func otherNetworks(s settings) []host.Check {
 		access := s.agent.Access
 		cfg.ClusterCIDRs, cfg.ServiceCIDRs, cfg.Backend = access.ClusterCIDRs, access.ServiceCIDRs, access.Backend
 	}
-	lines, err := network.Strangers(cfg)
+	lines, err := network.Conflicts(cfg)
 	if err != nil {
 		return []host.Check{{Name: name, Result: host.Warn, Message: err.Error(), Fix: "run this as root"}}
 	}

@@ -17,6 +17,7 @@ import (
 	"brink/agent/ledger"
 	"brink/internal/atomicfile"
 	"brink/network"
+	"brink/network/iprange"
 )
 
 // runNetwork waits for the address range that the cluster gives this node,
@@ -103,7 +104,7 @@ func (a *Agent) rememberedRanges() []netip.Prefix {
 	if err != nil || json.Unmarshal(text, &ranges) != nil {
 		return nil
 	}
-	isForeign := func(r netip.Prefix) bool { return !network.Within(r, a.access.ClusterCIDRs) }
+	isForeign := func(r netip.Prefix) bool { return !iprange.Within(r, a.access.ClusterCIDRs) }
 	if slices.ContainsFunc(ranges, isForeign) {
 		return nil
 	}
