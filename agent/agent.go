@@ -36,6 +36,7 @@ import (
 	"brink/internal/proxyenv"
 	"brink/internal/wire/clusterconfig"
 	"brink/internal/wire/nodekey"
+	"brink/internal/wire/nodeuser"
 	"brink/network"
 	"brink/network/nodeaddr"
 	"brink/runtime"
@@ -345,7 +346,7 @@ func (a *Agent) awaitAPI(ctx context.Context) error {
 }
 
 func (a *Agent) nodeAPI() *rest.Config {
-	return a.access.API("system:node:"+a.cfg.NodeName, "system:nodes")
+	return a.access.API(nodeuser.Name(a.cfg.NodeName), nodeuser.Group)
 }
 
 // runContainerd unpacks the programs and runs containerd with them.

@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
+	"brink/internal/wire/nodestatus"
 	"brink/network"
 )
 
@@ -101,17 +102,9 @@ func peersOf(nodes []any, own string) []network.Peer {
 }
 
 func internalIPs(node *corev1.Node) []netip.Addr {
-	var out []netip.Addr
-	for _, address := range node.Status.Addresses {
-		if address.Type != corev1.NodeInternalIP {
-			continue
-		}
-		ip, err := netip.ParseAddr(address.Address)
-		if err != nil {
-			slog.Warn("a node has an address that is none", "component", "network", "node", node.Name, "address", address.Address)
-			continue
-		}
-		out = append(out, ip)
+	ips, invalid := nodestatus.Parse(node, corev1.NodeInternalIP)
+	for _, text := range invalid {
+		slog.Warn("a node has an address that is no IP address", "component", "network", "node", node.Name, "address", text)
 	}
-	return out
+	return ips
 }

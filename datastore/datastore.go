@@ -13,7 +13,7 @@
 //     brink alone was killed, as those who hold them live on: each second in
 //     which one changes they are copied to a file beside the sockets, which
 //     are in memory too. Elsewhere than on a tmpfs there is no such copy. See
-//     leases.go.
+//     memory_leases.go.
 //
 // What kine gives is the translation of etcd's transactions to a log in SQL
 // (pkg/server, pkg/logstructured, pkg/drivers/generic). Five parts of it are
@@ -22,50 +22,52 @@
 //   - its SQLite driver: every update touches six indexes (three are ever
 //     used), the file is rewritten by VACUUM at each start, and an update that met
 //     a full disk passes for a conflict, which the API server retries in a hot
-//     loop. See sqlite.go and backend.go.
+//     loop. See sqlite.go and guard.go.
 //   - its log: rows that broke off pass for a complete list, and after writes that
-//     overlapped the current revision stays behind. See log.go.
+//     overlapped the current revision stays behind. See kine_log.go.
 //   - its memory driver: each compaction leaves one entry more in its log than
 //     it should and every watcher sees that entry again. See memory.go.
 //   - its watch server: two timers a client, ten times a second, and a consistent
 //     list may wait a second for its progress notification. See watch.go.
 //   - its compaction: a failed commit ends the process, and an idle node would
-//     write to flash every five minutes. See compact.go.
+//     write to flash every five minutes. See kine_compact.go.
 //
 // What a card does to a file is expected and told: rows have checksums and are moved
-// aside when they do not fit (sums.go, rows.go), indexes are made again (rebuild.go),
-// a WAL that was lost is noticed (wal.go). Whatever was lost or put back, no revision
-// is handed out twice (ceiling.go, raise.go).
+// aside when they do not fit (sqlite_sums.go, sqlite_rows.go), indexes are made again (sqlite_rebuild.go),
+// a WAL that was lost is noticed (sqlite_wal.go). Whatever was lost or put back, no revision
+// is handed out twice (revision_ceiling.go, revision_raise.go).
 //
-// PostgreSQL and MySQL are kine's drivers under the log of log.go; an etcd
+// PostgreSQL and MySQL are kine's drivers under the log of kine_log.go; an etcd
 // endpoint is passed on to the API server. Leases and events go there too: the
 // server that takes over when this one's machine is gone must find them. Such a
 // database may be away at any time, and be somebody else's:
 //
 //   - It is asked whether it is there by one connection, the only judge. While
 //     it is not, requests are answered Unavailable at once and kine's loops
-//     wait. See link.go and externallog.go.
+//     wait. See remote_link.go and sql_dialect.go.
 //   - It belongs to one cluster, known by the hash of its CA, and to one server
 //     at a time, which renews its hold and writes no row without it. See
-//     owner.go. Several servers on one database would need one to lead among
+//     remote_hold.go. Several servers on one database would need one to lead among
 //     the controllers and leases that both see; until then they are refused.
-//   - Names are compared by their bytes, or it is refused. See collation.go.
+//   - Names are compared by their bytes, or it is refused. See sql_collation.go.
+//
+// Files are grouped by prefixes: sqlite_ is the database in a file, sql_ PostgreSQL and
+// MySQL, etcd_ an etcd, remote_ what is common to databases elsewhere, memory_ the
+// volatile store, kine_ what is put right in kine for every database in SQL, revision_
+// the promise that no revision comes twice, watch_ the watch server. They are one
+// package and not several, because all of them meet in the types between: one trouble
+// goes through kine from driver to guard, one ceiling, one log and one Store belong to
+// SQLite and to the others alike, and packages of them would import each other in
+// circles or export all of it.
 package datastore
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"time"
-
-	// The databases a user can choose with Endpoint. kine's endpoint package
-	// would link NATS and t4 as well.
-	_ "github.com/k3s-io/kine/pkg/drivers/mysql"
-	_ "github.com/k3s-io/kine/pkg/drivers/pgsql"
 
 	"brink/internal/lifecycle"
 )
@@ -78,110 +80,6 @@ const (
 	durableSocket  = "durable.sock"
 	volatileSocket = "volatile.sock"
 )
-
-// maxSocketPath is the size of sun_path without its final zero.
-const maxSocketPath = 107
-
-// Config says where state is kept.
-type Config struct {
-	// Dir holds the durable files: the SQLite database and the last saved
-	// leases and events. Made with 0700 when missing.
-	Dir string
-	// SocketDir holds the unix sockets and, if it is on a tmpfs, a copy of the
-	// leases. Made with 0700 when missing: who reaches a socket reads every
-	// secret of the cluster.
-	SocketDir string
-	// Endpoint is empty for SQLite in Dir; otherwise a data source that kine
-	// knows (postgres://..., mysql://...) or a comma-separated list of etcd
-	// endpoints (http://, https://, unix://).
-	Endpoint string
-	// CAFile, CertFile and KeyFile are for TLS to a PostgreSQL or MySQL
-	// Endpoint. To etcd the API server connects itself.
-	CAFile, CertFile, KeyFile string
-	// MaxOpenConnections is how many connections to a PostgreSQL or MySQL there
-	// are at most, besides the one that watches it; 0 is the default.
-	MaxOpenConnections int
-	// ServerCA is the file with the cluster's CA, which may not be there yet. A
-	// database elsewhere is refused when it belongs to a cluster with another one.
-	ServerCA string
-	// NodeName is what a server elsewhere is told that finds the database in use.
-	NodeName string
-	// SetAsideDamaged allows a damaged database to be renamed and an empty one
-	// to be started in its place. It is the user's word, never a default.
-	SetAsideDamaged bool
-	// Cluster names the cluster that this state is of, by its CA, and is empty as
-	// long as there is none; nil is for one state a directory. CeilingFile is a file
-	// that lies elsewhere than Dir, in which the highest revision is remembered for
-	// when Dir is lost or an older copy is put back; empty is none.
-	Cluster     func() string
-	CeilingFile string
-	// Logger receives one line an event; nil is slog.Default.
-	Logger *slog.Logger
-}
-
-// engine is what an Endpoint asks for.
-type engine int
-
-const (
-	engineSQLite engine = iota
-	engineSQL           // PostgreSQL or MySQL through kine
-	engineEtcd          // not ours to serve
-)
-
-var schemes = map[string]engine{
-	"postgres": engineSQL, "postgresql": engineSQL, "mysql": engineSQL,
-	"http": engineEtcd, "https": engineEtcd, "unix": engineEtcd, "unixs": engineEtcd,
-}
-
-// Validate reports everything that is wrong with c, joined.
-func (c Config) Validate() error {
-	var errs []error
-	for name, path := range map[string]string{"directory": c.Dir, "socket directory": c.SocketDir} {
-		if !filepath.IsAbs(path) {
-			errs = append(errs, fmt.Errorf("datastore %s %q: must be an absolute path", name, path))
-		}
-	}
-	if n := len(filepath.Join(c.SocketDir, volatileSocket)); n > maxSocketPath {
-		errs = append(errs, fmt.Errorf("datastore socket directory %s: %d characters too long for a unix socket", c.SocketDir, n-maxSocketPath))
-	}
-	e, err := c.engine()
-	if err == nil && e == engineSQL {
-		_, err = c.parseEndpoint()
-	}
-	errs = append(errs, err)
-	if c.MaxOpenConnections < 0 || c.MaxOpenConnections == 1 {
-		errs = append(errs, fmt.Errorf("--datastore-max-open-connections=%d: must be 2 or more", c.MaxOpenConnections))
-	}
-	if (c.CertFile == "") != (c.KeyFile == "") {
-		errs = append(errs, errors.New("datastore certificate and key: give both or neither"))
-	}
-	return errors.Join(errs...)
-}
-
-// engine never repeats the endpoint in an error: it may hold a password.
-func (c Config) engine() (engine, error) {
-	if c.Endpoint == "" {
-		return engineSQLite, nil
-	}
-	first, _, _ := strings.Cut(c.Endpoint, ",")
-	scheme, _, ok := strings.Cut(first, "://")
-	if !ok {
-		return 0, errors.New("datastore endpoint: must look like scheme://address")
-	}
-	e, ok := schemes[scheme]
-	if !ok {
-		return 0, fmt.Errorf("datastore endpoint: unknown scheme %q; known are postgres, mysql, http, https and unix", scheme)
-	}
-	return e, nil
-}
-
-// Served says whether brink serves the state itself. It does not when Endpoint
-// names an etcd: then the API server is etcd's client, with the certificates
-// of the configuration, and has old revisions compacted.
-func (c Config) Served() bool {
-	e, err := c.engine()
-	return err != nil || e != engineEtcd
-}
 
 // Store is the state of one server. Its components serve it.
 type Store struct {

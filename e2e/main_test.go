@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"brink/e2e/image"
+	"brink/e2e/machine"
 )
 
 var (
@@ -25,8 +26,7 @@ var (
 const scenarios = "6"
 
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(janitorEnv); dir != "" {
-		runJanitor(dir)
+	if machine.RunJanitor() {
 		return
 	}
 	flag.Parse()
@@ -46,10 +46,10 @@ func runTests(m *testing.M) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
-	if err := theJanitor.start(dir); err != nil {
+	if janitor, err = machine.StartJanitor(dir); err != nil {
 		return 1, errors.Join(err, os.RemoveAll(dir))
 	}
-	defer theJanitor.stop()
+	defer janitor.Close()
 	defer keepSysctls()()
 	if err := errors.Join(placeBinary(dir), makeImages(dir)); err != nil {
 		return 1, err
@@ -170,7 +170,7 @@ func startShared() {
 	if shared.node, shared.err = newNode(); shared.err != nil {
 		return
 	}
-	if shared.err = shared.node.start(); shared.err != nil {
+	if shared.err = shared.node.Start(); shared.err != nil {
 		return
 	}
 	shared.ready, shared.err = watchReady(shared.node)
@@ -186,14 +186,9 @@ func closeShared() error {
 			err = errors.Join(err, fmt.Errorf("the shared node was not Ready:\n%s", strings.Join(losses, "\n")))
 		}
 	}
-	if shared.node != nil && shared.node.starts > 0 {
-		err = errors.Join(err, shared.node.uninstall())
-	}
-	if shared.node != nil {
-		err = errors.Join(err, shared.node.destroy())
-	}
+	err = errors.Join(err, shared.node.leave())
 	if sw, _ := sharedLAN(); sw != nil {
-		sw.holder.close()
+		sw.Close()
 	}
 	return err
 }

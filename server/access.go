@@ -9,11 +9,10 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"brink/internal/wire/clusterconfig"
-	"brink/server/join"
+	"brink/internal/wire/nodeuser"
 	"brink/server/pki"
+	"brink/server/token"
 )
-
-const nodesGroup = "system:nodes"
 
 // kubeletAPIBinding lets the API server fetch logs and run commands through
 // kubelets, and nothing else.
@@ -28,10 +27,10 @@ func kubeletAPIBinding() *rbacv1.ClusterRoleBinding {
 func nodeBindings() []*rbacv1.ClusterRoleBinding {
 	return []*rbacv1.ClusterRoleBinding{
 		// A node's service proxy, which has the node's identity.
-		bind("brink:node-proxier", "system:node-proxier", rbacv1.GroupKind, nodesGroup),
+		bind("brink:node-proxier", "system:node-proxier", rbacv1.GroupKind, nodeuser.Group),
 		// A machine with a join token asks for its first one.
-		bind("brink:node-bootstrapper", "system:node-bootstrapper", rbacv1.GroupKind, join.TokenGroup),
-		bind(nodeRole().Name, nodeRole().Name, rbacv1.GroupKind, nodesGroup),
+		bind("brink:node-bootstrapper", "system:node-bootstrapper", rbacv1.GroupKind, token.Group),
+		bind(nodeRole().Name, nodeRole().Name, rbacv1.GroupKind, nodeuser.Group),
 	}
 }
 
@@ -66,7 +65,7 @@ func clusterConfigBinding() *rbacv1.RoleBinding {
 	return &rbacv1.RoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Namespace: role.Namespace, Name: role.Name},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: role.Name},
-		Subjects:   []rbacv1.Subject{{Kind: rbacv1.GroupKind, APIGroup: rbacv1.GroupName, Name: nodesGroup}},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.GroupKind, APIGroup: rbacv1.GroupName, Name: nodeuser.Group}},
 	}
 }
 
@@ -101,7 +100,7 @@ func joinFlow() *flowcontrolv1.FlowSchema {
 			MatchingPrecedence:         400,
 			DistinguisherMethod:        &flowcontrolv1.FlowDistinguisherMethod{Type: flowcontrolv1.FlowDistinguisherMethodByUserType},
 			Rules: []flowcontrolv1.PolicyRulesWithSubjects{{
-				Subjects: []flowcontrolv1.Subject{{Kind: flowcontrolv1.SubjectKindGroup, Group: &flowcontrolv1.GroupSubject{Name: join.TokenGroup}}},
+				Subjects: []flowcontrolv1.Subject{{Kind: flowcontrolv1.SubjectKindGroup, Group: &flowcontrolv1.GroupSubject{Name: token.Group}}},
 				ResourceRules: []flowcontrolv1.ResourcePolicyRule{{
 					Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}, ClusterScope: true, Namespaces: []string{"*"},
 				}},

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"path"
 	"slices"
@@ -21,20 +20,18 @@ import (
 	"brink/internal/lifecycle"
 )
 
-// rangesComponent refuses a start with other Service ranges than the cluster has:
-// its Services keep their addresses, and the certificate of the API server would
-// name one that nobody asks for. It looks into the datastore, which knows it also
-// for a server that is new, before certificates are made by the flags. A second
+// runClusterRanges refuses a start with other Service ranges than the cluster has: its
+// Services keep their addresses, and the certificate of the API server would name an
+// address that nobody asks for. It asks the datastore, which also knows the ranges when
+// the server is new, and does so before certificates are made by the flags. A second
 // family may be added, as upstream allows.
-func (s *Server) rangesComponent() lifecycle.Component {
-	return lifecycle.Component{Name: "cluster-ranges", Run: func(ctx context.Context, ready func()) error {
-		if err := s.checkRanges(ctx); err != nil {
-			return err
-		}
-		ready()
-		<-ctx.Done()
-		return nil
-	}}
+func (s *Server) runClusterRanges(ctx context.Context, ready func()) error {
+	if err := s.checkRanges(ctx); err != nil {
+		return err
+	}
+	ready()
+	<-ctx.Done()
+	return nil
 }
 
 func (s *Server) checkRanges(ctx context.Context) error {
@@ -105,7 +102,7 @@ func (s *Server) stored(ctx context.Context, key string) ([]byte, error) {
 			return value, ctx.Err()
 		}
 		if !told {
-			slog.Warn("the datastore does not answer, waiting", "component", "cluster-ranges", "error", err)
+			lifecycle.Logger(ctx).Warn("the datastore does not answer, waiting", "error", err)
 			told = true
 		}
 		select {

@@ -2,13 +2,8 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"log/slog"
 	"math"
-	"net/netip"
-	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -17,10 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 
-	"brink/internal/componentargs"
-	"brink/server/controlplane"
+	"brink/internal/lifecycle"
 )
 
 // runClusterSetup makes sure that the objects exist without which brink's own
@@ -64,21 +57,21 @@ func (s *Server) ownClient() (kubernetes.Interface, error) {
 // nobody waits for it any more.
 const setupPatience = 20 * time.Second
 
-// ensure calls make until it succeeds or ctx ends, ever more slowly. What keeps
-// it from succeeding is told once, and so is success after that.
+// ensure calls make until it succeeds or ctx ends, ever more slowly. It logs once that
+// make does not succeed, and then also that it did.
 func ensure(ctx context.Context, what string, make func(context.Context) error) {
-	begun, told := time.Now(), false
+	log, begun, reported := lifecycle.Logger(ctx), time.Now(), false
 	pause := wait.Backoff{Duration: 50 * time.Millisecond, Factor: 1.5, Cap: 15 * time.Second, Steps: math.MaxInt32}
 	_ = pause.DelayFunc().Until(ctx, true, true, func(ctx context.Context) (bool, error) {
 		err := make(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return false, ctx.Err()
-		case err == nil && told:
-			slog.Info("made at last", "component", "cluster-setup", "what", what)
-		case err != nil && !told && time.Since(begun) > setupPatience:
-			slog.Warn("not made yet, trying on", "component", "cluster-setup", "what", what, "error", err)
-			told = true
+		case err == nil && reported:
+			log.Info("made at last", "what", what)
+		case err != nil && !reported && time.Since(begun) > setupPatience:
+			log.Warn("not made yet, retrying", "what", what, "error", err)
+			reported = true
 		}
 		return err == nil, nil
 	})
@@ -127,74 +120,4 @@ func (s *Server) labelOwnNode(ctx context.Context, client kubernetes.Interface) 
 	patch := []byte(`{"metadata":{"labels":{"` + controlPlaneLabel + `":"true"}}}`)
 	_, err = client.CoreV1().Nodes().Patch(ctx, s.cfg.NodeName, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
 	return err
-}
-
-// runFirstNode gives the server's own node its pod range when it is the first
-// node of the cluster. The node IPAM controller would give it the very same one,
-// but only after the API server has made all RBAC roles, a second later, and
-// until then no pod could be attached. Later nodes, and all later starts, are the
-// controller's alone.
-func (s *Server) runFirstNode(ctx context.Context, ready func()) error {
-	ready()
-	if !s.cfg.HasAgent || slices.ContainsFunc(s.cfg.ControllerArgs, decidesRanges) {
-		<-ctx.Done() // there is no such node, or the controller cuts ranges in its own way
-		return nil
-	}
-	client, err := s.ownClient()
-	if err != nil {
-		return err
-	}
-	nodes := client.CoreV1().Nodes()
-	answers := func(ctx context.Context) (bool, error) { // which takes long on a board
-		_, err := nodes.List(ctx, metav1.ListOptions{})
-		return err == nil, nil
-	}
-	give := func(ctx context.Context) (bool, error) { return s.giveFirstRange(ctx, nodes) }
-	if wait.PollUntilContextCancel(ctx, firstNodeInterval, true, answers) == nil {
-		_ = wait.PollUntilContextTimeout(ctx, firstNodeInterval, firstNodePatience, true, give)
-	}
-	<-ctx.Done()
-	return nil
-}
-
-// giveFirstRange is done when the cluster has nodes and the only one, if it is
-// this server's, has its range.
-func (s *Server) giveFirstRange(ctx context.Context, nodes typedcorev1.NodeInterface) (done bool, _ error) {
-	list, err := nodes.List(ctx, metav1.ListOptions{})
-	if err != nil || len(list.Items) == 0 {
-		return false, nil
-	}
-	first := list.Items[0]
-	if len(list.Items) > 1 || first.Name != s.cfg.NodeName || len(first.Spec.PodCIDRs) > 0 {
-		return true, nil
-	}
-	_, err = nodes.Patch(ctx, first.Name, types.StrategicMergePatchType, firstRangePatch(s.cfg.ClusterCIDRs), metav1.PatchOptions{})
-	return err == nil, nil
-}
-
-// decidesRanges tells the flags of the controllers by which a user takes the
-// nodes' ranges into their own hands.
-func decidesRanges(arg string) bool {
-	name := componentargs.Name(arg)
-	return strings.HasPrefix(name, "node-cidr-mask-size") || slices.Contains([]string{"allocate-node-cidrs", "controllers"}, name)
-}
-
-const (
-	firstNodeInterval = 20 * time.Millisecond
-	// firstNodePatience, from the API server's first answer on, is long past the
-	// moment when the controller takes over.
-	firstNodePatience = 10 * time.Second
-)
-
-// firstRangePatch sets the first node-sized range of each pod network.
-func firstRangePatch(pods []netip.Prefix) []byte {
-	var ranges []string
-	for _, p := range pods {
-		ranges = append(ranges, netip.PrefixFrom(p.Addr(), controlplane.NodeMask(p)).String())
-	}
-	patch, err := json.Marshal(map[string]any{"spec": map[string]any{"podCIDR": ranges[0], "podCIDRs": ranges}})
-	if err != nil {
-		panic(err) // strings always marshal
-	}
-	return patch
 }

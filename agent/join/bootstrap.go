@@ -8,7 +8,6 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -26,6 +25,7 @@ import (
 
 	"brink/internal/wire/jointoken"
 	"brink/internal/wire/nodekey"
+	"brink/internal/wire/nodeuser"
 )
 
 // approvalPatience is how long a request may lie undecided before another one
@@ -161,7 +161,7 @@ func (j *Join) bootstrapAPI() *rest.Config {
 }
 
 func (j *Join) makeRequest(key crypto.Signer) (*certificatesv1.CertificateSigningRequest, error) {
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: nodeSubject(j.cfg.NodeName)}, key)
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: nodeuser.Subject(j.cfg.NodeName)}, key)
 	if err != nil {
 		return nil, err
 	}
@@ -180,11 +180,6 @@ func (j *Join) makeRequest(key crypto.Signer) (*certificatesv1.CertificateSignin
 			Usages:     []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, certificatesv1.UsageClientAuth},
 		},
 	}, nil
-}
-
-// nodeSubject is what the signer of nodes' certificates demands.
-func nodeSubject(name string) pkix.Name {
-	return pkix.Name{CommonName: "system:node:" + name, Organization: []string{"system:nodes"}}
 }
 
 // awaitCertificate asks until the request is decided and signed.

@@ -23,6 +23,7 @@ import (
 	"brink/internal/layout"
 	"brink/internal/wire/jointoken"
 	"brink/internal/wire/nodekey"
+	"brink/internal/wire/nodeuser"
 )
 
 func TestParseServer(t *testing.T) {
@@ -59,7 +60,7 @@ func pair(t *testing.T, name string, until time.Time) (cert, key []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: nodeSubject(name), NotAfter: until}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: nodeuser.Subject(name), NotAfter: until}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
 	if err != nil {
 		t.Fatal(err)

@@ -16,6 +16,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/certificate"
+
+	"brink/internal/wire/nodeuser"
 )
 
 // expiryInterval is how often a running node looks whether its certificate has
@@ -34,7 +36,7 @@ func (j *Join) Keep(ctx context.Context, onServers func(known, announced []strin
 	j.refusal.told(j.tellRefused)
 	renewals, err := certificate.NewManager(&certificate.Config{
 		ClientsetFn:      func(*tls.Certificate) (kubernetes.Interface, error) { return client, nil },
-		Template:         &x509.CertificateRequest{Subject: nodeSubject(j.cfg.NodeName)},
+		Template:         &x509.CertificateRequest{Subject: nodeuser.Subject(j.cfg.NodeName)},
 		SignerName:       certificatesv1.KubeAPIServerClientKubeletSignerName,
 		GetUsages:        certificate.DefaultKubeletClientGetUsages,
 		CertificateStore: j.certs,

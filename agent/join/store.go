@@ -10,13 +10,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
 	"k8s.io/client-go/util/certificate"
 
 	"brink/internal/atomicfile"
+	"brink/internal/wire/nodeuser"
 )
 
 // certificateFile has the kubelet's own name for it.
@@ -60,7 +60,7 @@ func NodeName(dir string) string {
 	if err != nil || s.current == nil {
 		return ""
 	}
-	name, _ := strings.CutPrefix(s.current.Leaf.Subject.CommonName, nodeSubject("").CommonName)
+	name, _ := nodeuser.Node(s.current.Leaf.Subject.CommonName)
 	return name
 }
 
@@ -81,7 +81,7 @@ func (s *store) usable(now time.Time) error {
 		return errNoCertificate
 	}
 	leaf := s.current.Leaf
-	if want := nodeSubject(s.name).CommonName; leaf.Subject.CommonName != want {
+	if want := nodeuser.Name(s.name); leaf.Subject.CommonName != want {
 		return fmt.Errorf("this machine's certificate is that of %s, not %s", leaf.Subject.CommonName, want)
 	}
 	if now.After(leaf.NotAfter) {

@@ -9,7 +9,7 @@
 // This happens while the package is initialised, and it is the first of the binary
 // to be: Go initialises, of the packages whose imports are, always the one whose
 // path comes first (since Go 1.21), and this one has no imports. Initialising all
-// others takes a loaded board seconds. A test of main compares. That is also why
+// others takes a loaded board seconds. A test of cmd compares. That is also why
 // arguments and environment come from the runtime by linkname, from the functions
 // that it has for os and syscall: those packages are initialised later.
 package argsecrets

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -48,6 +49,35 @@ func Read(path string) ([]byte, error) {
 		return nil, fmt.Errorf("%s is no file", path)
 	}
 	return io.ReadAll(f)
+}
+
+// CheckPlace returns why a new file at path cannot be written, for it would be the
+// first. It leaves nothing: where path's directory has to be made too, it tries the
+// nearest one that exists.
+func CheckPlace(path string) error {
+	dir := filepath.Dir(path)
+	for {
+		_, err := os.Stat(dir)
+		if err == nil || !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
+			break
+		}
+		dir = filepath.Dir(dir)
+	}
+	tmp, err := os.CreateTemp(dir, temporary(filepath.Base(path))+"*")
+	if err != nil {
+		return fmt.Errorf("%s cannot be written: %w", path, unwrapPath(err))
+	}
+	tmp.Close()
+	return os.Remove(tmp.Name())
+}
+
+// unwrapPath leaves the name of a temporary file out of an error.
+func unwrapPath(err error) error {
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		return at.Err
+	}
+	return err
 }
 
 // Keep makes path hold data with permission perm, and its directory where there is

@@ -260,3 +260,30 @@ func TestKeep(t *testing.T) {
 		t.Errorf("a file where the directory should be: %v", err)
 	}
 }
+
+func TestCheckPlace(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, isGood := range map[string]bool{
+		filepath.Join(dir, "a"):           true,
+		filepath.Join(dir, "b", "c", "a"): true,
+		filepath.Join(dir, "file", "a"):   false,
+		"/proc/a":                         false,
+		"/proc/b/a":                       false,
+	} {
+		err := CheckPlace(path)
+		if (err == nil) != isGood {
+			t.Errorf("%s: %v", path, err)
+		}
+		if err != nil && (!strings.HasPrefix(err.Error(), path+" cannot be written: ") || strings.Contains(err.Error(), "*")) {
+			t.Errorf("%s: the error is %q", path, err)
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 1 {
+		t.Errorf("it left %v, %v", entries, err)
+	}
+}

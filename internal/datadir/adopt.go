@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"brink/internal/layout"
+	"brink/internal/wire/nodeuser"
 )
 
 // adoptable tells whether a brink that knew no mark has kept its data in a
@@ -113,7 +114,10 @@ func readHead(path string) []byte {
 func isAgent(l layout.Layout) bool {
 	current := filepath.Join(l.KubeletCerts(), "kubelet-client-current.pem")
 	node, ok := parsePair(current, current)
-	if !ok || !strings.HasPrefix(node.Subject.CommonName, "system:node:") || len(readBundle(l.ClusterCA())) == 0 {
+	if !ok || len(readBundle(l.ClusterCA())) == 0 {
+		return false
+	}
+	if _, isNode := nodeuser.Node(node.Subject.CommonName); !isNode {
 		return false
 	}
 	authorities := readBundle(l.ClientCA())

@@ -193,10 +193,12 @@ func look(l layout.Layout) (laid, inTheWay []string, err error) {
 		rel, _ := filepath.Rel(l.Data(), path)
 		kind := layout.DataName(rel)
 		switch {
+		case rel == "." && !d.IsDir():
+			return errors.New("not a directory: give another")
 		case rel == "." || path == l.Lock() && isLock(path) || kind == layout.Directory && isVacant(path, d):
 		case isProbe(rel) && d.IsDir() && hasNoFiles(path) || isUnfinished(rel) && d.Type().IsRegular():
 			return skip(d)
-		case layout.MayBeLaid(rel):
+		case layout.MayBeLaid(rel) && (kind != layout.Directory || leadsToDirectory(path)):
 			laid = append(laid, rel)
 			return skip(d)
 		default:
@@ -248,6 +250,13 @@ func isVacant(path string, d fs.DirEntry) bool {
 	entries, err := os.ReadDir(path)
 	isOther := func(e fs.DirEntry) bool { return e.Name() != "lost+found" }
 	return err == nil && d.Type()&fs.ModeSymlink != 0 && !slices.ContainsFunc(entries, isOther)
+}
+
+// leadsToDirectory follows links: where brink looks for a user's files it finds a
+// directory, not a pipe from which nothing ever comes.
+func leadsToDirectory(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 // isLock tells whether a file is the lock: it holds a process id, or nothing.

@@ -90,6 +90,7 @@ func TestCheckAndClaim(t *testing.T) {
 		{"photos under brink's names", files{"data/photos/a.jpg": "", "server/site/index.html": "", "agent/recordings/1.wav": ""}, "(agent/recordings, data/photos, server/site)", nil},
 		{"a content-addressed store", files{"data/" + strings.Repeat("a", 64) + "/chunk": ""}, "(data/aaaa", nil},
 		{"a link to the user's", files{"agent/containerd": "->" + elsewhere + "/photos"}, "(agent/containerd)", nil},
+		{"a file where images are looked for", files{"agent/images": "a.tar"}, "(agent/images)", nil},
 		{"one file among images", files{"agent/images/a.tar": "", "notes.txt": ""}, "(notes.txt)", nil},
 		{"many", files{"a": "", "b": "", "c": "", "d": "", "e": ""}, "(a, b, c and 2 more)", nil},
 		{"a file called lock", files{"lock": "the combination is 1234"}, "(lock)", nil},
@@ -161,6 +162,18 @@ func TestDirectoriesOfTheSystem(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "directory of the system") {
 			t.Errorf("%s: got %v", dir, err)
 		}
+	}
+}
+
+func TestFile(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(path, []byte("an image"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want := "--data-dir=" + path + ": not a directory: give another"
+	if err := Check(Locate(path)); err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
 	}
 }
 

@@ -1,15 +1,19 @@
 package host
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 func (m machine) checkPorts(o CheckOptions) []Check {
@@ -19,21 +23,59 @@ func (m machine) checkPorts(o CheckOptions) []Check {
 	tcp := append(m.listeners("proc/net/tcp", tcpListen), m.listeners("proc/net/tcp6", tcpListen)...)
 	udp := append(m.listeners("proc/net/udp", udpOpen), m.listeners("proc/net/udp6", udpOpen)...)
 	var checks []Check
-	for _, p := range o.Ports {
+	for i, p := range o.Ports {
 		listeners := tcp
 		if p.UDP {
 			listeners = udp
 		}
-		checks = append(checks, m.checkPort(p, listeners, []int{os.Getpid(), o.PID}))
+		check := m.checkPort(p, listeners, []int{os.Getpid(), o.PID})
+		if check.Result == OK {
+			check = cmp.Or(checkOwnPorts(p, o.Ports[:i]), m.checkAddress(p), check)
+		}
+		checks = append(checks, check)
 	}
 	return checks
 }
 
-func (m machine) checkPort(p Port, listeners []listener, own []int) Check {
-	name := fmt.Sprintf("port %d", p.Number)
-	if p.UDP {
-		name += "/udp"
+// checkOwnPorts is zero unless an earlier listener of brink's own wants the same port.
+func checkOwnPorts(p Port, earlier []Port) Check {
+	for _, e := range earlier {
+		if e.Number == p.Number && e.UDP == p.UDP && overlap(e.Address, p.Address) {
+			return fail(p.name(), "choose another for one of them with "+strings.Join(slices.DeleteFunc([]string{e.Flag, p.Flag}, isEmpty), " or "),
+				"%s is wanted for the %s and for the %s", p.name(), e.For, p.For)
+		}
 	}
+	return Check{}
+}
+
+func isEmpty(text string) bool { return text == "" }
+
+// checkAddress is zero unless the kernel refuses the address because no link has it.
+func (m machine) checkAddress(p Port) Check {
+	if p.Address.IsValid() && !p.UDP && errors.Is(m.bind(p.Address), syscall.EADDRNOTAVAIL) {
+		return fail(p.name(), "give one that ip address shows, or leave it out for all", "%s for the %s is no address of this machine", p.Address, p.For)
+	}
+	return Check{}
+}
+
+func bind(a netip.Addr) error {
+	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(a, 0)))
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}
+
+// name is what the port's check is called.
+func (p Port) name() string {
+	if p.UDP {
+		return fmt.Sprintf("port %d/udp", p.Number)
+	}
+	return fmt.Sprintf("port %d", p.Number)
+}
+
+func (m machine) checkPort(p Port, listeners []listener, own []int) Check {
+	name := p.name()
 	for _, l := range listeners {
 		if l.address.Port() != p.Number || !overlap(l.address.Addr(), p.Address) {
 			continue

@@ -72,7 +72,7 @@ type Port struct {
 // that it may load kernel modules, which a node needs anyway, and that it mounts
 // a probe in DataDir when that exists.
 func Checks(opts CheckOptions) []Check {
-	m := machine{root: "/", run: execute}
+	m := thisMachine()
 	facts, err := m.look()
 	if err != nil {
 		return []Check{{Name: "proc", Result: Fail, Message: err.Error()}}

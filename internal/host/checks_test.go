@@ -2,6 +2,7 @@ package host
 
 import (
 	"compress/gzip"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -328,6 +329,44 @@ func TestPorts(t *testing.T) {
 	}
 }
 
+func TestPortsOfOurOwn(t *testing.T) {
+	t.Parallel()
+	m := build(t, files{}, nil)
+	m.bind = func(a netip.Addr) error {
+		if a == netip.MustParseAddr("203.0.113.9") {
+			return os.NewSyscallError("bind", syscall.EADDRNOTAVAIL)
+		}
+		return nil
+	}
+	server := func(number uint16, address string) Port {
+		p := Port{Number: number, For: "API server", Flag: "--https-listen-port"}
+		if address != "" {
+			p.Address = netip.MustParseAddr(address)
+		}
+		return p
+	}
+	kubelet := Port{Number: 10250, For: "kubelet", Flag: "--kubelet-arg=port=PORT"}
+	requireChecks(t, m.checkPorts(CheckOptions{Ports: []Port{server(10250, ""), kubelet}}), []wanted{
+		{"port 10250", Fail, "port 10250 is wanted for the API server and for the kubelet: choose another for one of them with --https-listen-port or --kubelet-arg=port=PORT"},
+	})
+	requireChecks(t, m.checkPorts(CheckOptions{Ports: []Port{server(6443, "203.0.113.9"), kubelet}}), []wanted{
+		{"port 6443", Fail, "203.0.113.9 for the API server is no address of this machine: give one that ip address shows, or leave it out for all"},
+	})
+	udp := Port{Number: 10250, UDP: true, For: "x"}
+	requireChecks(t, m.checkPorts(CheckOptions{Ports: []Port{udp, kubelet, server(6443, "192.0.2.7")}}), nil)
+}
+
+// TestBind asks the kernel itself.
+func TestBind(t *testing.T) {
+	t.Parallel()
+	if err := bind(netip.MustParseAddr("127.0.0.1")); err != nil {
+		t.Error(err)
+	}
+	if err := bind(netip.MustParseAddr("203.0.113.9")); !errors.Is(err, syscall.EADDRNOTAVAIL) {
+		t.Errorf("an address of nobody here: %v", err)
+	}
+}
+
 func TestClock(t *testing.T) {
 	t.Parallel()
 	built := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
@@ -404,7 +443,7 @@ func TestSpace(t *testing.T) {
 
 func TestDataDirectory(t *testing.T) {
 	t.Parallel()
-	m := machine{root: "/", run: execute}
+	m := thisMachine()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {

@@ -7,6 +7,7 @@ package host
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -93,14 +94,18 @@ func (c Capabilities) Has(number int) bool { return c>>number&1 == 1 }
 
 // Look reads the facts of this machine. An error means that /proc cannot be
 // read; a fact that cannot be found out has its zero value.
-func Look() (Facts, error) { return machine{root: "/", run: execute}.look() }
+func Look() (Facts, error) { return thisMachine().look() }
 
 // machine is where to look: at the real one, or at a tree in a test.
 type machine struct {
 	root string
 	// run executes a program of the machine and returns its output.
 	run func(stdin, name string, args ...string) (string, error)
+	// bind listens on an address for a moment.
+	bind func(netip.Addr) error
 }
+
+func thisMachine() machine { return machine{root: "/", run: execute, bind: bind} }
 
 func execute(stdin, name string, args ...string) (string, error) {
 	cmd := exec.Command(name, args...)

@@ -2,6 +2,7 @@ package host
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -64,7 +65,7 @@ func build(t *testing.T, f files, programs map[string]string) machine {
 		}
 		return out, nil
 	}
-	return machine{root: root, run: run}
+	return machine{root: root, run: run, bind: func(netip.Addr) error { return nil }}
 }
 
 const fullCapabilities = "000001ffffffffff"

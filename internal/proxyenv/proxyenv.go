@@ -3,7 +3,7 @@
 // in the cluster, and the nodes themselves, are not behind a proxy.
 //
 // Go's HTTP clients read the variables once, at their first request. So Exclude
-// comes before that, from everybody who learns of a range: main knows a server's,
+// comes before that, from everybody who learns of a range: cmd/node knows a server's,
 // an agent hears of its own when it has joined and pulls only after that.
 //
 // Names of nodes are in no domain that could be excluded: see directly, in

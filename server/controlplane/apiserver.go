@@ -31,9 +31,9 @@ import (
 	"brink/server/noderecord"
 )
 
-// apiServerStopTimeout covers upstream's own waits: for requests in flight, and 20 s for
+// APIServerStopTimeout is how long RunAPIServer may take to return. It covers upstream's own waits: for requests in flight, and 20 s for
 // a database that is away to forget the server's endpoints.
-const apiServerStopTimeout = 30 * time.Second
+const APIServerStopTimeout = 30 * time.Second
 
 type apiServer struct {
 	cp      *ControlPlane

@@ -22,13 +22,13 @@ import (
 	"net/netip"
 	"strings"
 
+	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/util/compatibility"
 	"k8s.io/client-go/informers"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/rest"
 
 	"brink/internal/componentargs"
-	"brink/internal/lifecycle"
 	"brink/server/inmemory"
 	"brink/server/noderecord"
 )
@@ -165,17 +165,33 @@ func (cp *ControlPlane) validate() error {
 	return cp.scheduler.validate()
 }
 
-// Components returns the control plane's parts in start order.
-func (cp *ControlPlane) Components() []lifecycle.Component {
-	return []lifecycle.Component{
-		{Name: "apiserver", Run: cp.apiServer.run, StopTimeout: apiServerStopTimeout},
-		{Name: "controllers", Run: cp.controllers.run},
-		{Name: "scheduler", Run: cp.scheduler.run},
-	}
+// RunAPIServer serves the Kubernetes API until ctx is done, and is ready when /readyz
+// says so. It comes before the two others, which use its informers.
+func (cp *ControlPlane) RunAPIServer(ctx context.Context, ready func()) error {
+	return cp.apiServer.run(ctx, ready)
+}
+
+// RunControllers runs kube-controller-manager's controllers until ctx is done.
+func (cp *ControlPlane) RunControllers(ctx context.Context, ready func()) error {
+	return cp.controllers.run(ctx, ready)
+}
+
+// RunScheduler schedules pods until ctx is done.
+func (cp *ControlPlane) RunScheduler(ctx context.Context, ready func()) error {
+	return cp.scheduler.run(ctx, ready)
 }
 
 // ClientConfig returns a client configuration that acts as the given identity
 // by the in-memory transport. Requests fail until the API server serves.
 func (cp *ControlPlane) ClientConfig(name string, groups ...string) *rest.Config {
 	return cp.api.Config(identity(name, groups...))
+}
+
+// Informers are the API server's own, which the controllers and the scheduler
+// share. There are none before the API server is ready.
+func (cp *ControlPlane) Informers() informers.SharedInformerFactory { return cp.shared }
+
+// identity is a user as its certificate would prove it.
+func identity(name string, groups ...string) user.Info {
+	return &user.DefaultInfo{Name: name, Groups: append(groups, user.AllAuthenticated)}
 }

@@ -73,16 +73,8 @@ func TestNewTakesItsDefaults(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg := plausible()
 			change(&cfg)
-			cp, err := New(cfg)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var names []string
-			for _, c := range cp.Components() {
-				names = append(names, c.Name)
-			}
-			if want := []string{"apiserver", "controllers", "scheduler"}; !slices.Equal(names, want) {
-				t.Errorf("components are %q, want %q in this order", names, want)
+			if _, err := New(cfg); err != nil {
+				t.Error(err)
 			}
 		})
 	}

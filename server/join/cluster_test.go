@@ -30,6 +30,7 @@ import (
 
 	"brink/internal/wire/jointoken"
 	"brink/internal/wire/nodekey"
+	"brink/server/token"
 )
 
 // cluster is client-go's fake, taught what the controller relies on and the fake
@@ -37,7 +38,7 @@ import (
 type cluster struct {
 	*fake.Clientset
 	t       *testing.T
-	tokens  *Tokens
+	tokens  *token.StatusHandler
 	sources map[string][]netip.Addr // of tunnels, by node; set before start
 	mu      sync.Mutex
 	version int
@@ -46,7 +47,7 @@ type cluster struct {
 }
 
 func newCluster(t *testing.T) *cluster {
-	c := &cluster{Clientset: fake.NewClientset(), t: t, tokens: &Tokens{}, clock: time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)}
+	c := &cluster{Clientset: fake.NewClientset(), t: t, tokens: &token.StatusHandler{}, clock: time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)}
 	c.PrependReactor("create", "*", c.create)
 	c.PrependReactor("update", "*", c.update)
 	c.PrependReactor("delete", "*", c.delete)
@@ -125,11 +126,11 @@ func (c *cluster) delete(a clienttesting.Action) (bool, runtime.Object, error) {
 // start runs a controller until the test ends.
 func (c *cluster) start() *Controller {
 	c.t.Helper()
-	token := NewToken(jointoken.Token{ID: "abcdef", Secret: "abcdef0123456789"}, 0, "") // of all machines
-	if err := c.Tracker().Add(token); err != nil {
+	joining := token.NewSecret(jointoken.Token{ID: "abcdef", Secret: "abcdef0123456789"}, 0, "") // of all machines
+	if err := c.Tracker().Add(joining); err != nil {
 		c.t.Fatal(err)
 	}
-	controller := New(Config{Client: c, Informers: informers.NewSharedInformerFactory(c, 0), OwnNode: "own", Tokens: c.tokens,
+	controller := New(Config{Client: c, Informers: informers.NewSharedInformerFactory(c, 0), OwnNode: "own", TokenStatus: c.tokens,
 		Sources: func(node string) []netip.Addr { return c.sources[node] }})
 	controller.now, controller.look = c.now, 5*time.Millisecond
 	if c.before != nil {
@@ -291,7 +292,7 @@ func (m machine) joiningAs(template x509.CertificateRequest) *certificatesv1.Cer
 			SignerName: certificatesv1.KubeAPIServerClientKubeletSignerName,
 			Usages:     []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, certificatesv1.UsageClientAuth},
 			Username:   "system:bootstrap:abcdef",
-			Groups:     []string{"system:bootstrappers", "system:authenticated", TokenGroup},
+			Groups:     []string{"system:bootstrappers", "system:authenticated", token.Group},
 		},
 	}
 }

@@ -16,6 +16,8 @@ import (
 
 	"brink/internal/wire/jointoken"
 	"brink/internal/wire/nodekey"
+	"brink/internal/wire/nodestatus"
+	"brink/server/token"
 )
 
 // Reasons of a Denied condition. Its message is one line for the person at the
@@ -118,7 +120,7 @@ func (c *Controller) decideClient(ctx context.Context, csr *certificatesv1.Certi
 	if err != nil {
 		return refuse(ReasonBadRequest, "%s", err), nil
 	}
-	if state, err := c.tokenState(ctx, tokenOf(csr)); err != nil {
+	if state, err := token.StateOf(ctx, c.cfg.Client, tokenOf(csr), c.now()); err != nil {
 		return decision{}, err
 	} else if state != jointoken.Valid {
 		return refuse(ReasonTokenEnded, "token %s is %s: get another one with brink token create", tokenOf(csr), state), nil
@@ -184,7 +186,7 @@ func (c *Controller) foreignAddress(r request) string {
 		return err.Error()
 	}
 	for _, ip := range r.ips {
-		if !slices.Contains(addressesOf(own), ip) {
+		if !slices.Contains(nodestatus.IPs(own), ip) {
 			return fmt.Sprintf("the address %s is not in the status of node %s", ip, r.node)
 		}
 		for _, other := range all {
@@ -200,7 +202,7 @@ func (c *Controller) foreignAddress(r request) string {
 // contested tells that two nodes say of an address that it is one's alone. Several
 // may be reached from outside by one, that of their router.
 func contested(ip netip.Addr, own, other *corev1.Node) bool {
-	return slices.Contains(addressesOf(other), ip) && (slices.Contains(addressesOf(own, corev1.NodeInternalIP), ip) || slices.Contains(addressesOf(other, corev1.NodeInternalIP), ip))
+	return slices.Contains(nodestatus.IPs(other), ip) && (slices.Contains(nodestatus.InternalIPs(own), ip) || slices.Contains(nodestatus.InternalIPs(other), ip))
 }
 
 // bothHave tells that a node may have an address although another one says that it
@@ -241,23 +243,6 @@ func (c *Controller) bothHave(node, other string, ip netip.Addr) bool {
 // also by its router, when it uses the server's outer address.
 func (c *Controller) isInside(a netip.Addr) bool {
 	return a.IsPrivate() || slices.Contains(c.cfg.OuterIPs, a)
-}
-
-// addressesOf are the IP addresses in a node's status: of the given types, or all.
-func addressesOf(node *corev1.Node, types ...corev1.NodeAddressType) []netip.Addr {
-	if len(types) == 0 {
-		types = []corev1.NodeAddressType{corev1.NodeInternalIP, corev1.NodeExternalIP}
-	}
-	var out []netip.Addr
-	for _, a := range node.Status.Addresses {
-		if !slices.Contains(types, a.Type) {
-			continue
-		}
-		if ip, err := netip.ParseAddr(a.Address); err == nil {
-			out = append(out, ip.Unmap())
-		}
-	}
-	return out
 }
 
 // answer writes a decision. A request that is gone needs none.

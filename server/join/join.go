@@ -1,6 +1,7 @@
 // Package join lets machines into the cluster: it decides on the certificate
 // requests of those that want to be nodes and of nodes that want to be called,
-// keeps records of which machine a node's name belongs to, and knows join tokens.
+// keeps records of which machine a node's name belongs to, and has join tokens removed
+// that have ended (see server/token).
 //
 // What stands on either side is Kubernetes' own. Bootstrap tokens are checked by
 // the API server, certificates are signed by upstream's csrsigning, and old requests
@@ -25,9 +26,6 @@
 //   - Everything here is made from the shared informers, one queue and one worker:
 //     nothing runs while nobody joins. Deciding and keeping records in one
 //     goroutine also means that they do not race each other.
-//   - Expired and deleted tokens are remembered for a week, without effect, for
-//     the one line that the person at the board gets: see Tokens. Upstream's
-//     tokencleaner would remove them at once and is off; Tokens does its work.
 package join
 
 import (
@@ -49,6 +47,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 
 	"brink/server/noderecord"
+	"brink/server/token"
 )
 
 // Config says for what cluster to work.
@@ -60,8 +59,8 @@ type Config struct {
 	// OwnNode is a name that nobody may join under, also while there is no such
 	// node. Empty is none.
 	OwnNode string
-	// Tokens is armed by Run and may be asked from then on.
-	Tokens *Tokens
+	// TokenStatus can answer from when Run has filled its caches.
+	TokenStatus *token.StatusHandler
 	// Sources are the addresses from which a node speaks to this server now.
 	Sources func(node string) []netip.Addr
 	// OuterIPs are addresses by which this server is reached from outside.
@@ -99,7 +98,7 @@ type taskKind int
 const (
 	decideRequest taskKind = iota
 	keepRecords
-	keepTokens
+	removeTokens
 	adoptKey
 	takeOver
 	addProven
@@ -135,10 +134,10 @@ func (c *Controller) Run(ctx context.Context) error {
 	if !cache.WaitForCacheSync(ctx.Done(), c.synced...) {
 		return nil
 	}
-	c.cfg.Tokens.arm(c.secrets)
+	c.cfg.TokenStatus.Use(c.secrets)
 	c.queue.Add(task{kind: takeOver})
 	c.queue.Add(task{kind: keepRecords})
-	c.queue.Add(task{kind: keepTokens})
+	c.queue.Add(task{kind: removeTokens})
 	context.AfterFunc(ctx, c.queue.ShutDown)
 	for {
 		t, ended := c.queue.Get()
@@ -157,8 +156,8 @@ func (c *Controller) work(ctx context.Context, t task) {
 		err = c.decide(ctx, t.name)
 	case keepRecords:
 		err = c.keepRecords(ctx)
-	case keepTokens:
-		err = c.keepTokens(ctx)
+	case removeTokens:
+		err = c.removeTokens(ctx)
 	case adoptKey:
 		err = c.adopt(ctx, t.name, t.key)
 	case takeOver:
@@ -208,7 +207,7 @@ func (c *Controller) listen() (unregister func(), _ error) {
 		},
 	})
 	on(core.Secrets().Informer(), secretsOf(noderecord.Type, add(keepRecords)))
-	on(core.Secrets().Informer(), secretsOf(corev1.SecretTypeBootstrapToken, add(keepTokens)))
+	on(core.Secrets().Informer(), secretsOf(corev1.SecretTypeBootstrapToken, add(removeTokens)))
 	return func() {
 		for _, f := range undo {
 			f()
@@ -232,4 +231,14 @@ func (c *Controller) seen(obj any) {
 	if csr, ok := obj.(*certificatesv1.CertificateSigningRequest); ok && readerOf(csr) != nil && isOpen(csr) {
 		c.queue.Add(task{kind: decideRequest, name: csr.Name})
 	}
+}
+
+// removeTokens removes bootstrap tokens that have ended, and looks again when the next
+// one ends.
+func (c *Controller) removeTokens(ctx context.Context) error {
+	next, errs := token.RemoveEnded(ctx, c.cfg.Client, c.secrets, c.now())
+	if next > 0 {
+		c.queue.AddAfter(task{kind: removeTokens}, next)
+	}
+	return firstOf(errs)
 }

@@ -23,6 +23,7 @@ import (
 
 	"brink/internal/wire/jointoken"
 	"brink/internal/wire/nodekey"
+	"brink/server/token"
 )
 
 const (
@@ -171,26 +172,26 @@ func TestTokenThatHasEnded(t *testing.T) {
 	c := newCluster(t)
 	c.clock = time.Now()
 	deleted, expires, gone, theirs := jointoken.New(hash), jointoken.New(hash), jointoken.New(hash), jointoken.New(hash)
-	c.addSecret(NewToken(deleted, 0, ""))
-	c.addSecret(NewToken(expires, time.Hour, ""))
+	c.addSecret(token.NewSecret(deleted, 0, ""))
+	c.addSecret(token.NewSecret(expires, time.Hour, ""))
 	c.addSecret(foreign(theirs, 0))
-	if err := DeleteToken(t.Context(), c, deleted.ID); err != nil {
+	if err := token.Delete(t.Context(), c, deleted.ID); err != nil {
 		t.Fatal(err)
 	}
 	c.start()
 	m := newMachine(t)
-	by := func(token jointoken.Token) *certificatesv1.CertificateSigningRequest {
+	by := func(joined jointoken.Token) *certificatesv1.CertificateSigningRequest {
 		r := m.joining("till-3")
-		r.Spec.Username = "system:bootstrap:" + token.ID
+		r.Spec.Username = "system:bootstrap:" + joined.ID
 		return r
 	}
 	c.isApproved(c.asked(by(expires)))
 	c.wait(time.Hour + time.Second) // whole seconds are kept of the end
-	for token, state := range map[jointoken.Token]jointoken.State{
+	for ended, state := range map[jointoken.Token]jointoken.State{
 		deleted: jointoken.Deleted, expires: jointoken.Expired, gone: jointoken.Unknown, theirs: jointoken.Unknown,
 	} {
-		c.isRefused(c.asked(by(token)), ReasonTokenEnded,
-			fmt.Sprintf("token %s is %s: get another one with brink token create", token.ID, state))
+		c.isRefused(c.asked(by(ended)), ReasonTokenEnded,
+			fmt.Sprintf("token %s is %s: get another one with brink token create", ended.ID, state))
 	}
 }
 
@@ -500,7 +501,7 @@ func TestOthersRequests(t *testing.T) {
 		"a user in the group": with(m.joining("b"), func(r *csr) { r.Spec.Username = "eve" }),
 		"a user's renewal":    with(m.joining("c"), func(r *csr) { r.Spec.Username, r.Spec.Groups = "eve", []string{"system:nodes"} }),
 		"another signer's":    with(m.joining("d"), func(r *csr) { r.Spec.SignerName = certificatesv1.KubeAPIServerClientSignerName }),
-		"a token's serving":   with(serving(t, "e"), func(r *csr) { r.Spec.Username, r.Spec.Groups = "system:bootstrap:abcdef", []string{TokenGroup} }),
+		"a token's serving":   with(serving(t, "e"), func(r *csr) { r.Spec.Username, r.Spec.Groups = "system:bootstrap:abcdef", []string{token.Group} }),
 		"a user's serving":    with(serving(t, "f"), func(r *csr) { r.Spec.Groups = []string{"system:authenticated"} }),
 		"denied by hand": with(m.joining("g"), func(r *csr) {
 			r.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{{Type: certificatesv1.CertificateDenied, Status: corev1.ConditionTrue}}

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 
 	"brink/internal/wire/nodekey"
+	"brink/internal/wire/nodeuser"
 	"brink/server/noderecord"
 )
 
@@ -22,8 +23,8 @@ const cachePatience = 5 * time.Second
 // readRenewal is for a node that asks for its next client certificate.
 func readRenewal(csr *certificatesv1.CertificateSigningRequest) (request, error) {
 	r, err := readClient(csr)
-	if err == nil && csr.Spec.Username != userPrefix+r.node {
-		err = fmt.Errorf("the common name %s is not that of the node that asks, %s", userPrefix+r.node, csr.Spec.Username)
+	if err == nil && csr.Spec.Username != nodeuser.Name(r.node) {
+		err = fmt.Errorf("the common name %s is not that of the node that asks, %s", nodeuser.Name(r.node), csr.Spec.Username)
 	}
 	return r, err
 }

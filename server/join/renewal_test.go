@@ -14,6 +14,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"brink/internal/wire/nodekey"
+	"brink/internal/wire/nodeuser"
 	"brink/server/noderecord"
 )
 
@@ -23,7 +24,7 @@ const notYours = `node "till-3" was deleted since this certificate was given for
 // the API server writes it down.
 func (c *cluster) by(csr *certificatesv1.CertificateSigningRequest, node, key string) *certificatesv1.CertificateSigningRequest {
 	c.t.Helper()
-	csr.Spec.Username, csr.Spec.Groups = userPrefix+node, []string{nodesGroup}
+	csr.Spec.Username, csr.Spec.Groups = nodeuser.Name(node), []string{nodeuser.Group}
 	csr.Spec.Extra = map[string]certificatesv1.ExtraValue{
 		noderecord.ExtraRecord: {string(c.record(node).UID)}, noderecord.ExtraKey: {key},
 	}
@@ -94,7 +95,7 @@ func TestRequestsOfADeletedNode(t *testing.T) {
 	c.isRefused(c.asked(renewal), ReasonNodeDeleted, notYours)
 	c.isRefused(c.asked(call), ReasonNodeDeleted, notYours)
 	unknown := old.joining("till-3") // by a way that no record vouches for
-	unknown.Spec.Username, unknown.Spec.Groups = userPrefix+"till-3", []string{nodesGroup}
+	unknown.Spec.Username, unknown.Spec.Groups = nodeuser.Name("till-3"), []string{nodeuser.Group}
 	c.isRefused(c.asked(unknown), ReasonNodeDeleted, notYours)
 }
 

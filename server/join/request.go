@@ -14,17 +14,14 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	bootstrapapi "k8s.io/cluster-bootstrap/token/api"
 
+	"brink/internal/wire/nodeuser"
 	"brink/server/noderecord"
+	"brink/server/token"
 )
 
-const (
-	userPrefix = noderecord.UserPrefix
-	nodesGroup = "system:nodes"
-
-	// maxName is the length of a label's value: a kubelet labels its node with its
-	// name, and is refused when it cannot.
-	maxName = validation.LabelValueMaxLength
-)
+// maxName is the length of a label's value: a kubelet labels its node with its name, and
+// is refused when it cannot.
+const maxName = validation.LabelValueMaxLength
 
 // request is a certificate request that is well-formed and asks for nothing that
 // nodes do not have.
@@ -44,8 +41,7 @@ func readerOf(csr *certificatesv1.CertificateSigningRequest) func(*certificatesv
 	switch {
 	case spec.SignerName == certificatesv1.KubeAPIServerClientKubeletSignerName && isByToken(csr):
 		return readClient
-	case spec.SignerName == certificatesv1.KubeletServingSignerName &&
-		slices.Contains(spec.Groups, nodesGroup) && strings.HasPrefix(spec.Username, userPrefix):
+	case spec.SignerName == certificatesv1.KubeletServingSignerName && isByNode(csr):
 		return readServing
 	case isRenewal(csr):
 		return readRenewal
@@ -55,14 +51,18 @@ func readerOf(csr *certificatesv1.CertificateSigningRequest) func(*certificatesv
 
 // isByToken tells that a machine asks that has a join token.
 func isByToken(csr *certificatesv1.CertificateSigningRequest) bool {
-	return slices.Contains(csr.Spec.Groups, TokenGroup) && strings.HasPrefix(csr.Spec.Username, bootstrapapi.BootstrapUserPrefix)
+	return slices.Contains(csr.Spec.Groups, token.Group) && strings.HasPrefix(csr.Spec.Username, bootstrapapi.BootstrapUserPrefix)
 }
 
 // isRenewal tells that a node asks for its next client certificate.
 func isRenewal(csr *certificatesv1.CertificateSigningRequest) bool {
-	spec := csr.Spec
-	return spec.SignerName == certificatesv1.KubeAPIServerClientKubeletSignerName &&
-		slices.Contains(spec.Groups, nodesGroup) && strings.HasPrefix(spec.Username, userPrefix)
+	return csr.Spec.SignerName == certificatesv1.KubeAPIServerClientKubeletSignerName && isByNode(csr)
+}
+
+// isByNode reports whether a node asks.
+func isByNode(csr *certificatesv1.CertificateSigningRequest) bool {
+	_, isNode := nodeuser.Node(csr.Spec.Username)
+	return isNode && slices.Contains(csr.Spec.Groups, nodeuser.Group)
 }
 
 // isOpen tells that there is something to do for a request: to decide on it, or to
@@ -129,7 +129,7 @@ func read(csr *certificatesv1.CertificateSigningRequest) (*x509.CertificateReque
 	if err != nil {
 		return nil, request{}, errors.New("the certificate request is damaged")
 	}
-	name, isNode := strings.CutPrefix(x.Subject.CommonName, userPrefix)
+	name, isNode := nodeuser.Node(x.Subject.CommonName)
 	r := request{node: name, der: block.Bytes}
 	if public, err := x509.MarshalPKIXPublicKey(x.PublicKey); err == nil { // as it is in the certificate
 		r.key = noderecord.KeyOf(public)
@@ -138,9 +138,9 @@ func read(csr *certificatesv1.CertificateSigningRequest) (*x509.CertificateReque
 	case x.CheckSignature() != nil:
 		err = errors.New("the certificate request is not signed by its key")
 	case !isNode:
-		err = fmt.Errorf("the common name %q does not begin with %s", x.Subject.CommonName, userPrefix)
-	case !slices.Equal(x.Subject.Organization, []string{nodesGroup}) || len(x.Subject.Names) != 2:
-		err = fmt.Errorf("the subject has to be the organization %s and the common name, and nothing else", nodesGroup)
+		err = fmt.Errorf("the common name %q does not begin with %s", x.Subject.CommonName, nodeuser.Prefix)
+	case !slices.Equal(x.Subject.Organization, []string{nodeuser.Group}) || len(x.Subject.Names) != 2:
+		err = fmt.Errorf("the subject has to be the organization %s and the common name, and nothing else", nodeuser.Group)
 	case len(validation.IsDNS1123Subdomain(name)) > 0:
 		err = fmt.Errorf("%q is not usable as a node name: lower-case letters, digits, '-' and '.' only", name)
 	case len(name) > maxName:

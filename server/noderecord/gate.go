@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net/http"
 	"net/netip"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +18,7 @@ import (
 	rbaclisters "k8s.io/client-go/listers/rbac/v1"
 
 	"brink/internal/wire/noderights"
+	"brink/internal/wire/nodeuser"
 )
 
 const (
@@ -111,7 +111,7 @@ func (g *Gate) newAsking(w http.ResponseWriter, r *http.Request) *asking {
 		return nil
 	}
 	cert := r.TLS.PeerCertificates[0]
-	node, isNode := strings.CutPrefix(cert.Subject.CommonName, UserPrefix)
+	node, isNode := nodeuser.Node(cert.Subject.CommonName)
 	if !isNode {
 		return nil
 	}
@@ -163,7 +163,7 @@ func (g *Gate) Authenticator(next authenticator.Request) authenticator.Request {
 	return authenticator.RequestFunc(func(req *http.Request) (*authenticator.Response, bool, error) {
 		resp, ok, err := next.AuthenticateRequest(req)
 		a, isAsking := req.Context().Value(askingKey{}).(*asking)
-		if err != nil || !ok || !isAsking || resp.User.GetName() != UserPrefix+a.node {
+		if err != nil || !ok || !isAsking || resp.User.GetName() != nodeuser.Name(a.node) {
 			return resp, ok, err
 		}
 		a.isVerified.Store(true)

@@ -90,9 +90,6 @@ const (
 	OldRenewals = "brink:node-renewal"
 )
 
-// UserPrefix begins the user name of a node, its name follows.
-const UserPrefix = "system:node:"
-
 // Keys of a user's extra, which the API server copies into certificate requests.
 const (
 	// ExtraRecord is the uid of the record by which a node has spoken.

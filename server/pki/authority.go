@@ -99,7 +99,7 @@ func checkAuthority(path string, cert *x509.Certificate, now time.Time) error {
 			path, stamp(cert.NotAfter), stamp(now))
 	}
 	if left := cert.NotAfter.Sub(now); left < 90*24*time.Hour {
-		slog.Warn("certificate authority ends soon", "component", componentName, "file", path, "expires", stamp(cert.NotAfter))
+		slog.Warn("certificate authority ends soon", "component", ComponentName, "file", path, "expires", stamp(cert.NotAfter))
 	}
 	return nil
 }
@@ -135,7 +135,7 @@ func (t *Tree) makeAuthority(name string, now time.Time) (*authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	slog.Info("certificate authority made", "component", componentName, "name", name, "expires", stamp(cert.NotAfter))
+	slog.Info("certificate authority made", "component", ComponentName, "name", name, "expires", stamp(cert.NotAfter))
 	return &authority{cert: cert, key: key}, writeCertificates(t.Cert(name), cert)
 }
 

@@ -45,7 +45,7 @@ func WriteKubeconfig(path, server string, ca, cert, key []byte, perm os.FileMode
 	return atomicfile.Keep(path, data, perm)
 }
 
-// CheckKubeconfig is an error when WriteKubeconfig would take somebody's access to
+// CheckKubeconfig is an error when WriteKubeconfig could not make the file, or would take somebody's access to
 // other clusters away: the file at path is a kubeconfig with a cluster that has
 // another CA than the file ca, which need not exist yet. What a brink on this
 // machine wrote before its data was removed is replaced: one cluster of our name
@@ -53,7 +53,7 @@ func WriteKubeconfig(path, server string, ca, cert, key []byte, perm os.FileMode
 func CheckKubeconfig(path, ca string) error {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return atomicfile.CheckPlace(path)
 	}
 	if err != nil {
 		return fmt.Errorf("looking at the kubeconfig: %w", err)
@@ -93,16 +93,8 @@ func (c kubeconfigCluster) isLocal() bool {
 	return err == nil && a.IsLoopback()
 }
 
-// AdminKubeconfig returns the kubeconfig of the cluster's administrator.
-func (t *Tree) AdminKubeconfig(server string) ([]byte, error) {
-	ca, cert, key, err := t.adminCredentials()
-	if err != nil {
-		return nil, err
-	}
-	return Kubeconfig(server, ca, cert, key)
-}
-
-// WriteAdminKubeconfig writes AdminKubeconfig to path; see WriteKubeconfig.
+// WriteAdminKubeconfig writes the kubeconfig of the cluster's administrator to path, as
+// WriteKubeconfig does.
 func (t *Tree) WriteAdminKubeconfig(path, server string, perm os.FileMode) error {
 	ca, cert, key, err := t.adminCredentials()
 	if err != nil {

@@ -61,4 +61,7 @@ func TestCheckKubeconfig(t *testing.T) {
 	if err := CheckKubeconfig(filepath.Join(t.TempDir(), "none"), "none"); err != nil {
 		t.Errorf("a file that is not there: %v", err)
 	}
+	if err := CheckKubeconfig("/proc/none/config", "none"); err == nil || !strings.HasPrefix(err.Error(), "/proc/none/config cannot be written: ") {
+		t.Errorf("a place where no file can be: %v", err)
+	}
 }

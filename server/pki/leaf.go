@@ -148,7 +148,7 @@ func (t *Tree) issueLocked(spec leafSpec, now time.Time, reason string) error {
 		return err
 	}
 	t.leaves[spec.name] = &issued{cert: cert, key: key}
-	slog.Info("certificate issued", "component", componentName, "name", spec.name, "expires", stamp(cert.NotAfter), "reason", reason)
+	slog.Info("certificate issued", "component", ComponentName, "name", spec.name, "expires", stamp(cert.NotAfter), "reason", reason)
 	return nil
 }
 

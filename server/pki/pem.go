@@ -95,7 +95,7 @@ func closeToOthers(path string) error {
 		return err
 	}
 	slog.Info("private key was open to others, now only to its owner",
-		"component", componentName, "file", path, "mode", info.Mode().Perm())
+		"component", ComponentName, "file", path, "mode", info.Mode().Perm())
 	return os.Chmod(path, filePerm)
 }
 

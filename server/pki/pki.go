@@ -197,18 +197,6 @@ func (t *Tree) prepareDir() error {
 	return atomicfile.Clean(t.cfg.Dir, names...)
 }
 
-// NotBefore is the moment from which all authorities are valid. A clock that
-// shows less is wrong.
-func (t *Tree) NotBefore() time.Time {
-	var latest time.Time
-	for _, a := range t.authorities {
-		if a.cert.NotBefore.After(latest) {
-			latest = a.cert.NotBefore
-		}
-	}
-	return latest
-}
-
 // Pair returns the PEM of a leaf's certificate, its chain included, and key.
 func (t *Tree) Pair(leaf string) (cert, key []byte, err error) {
 	t.mu.Lock()

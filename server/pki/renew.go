@@ -5,73 +5,74 @@ import (
 	"log/slog"
 	"time"
 
-	"brink/internal/lifecycle"
+	"brink/internal/once"
 )
 
-const componentName = "certificates"
+// ComponentName is what makes and renews certificates in `brink status` and the log.
+const ComponentName = "certificates"
 
-// DefaultRenewEvery is how often the Renewer looks at the clock. A look
-// compares a few times in memory and costs microseconds; a minute rather than
-// an hour because a board without a real-time clock may jump months ahead when
-// its time is first synchronized, and Go's timers do not see such a jump.
+// DefaultRenewEvery is how often the Renewer checks the clock. A check compares a few
+// times in memory and costs microseconds; it is a minute rather than an hour because a
+// board without a real-time clock may jump months ahead when its time is first
+// synchronized, and Go's timers do not see such a jump.
 const DefaultRenewEvery = time.Minute
 
-// Renewer issues leaves again, in place, while the server runs: when they are
-// due, looking every so often (zero is DefaultRenewEvery). The API server and
-// the kubelet reload the files by themselves; renewed is called with the names
-// of what was issued, for copies such as the admin kubeconfig. A failure of
-// either is logged and tried again at the next look: there are months left, and
-// a full disk is no reason to stop a node.
-func (t *Tree) Renewer(every time.Duration, renewed func(leaves []string) error) lifecycle.Component {
+// Renewer issues leaves again, in place, while the server runs.
+type Renewer struct {
+	tree    *Tree
+	every   time.Duration
+	renewed func(leaves []string) error
+	// unreported are leaves that were issued and for which renewed did not succeed.
+	unreported []string
+	failures   once.Reporter
+}
+
+// Renewer returns what renews the leaves when they are due, checking every so often
+// (zero is DefaultRenewEvery). The API server and the kubelet reload the files by
+// themselves; renewed is called with the names of what was issued, for copies such as
+// the admin kubeconfig. A failure of either is logged and retried at the next check:
+// there are months left, and a full disk is no reason to stop a node.
+func (t *Tree) Renewer(every time.Duration, renewed func(leaves []string) error) *Renewer {
 	if every <= 0 {
 		every = DefaultRenewEvery
 	}
-	return lifecycle.Component{Name: componentName, Run: func(ctx context.Context, ready func()) error {
-		ready()
-		r := &renewal{tree: t, notify: renewed}
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(t.nextLook(every)):
-				r.look()
-			}
+	return &Renewer{tree: t, every: every, renewed: renewed, failures: once.Reporter{Every: time.Hour}}
+}
+
+// Run renews until ctx is done. It is ready at once.
+func (r *Renewer) Run(ctx context.Context, ready func()) error {
+	ready()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(r.tree.untilCheck(r.every)):
+			r.check()
 		}
-	}}
+	}
 }
 
-// renewal remembers what is still to be told, to whom, between two looks.
-type renewal struct {
-	tree       *Tree
-	notify     func([]string) error
-	untold     []string
-	complained time.Time
-}
+// failure is the only key and text of failures: the text of an error may name a
+// temporary file, and would be new each time.
+const failure = "renewing"
 
-func (r *renewal) look() {
+func (r *Renewer) check() {
 	names, err := r.tree.reissueDue()
-	r.untold = append(r.untold, names...)
-	if err == nil && len(r.untold) > 0 && r.notify != nil {
-		err = r.notify(r.untold)
+	r.unreported = append(r.unreported, names...)
+	if err == nil && len(r.unreported) > 0 && r.renewed != nil {
+		err = r.renewed(r.unreported)
 	}
-	if err != nil {
-		r.complain(err)
-		return
+	switch {
+	case err == nil:
+		r.unreported = nil
+		r.failures.Cleared(failure)
+	case r.failures.Changed(failure, failure):
+		slog.Error("renewing certificates, will try again", "component", ComponentName, "error", err)
 	}
-	r.untold, r.complained = nil, time.Time{}
 }
 
-// complain logs a lasting failure every hour, not at every look.
-func (r *renewal) complain(err error) {
-	if time.Since(r.complained) < time.Hour {
-		return
-	}
-	r.complained = time.Now()
-	slog.Error("renewing certificates, will try again", "component", componentName, "error", err)
-}
-
-// nextLook is the time until the first leaf is due, at most every.
-func (t *Tree) nextLook(every time.Duration) time.Duration {
+// untilCheck returns the time until the first leaf is due, at most every.
+func (t *Tree) untilCheck(every time.Duration) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.cfg.Now()

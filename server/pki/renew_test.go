@@ -115,11 +115,11 @@ func TestRenewAfterFailure(t *testing.T) {
 // run starts a Renewer and stops it with the test.
 func run(t *testing.T, tree *Tree, every time.Duration, renewed func([]string) error) {
 	t.Helper()
-	component := tree.Renewer(every, renewed)
+	renewer := tree.Renewer(every, renewed)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	ready := make(chan struct{})
-	go func() { done <- component.Run(ctx, func() { close(ready) }) }()
+	go func() { done <- renewer.Run(ctx, func() { close(ready) }) }()
 	<-ready
 	t.Cleanup(func() {
 		cancel()

@@ -5,6 +5,8 @@ import (
 	"crypto/x509/pkix"
 	"net/netip"
 	"path/filepath"
+
+	"brink/internal/wire/nodeuser"
 )
 
 // The authorities.
@@ -61,7 +63,7 @@ func user(name string, groups ...string) func(Config) pkix.Name {
 
 // node is the name that the kubelet-serving signer would demand.
 func node(c Config) pkix.Name {
-	return pkix.Name{CommonName: "system:node:" + c.NodeName, Organization: []string{"system:nodes"}}
+	return nodeuser.Subject(c.NodeName)
 }
 
 func apiServerSANs(c Config) []string {

@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
 
+	"brink/internal/wire/nodestatus"
 	"brink/internal/wire/tunnelwire"
 )
 
@@ -64,7 +65,7 @@ func (s *Server) directIPs(name string, node *corev1.Node) []netip.Addr {
 	if name != s.cfg.OwnNode && s.cfg.IsAgent != nil && s.cfg.IsAgent(name) {
 		return nil
 	}
-	return internalIPs(node)
+	return nodestatus.InternalIPs(node)
 }
 
 // ownService is how the API server calls itself where webhooks and aggregated
@@ -86,7 +87,7 @@ func (s *Server) DialPod(ctx context.Context, network, address string) (net.Conn
 		return s.dialIP(ctx, network, ip.Unmap(), port)
 	}
 	node := s.node(host)
-	ips := internalIPs(node)
+	ips := nodestatus.InternalIPs(node)
 	if len(ips) == 0 {
 		return direct(ctx, network, []string{address})
 	}
@@ -222,26 +223,5 @@ func hasPod(node *corev1.Node, ip netip.Addr) bool {
 }
 
 func hasAddress(node *corev1.Node, ip netip.Addr) bool {
-	for _, own := range internalIPs(node) {
-		if own == ip {
-			return true
-		}
-	}
-	return false
-}
-
-func internalIPs(node *corev1.Node) []netip.Addr {
-	if node == nil {
-		return nil
-	}
-	var out []netip.Addr
-	for _, address := range node.Status.Addresses {
-		if address.Type != corev1.NodeInternalIP {
-			continue
-		}
-		if ip, err := netip.ParseAddr(address.Address); err == nil {
-			out = append(out, ip.Unmap())
-		}
-	}
-	return out
+	return slices.Contains(nodestatus.InternalIPs(node), ip)
 }

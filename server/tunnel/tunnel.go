@@ -45,20 +45,19 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
-	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	corelisters "k8s.io/client-go/listers/core/v1"
 
-	"brink/internal/lifecycle"
+	"brink/internal/wire/nodeuser"
 	"brink/internal/wire/tunnelwire"
 )
+
+// ComponentName is the server's side of tunnels in `brink status` and the log.
+const ComponentName = "tunnel-server"
 
 // maxSessions is how many tunnels a node has at most; one more ends the oldest.
 // A machine that dials all the time would otherwise cost memory without end.
 const maxSessions = 8
-
-// nodeUserPrefix begins the user name of a node, its name follows.
-const nodeUserPrefix = "system:node:"
 
 // ErrNoTunnel is returned by Dial for a node that has none.
 var ErrNoTunnel = errors.New("it has no tunnel to this server")
@@ -131,7 +130,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "this server is stopping", http.StatusServiceUnavailable)
 		return
 	}
-	log := slog.With("component", "tunnel", "node", node, "from", r.RemoteAddr)
+	log := slog.With("component", ComponentName, "node", node, "from", r.RemoteAddr)
 	if seen, err := strconv.ParseInt(r.Header.Get(tunnelwire.Revision), 10, 64); err == nil && seen > 0 && s.cfg.Witness != nil {
 		s.cfg.Witness(node, seen)
 	}
@@ -163,8 +162,8 @@ func nodeOf(r *http.Request) (string, error) {
 	if !ok {
 		return "", errors.New("only nodes have tunnels")
 	}
-	name, ok := strings.CutPrefix(u.GetName(), nodeUserPrefix)
-	if !ok || name == "" || !slices.Contains(u.GetGroups(), user.NodesGroup) {
+	name, ok := nodeuser.Node(u.GetName())
+	if !ok || name == "" || !slices.Contains(u.GetGroups(), nodeuser.Group) {
 		return "", fmt.Errorf("only nodes have tunnels, and %q is none", u.GetName())
 	}
 	return name, nil
@@ -280,14 +279,12 @@ func (s *Server) isClosed() bool {
 	return s.closed
 }
 
-// Component ends all tunnels when it is stopped.
-func (s *Server) Component() lifecycle.Component {
-	return lifecycle.Component{Name: "tunnels", Run: func(ctx context.Context, ready func()) error {
-		ready()
-		<-ctx.Done()
-		s.Close()
-		return nil
-	}}
+// Run is ready at once and ends all tunnels when ctx is done.
+func (s *Server) Run(ctx context.Context, ready func()) error {
+	ready()
+	<-ctx.Done()
+	s.Close()
+	return nil
 }
 
 // Dial connects to a target through a node's tunnel: tunnelwire.Kubelet, or

@@ -1,0 +1,80 @@
+package cmd
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"brink/agent/join"
+	"brink/cmd/node"
+	"brink/cmd/node/upstream"
+	"brink/internal/wire/jointoken"
+)
+
+func agentCommand(exit func(code int)) *cli.Command {
+	flags := agentFlags()
+	return &cli.Command{
+		Name:     "agent",
+		Usage:    "join a cluster and run pods",
+		Category: "Run",
+		Description: "Runs in the foreground and logs to standard error; `brink: node NAME is Ready` on standard\n" +
+			"output says that pods can run. The token, from `brink token create` or the file server/token in\n" +
+			"the data directory of a server, is needed the first time. SIGTERM stops it and leaves the pods\n" +
+			"running: the next start takes them up again.",
+		Flags: flags,
+		Action: func(c *cli.Context) error {
+			if c.NArg() > 0 {
+				return fmt.Errorf("brink agent takes no arguments, got %q", c.Args().First())
+			}
+			if err := applyConfigFile(c, flags); err != nil {
+				return err
+			}
+			globals := upstream.Set(upstream.Options{Debug: c.Bool("debug"), Verbosity: verbosity(c), Exit: exit})
+			cfg, err := readAgentSettings(c)
+			if err != nil {
+				return err
+			}
+			forgetSecrets()
+			return node.Run(c.Context, cfg, globals)
+		},
+	}
+}
+
+// readAgentSettings reads the flags of a machine that joins.
+func readAgentSettings(c *cli.Context) (node.Config, error) {
+	s, errs := readNode(c, false)
+	server, err := serverOf(c)
+	errs = append(errs, err)
+	token, tokenErr := tokenOf(c)
+	s.Join = &join.Config{Server: server, Token: token, TokenError: tokenErr, NodeName: s.Agent.NodeName, Layout: s.Layout}
+	return s, errors.Join(errs...)
+}
+
+func serverOf(c *cli.Context) (string, error) {
+	if c.String("server") == "" {
+		return "", errors.New("--server is missing: give the URL of a server of the cluster, such as https://192.0.2.1:6443, also as BRINK_URL or server in the configuration file")
+	}
+	server, err := join.ParseServer(c.String("server"))
+	if err != nil {
+		return "", fmt.Errorf("--server=%s: %w", c.String("server"), err)
+	}
+	return server, nil
+}
+
+// tokenOf is nil when no token is given: a machine that has joined needs none.
+func tokenOf(c *cli.Context) (*jointoken.Token, error) {
+	text, from, err := secretOf(c, "token")
+	if err != nil {
+		return nil, err
+	}
+	if text == "" {
+		return nil, nil
+	}
+	token, err := jointoken.Parse(strings.Clone(text))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", from, err)
+	}
+	return &token, nil
+}

@@ -1,0 +1,71 @@
+package cmd
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/urfave/cli/v2"
+
+	"brink/cmd/node"
+)
+
+// TestCheckSettings: what a start would refuse, a check does, and leaves nothing.
+func TestCheckSettings(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	cases := map[string]string{ // not parallel: feature gates are the process's
+		"--tls-san=a.example.org":                          "",
+		"--kubelet-arg=max-pods=many":                      "--kubelet-arg=max-pods=many",
+		"--kube-proxy-arg=proxy-mode=ipvs":                 "nftables only",
+		"--kube-apiserver-arg=no-such-flag=1":              "--kube-apiserver-arg=no-such-flag=1",
+		"--kube-scheduler-arg=no-such-flag=1":              "--kube-scheduler-arg=no-such-flag=1",
+		"--kube-controller-manager-arg=controllers=nobody": "--kube-controller-manager-arg",
+		"--datastore-endpoint=gopher://db":                 "datastore endpoint",
+	}
+	for arg, want := range cases {
+		withFlags(t, []string{"--node-name=edge-1", "--node-ip=192.0.2.1", "--data-dir", dir, arg}, func(c *cli.Context) {
+			s, err := readSettings(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch err := node.CheckSettings(s); {
+			case want == "" && err != nil:
+				t.Errorf("%s: %v", arg, err)
+			case want != "":
+				isLine(t, err, want)
+			}
+		})
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("a check has made the data directory")
+	}
+}
+
+// TestChecksWithoutPods: a machine that only keeps a control plane needs less.
+func TestChecksWithoutPods(t *testing.T) {
+	t.Parallel()
+	names := func(disableAgent bool) []string {
+		var out []string
+		withFlags(t, append(plausible, fmt.Sprintf("--disable-agent=%v", disableAgent)), func(c *cli.Context) {
+			s, err := readSettings(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, check := range node.HostChecks(s, 0) {
+				out = append(out, check.Name)
+			}
+		})
+		return out
+	}
+	all, few := names(false), names(true)
+	for _, name := range []string{"nft", "memory cgroup", "ip forwarding", "port 10250"} {
+		if !slices.Contains(all, name) || slices.Contains(few, name) {
+			t.Errorf("%s: with pods %v, without %v", name, slices.Contains(all, name), slices.Contains(few, name))
+		}
+	}
+	if !slices.Contains(few, "port 6443") {
+		t.Errorf("the API server's port is not looked at: %v", few)
+	}
+}

@@ -1,0 +1,114 @@
+// Package cmd is what a user types: one file a command, with its flags. It alone
+// knows the library that parses them; what a command decides on it hands down as a
+// Config.
+package cmd
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"brink/cmd/node"
+	"brink/cmd/node/upstream"
+)
+
+// Run runs the command that args, whose first is the program's name, ask for, and
+// returns the exit code. Once ctx ends, a node stops. exit ends the process: it is
+// for upstream's code that does so by itself.
+func Run(ctx context.Context, args []string, exit func(code int)) int {
+	upstream.CompletePath()
+	if len(args) == 2 && (args[1] == "--version" || args[1] == "-v") {
+		args = []string{args[0], "version"}
+	}
+	return ExitCode(newApp(exit).RunContext(ctx, args))
+}
+
+// ExitCode prints err, one line for each thing that is wrong.
+func ExitCode(err error) int {
+	if err == nil {
+		return 0
+	}
+	for _, line := range strings.Split(strings.TrimSpace(err.Error()), "\n") {
+		fmt.Fprintln(os.Stderr, "brink: "+line)
+	}
+	if coder, ok := err.(cli.ExitCoder); ok {
+		return coder.ExitCode()
+	}
+	return 1
+}
+
+func newApp(exit func(code int)) *cli.App {
+	app := &cli.App{
+		Name:                 "brink",
+		HelpName:             "brink", // also when the file is called otherwise
+		Usage:                "Kubernetes for the edge in one file",
+		Description:          "A node is one process: `brink server` runs the control plane and, unless told otherwise, pods;\n`brink agent` joins a cluster and runs pods only.\nGive kubectl's commands after `brink kubectl`. Configuration: /etc/brink/config.yaml, keys are flag names.",
+		Version:              node.Version(),
+		HideVersion:          true,
+		EnableBashCompletion: true,
+		// Values of pass-through flags contain commas.
+		DisableSliceFlagSeparator: true,
+		UseShortOptionHandling:    false,
+		// Errors are printed by ExitCode; the library would exit by itself.
+		ExitErrHandler: func(*cli.Context, error) {},
+		OnUsageError:   usageError,
+		Commands: []*cli.Command{
+			serverCommand(exit),
+			agentCommand(exit),
+			kubectlCommand(),
+			ctrCommand(),
+			tokenCommand(),
+			statusCommand(),
+			checkCommand(),
+			imagesCommand(),
+			uninstallCommand(),
+			versionCommand(),
+			completionCommand(),
+		},
+		CommandNotFound: nil,
+		Action:          rootAction,
+	}
+	for _, c := range app.Commands {
+		c.OnUsageError = usageError
+	}
+	return app
+}
+
+// rootAction answers `brink` alone with help and `brink nonsense` with an error.
+func rootAction(c *cli.Context) error {
+	if c.NArg() > 0 {
+		return noSuchCommand(c)
+	}
+	return cli.ShowAppHelp(c)
+}
+
+// groupAction does the same for a command that only has commands below it.
+func groupAction(c *cli.Context) error {
+	if c.NArg() > 0 {
+		return noSuchCommand(c)
+	}
+	return cli.ShowSubcommandHelp(c)
+}
+
+func noSuchCommand(c *cli.Context) error {
+	path := commandPath(c)
+	called := strings.TrimPrefix(path+" "+c.Args().First(), "brink ")
+	return fmt.Errorf("there is no command %q; see %s --help", called, path)
+}
+
+// usageError is one line instead of a screen of help with the reason on top.
+func usageError(c *cli.Context, err error, _ bool) error {
+	path := commandPath(c)
+	return fmt.Errorf("%s: %w; see %s --help", path, err, path)
+}
+
+// commandPath is what the user typed to get to c's command: brink images import.
+func commandPath(c *cli.Context) string {
+	if c.Command != nil && c.Command.HelpName != "" {
+		return c.Command.HelpName
+	}
+	return "brink"
+}

@@ -1,0 +1,133 @@
+package cmd
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/urfave/cli/v2"
+)
+
+// withFlags runs f with what `brink server` makes of args.
+func withFlags(t *testing.T, args []string, f func(c *cli.Context)) {
+	t.Helper()
+	withFlagsOf(t, serverFlags(), args, f)
+}
+
+// withFlagsOf is withFlags for a command with these flags.
+func withFlagsOf(t *testing.T, flags []cli.Flag, args []string, f func(c *cli.Context)) {
+	t.Helper()
+	app := newApp(os.Exit)
+	app.Commands = []*cli.Command{{Name: "command", Flags: flags, Action: func(c *cli.Context) error {
+		if err := applyConfigFile(c, flags); err != nil {
+			return err
+		}
+		f(c)
+		return nil
+	}}}
+	// No configuration of the machine on which the test runs.
+	config := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(config, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := app.Run(append([]string{"brink", "command", "--config", config}, args...)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// stderrOf returns what f writes to standard error.
+func stderrOf(t *testing.T, f func()) string {
+	t.Helper()
+	file, err := os.CreateTemp(t.TempDir(), "stderr")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	before := os.Stderr
+	os.Stderr = file
+	defer func() { os.Stderr = before }()
+	f()
+	text, err := os.ReadFile(file.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// isLine fails unless err is one line that contains want.
+func isLine(t *testing.T, err error, want string) {
+	t.Helper()
+	if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+		t.Errorf("got %v, want one line with %q", err, want)
+	}
+}
+
+func TestExitCode(t *testing.T) { // not parallel: standard error is the process's
+	tests := []struct {
+		name string
+		err  error
+		code int
+		want string
+	}{
+		{"none", nil, 0, ""},
+		{"one", errors.New("port taken"), 1, "brink: port taken\n"},
+		{"several", errors.Join(errors.New("port taken"), nil, errors.New("disk full")), 1, "brink: port taken\nbrink: disk full\n"},
+		{"newline at the end", errors.New("port taken\n"), 1, "brink: port taken\n"},
+		{"with a code", cli.Exit("no such image", 3), 3, "brink: no such image\n"},
+	}
+	for _, tt := range tests {
+		var code int
+		got := stderrOf(t, func() { code = ExitCode(tt.err) })
+		if code != tt.code || got != tt.want {
+			t.Errorf("%s: got %d %q, want %d %q", tt.name, code, got, tt.code, tt.want)
+		}
+	}
+}
+
+func TestUsageErrors(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		args string
+		want string
+	}{
+		{"--nonsense", "brink: flag provided but not defined: -nonsense; see brink --help"},
+		{"server --nonsense", "brink server: flag provided but not defined: -nonsense; see brink server --help"},
+		{"server --https-listen-port=high", `brink server: invalid value "high" for flag -https-listen-port`},
+		{"server --data-dir", "brink server: flag needs an argument: -data-dir; see brink server --help"},
+		{"server extra", `brink server takes no arguments, got "extra"`},
+		{"status --nonsense", "brink status: flag provided but not defined: -nonsense; see brink status --help"},
+		{"status -o yaml", "--output=yaml: must be text or json"},
+		{"check --nonsense", "brink check: flag provided but not defined"},
+		{"images import --nonsense", "brink images import: flag provided but not defined: -nonsense; see brink images import --help"},
+		{"images nonsense", `there is no command "images nonsense"; see brink images --help`},
+		{"uninstall --nonsense", "brink uninstall: flag provided but not defined"},
+		{"version --nonsense", "brink version: flag provided but not defined"},
+		{"completion fish", "brink completion: name a shell: bash or zsh"},
+		{"nonsense", `there is no command "nonsense"; see brink --help`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.args, func(t *testing.T) {
+			t.Parallel()
+			var out bytes.Buffer
+			app := newApp(os.Exit)
+			app.Writer, app.ErrWriter = &out, &out
+			isLine(t, app.Run(append([]string{"brink"}, strings.Fields(tt.args)...)), tt.want)
+			if out.Len() > 0 {
+				t.Errorf("beside the error this was printed:\n%s", out.String())
+			}
+		})
+	}
+}
+
+func TestVersionFlag(t *testing.T) { // not parallel: standard error is the process's
+	for _, flag := range []string{"--version", "-v"} {
+		var code int
+		stderr := stderrOf(t, func() { code = Run(t.Context(), []string{"brink", flag}, os.Exit) })
+		if code != 0 || stderr != "" {
+			t.Errorf("%s: exit code %d, %s", flag, code, stderr)
+		}
+	}
+}

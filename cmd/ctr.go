@@ -1,0 +1,35 @@
+package cmd
+
+import (
+	"github.com/urfave/cli/v2"
+
+	"brink/cmd/node/upstream"
+	"brink/runtime/ctr"
+)
+
+func ctrCommand() *cli.Command {
+	return &cli.Command{
+		Name:            "ctr",
+		Usage:           "containerd's own client, for looking under the hood",
+		Category:        "Use",
+		SkipFlagParsing: true,
+		Action: func(c *cli.Context) error {
+			return runCtr(append([]string{"ctr"}, c.Args().Slice()...))
+		},
+	}
+}
+
+// Ctr runs the embedded client and returns the exit code.
+func Ctr(args []string) int {
+	upstream.CompletePath()
+	return ExitCode(runCtr(args))
+}
+
+// runCtr runs the embedded client with this node's containerd as the default.
+func runCtr(args []string) error {
+	here, err := defaultPlace()
+	if err != nil {
+		return err
+	}
+	return ctr.Run(args, here.layout.ContainerdSocket())
+}

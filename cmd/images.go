@@ -1,0 +1,106 @@
+package cmd
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+
+	"github.com/urfave/cli/v2"
+
+	"brink/cmd/node"
+	"brink/runtime"
+)
+
+func imagesCommand() *cli.Command {
+	return &cli.Command{
+		Name:     "images",
+		Usage:    "bring image archives onto this node, and list what is there",
+		Category: "Use",
+		Action:   groupAction,
+		Subcommands: []*cli.Command{{
+			Name:         "import",
+			Usage:        "import archives made by docker save or in OCI layout, compressed or not",
+			ArgsUsage:    "ARCHIVE...",
+			Description:  "Archives in DATA-DIR/agent/images are imported at every start.",
+			Flags:        placeFlags(),
+			OnUsageError: usageError,
+			Action:       importImages,
+		}, {
+			Name:         "list",
+			Aliases:      []string{"ls"},
+			Usage:        "list the images that pods can use without a pull",
+			Description:  "SIZE is what the image takes compressed. A pinned image is never removed to free disk space.",
+			Flags:        placeFlags(outputFlag()),
+			OnUsageError: usageError,
+			Action:       listImages,
+		}},
+	}
+}
+
+// nodeArchives are those of the node on this machine, which must run.
+func nodeArchives(c *cli.Context) (runtime.Archives, error) {
+	l, err := locate(c)
+	if err != nil {
+		return runtime.Archives{}, err
+	}
+	if _, err := node.AskStatus(c.Context, l); err != nil {
+		return runtime.Archives{}, err
+	}
+	return runtime.Archives{Socket: l.ContainerdSocket(), Root: l.ContainerdRoot()}, nil
+}
+
+func importImages(c *cli.Context) error {
+	if c.NArg() == 0 {
+		return fmt.Errorf("brink images import: name at least one archive")
+	}
+	archives, err := nodeArchives(c)
+	if err != nil {
+		return err
+	}
+	for _, path := range c.Args().Slice() {
+		images, err := archives.Import(c.Context, path)
+		for _, i := range images {
+			fmt.Println(i.Name, i.Digest)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func listImages(c *cli.Context) error {
+	if c.NArg() > 0 {
+		return fmt.Errorf("brink images list takes no arguments, got %q", c.Args().First())
+	}
+	asJSON, err := wantsJSON(c)
+	if err != nil {
+		return err
+	}
+	archives, err := nodeArchives(c)
+	if err != nil {
+		return err
+	}
+	images, err := archives.List(c.Context)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return printJSON(images)
+	}
+	return printImages(os.Stdout, images)
+}
+
+func printImages(out io.Writer, images []runtime.StoredImage) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "NAME\tSIZE\tPINNED\tDIGEST")
+	for _, i := range images {
+		pinned := "no"
+		if i.Pinned {
+			pinned = "yes"
+		}
+		fmt.Fprintf(w, "%s\t%.1f MiB\t%s\t%s\n", i.Name, float64(i.Size)/(1<<20), pinned, i.Digest)
+	}
+	return w.Flush()
+}

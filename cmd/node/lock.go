@@ -1,0 +1,96 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"brink/internal/layout"
+)
+
+// lockDataDir makes the data directory this process's own until the returned
+// function is called. A second brink on the same directory is refused with the
+// process id of the first.
+func lockDataDir(l layout.Layout) (unlock func(), err error) {
+	if err := os.MkdirAll(l.Data(), 0o755); err != nil {
+		return nil, fmt.Errorf("making the data directory: %w", err)
+	}
+	f, err := os.OpenFile(l.Lock(), os.O_RDWR|os.O_CREATE|syscall.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("locking the data directory: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		defer f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, inUse(l)
+		}
+		return nil, fmt.Errorf("locking %s: %w", l.Lock(), err)
+	}
+	// The pid is only for the message above. It is not worth an error: on a full
+	// disk the check of the host has a better one. Written in place, it needs no
+	// room where the file was there before.
+	pid := strconv.Itoa(os.Getpid()) + "\n"
+	if n, err := f.WriteAt([]byte(pid), 0); err == nil {
+		_ = f.Truncate(int64(n))
+	}
+	return func() {
+		// Not by closing alone: a child between fork and exec has the file too.
+		_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
+		f.Close()
+	}, nil
+}
+
+func inUse(l layout.Layout) error {
+	return fmt.Errorf("%s is in use by brink with pid %s; stop that one first or give another --data-dir", l.Data(), lockHolder(l))
+}
+
+// lockDatabase makes the database's directory this process's own as well. Two data
+// directories may lead to one by a link, and two servers on one database destroy it.
+// The directory itself is locked: another file in it would only be one more to keep.
+func lockDatabase(l layout.Layout) (unlock func(), err error) {
+	dir := l.DB()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the database's directory: %w", err)
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("locking the database's directory: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		defer f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%s is in use by a brink with another data directory, from which a link leads there: stop that one first, or give this server a database of its own", dir)
+		}
+		return nil, fmt.Errorf("locking %s: %w", dir, err)
+	}
+	return func() {
+		_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
+		f.Close()
+	}, nil
+}
+
+// checkLock is the error of a lock that another process holds. It makes nothing.
+func checkLock(l layout.Layout) error {
+	f, err := os.OpenFile(l.Lock(), os.O_RDONLY|syscall.O_NONBLOCK, 0) // somebody's FIFO would be waited for
+	if err != nil {
+		return nil // what is wrong with the directory is found by others
+	}
+	defer f.Close()
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); errors.Is(err, syscall.EWOULDBLOCK) {
+		return inUse(l)
+	}
+	return nil
+}
+
+// lockHolder returns what the holder wrote into the lock, its process id.
+func lockHolder(l layout.Layout) string {
+	text, err := os.ReadFile(filepath.Clean(l.Lock()))
+	if pid := strings.TrimSpace(string(text)); err == nil && pid != "" {
+		return pid
+	}
+	return "unknown"
+}

@@ -1,0 +1,141 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"brink/internal/layout"
+	"brink/internal/testdisk"
+	"brink/internal/testprocess"
+)
+
+func TestLockDataDir(t *testing.T) {
+	t.Parallel()
+	l := layout.New(filepath.Join(t.TempDir(), "made", "by the lock"))
+	unlock, err := lockDataDir(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = lockDataDir(l)
+	isLine(t, err, fmt.Sprintf("%s is in use by brink with pid %d;", l.Data(), os.Getpid()))
+	other, err := lockDataDir(layout.New(t.TempDir()))
+	if err != nil {
+		t.Errorf("another data directory is another node: %v", err)
+	} else {
+		other()
+	}
+	unlock()
+	again, err := lockDataDir(l)
+	if err != nil {
+		t.Fatalf("after it was given back: %v", err)
+	}
+	again()
+}
+
+// TestLockDatabase: one database by two names is one.
+func TestLockDatabase(t *testing.T) {
+	t.Parallel()
+	one, other := layout.New(t.TempDir()), layout.New(t.TempDir())
+	unlock, err := lockDatabase(one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(other.Server(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(one.DB(), other.DB()); err != nil {
+		t.Fatal(err)
+	}
+	_, err = lockDatabase(other)
+	isLine(t, err, other.DB()+" is in use by a brink with another data directory")
+	unlock()
+	again, err := lockDatabase(other)
+	if err != nil {
+		t.Fatalf("after it was given back: %v", err)
+	}
+	again()
+}
+
+// TestLockForgetsLongerPID: the file survives restarts, and pids differ in
+// length.
+func TestLockForgetsLongerPID(t *testing.T) {
+	t.Parallel()
+	l := layout.New(t.TempDir())
+	if err := os.WriteFile(l.Lock(), []byte("99999999999\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	unlock, err := lockDataDir(l)
+	if err != nil {
+		t.Fatalf("a leftover file is no lock: %v", err)
+	}
+	defer unlock()
+	if got := lockHolder(l); got != fmt.Sprint(os.Getpid()) {
+		t.Errorf("the holder is %s, want %d", got, os.Getpid())
+	}
+}
+
+// TestLockOnFullDisk: being full is said by the host's check, with what to do.
+func TestLockOnFullDisk(t *testing.T) {
+	t.Parallel()
+	dir := testdisk.Mount(t, "tmpfs", 0, "size=16k")
+	if err := os.WriteFile(filepath.Join(dir, "fill"), make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("filling the disk: %v", err)
+	}
+	l := layout.New(dir)
+	unlock, err := lockDataDir(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	_, err = lockDataDir(l)
+	isLine(t, err, "in use by brink with pid unknown")
+}
+
+// TestLockBetweenProcesses has another process lock a directory until its input
+// ends.
+func TestLockBetweenProcesses(t *testing.T) {
+	if dir := testprocess.Argument(); dir != "" {
+		if _, err := lockDataDir(layout.New(dir)); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Println("locked")
+		io.Copy(io.Discard, os.Stdin)
+		return
+	}
+	t.Parallel()
+	l := layout.New(t.TempDir())
+	first := testprocess.Again(t, l.Data())
+	if _, err := first.StdinPipe(); err != nil { // held open until Kill
+		t.Fatal(err)
+	}
+	out, err := first.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line := make([]byte, len("locked")); true {
+		if _, err := io.ReadFull(out, line); err != nil || string(line) != "locked" {
+			t.Fatalf("the first said %q (%v)", line, err)
+		}
+	}
+	_, err = lockDataDir(l)
+	isLine(t, err, fmt.Sprintf("with pid %d;", first.Process.Pid))
+	// A power cut or kill -9 leaves no lock behind.
+	if err := first.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	first.Wait()
+	unlock, err := lockDataDir(l)
+	if err != nil {
+		t.Fatalf("after the first was killed: %v", err)
+	}
+	unlock()
+}

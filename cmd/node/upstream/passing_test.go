@@ -1,0 +1,74 @@
+package upstream
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestPassing: what cures itself is not written, what lasts is, and what is like it
+// but for its cause always.
+func TestPassing(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	now := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
+	h := newPassing(slog.NewTextHandler(&out, nil))
+	h.seen.now = func() time.Time { return now }
+	log := slog.New(h).With("component", "kubernetes")
+	written := func() int {
+		n := strings.Count(out.String(), "\n")
+		out.Reset()
+		return n
+	}
+	unrelated := func(port string) {
+		log.Error("Failed to watch", "err", errors.New("no relationship found between node 'n' and this object, port "+port))
+	}
+
+	unrelated("1")
+	now = now.Add(passingTime - time.Second)
+	unrelated("22")
+	if n := written(); n != 0 {
+		t.Errorf("%d lines of a state that lasted less than %s", n, passingTime)
+	}
+	now = now.Add(time.Second)
+	unrelated("333")
+	if n := written(); n != 1 {
+		t.Errorf("%d lines of a state that lasts, want 1", n)
+	}
+	now = now.Add(passingForgotten + time.Second)
+	unrelated("4444")
+	if n := written(); n != 0 {
+		t.Errorf("%d lines of a state that is new again", n)
+	}
+
+	for range 3 {
+		log.Error("Error syncing StatefulSet", "err", errors.New("read version: 1 is not as new as written version: 2"))
+		now = now.Add(passingTime)
+	}
+	log.Error("ContainerStatus from runtime service failed", "err", errors.New("code = NotFound"), "containerID", "a")
+	log.Error("ContainerStatus from runtime service failed", "err", errors.New("code = NotFound"), "containerID", "b")
+	log.Info("is not as new as written version")
+	if got := out.String(); written() != 1 || !strings.Contains(got, "level=INFO") {
+		t.Errorf("wrote %q, want the line of information alone", got)
+	}
+	log.Error("ContainerStatus from runtime service failed", "err", errors.New("code = Unavailable"), "containerID", "a")
+	log.Error("Error on socket receive", "err", errors.New("no route to host"))
+	if n := written(); n != 2 {
+		t.Errorf("%d lines of other causes, want 2", n)
+	}
+}
+
+// TestPassingIsBounded: as many different lines as come do not fill the memory.
+func TestPassingIsBounded(t *testing.T) {
+	t.Parallel()
+	l := newPassing(slog.DiscardHandler).seen
+	for i := range 3 * maxRepeats {
+		l.note(strings.Repeat("x", i))
+	}
+	if len(l.lines) > maxRepeats {
+		t.Errorf("%d lines are remembered, at most %d should be", len(l.lines), maxRepeats)
+	}
+}

@@ -1,0 +1,92 @@
+package upstream
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestRepeats: what a kubelet says again and again is written now and then, and
+// all that differs is written.
+func TestRepeats(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	now := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
+	h := newRepeats(slog.NewTextHandler(&out, nil))
+	h.lines.now = func() time.Time { return now }
+	log := slog.New(h)
+	wrote := func(want ...string) {
+		t.Helper()
+		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+		if out.Len() == 0 {
+			lines = nil
+		}
+		out.Reset()
+		if len(lines) != len(want) {
+			t.Fatalf("wrote %q, want %q", lines, want)
+		}
+		for i, part := range want {
+			if !strings.Contains(lines[i], part) {
+				t.Errorf("wrote %s, want %s", lines[i], part)
+			}
+		}
+	}
+	lease := func(err string) {
+		log.Error("Failed to update lease", "err", errors.New(err))
+		now = now.Add(10 * time.Second)
+	}
+	for range 10 {
+		lease("Put \"https://192.0.2.1:6443/a?timeout=10s\": context deadline exceeded")
+		lease("Put \"https://192.0.2.1:6443/b\": net/http: request canceled while waiting for connection (Client.Timeout exceeded while awaiting headers)")
+	}
+	wrote("Failed to update lease")
+	now = now.Add(repeatAfter)
+	lease("Put \"https://192.0.2.1:6443/a\": dial tcp 192.0.2.1:6443: connect: connection refused")
+	wrote("repeated=19")
+	lease("leases is forbidden")
+	wrote("forbidden")
+	for i := range 3 {
+		log.Error("Failed to ensure lease exists, will retry", "interval", fmt.Sprint(i), "err", "EOF")
+		log.Error(fmt.Sprintf("Unable to write event: dial: connection refused at %d", i))
+	}
+	wrote("Failed to ensure", "Unable to write")
+	for _, hook := range []string{"one", "two", "one"} {
+		log.Warn("Failed calling webhook, failing closed " + hook + `: failed to call webhook: Post "https://x": context deadline exceeded`)
+	}
+	wrote("closed one", "closed two")
+	for _, cause := range []string{`failed to "StartContainer" for "main": hook: dial: connection refused`, `failed to "PullImage" for "main": rpc error: deadline exceeded`} {
+		log.Error("Error syncing pod, skipping", "err", cause)
+	}
+	wrote("StartContainer", "PullImage")
+	for _, pod := range []string{"a", "b", "a"} {
+		log.With("pod", pod).Error("Error syncing pod")
+		log.WithGroup("g").Error("Error syncing pod", "pod", pod)
+	}
+	wrote("pod=a", "g.pod=a", "pod=b", "g.pod=b")
+	log.Warn("Failed to update lease", "err", "connection refused")
+	wrote("level=WARN")
+	for i := range 3 * maxRepeats {
+		log.Error("one", "of", i)
+	}
+	if len(h.lines.said) > maxRepeats {
+		t.Errorf("remembers %d lines", len(h.lines.said))
+	}
+}
+
+// gRPC says the same of each of its connections, of which an API server has seventy
+// to an etcd.
+func TestRepeatsOfConnections(t *testing.T) {
+	t.Parallel()
+	said := map[string]bool{}
+	for i := range 70 {
+		said[essence(fmt.Sprintf(`[core] [Channel #%d SubChannel #%d] grpc: addrConn.createTransport failed to connect to {Addr: "192.0.2.1:2379"}. `+
+			`Err: connection error: desc = "transport: Error while dialing: dial tcp 192.0.2.1:2379: connect: connection refused"`, i, i+1))] = true
+	}
+	if len(said) != 1 {
+		t.Errorf("it is said in %d ways: %v", len(said), said)
+	}
+}

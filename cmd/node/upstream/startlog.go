@@ -1,0 +1,105 @@
+package upstream
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+const (
+	// heldRecords bounds the memory of a start log.
+	heldRecords = 500
+	// startPatience is how long a start may take before its log is shown.
+	startPatience = 30 * time.Second
+	// stopPatience is the same for a stop. Components have 20 s at most.
+	stopPatience = 30 * time.Second
+)
+
+// StartLog holds back what Kubernetes' components log while they start: they
+// begin before each other's work is done and say so, a dozen errors that mean
+// nothing. A start that succeeds drops them; one that fails or takes long shows
+// them all, since then one of them is the reason. So does an error after which
+// Kubernetes ends the process by itself. At a stop it is the same the other way
+// round: who is stopped last misses those before.
+type StartLog struct {
+	mu   sync.Mutex
+	open bool
+	held []func()
+	late *time.Timer
+}
+
+func newStartLog() *StartLog {
+	l := &StartLog{}
+	l.late = time.AfterFunc(startPatience, l.Show)
+	return l
+}
+
+// Show prints what was held back and everything from now on.
+func (l *StartLog) Show() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.late.Stop()
+	for _, print := range l.held {
+		print()
+	}
+	l.held, l.open = nil, true
+}
+
+// Drop forgets what was held back and shows everything from now on.
+func (l *StartLog) Drop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.late.Stop()
+	l.held, l.open = nil, true
+}
+
+// Stopping holds back again what is logged from now on.
+func (l *StartLog) Stopping() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.late.Stop()
+	l.open = false
+	l.late = time.AfterFunc(stopPatience, l.Show)
+}
+
+// hold keeps print for later, or says that it is not to be kept.
+func (l *StartLog) hold(print func()) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open {
+		return false
+	}
+	if len(l.held) == heldRecords {
+		l.held = l.held[1:]
+	}
+	l.held = append(l.held, print)
+	return true
+}
+
+// wrap returns a handler that passes records on through the start log.
+func (l *StartLog) wrap(h slog.Handler) slog.Handler { return startHandler{l, h} }
+
+type startHandler struct {
+	log *StartLog
+	slog.Handler
+}
+
+func (h startHandler) Handle(ctx context.Context, r slog.Record) error {
+	if isLastWord(r) {
+		h.log.Show()
+	}
+	kept := r.Clone()
+	if h.log.hold(func() { _ = h.Handler.Handle(context.WithoutCancel(ctx), kept) }) {
+		return nil
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+func (h startHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return startHandler{h.log, h.Handler.WithAttrs(attrs)}
+}
+
+func (h startHandler) WithGroup(name string) slog.Handler {
+	return startHandler{h.log, h.Handler.WithGroup(name)}
+}

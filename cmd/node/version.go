@@ -1,0 +1,40 @@
+package node
+
+import (
+	"runtime"
+	"runtime/debug"
+)
+
+// version is set by the linker: scripts/build.
+var version = "dev"
+
+// Component is a part of brink whose version a user may need to know.
+type Component struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+}
+
+// modules are the embedded parts and the modules that carry their versions.
+var modules = []struct{ name, path string }{
+	{"kubernetes", "k8s.io/kubernetes"},
+	{"containerd", "github.com/containerd/containerd/v2"},
+	{"kine", "github.com/k3s-io/kine"},
+	{"go-sqlite3", "github.com/mattn/go-sqlite3"},
+}
+
+// Version is brink's own.
+func Version() string { return version }
+
+// Versions are those of brink and what it embeds.
+func Versions() []Component {
+	list := []Component{{"brink", version}}
+	info, _ := debug.ReadBuildInfo()
+	for _, m := range modules {
+		for _, dep := range info.Deps {
+			if dep.Path == m.path {
+				list = append(list, Component{m.name, dep.Version})
+			}
+		}
+	}
+	return append(list, Component{"go", runtime.Version()}, Component{"platform", runtime.GOOS + "/" + runtime.GOARCH})
+}

@@ -1,0 +1,151 @@
+package cmd
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
+
+	"brink/agent/proxy"
+	"brink/agent/uninstall"
+	"brink/cmd/node"
+	"brink/internal/configfile"
+	"brink/internal/datadir"
+	"brink/internal/layout"
+	"brink/runtime/payload"
+)
+
+func uninstallCommand() *cli.Command {
+	return &cli.Command{
+		Name:     "uninstall",
+		Usage:    "remove the node from this machine: pods, mounts, network, cgroups and files",
+		Category: "Run",
+		Description: "Stops brink if it runs. Removes what brink made, and only that; what stays is told, with the\n" +
+			"reason, and the command can be given again. Volumes' contents, the configuration in " + layout.ConfigDir + "\n" +
+			"and kernel settings that others have changed since stay. The data directory is that of the configuration file unless given.",
+		Flags: []cli.Flag{
+			dataDirFlag(),
+			configFlag(),
+			&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask"},
+			&cli.BoolFlag{Name: "keep-data", Usage: "take down pods, mounts, network and cgroups, keep all files: the next start brings the node back"},
+		},
+		Action: func(c *cli.Context) error {
+			if c.NArg() > 0 {
+				return fmt.Errorf("brink uninstall takes no arguments, got %q", c.Args().First())
+			}
+			l, err := installedLayout(c)
+			if err != nil {
+				return err
+			}
+			return runUninstall(c.Context, l, c.Bool("keep-data"), c.Bool("yes"))
+		},
+	}
+}
+
+// installedLayout is that of the configuration file's data-dir, unless one is
+// given.
+func installedLayout(c *cli.Context) (layout.Layout, error) {
+	if !c.IsSet("data-dir") {
+		values, err := readConfigFile(c, allFlags())
+		if err != nil {
+			return layout.Layout{}, fmt.Errorf("%w\nto uninstall without the configuration file give --data-dir", err)
+		}
+		isOther := func(v configfile.Value) bool { return v.Key != "data-dir" }
+		if err := configfile.Apply(slices.DeleteFunc(values, isOther), c.IsSet, c.Set); err != nil {
+			return layout.Layout{}, err
+		}
+	}
+	dir, err := dataDir(c)
+	return datadir.Locate(dir), err
+}
+
+func runUninstall(ctx context.Context, l layout.Layout, keepData, yes bool) error {
+	if os.Geteuid() != 0 {
+		return errors.New("only root may uninstall: use sudo")
+	}
+	if err := uninstall.CheckDataDir(l); err != nil {
+		return err
+	}
+	if !uninstall.Installed(l) {
+		fmt.Println("nothing of brink is here: no data in", l.Data())
+		return nil
+	}
+	if !yes {
+		if err := confirm(ctx, l, keepData); err != nil {
+			return err
+		}
+	}
+	unlock, err := node.TakeOver(ctx, l)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	slog.SetLogLoggerLevel(slog.LevelWarn) // what is removed is told below, in this command's words
+	guest := uninstall.Guest(l)
+	err = uninstall.Run(ctx, uninstall.Config{
+		Layout: l, KeepData: keepData, RemoveProxy: proxy.Remove, RemovePrograms: payload.Remove,
+		Removed: func(what string) { fmt.Println("removed", what) },
+		Kept:    func(what string) { fmt.Println("kept", what) },
+	})
+	tellKept(l, keepData)
+	if guest != "" && !keepData {
+		fmt.Printf("the cluster still has the node, unless somebody removed it: kubectl delete node %s\n", guest)
+	}
+	return err
+}
+
+// confirm asks at a terminal. Where nobody can answer, nothing is done.
+func confirm(ctx context.Context, l layout.Layout, keepData bool) error {
+	if !term.IsTerminal(int(os.Stdin.Fd())) {
+		return errors.New("there is no terminal to ask at: give --yes")
+	}
+	what := "the cluster's state, images, volumes and all else that brink keeps in " + l.Data()
+	if keepData {
+		what = "but keeps the files in " + l.Data()
+	}
+	fmt.Printf("This stops brink, ends all of its pods and removes %s.\nType yes to go on: ", what)
+	if strings.TrimSpace(readLine(ctx, os.Stdin)) != "yes" {
+		return errors.New("nothing was removed")
+	}
+	return nil
+}
+
+// readLine returns a line, or nothing when ctx ends first: ^C at a question is an
+// answer too. The read itself cannot be ended, and goes with the process.
+func readLine(ctx context.Context, from io.Reader) string {
+	line := make(chan string, 1)
+	go func() {
+		text, _ := bufio.NewReader(from).ReadString('\n')
+		line <- text
+	}()
+	select {
+	case text := <-line:
+		return text
+	case <-ctx.Done():
+		fmt.Println()
+		return ""
+	}
+}
+
+// tellKept names the user's own files, which are no node's.
+func tellKept(l layout.Layout, keepData bool) {
+	if keepData {
+		fmt.Println("kept all files in", l.Data())
+		return
+	}
+	for _, name := range []string{"config.yaml", "config.yaml.d", "registries.yaml"} {
+		path := filepath.Join(layout.ConfigDir, name)
+		if _, err := os.Stat(path); err == nil {
+			fmt.Println("kept", path)
+		}
+	}
+}

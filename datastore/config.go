@@ -1,0 +1,113 @@
+package datastore
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+)
+
+// maxSocketPath is the size of sun_path without its final zero.
+const maxSocketPath = 107
+
+// Config says where state is kept.
+type Config struct {
+	// Dir holds the durable files: the SQLite database and the last saved
+	// leases and events. Made with 0700 when missing.
+	Dir string
+	// SocketDir holds the unix sockets and, if it is on a tmpfs, a copy of the
+	// leases. Made with 0700 when missing: who reaches a socket reads every
+	// secret of the cluster.
+	SocketDir string
+	// Endpoint is empty for SQLite in Dir; otherwise a data source that kine
+	// knows (postgres://..., mysql://...) or a comma-separated list of etcd
+	// endpoints (http://, https://, unix://).
+	Endpoint string
+	// CAFile, CertFile and KeyFile are for TLS to a PostgreSQL or MySQL
+	// Endpoint. To etcd the API server connects itself.
+	CAFile, CertFile, KeyFile string
+	// MaxOpenConnections is how many connections to a PostgreSQL or MySQL there
+	// are at most, besides the one that watches it; 0 is the default.
+	MaxOpenConnections int
+	// ServerCA is the file with the cluster's CA, which may not be there yet. A
+	// database elsewhere is refused when it belongs to a cluster with another one.
+	ServerCA string
+	// NodeName is what a server elsewhere is told that finds the database in use.
+	NodeName string
+	// SetAsideDamaged allows a damaged database to be renamed and an empty one
+	// to be started in its place. It is the user's word, never a default.
+	SetAsideDamaged bool
+	// Cluster names the cluster that this state is of, by its CA, and is empty as
+	// long as there is none; nil is for one state a directory. CeilingFile is a file
+	// that lies elsewhere than Dir, in which the highest revision is remembered for
+	// when Dir is lost or an older copy is put back; empty is none.
+	Cluster     func() string
+	CeilingFile string
+	// Logger receives one line an event; nil is slog.Default.
+	Logger *slog.Logger
+}
+
+// engine is what an Endpoint asks for.
+type engine int
+
+const (
+	engineSQLite engine = iota
+	engineSQL           // PostgreSQL or MySQL through kine
+	engineEtcd          // not ours to serve
+)
+
+var schemes = map[string]engine{
+	"postgres": engineSQL, "postgresql": engineSQL, "mysql": engineSQL,
+	"http": engineEtcd, "https": engineEtcd, "unix": engineEtcd, "unixs": engineEtcd,
+}
+
+// Validate reports everything that is wrong with c, joined.
+func (c Config) Validate() error {
+	var errs []error
+	for name, path := range map[string]string{"directory": c.Dir, "socket directory": c.SocketDir} {
+		if !filepath.IsAbs(path) {
+			errs = append(errs, fmt.Errorf("datastore %s %q: must be an absolute path", name, path))
+		}
+	}
+	if n := len(filepath.Join(c.SocketDir, volatileSocket)); n > maxSocketPath {
+		errs = append(errs, fmt.Errorf("datastore socket directory %s: %d characters too long for a unix socket", c.SocketDir, n-maxSocketPath))
+	}
+	e, err := c.engine()
+	if err == nil && e == engineSQL {
+		_, err = c.parseEndpoint()
+	}
+	errs = append(errs, err)
+	if c.MaxOpenConnections < 0 || c.MaxOpenConnections == 1 {
+		errs = append(errs, fmt.Errorf("--datastore-max-open-connections=%d: must be 2 or more", c.MaxOpenConnections))
+	}
+	if (c.CertFile == "") != (c.KeyFile == "") {
+		errs = append(errs, errors.New("datastore certificate and key: give both or neither"))
+	}
+	return errors.Join(errs...)
+}
+
+// engine never repeats the endpoint in an error: it may hold a password.
+func (c Config) engine() (engine, error) {
+	if c.Endpoint == "" {
+		return engineSQLite, nil
+	}
+	first, _, _ := strings.Cut(c.Endpoint, ",")
+	scheme, _, ok := strings.Cut(first, "://")
+	if !ok {
+		return 0, errors.New("datastore endpoint: must look like scheme://address")
+	}
+	e, ok := schemes[scheme]
+	if !ok {
+		return 0, fmt.Errorf("datastore endpoint: unknown scheme %q; known are postgres, mysql, http, https and unix", scheme)
+	}
+	return e, nil
+}
+
+// Served says whether brink serves the state itself. It does not when Endpoint
+// names an etcd: then the API server is etcd's client, with the certificates
+// of the configuration, and has old revisions compacted.
+func (c Config) Served() bool {
+	e, err := c.engine()
+	return err != nil || e != engineEtcd
+}

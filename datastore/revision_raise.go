@@ -1,0 +1,149 @@
+package datastore
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/k3s-io/kine/pkg/drivers/generic"
+)
+
+// raisedPrefix begins the name of a row whose id is a revision that was skipped to. It
+// begins as the names of the rows with which kine fills gaps, which it shows to nobody
+// and compacts.
+const raisedPrefix = "gap-raised-"
+
+// lastRevision is 0 for an empty table, where kine's own query fails.
+func lastRevision(ctx context.Context, dialect *generic.Generic) (head int64, err error) {
+	err = dialect.DB.QueryRowContext(ctx, `SELECT COALESCE(MAX(id), 0) FROM kine`).Scan(&head)
+	return head, err
+}
+
+// markedRevision is up to where the log says that it was compacted. More than there
+// is would make the server refuse everything as too old.
+func markedRevision(ctx context.Context, dialect *generic.Generic) (compacted int64, err error) {
+	err = dialect.DB.QueryRowContext(ctx, `SELECT COALESCE(MAX(prev_revision), 0) FROM kine WHERE name = 'compact_rev_key'`).Scan(&compacted)
+	return compacted, err
+}
+
+// raiseTo makes everything up to target compacted and the revision after it the
+// current one, in one transaction: what etcd does with --bump-revision and
+// --mark-compacted when a snapshot is restored. Watches and lists of older revisions
+// are told so from then on, and their clients read anew; those that begin at the
+// current one, inclusive, are not. It works on every database that kine knows.
+func raiseTo(ctx context.Context, dialect *generic.Generic, target int64) error {
+	if dialect.LockWrites {
+		dialect.Lock()
+		defer dialect.Unlock()
+	}
+	tx, err := dialect.DB.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	for _, statement := range raiseStatements(dialect, target) {
+		if _, err := tx.ExecContext(ctx, statement); err != nil {
+			return err
+		}
+	}
+	return tx.Commit()
+}
+
+// raiseStatements have nothing but numbers put into them. A table that was made
+// just now has no row yet for the compaction's mark.
+func raiseStatements(dialect *generic.Generic, target int64) []string {
+	head := target + 1
+	out := []string{fmt.Sprintf(`
+		INSERT INTO kine(id, name, created, deleted, create_revision, prev_revision, lease)
+		VALUES (%d, '%s%d', 0, 1, 0, 0, 0)`, head, raisedPrefix, head)}
+	if !dialect.LastInsertID { // PostgreSQL, whose sequence knows nothing of ids that were given
+		out = append(out, fmt.Sprintf(`SELECT setval(pg_get_serial_sequence('kine', 'id'), %d)`, head))
+	}
+	return append(out,
+		fmt.Sprintf(`UPDATE kine SET prev_revision = %d WHERE name = 'compact_rev_key'`, target),
+		fmt.Sprintf(`
+			INSERT INTO kine(name, created, deleted, create_revision, prev_revision, lease)
+			SELECT 'compact_rev_key', 1, 0, 0, %d, 0
+			FROM (SELECT 1 AS one) AS single
+			WHERE NOT EXISTS (SELECT 1 FROM (SELECT id FROM kine WHERE name = 'compact_rev_key') AS mark)`, target))
+}
+
+// firstTarget is the revision to begin after. It is head unless state was lost or
+// may have been: after an unclean end nobody knows what a disk has kept that lies
+// about having written. It is one more than what was handed out, so that who has seen
+// all of it is told as well.
+func (s *Store) firstTarget(head int64) int64 {
+	known, found := s.ceiling.load()
+	switch {
+	case !found && s.beganAnew:
+		return max(head, revisionLost)
+	case !found && s.unclean:
+		return head + ceilingStep
+	case s.unclean, s.repaired, known > head:
+		return max(head, known) + 1
+	}
+	return head
+}
+
+// beginRevisions makes sure that what this run hands out was never handed out
+// before, until ctx is done. The log must not have been started.
+func (s *Store) beginRevisions(ctx context.Context, log *checkedLog) error {
+	head, err := lastRevision(ctx, log.db)
+	if err != nil {
+		return err
+	}
+	target := s.firstTarget(head)
+	if compacted, err := markedRevision(ctx, log.db); err != nil {
+		return err
+	} else if compacted > head {
+		s.log.Warn("the mark of the last compaction is damaged and is put right", "says", compacted, "last", head)
+		target = max(target, head+1)
+	}
+	if target > head {
+		if err := s.ceiling.allow(target); err != nil {
+			return err
+		}
+		if err := raiseTo(ctx, log.db, target); err != nil {
+			return err
+		}
+		s.tellRaised(head, target)
+		head = target + 1
+	}
+	log.raise(head)
+	s.revisions.Store(log)
+	go s.hearWitnesses(ctx, log)
+	return nil
+}
+
+// endRevisions is for a clean end, when no request is left.
+func (s *Store) endRevisions() {
+	log := s.revisions.Swap(nil)
+	if log == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), answerTime)
+	defer cancel()
+	head, err := lastRevision(ctx, log.db)
+	if err == nil {
+		err = s.ceiling.settle(head)
+	}
+	s.settled = err == nil
+	if err != nil {
+		s.log.Warn("the last revision was not written down, the next start goes on further up", "error", err)
+	}
+}
+
+func (s *Store) tellRaised(head, target int64) {
+	const effect = "revisions go on above all that were handed out, clients read anew"
+	if s.unclean || s.repaired {
+		s.log.Info(effect, "last", head, "after", target)
+		return
+	}
+	s.log.Warn("the database is older than what was handed out, as after a restore: "+effect, "last", head, "after", target)
+}
+
+// cutWith says how the watches of the durable store are ended.
+func (s *Store) cutWith(socket string, cut func(revision int64)) {
+	if socket == durableSocket {
+		s.cutWatches.Store(&cut)
+	}
+}

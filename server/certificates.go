@@ -1,0 +1,34 @@
+package server
+
+import (
+	"context"
+
+	"brink/server/pki"
+)
+
+// runCertificates makes the certificates and the admin kubeconfig, and renews
+// them for as long as the server runs. It starts after the datastore: a database
+// elsewhere may belong to a cluster that has its own.
+func (s *Server) runCertificates(ctx context.Context, ready func()) error {
+	serviceIPs, err := firstAddresses(s.cfg.ServiceCIDRs)
+	if err != nil {
+		return err
+	}
+	tree, err := pki.Ensure(s.cfg.pki(serviceIPs))
+	if err != nil {
+		return err
+	}
+	if err := s.store.Claim(ctx); err != nil {
+		return err
+	}
+	writeKubeconfig := func([]string) error {
+		return tree.WriteAdminKubeconfig(s.cfg.Kubeconfig, s.localURL(), s.cfg.KubeconfigMode)
+	}
+	if err := writeKubeconfig(nil); err != nil {
+		return err
+	}
+	return tree.Renewer(0, writeKubeconfig).Run(ctx, ready)
+}
+
+// localURL is how a kubectl on this machine reaches the API server.
+func (s *Server) localURL() string { return "https://" + s.cfg.local().String() }

@@ -1,0 +1,135 @@
+package server
+
+import (
+	"net/http"
+	"net/netip"
+	"slices"
+
+	"brink/datastore"
+	"brink/internal/wire/jointoken"
+	"brink/internal/wire/tunnelwire"
+	"brink/network/nodeaddr"
+	"brink/server/controlplane"
+	"brink/server/noderecord"
+	"brink/server/pki"
+	"brink/server/token"
+	"brink/server/tunnel"
+)
+
+// What each part is told, as it follows from the server's Config.
+
+// pki is the part of c that certificates are made for.
+func (c Config) pki(serviceIPs []netip.Addr) pki.Config {
+	return pki.Config{
+		Dir:           c.Layout.TLS(),
+		ClusterDomain: c.ClusterDomain,
+		NodeName:      c.NodeName,
+		NodeIPs:       c.NodeIPs,
+		ServiceIPs:    serviceIPs,
+		ExtraSANs:     c.extraSANs(),
+	}
+}
+
+// tunnels takes those of agents; the node in this process has none. Agents remember
+// how far the cluster's state was, for a server whose disk is restored.
+func (c Config) tunnels(gate *noderecord.Gate, witness func(node string, revision int64)) *tunnel.Server {
+	return tunnel.New(tunnel.Config{
+		OwnNode:      c.ownNode(),
+		OwnIPs:       slices.Concat(c.NodeIPs, c.outerIPs()),
+		OwnAPI:       c.local(),
+		InNetwork:    nodeaddr.IsNeighbour,
+		IsAgent:      gate.HasRecord,
+		ClusterCIDRs: c.ClusterCIDRs,
+		Witness:      witness,
+	})
+}
+
+func (c Config) datastore() datastore.Config {
+	return datastore.Config{
+		Dir:             c.Layout.DB(),
+		SocketDir:       c.Layout.DatastoreDir(),
+		Endpoint:        c.DatastoreEndpoint,
+		CAFile:          c.DatastoreCAFile,
+		CertFile:        c.DatastoreCertFile,
+		KeyFile:         c.DatastoreKeyFile,
+		SetAsideDamaged: c.DatastoreSetAsideDamaged,
+		Cluster:         c.cluster,
+		CeilingFile:     c.Layout.RevisionCeiling(),
+
+		MaxOpenConnections: c.DatastoreMaxConnections,
+		ServerCA:           pki.Dir(c.Layout.TLS()).ServerCA(),
+		NodeName:           c.NodeName,
+	}
+}
+
+// cluster is the hash of the server CA, by which agents know their cluster; empty
+// before there is one.
+func (c Config) cluster() string {
+	hash, err := token.CAHash(pki.Dir(c.Layout.TLS()).ServerCA())
+	if err != nil {
+		return ""
+	}
+	return hash
+}
+
+// controlPlane is c for a datastore at these etcd endpoints.
+func (c Config) controlPlane(durable, volatile string, tunnels *tunnel.Server) controlplane.Config {
+	return controlplane.Config{
+		BindAddress:      c.BindAddress,
+		Port:             c.Port,
+		AdvertiseAddress: c.advertised(),
+		OwnNode:          c.ownNode(),
+		OwnIPs:           c.NodeIPs,
+		OuterIPs:         c.outerIPs(),
+		HolderOf:         tunnels.Holder,
+		ClusterCIDRs:     c.ClusterCIDRs,
+		ServiceCIDRs:     c.ServiceCIDRs,
+		ClusterDomain:    c.ClusterDomain,
+		DurableEndpoint:  durable,
+		VolatileEndpoint: volatile,
+		Etcd:             c.etcd(),
+		Files:            files(pki.Dir(c.Layout.TLS())),
+		VolumePlugins:    c.Layout.VolumePlugins(),
+		APIServerArgs:    c.APIServerArgs,
+		ControllerArgs:   c.ControllerArgs,
+		SchedulerArgs:    c.SchedulerArgs,
+		Debug:            c.Debug,
+		Authenticated:    map[string]http.Handler{tunnelwire.Path: tunnels},
+		Dialer:           tunnels,
+	}
+}
+
+// etcd is nil unless the datastore endpoint is somebody else's etcd.
+func (c Config) etcd() *controlplane.Etcd {
+	if c.datastore().Served() {
+		return nil
+	}
+	return &controlplane.Etcd{CAFile: c.DatastoreCAFile, CertFile: c.DatastoreCertFile, KeyFile: c.DatastoreKeyFile}
+}
+
+func files(dir pki.Dir) controlplane.Files {
+	return controlplane.Files{
+		ServerCA: dir.ServerCA(), ServerCAKey: dir.Key(pki.ServerCA),
+		KubeletCA: dir.KubeletCA(), KubeletCAKey: dir.Key(pki.KubeletCA),
+		ClientCA: dir.ClientCA(), ClientCAKey: dir.Key(pki.ClientCA),
+		RequestHeaderCA: dir.RequestHeaderCA(),
+		ServingCert:     dir.Cert(pki.ServingAPIServer), ServingKey: dir.Key(pki.ServingAPIServer),
+		KubeletClientCert: dir.Cert(pki.ClientAPIServer), KubeletClientKey: dir.Key(pki.ClientAPIServer),
+		ProxyClientCert: dir.Cert(pki.ClientAuthProxy), ProxyClientKey: dir.Key(pki.ClientAuthProxy),
+		ServiceAccountKey: dir.ServiceKey(),
+	}
+}
+
+// public are the paths of the HTTPS port that a machine asks before the cluster
+// knows it.
+func (c Config) public(status *token.StatusHandler) map[string]http.Handler {
+	return map[string]http.Handler{
+		jointoken.CAPath:     token.CACerts(pki.Dir(c.Layout.TLS()).ServerCA()),
+		jointoken.StatusPath: status,
+	}
+}
+
+// serverToken is this server's own token.
+func (c Config) serverToken() token.ServerToken {
+	return token.ServerToken{File: c.Layout.ServerToken(), CAFile: pki.Dir(c.Layout.TLS()).ServerCA(), Server: c.NodeName}
+}
