@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -10,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/kubernetes/pkg/proxy"
 
+	"brink/internal/lifecycle"
 	"brink/network/nftables"
 )
 
@@ -80,7 +80,7 @@ func (k *keeper) keep(ctx context.Context) {
 		}
 	})
 	if err != nil {
-		slog.Warn("rules for Services that somebody else deletes come back within the hour only", "component", "service-proxy", "error", err)
+		lifecycle.Logger(ctx).Warn("rules for Services that somebody else deletes come back within the hour only", "error", err)
 		return
 	}
 	for {
@@ -123,7 +123,7 @@ func (k *keeper) look(ctx context.Context) {
 	if len(found) == 0 {
 		return
 	}
-	slog.Warn("the rules for Services were changed by someone else, writing them anew", "component", "service-proxy", "tables", strings.Join(tables, ", "))
+	lifecycle.Logger(ctx).Warn("the rules for Services were changed by someone else, writing them anew", "tables", strings.Join(tables, ", "))
 	k.resync()
 	k.learn(ctx, found)
 }

@@ -19,8 +19,8 @@ func TestAFullDiskDoesNotKeepPodsFromRunning(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	a := &Agent{cfg: Config{Layout: l}}
-	a.list([]ledger.Entry{{Kind: ledger.Cgroup, Path: "/sys/fs/cgroup/x"}})
+	a := &Agent{cfg: Config{Layout: l}, pods: ledger.NewPods(l)}
+	a.record([]ledger.Entry{{Kind: ledger.Cgroup, Path: "/sys/fs/cgroup/x"}})
 	a.saw("uid-1")
 	if err := os.RemoveAll(l.Pods()); err != nil {
 		t.Fatal(err)

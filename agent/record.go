@@ -14,7 +14,7 @@ import (
 // saw writes down a pod of the node before the kubelet makes anything for it. A
 // disk that is full must not keep the kubelet from running.
 func (a *Agent) saw(uid string) {
-	if err := a.pods.Load().Add(uid); err != nil {
+	if err := a.pods.Add(uid); err != nil {
 		slog.Warn("uninstalling will not know a pod as this node's", "component", "ledger", "pod", uid, "error", err)
 	}
 }
@@ -28,7 +28,7 @@ func (a *Agent) runCgroups(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
-	a.list(cgroups.Entries(all, cgroups.ForPods(root, systemd)))
+	a.record(cgroups.Entries(all, cgroups.ForPods(root, systemd)))
 	if err := cgroups.MakeRoot(ctx, all, root, systemd, a.cfg.Host.Cgroup.Version); err != nil {
 		return err
 	}
@@ -37,21 +37,20 @@ func (a *Agent) runCgroups(ctx context.Context, ready func()) error {
 	return nil
 }
 
-// list writes down what the node is going to make.
-func (a *Agent) list(groups []ledger.Entry) {
+// record writes down what the node is going to make.
+func (a *Agent) record(groups []ledger.Entry) {
 	l := a.cfg.Layout
-	pods, err := ledger.OpenPods(l)
-	a.pods.Store(pods)
-	a.unlisted(errors.Join(
+	err := a.pods.Open() // before anything else is recorded: it reads the record of an older brink
+	warnUnrecorded(errors.Join(
 		ledger.Record(l.Made(), append(groups, ledger.DirsOf(l)...)...),
 		ledger.RecordSettings(l, kubelet.Tunables()),
 		err,
 	))
 }
 
-// unlisted warns of what could not be written down. Pods run without it: a full disk
-// must not keep a machine from coming back after a reboot.
-func (a *Agent) unlisted(err error) {
+// warnUnrecorded warns of what could not be written down. Pods run without it: a full
+// disk must not keep a machine from coming back after a reboot.
+func warnUnrecorded(err error) {
 	if err != nil {
 		slog.Warn("uninstalling will not know all that brink makes on this machine", "component", "ledger", "error", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}

@@ -27,7 +27,7 @@ func addrs(texts ...string) []netip.Addr {
 
 func TestTheNodeSaysWhereItIs(t *testing.T) {
 	t.Parallel()
-	p := newPlace("till", addrs("192.0.2.1", "2001:db8::1"), addrs("203.0.113.7"), network.HostGW)
+	s := newNodeStatus("till", addrs("192.0.2.1", "2001:db8::1"), addrs("203.0.113.7"), Access{Backend: network.HostGW})
 	want := []corev1.NodeAddress{
 		{Type: corev1.NodeInternalIP, Address: "192.0.2.1"},
 		{Type: corev1.NodeInternalIP, Address: "2001:db8::1"},
@@ -35,7 +35,7 @@ func TestTheNodeSaysWhereItIs(t *testing.T) {
 		{Type: corev1.NodeHostName, Address: "till"},
 	}
 	fresh := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "till"}}
-	p.complete(fresh)
+	s.complete(fresh)
 	if !slices.Equal(fresh.Status.Addresses, want) || fresh.Annotations[backendAnnotation] != "host-gw" {
 		t.Errorf("a new node is at %v with %v", fresh.Status.Addresses, fresh.Annotations)
 	}
@@ -44,7 +44,7 @@ func TestTheNodeSaysWhereItIs(t *testing.T) {
 	old := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "till", Annotations: map[string]string{"theirs": "stays"}}}
 	old.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "192.0.2.9"}, {Type: corev1.NodeHostName, Address: "till"}}
 	client := fake.NewClientset(old)
-	if err := p.keep(t.Context(), client, old); err != nil {
+	if err := s.correct(t.Context(), client, old); err != nil {
 		t.Fatal(err)
 	}
 	got, err := client.CoreV1().Nodes().Get(t.Context(), "till", metav1.GetOptions{})
@@ -55,7 +55,7 @@ func TestTheNodeSaysWhereItIs(t *testing.T) {
 		t.Errorf("an old node is at %v with %v", got.Status.Addresses, got.Annotations)
 	}
 	before := len(client.Actions())
-	if err := p.keep(t.Context(), client, got); err != nil {
+	if err := s.correct(t.Context(), client, got); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(client.Actions()) - before; n > 0 {
@@ -63,17 +63,17 @@ func TestTheNodeSaysWhereItIs(t *testing.T) {
 	}
 }
 
-// TestComplaintsAreNews: not reached by what is said again, but by what is said after
-// it was well.
-func TestComplaintsAreNews(t *testing.T) {
+// TestWarningsAreNews: what is repeated is not logged, what comes again after all was
+// well is.
+func TestWarningsAreNews(t *testing.T) {
 	var out bytes.Buffer
 	before := slog.Default()
 	slog.SetDefault(slog.New(slog.NewTextHandler(&out, nil)))
 	defer slog.SetDefault(before)
-	p := newPlace("till", addrs("192.0.2.1"), nil, network.VXLAN)
+	s := newNodeStatus("till", addrs("192.0.2.1"), nil, Access{Backend: network.VXLAN})
 	one, two := errors.New("one"), errors.New("two")
 	for _, err := range []error{one, one, two, two, nil, nil, two} {
-		p.complain(err)
+		s.warn(err)
 	}
 	var said []string
 	for _, line := range strings.Split(strings.TrimSpace(out.String()), "\n") {
@@ -103,8 +103,7 @@ func TestTheNodeOfAnotherMachine(t *testing.T) {
 		if tt.says == "deleted" {
 			node = nil
 		}
-		a := &Agent{access: Access{Machine: tt.own}}
-		err := a.checkOwner(node)
+		err := newNodeStatus("till", nil, nil, Access{Machine: tt.own}).checkOwner(node)
 		if (err != nil) != tt.foreign || err != nil && !strings.Contains(err.Error(), "kubectl delete node till") {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -113,16 +112,16 @@ func TestTheNodeOfAnotherMachine(t *testing.T) {
 
 func TestMovingIsNoticedOnce(t *testing.T) {
 	t.Parallel()
-	p := newPlace("till", addrs("192.0.2.1"), nil, network.VXLAN)
+	s := newNodeStatus("till", addrs("192.0.2.1"), nil, Access{Backend: network.VXLAN})
 	for _, step := range []struct {
 		to   []netip.Addr
 		want bool
 	}{{addrs("192.0.2.1"), false}, {nil, false}, {addrs("192.0.2.2"), true}, {addrs("192.0.2.2"), false}} {
-		if got := p.move(step.to); got != step.want {
+		if got := s.move(step.to); got != step.want {
 			t.Errorf("moving to %v: %t", step.to, got)
 		}
 	}
-	if got := p.addresses()[0].Address; got != "192.0.2.2" {
+	if got := s.addresses()[0].Address; got != "192.0.2.2" {
 		t.Errorf("after moving the node is at %s", got)
 	}
 }
