@@ -18,6 +18,7 @@ import (
 	"brink/internal/atomicfile"
 	"brink/internal/lifecycle"
 	"brink/network"
+	"brink/network/iprange"
 )
 
 // podNetwork is the node's pod network, which begins when the cluster has given the
@@ -151,7 +152,7 @@ func (n *connected) rememberedRanges() []netip.Prefix {
 	if err != nil || json.Unmarshal(text, &ranges) != nil {
 		return nil
 	}
-	isForeign := func(r netip.Prefix) bool { return !network.Within(r, n.access.ClusterCIDRs) }
+	isForeign := func(r netip.Prefix) bool { return !iprange.Within(r, n.access.ClusterCIDRs) }
 	if slices.ContainsFunc(ranges, isForeign) {
 		return nil
 	}

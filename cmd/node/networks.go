@@ -24,7 +24,7 @@ func OtherNetworks(cfg Config) []host.Check {
 		access := cfg.Agent.Access
 		pods.ClusterCIDRs, pods.ServiceCIDRs, pods.Backend = access.ClusterCIDRs, access.ServiceCIDRs, access.Backend
 	}
-	lines, err := network.Strangers(pods)
+	lines, err := network.Conflicts(pods)
 	if err != nil {
 		return []host.Check{{Name: name, Result: host.Warn, Message: err.Error(), Fix: "run this as root"}}
 	}
