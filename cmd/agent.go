@@ -32,7 +32,7 @@ func agentCommand(exit func(code int)) *cli.Command {
 				return err
 			}
 			globals := upstream.Set(upstream.Options{Debug: c.Bool("debug"), Verbosity: verbosity(c), Exit: exit})
-			cfg, err := readAgentSettings(c)
+			cfg, err := readAgent(c)
 			if err != nil {
 				return err
 			}
@@ -40,16 +40,6 @@ func agentCommand(exit func(code int)) *cli.Command {
 			return node.Run(c.Context, cfg, globals)
 		},
 	}
-}
-
-// readAgentSettings reads the flags of a machine that joins.
-func readAgentSettings(c *cli.Context) (node.Config, error) {
-	s, errs := readNode(c, false)
-	server, err := serverOf(c)
-	errs = append(errs, err)
-	token, tokenErr := tokenOf(c)
-	s.Join = &join.Config{Server: server, Token: token, TokenError: tokenErr, NodeName: s.Agent.NodeName, Layout: s.Layout}
-	return s, errors.Join(errs...)
 }
 
 func serverOf(c *cli.Context) (string, error) {

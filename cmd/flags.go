@@ -1,8 +1,6 @@
 package cmd
 
 import (
-	"fmt"
-	"net/netip"
 	"path/filepath"
 	"strings"
 
@@ -56,14 +54,6 @@ func configFlag() cli.Flag {
 
 func writeKubeconfigFlag() cli.Flag {
 	return text(groupAPI, "write-kubeconfig", defaultKubeconfig(), "`FILE` for the administrator's kubeconfig")
-}
-
-func dataDir(c *cli.Context) (string, error) {
-	dir, err := filepath.Abs(c.String("data-dir"))
-	if err != nil || c.String("data-dir") == "" {
-		return "", fmt.Errorf("--data-dir=%s: not a path", c.String("data-dir"))
-	}
-	return dir, nil
 }
 
 // nodeFlags are those that any node has.
@@ -130,41 +120,3 @@ func agentFlags() []cli.Flag { return append(joinFlags(), nodeFlags()...) }
 func allFlags() []cli.Flag { return append(serverFlags(), joinFlags()...) }
 
 func defaultConfig() string { return filepath.Join(layout.ConfigDir, "config.yaml") }
-
-// values returns a list flag's values; one value may hold several, separated
-// by commas, where no value can contain one.
-func values(c *cli.Context, name string) []string {
-	var out []string
-	for _, v := range c.StringSlice(name) {
-		for _, part := range strings.Split(v, ",") {
-			if part = strings.TrimSpace(part); part != "" {
-				out = append(out, part)
-			}
-		}
-	}
-	return out
-}
-
-func addresses(c *cli.Context, name string) ([]netip.Addr, error) {
-	var out []netip.Addr
-	for _, v := range values(c, name) {
-		a, err := netip.ParseAddr(v)
-		if err != nil {
-			return nil, fmt.Errorf("--%s=%s: not an IP address", name, v)
-		}
-		out = append(out, a)
-	}
-	return out, nil
-}
-
-func prefixes(c *cli.Context, name string) ([]netip.Prefix, error) {
-	var out []netip.Prefix
-	for _, v := range values(c, name) {
-		p, err := netip.ParsePrefix(v)
-		if err != nil {
-			return nil, fmt.Errorf("--%s=%s: not a range such as 10.42.0.0/16", name, v)
-		}
-		out = append(out, p)
-	}
-	return out, nil
-}

@@ -18,6 +18,7 @@ const firewallsEvery = 5 * time.Minute
 // lets them through: brink cannot let them through instead, see the package comment,
 // nor tell whether such a rule does.
 type firewalls struct {
+	log        *slog.Logger
 	generation uint32 // of the rules that were looked at
 	looked     time.Time
 	said       []nftChain
@@ -33,13 +34,13 @@ func (f *firewalls) look(ctx context.Context, cfg Config, generation uint32) {
 	f.looked, f.generation = time.Now(), generation
 	chains, err := droppingChains(ctx)
 	if err != nil {
-		slog.Debug("looking for firewalls", "component", componentName, "error", err)
+		f.log.Debug("looking for firewalls", "error", err)
 		return
 	}
 	for _, c := range chains {
 		if !slices.Contains(f.said, c) {
-			slog.Warn(fmt.Sprintf("a firewall on this host drops forwarded packets by default: unless its rules let %v through, pods reach no other node and no outside", cfg.ClusterCIDRs),
-				"component", componentName, "table", c.Family+" "+c.Table, "chain", c.Name)
+			f.log.Warn(fmt.Sprintf("a firewall on this host drops forwarded packets by default: unless its rules let %v through, pods reach no other node and no outside", cfg.ClusterCIDRs),
+				"table", c.Family+" "+c.Table, "chain", c.Name)
 		}
 	}
 	f.said = chains

@@ -2,22 +2,25 @@ package network
 
 import (
 	"fmt"
+	"log/slog"
 	"testing"
 	"time"
+
+	"brink/network/testnet"
 )
 
 func TestDroppingChains(t *testing.T) {
 	t.Parallel()
-	privateNetns(t)
+	testnet.Enter(t)
 	list := func() string {
 		chains, err := droppingChains(t.Context())
-		must(t, err)
+		testnet.Must(t, err)
 		return fmt.Sprint(chains)
 	}
 	if got := list(); got != "[]" {
 		t.Errorf("without rules: %s", got)
 	}
-	nft(t, `
+	testnet.NFT(t, `
 add table ip filter
 add chain ip filter FORWARD { type filter hook forward priority filter; policy drop; }
 add chain ip filter INPUT { type filter hook input priority filter; policy drop; }
@@ -45,10 +48,10 @@ func TestParseDroppingChains(t *testing.T) {
 // TestFirewalls: a chain is named once, also one that comes later.
 func TestFirewalls(t *testing.T) {
 	t.Parallel()
-	privateNetns(t)
-	var f firewalls
+	testnet.Enter(t)
+	f := firewalls{log: slog.Default()}
 	f.look(t.Context(), Config{}, 1)
-	nft(t, "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority filter; policy drop; }")
+	testnet.NFT(t, "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority filter; policy drop; }")
 	f.look(t.Context(), Config{}, 2)
 	if len(f.said) != 0 {
 		t.Errorf("looked again at once: %v", f.said)
@@ -69,20 +72,20 @@ func TestHostFirewall(t *testing.T) {
 	for _, backend := range []Backend{VXLAN, HostGW} {
 		t.Run(string(backend), func(t *testing.T) {
 			t.Parallel()
-			s := allStacks["dual stack"]
+			s := testnet.DualStack
 			nodes := cluster(t, s, backend, backend)
-			meet(t, s, nodes...)
+			testnet.Meet(t, nodes...)
 			for _, n := range nodes {
-				sh(t, n.ns, "nft 'add table inet wall; add chain inet wall forward { type filter hook forward priority 10; policy drop; }'")
+				n.Sh(t, "nft 'add table inet wall; add chain inet wall forward { type filter hook forward priority 10; policy drop; }'")
 			}
-			if _, err := call(nodes[0].pod, s.podAddrs(2)[0], time.Second); err == nil {
+			if _, err := testnet.Call(nodes[0].Pod, s.PodAddrs(2)[0], time.Second); err == nil {
 				t.Error("the firewall drops nothing, this test shows nothing")
 			}
 			for _, n := range nodes {
-				sh(t, n.ns, "nft 'add rule inet wall forward ip saddr 10.42.0.0/16 accept; add rule inet wall forward ip daddr 10.42.0.0/16 accept; "+
+				n.Sh(t, "nft 'add rule inet wall forward ip saddr 10.42.0.0/16 accept; add rule inet wall forward ip daddr 10.42.0.0/16 accept; "+
 					"add rule inet wall forward ip6 saddr fd42::/56 accept; add rule inet wall forward ip6 daddr fd42::/56 accept'")
 			}
-			meet(t, s, nodes...)
+			testnet.Meet(t, nodes...)
 		})
 	}
 }

@@ -12,6 +12,9 @@ import (
 	"strings"
 
 	"sigs.k8s.io/knftables"
+
+	"brink/network/iprange"
+	"brink/network/overlay"
 )
 
 // The tunnel believes whoever sends to its port: VXLAN has no proof of origin, and a
@@ -53,7 +56,7 @@ func members(set func(family) string, addrs []netip.Addr) []member {
 	var out []member
 	for _, a := range addrs {
 		for _, f := range families {
-			if a.IsValid() && f.is6() == a.Is6() {
+			if a.IsValid() && f.v6 == a.Is6() {
 				out = append(out, member{set(f), a})
 			}
 		}
@@ -63,13 +66,13 @@ func members(set func(family) string, addrs []netip.Addr) []member {
 
 // guardSets are those that rules of guardTunnel refer to.
 func guardSets(cfg Config) []*knftables.Set {
-	if cfg.Backend == None {
+	if cfg.backend() == None {
 		return nil
 	}
 	var sets []*knftables.Set
 	for _, f := range families {
 		kind := "ipv4_addr"
-		if f.is6() {
+		if f.v6 {
 			kind = "ipv6_addr"
 		}
 		sets = append(sets,
@@ -86,10 +89,10 @@ func guardSets(cfg Config) []*knftables.Set {
 // firewall loses nothing: the two directions of a tunnel have different ports, so no
 // packet was ever an answer. Both backends of ours have tunnels, to peers of the other.
 func guardTunnel(cfg Config) []*knftables.Rule {
-	if cfg.Backend == None {
+	if cfg.backend() == None {
 		return nil
 	}
-	bridge, frame := fmt.Sprintf("%q", cfg.Bridge), isFrame(cfg)
+	bridge, frame := fmt.Sprintf("%q", cfg.bridgeName()), isFrame()
 	var rules []*knftables.Rule
 	add := func(chain, comment string, parts ...any) {
 		rules = append(rules, &knftables.Rule{Chain: chain, Rule: knftables.Concat(parts...), Comment: knftables.PtrTo(comment)})
@@ -113,23 +116,23 @@ func guardTunnel(cfg Config) []*knftables.Rule {
 
 // isFrame matches UDP to the tunnel's port with the network's identifier: 24 bits
 // after the header of UDP and the first 32 bits of that of VXLAN (RFC 7348, 5).
-func isFrame(cfg Config) string {
-	return fmt.Sprintf("udp dport %d @th,96,24 %d", cfg.VXLANPort, cfg.VNI)
+func isFrame() string {
+	return fmt.Sprintf("udp dport %d @th,96,24 %d", DefaultVXLANPort, overlay.DefaultVNI)
 }
 
 // tunnelEnds are the addresses between which frames may go, in order: all of peers,
 // whatever their backend is, for it may be changing, and who sends first is not known;
 // and those of this node.
 func (n *node) tunnelEnds() []member {
-	w, ends := n.peers.wished(), n.inherited
-	if w.known {
+	w, ends := n.network.desired.Current(), n.inherited
+	if w.PeersKnown {
 		ends = nil
-		for _, p := range w.peers {
+		for _, p := range w.Peers {
 			ends = append(ends, p.Underlay...)
 		}
 		ends = n.cfg.acceptEnds(ends)
 	}
-	out := append(members(peerSet, ends), members(ownSet, w.underlay)...)
+	out := append(members(peerSet, ends), members(ownSet, w.Underlay)...)
 	slices.SortFunc(out, member.compare)
 	return slices.Compact(out)
 }
@@ -137,7 +140,7 @@ func (n *node) tunnelEnds() []member {
 // acceptEnds sorts them, and leaves out what pods can send from.
 func (c Config) acceptEnds(ends []netip.Addr) []netip.Addr {
 	ends = slices.DeleteFunc(ends, func(a netip.Addr) bool {
-		return !a.IsValid() || Within(host(a), c.ClusterCIDRs)
+		return !a.IsValid() || iprange.Within(netip.PrefixFrom(a, a.BitLen()), c.ClusterCIDRs)
 	})
 	slices.SortFunc(ends, netip.Addr.Compare)
 	return slices.Compact(ends)
@@ -146,26 +149,22 @@ func (c Config) acceptEnds(ends []netip.Addr) []netip.Addr {
 // inherit finds the peers of the last run, who go on sending until somebody says
 // which there are now: those of the table, unless it was deleted or is of a brink that
 // knew no guard, and those that the device sends to.
-func inherit(ctx context.Context, cfg Config, stack *netstack) ([]netip.Addr, error) {
-	if cfg.Backend == None {
+func inherit(ctx context.Context, cfg Config, ways *overlay.Overlay) ([]netip.Addr, error) {
+	if cfg.backend() == None {
 		return nil, nil
 	}
 	table, err := listOwnTable(ctx)
 	if err != nil {
 		return nil, err
 	}
-	has, err := stack.look(cfg.VXLANDevice, nil)
+	ends, err := ways.Destinations()
 	if err != nil {
 		return nil, err
 	}
-	var ends []netip.Addr
 	for _, m := range table.members {
 		if strings.HasPrefix(m.set, "peers-") {
 			ends = append(ends, m.addr)
 		}
-	}
-	for entry := range has.fdb {
-		ends = append(ends, entry.dst)
 	}
 	return cfg.acceptEnds(ends), nil
 }

@@ -2,24 +2,22 @@ package network
 
 import (
 	"context"
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os/exec"
 	"slices"
 	"strings"
 
-	"github.com/vishvananda/netlink/nl"
-	"golang.org/x/sys/unix"
 	"sigs.k8s.io/knftables"
+
+	"brink/network/nftables"
 )
 
 const tableName = "brink"
 
 // ruleset is the table "inet brink" in the kernel and what is remembered of it.
 type ruleset struct {
+	log   *slog.Logger
 	nft   knftables.Interface
 	sets  []*knftables.Set
 	rules []*knftables.Rule
@@ -30,28 +28,13 @@ type ruleset struct {
 	handle     uint64 // of the table
 }
 
-func openRuleset(cfg Config) (*ruleset, error) {
-	nft, err := openTable(knftables.InetFamily, tableName)
+func openRuleset(cfg Config, log *slog.Logger) (*ruleset, error) {
+	nft, err := nftables.Open(knftables.InetFamily, tableName)
 	if err != nil {
 		return nil, err
 	}
-	return &ruleset{nft: nft, sets: guardSets(cfg), rules: wantedRules(cfg)}, nil
+	return &ruleset{log: log, nft: nft, sets: guardSets(cfg), rules: wantedRules(cfg)}, nil
 }
-
-func openTable(family knftables.Family, name string) (knftables.Interface, error) {
-	nft, err := knftables.New(family, name)
-	if errors.Is(err, exec.ErrNotFound) {
-		return nil, errors.New("the program nft is not on this host: install the package nftables")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("using nftables: %s", oneLine(err))
-	}
-	return nft, nil
-}
-
-// oneLine is the text of an error that quotes what nft printed, which draws
-// under the mistake in lines of its own.
-func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
 // wantedRules give packets that leave the cluster the node's address, since
 // nobody outside knows a way back to a pod. Within the cluster pods meet each
@@ -70,7 +53,7 @@ func wantedRules(cfg Config) []*knftables.Rule {
 			Rule: knftables.Concat(
 				f.match, "saddr", anonymousSet(pods),
 				f.match, "daddr", "!=", anonymousSet(append(slices.Clone(pods), f.multicast)),
-				"oifname", "!=", fmt.Sprintf("%q", cfg.Bridge),
+				"oifname", "!=", fmt.Sprintf("%q", cfg.bridgeName()),
 				// As kube-proxy does: without it, pods that talk to one server at
 				// the same instant race for the same source port and lose packets.
 				"masquerade", "fully-random",
@@ -92,7 +75,7 @@ func guardLoopback(cfg Config) []*knftables.Rule {
 	for _, side := range []string{"saddr", "daddr"} {
 		rules = append(rules, &knftables.Rule{
 			Chain:   "prerouting",
-			Rule:    knftables.Concat("iifname", fmt.Sprintf("%q", cfg.Bridge), "ip", side, "127.0.0.0/8", "drop"),
+			Rule:    knftables.Concat("iifname", fmt.Sprintf("%q", cfg.bridgeName()), "ip", side, "127.0.0.0/8", "drop"),
 			Comment: knftables.PtrTo("no way from pods to the host's loopback"),
 		})
 	}
@@ -124,7 +107,7 @@ func (r *ruleset) reconcile(ctx context.Context, members []member) error {
 	if !r.applied {
 		return r.apply(ctx, members)
 	}
-	generation, err := rulesetGeneration()
+	generation, err := nftables.Generation()
 	if err != nil {
 		return err
 	}
@@ -134,7 +117,7 @@ func (r *ruleset) reconcile(ctx context.Context, members []member) error {
 			return err
 		}
 		if !slices.Equal(now.handles, r.has.handles) || !slices.Equal(now.members, r.has.members) {
-			slog.Warn("nftables rules were changed by someone else, restoring them", "component", componentName, "table", "inet "+tableName)
+			r.log.Warn("nftables rules were changed by someone else, restoring them", "table", "inet "+tableName)
 			return r.apply(ctx, members)
 		}
 		r.generation = generation
@@ -195,9 +178,9 @@ func (r *ruleset) exchange(ctx context.Context, members []member) error {
 func (r *ruleset) write(ctx context.Context, tx *knftables.Transaction) error {
 	r.applied = false
 	if err := r.nft.Run(ctx, tx); err != nil {
-		return fmt.Errorf("writing nftables table inet %s: %s", tableName, oneLine(err))
+		return fmt.Errorf("writing nftables table inet %s: %s", tableName, nftables.OneLine(err))
 	}
-	generation, err := rulesetGeneration()
+	generation, err := nftables.Generation()
 	if err != nil {
 		return err
 	}
@@ -208,7 +191,7 @@ func (r *ruleset) write(ctx context.Context, tx *knftables.Transaction) error {
 	if err != nil {
 		return err
 	}
-	if r.handle, err = tableHandle("inet", tableName); err != nil {
+	if r.handle, err = nftables.TableHandle("inet", tableName); err != nil {
 		return err
 	}
 	r.generation, r.has, r.applied = generation, has, len(has.handles) == len(r.rules)
@@ -217,29 +200,6 @@ func (r *ruleset) write(ctx context.Context, tx *knftables.Transaction) error {
 
 // tableChanged tells whether somebody deleted the table, or made it anew.
 func (r *ruleset) tableChanged() bool {
-	handle, err := tableHandle("inet", tableName)
+	handle, err := nftables.TableHandle("inet", tableName)
 	return err == nil && handle != r.handle
-}
-
-// rulesetGeneration asks the kernel for the number it raises with every change
-// of any nftables rule in this network namespace.
-func rulesetGeneration() (uint32, error) {
-	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, 0)
-	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_UNSPEC, Version: unix.NFNETLINK_V0})
-	replies, err := req.Execute(unix.NETLINK_NETFILTER, 0)
-	if err != nil {
-		return 0, fmt.Errorf("asking the kernel for the nftables generation: %w", err)
-	}
-	for _, reply := range replies {
-		attrs, err := nl.ParseRouteAttr(reply[nl.SizeofNfgenmsg:])
-		if err != nil {
-			return 0, fmt.Errorf("reading the nftables generation: %w", err)
-		}
-		for _, attr := range attrs {
-			if attr.Attr.Type == unix.NFTA_GEN_ID && len(attr.Value) == 4 {
-				return binary.BigEndian.Uint32(attr.Value), nil
-			}
-		}
-	}
-	return 0, errors.New("asking the kernel for the nftables generation: no answer")
 }

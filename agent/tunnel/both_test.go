@@ -165,7 +165,7 @@ func run(t testing.TB, cfg Config, servers ...string) *Tunnels {
 	ready, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := tunnels.Component().Run(ctx, func() { close(ready) }); err != nil {
+		if err := tunnels.Run(ctx, func() { close(ready) }); err != nil {
 			t.Error(err)
 		}
 	}()

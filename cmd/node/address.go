@@ -22,8 +22,8 @@ func AddressQuery(l layout.Layout, pods, services []netip.Prefix) nodeaddr.Query
 }
 
 // findAddresses finds those of a server that runs.
-func (s Config) findAddresses() ([]nodeaddr.Address, error) {
-	return nodeaddr.Stay(AddressQuery(s.Layout, s.Server.ClusterCIDRs, s.Server.ServiceCIDRs), s.Found)
+func (c Config) findAddresses() ([]nodeaddr.Address, error) {
+	return nodeaddr.Stay(AddressQuery(c.Layout, c.Server.ClusterCIDRs, c.Server.ServiceCIDRs), c.Found)
 }
 
 // IPsOf are the addresses alone.
@@ -58,15 +58,15 @@ func areGone(addrs []nodeaddr.Address) bool {
 
 // rememberAddresses keeps what was found for a start without a network, and
 // tells when this is one.
-func rememberAddresses(s Config) error {
-	if areGone(s.Found) {
+func rememberAddresses(cfg Config) error {
+	if areGone(cfg.Found) {
 		slog.Warn("no interface has the node's address now, using the last one: connect the network or give --node-ip",
-			"component", "brink", "address", nodeaddr.String(s.Found))
+			"component", "brink", "address", nodeaddr.String(cfg.Found))
 	}
-	if len(s.Found) == 0 {
+	if len(cfg.Found) == 0 {
 		return nil
 	}
-	return nodeaddr.Remember(s.Layout.NodeAddresses(), s.Found)
+	return nodeaddr.Remember(cfg.Layout.NodeAddresses(), cfg.Found)
 }
 
 // movedServer watches the first address of a server. Its certificate, and the address

@@ -16,6 +16,7 @@ import (
 	"brink/internal/componentargs"
 	"brink/internal/datadir"
 	"brink/internal/host"
+	"brink/internal/layout"
 	"brink/network"
 	"brink/server/pki"
 )
@@ -29,46 +30,42 @@ const proxyHealthPort = 10256
 
 // CheckSettings tries all flags, those of the embedded components too, as a start
 // would. Nothing is started or written by that.
-func CheckSettings(s Config) error {
-	if s.Join == nil {
-		if err := s.Server.Check(); err != nil || s.DisableAgent {
+func CheckSettings(cfg Config) error {
+	if cfg.Server != nil {
+		if err := cfg.Server.Check(); err != nil {
 			return err
 		}
-		access := *s.Agent.Access
+	}
+	if cfg.Agent == nil {
+		return nil
+	}
+	node := *cfg.Agent
+	if node.Access != nil {
+		access := *node.Access
 		access.API = func(string, ...string) *rest.Config { return &rest.Config{} } // never asked
-		s.Agent.Access = &access
+		node.Access = &access
 	}
 	var err error
-	if s.Agent.Host, err = host.Look(); err != nil {
+	if node.Host, err = host.Look(); err != nil {
 		return err
 	}
-	_, err = agent.New(s.Agent)
+	_, err = agent.New(node)
 	return err
 }
 
 // HostChecks are those of `brink check` and of every start. pid is that of a
 // brink that runs on the data directory, 0 when none does.
-func HostChecks(s Config, pid int) []host.Check {
+func HostChecks(cfg Config, pid int) []host.Check {
 	opts := host.CheckOptions{
-		DataDir:          s.Layout.Data(),
-		NodeName:         s.Agent.NodeName,
+		DataDir:          cfg.Layout.Data(),
+		NodeName:         cfg.NodeName,
 		NotBefore:        builtAt(),
 		PID:              pid,
-		ControlPlaneOnly: s.DisableAgent,
-		VXLAN:            s.mayUseVXLAN(),
+		ControlPlaneOnly: cfg.Agent == nil,
+		VXLAN:            cfg.mayUseVXLAN(),
+		Ports:            cfg.ports(),
 	}
-	if opts.VXLAN {
-		opts.Ports = append(opts.Ports, host.Port{Number: network.DefaultVXLANPort, UDP: true, For: "pod network between nodes"})
-	}
-	if s.Join == nil {
-		opts.Ports = append(opts.Ports, host.Port{Number: uint16(s.Server.Port), Address: listenAddress(s), For: "API server", Flag: "--https-listen-port"})
-	}
-	if !s.DisableAgent {
-		opts.Ports = append(opts.Ports,
-			host.Port{Number: componentargs.Port(s.Agent.KubeletArgs, "port", agent.KubeletPort), For: "kubelet", Flag: "--kubelet-arg=port=PORT"},
-			host.Port{Number: componentargs.Port(s.Agent.ProxyArgs, "healthz-bind-address", proxyHealthPort), For: "service proxy's health", Flag: "--kube-proxy-arg=healthz-bind-address=ADDRESS:PORT"})
-	}
-	owned := datadir.Check(s.Layout)
+	owned := datadir.Check(cfg.Layout)
 	if owned != nil {
 		opts.DataDir = "" // in what is not brink's nothing is tried out
 	}
@@ -76,35 +73,64 @@ func HostChecks(s Config, pid int) []host.Check {
 	if owned != nil {
 		checks = append(checks, host.Check{Name: "data directory", Result: host.Fail, Message: owned.Error()})
 	}
-	if pods := ledger.Strangers(s.Layout); !s.DisableAgent && len(pods) > 0 {
-		checks = append(checks, host.Check{Name: "kubelet directory", Result: host.Fail,
-			Message: fmt.Sprintf("%s has pods of another kubelet (%s), whose volumes this node's would remove", s.Layout.Kubelet(), pods[0]),
-			Fix:     "uninstall that one, or remove " + s.Layout.Kubelet() + "/pods where nothing uses it, or give another --data-dir, which has a kubelet's directory of its own"})
+	if cfg.Agent != nil {
+		checks = append(checks, otherKubelet(cfg.Layout)...)
 	}
-	for _, line := range s.Ignored {
+	for _, line := range cfg.Ignored {
 		checks = append(checks, host.Check{Name: "flags", Result: host.Warn, Message: line, Fix: "remove it"})
 	}
-	if s.Join != nil || owned != nil {
+	if cfg.Server == nil || owned != nil {
 		return checks
 	}
-	if err := pki.CheckClock(s.Layout.TLS(), time.Now()); err != nil {
+	if err := pki.CheckClock(cfg.Layout.TLS(), time.Now()); err != nil {
 		checks = append(checks, host.Check{Name: "certificates", Result: host.Fail, Message: err.Error()})
 	}
 	return checks
 }
 
-// mayUseVXLAN: an agent does not know yet.
-func (s Config) mayUseVXLAN() bool {
-	return s.Join != nil || !s.DisableAgent && s.Agent.Access.Backend == network.VXLAN
+// ports are those on which the node listens.
+func (c Config) ports() []host.Port {
+	var out []host.Port
+	if c.mayUseVXLAN() {
+		out = append(out, host.Port{Number: network.DefaultVXLANPort, UDP: true, For: "pod network between nodes"})
+	}
+	if c.Server != nil {
+		out = append(out, host.Port{Number: uint16(c.Server.Port), Address: listenAddress(c.Server.BindAddress), For: "API server", Flag: "--https-listen-port"})
+	}
+	if c.Agent != nil {
+		out = append(out,
+			host.Port{Number: componentargs.Port(c.Agent.KubeletArgs, "port", agent.KubeletPort), For: "kubelet", Flag: "--kubelet-arg=port=PORT"},
+			host.Port{Number: componentargs.Port(c.Agent.ProxyArgs, "healthz-bind-address", proxyHealthPort), For: "service proxy's health", Flag: "--kube-proxy-arg=healthz-bind-address=ADDRESS:PORT"})
+	}
+	return out
 }
 
-func listenAddress(s Config) netip.Addr {
-	if s.Server.BindAddress.IsUnspecified() {
+// mayUseVXLAN reports whether the node may need a VXLAN. A machine that joins does not
+// know before it has.
+func (c Config) mayUseVXLAN() bool {
+	return c.Server == nil || c.Agent != nil && c.Agent.Access.Backend == network.VXLAN
+}
+
+// listenAddress is the zero Addr for all addresses of the machine.
+func listenAddress(bind netip.Addr) netip.Addr {
+	if bind.IsUnspecified() {
 		return netip.Addr{}
 	}
-	return s.Server.BindAddress
+	return bind
 }
 
+// otherKubelet refuses the directory of a kubelet that is not brink's.
+func otherKubelet(l layout.Layout) []host.Check {
+	pods := ledger.Strangers(l)
+	if len(pods) == 0 {
+		return nil
+	}
+	return []host.Check{{Name: "kubelet directory", Result: host.Fail,
+		Message: fmt.Sprintf("%s has pods of another kubelet (%s), whose volumes this node's would remove", l.Kubelet(), pods[0]),
+		Fix:     "uninstall that one, or remove " + l.Kubelet() + "/pods where nothing uses it, or give another --data-dir, which has a kubelet's directory of its own"}}
+}
+
+// builtAt is the time of the build, zero when it is not known.
 func builtAt() time.Time {
 	seconds, err := strconv.ParseInt(buildTime, 10, 64)
 	if err != nil || seconds == 0 {
@@ -115,17 +141,17 @@ func builtAt() time.Time {
 
 // notRoot is the error of a start without root. Other checks fail then too, for
 // no reason of their own.
-func notRoot(s Config) error {
+func notRoot(cfg Config) error {
 	isOther := func(c host.Check) bool { return c.Name != "root" }
-	return host.Failed(slices.DeleteFunc(HostChecks(s, os.Getpid()), isOther))
+	return host.Failed(slices.DeleteFunc(HostChecks(cfg, os.Getpid()), isOther))
 }
 
 // checkHost refuses to start on a machine that cannot work, before anything
 // has been written or started. A unit that takes the pods down with brink is told
 // at every start: its owner finds out in the moment of the first update. So are few
 // files, of which a user hears in the moment of the first busy day.
-func checkHost(s Config) error {
-	checks := HostChecks(s, os.Getpid())
+func checkHost(cfg Config) error {
+	checks := HostChecks(cfg, os.Getpid())
 	for _, c := range checks {
 		if (c.Name == host.UnitCheck || c.Name == host.FilesCheck) && c.Result == host.Warn {
 			slog.Warn(c.String(), "component", "brink")

@@ -32,20 +32,35 @@ var only = []struct {
 	{"github.com/mattn/go-sqlite3", []string{"datastore"}, "only the datastore knows how state is kept"},
 	{"github.com/jackc/pgx", []string{"datastore"}, "only the datastore knows how state is kept"},
 	{"github.com/go-sql-driver/mysql", []string{"datastore"}, "only the datastore knows how state is kept"},
-	{"github.com/vishvananda/netlink", []string{"network"}, "one place changes links and routes"},
-	{"sigs.k8s.io/knftables", []string{"network"}, "one place changes rules"},
-	{"github.com/containerd/containerd", []string{"runtime/..."}, "the container runtime is exchangeable from outside"},
+	{"github.com/vishvananda/netlink", []string{"network/..."}, "one place changes links and routes"},
+	{"sigs.k8s.io/knftables", []string{"network/..."}, "one place changes rules"},
+	{"github.com/containerd/containerd", []string{"runtime/containerd/...", "runtime/images", "runtime/testnode"}, "the container runtime is exchangeable from outside"},
 	{"golang.org/x/net/http2", []string{"server/tunnel", "agent/tunnel"}, "net/http speaks HTTP/2 by itself; only the tunnel changes its roles"},
 	{"github.com/rancher/remotedialer", nil, "server/tunnel says why not"},
 	{"github.com/urfave/cli", []string{"cmd"}, "flags and commands are cmd's; packages take a Config"},
 	{"github.com/spf13/cobra", nil, "upstream's commands install signal handlers; use their options"},
-	{"os/signal", []string{"", "cmd/node/upstream"}, "signals belong to the process"},
-	{"testing", []string{"internal/testdisk", "internal/testdocs", "internal/testprocess", "internal/testtree"}, "it belongs to tests and brings their flags"},
+	{"os/signal", []string{"", "cmd/node/upstream", "runtime/testnode"}, "signals belong to the process"},
+	{"testing", []string{"internal/testdisk", "internal/testdocs", "internal/testprocess", "internal/testtree", "network/testnet", "runtime/testnode"}, "it belongs to tests and brings their flags"},
 	{"brink/internal/testdatabase", nil, "only tests run databases of their own"},
 	{"brink/internal/testdisk", nil, "only tests mount file systems of their own"},
 	{"brink/internal/testdocs", nil, "only tests write documentation"},
 	{"brink/internal/testprocess", nil, "only tests run themselves again"},
 	{"brink/internal/testtree", nil, "only tests make trees of files"},
+	{"brink/network/testnet", nil, "only tests make machines of their own"},
+	{"brink/runtime/testnode", nil, "only tests run containerd in a process of its own"},
+	{"brink/network/overlay", []string{"network"}, "network composes it with the rest of the pod network"},
+	{"brink/network/pods", []string{"network"}, "network composes it with the rest of the pod network"},
+}
+
+// walls stand inside of a side: what a room there does without, though the law of
+// heights would let it.
+var walls = []struct{ room, without, why string }{
+	{"network/overlay", "brink/network", "network composes its rooms, they do not know it"},
+	{"network/pods", "brink/network", "network composes its rooms, they do not know it"},
+	{"network/nftables", "brink/network", "network composes its rooms, they do not know it"},
+	{"runtime/images", "brink/runtime/containerd", "images talks to a running containerd by its socket, as commands do; containerd may import images"},
+	{"runtime/payload", "brink/runtime/containerd", "the payload is files; what runs them gets their paths"},
+	{"runtime/payload", "brink/runtime/images", "the payload is files; what runs them gets their paths"},
 }
 
 // internalMay lists what packages below internal import from outside. They are
@@ -96,7 +111,7 @@ func TestOnlyRemovetreeRemovesTrees(t *testing.T) {
 	t.Parallel()
 	eachFile(t, func(dir, path string, _ []string) {
 		// Test helpers remove what they made; the other one names what it replaces.
-		isFree := strings.HasPrefix(dir, "internal/test") || dir == "internal/removetree"
+		isFree := strings.HasPrefix(dir, "internal/test") || dir == "runtime/testnode" || dir == "internal/removetree"
 		if !isFree && contains(t, path, "os.RemoveAll") {
 			t.Errorf("%s: calls os.RemoveAll, which goes through mounts: use internal/removetree", path)
 		}
@@ -120,6 +135,11 @@ func broken(dir, imported string) []string {
 	for _, rule := range only {
 		if within(imported, rule.outside) && !slices.ContainsFunc(rule.inside, func(p string) bool { return allowed(dir, p) }) {
 			out = append(out, fmt.Sprintf("imports %s: %s", imported, rule.why))
+		}
+	}
+	for _, w := range walls {
+		if within(dir, w.room) && imported == w.without {
+			out = append(out, fmt.Sprintf("imports %s: %s", imported, w.why))
 		}
 	}
 	if within(dir, "internal") && isThirdParty(imported) && !internalMayImport(dir, imported) {
@@ -190,7 +210,10 @@ func TestBrokenSeesEachKind(t *testing.T) {
 		{"cmd", "os/signal", true},
 		{"agent", "k8s.io/kubernetes/cmd/kubelet/app", true},
 		{"agent/kubelet", "k8s.io/kubernetes/cmd/kubelet/app", false},
-		{"runtime/payload", "github.com/containerd/containerd/v2/client", false},
+		{"runtime/images", "github.com/containerd/containerd/v2/client", false},
+		{"runtime/payload", "github.com/containerd/containerd/v2/client", true},
+		{"runtime/images", "brink/runtime/containerd", true},
+		{"runtime/containerd", "brink/runtime/images", false},
 		{"agent", "github.com/vishvananda/netlink", true},
 		{"server", "os/signal", true},
 		{"server", "k8s.io/client-go/rest", false},
@@ -207,6 +230,14 @@ func TestBrokenSeesEachKind(t *testing.T) {
 		{"runtime", "testing/iotest", true},
 		{"runtime", "brink/internal/testdisk", true},
 		{"agent", "brink/internal/testprocess", true},
+		{"network", "brink/network/overlay", false},
+		{"network/overlay", "brink/network/rtnl", false},
+		{"network/overlay", "brink/network/pods", true},
+		{"network/pods", "brink/network/overlay", true},
+		{"network/pods", "brink/network", true},
+		{"agent", "brink/network/overlay", true},
+		{"network/nftables", "sigs.k8s.io/knftables", false},
+		{"network/pods", "brink/network/testnet", true},
 		{"gadgets", "brink/internal/layout", true},
 		{"", "brink/gadgets", true},
 	}
