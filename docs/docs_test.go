@@ -207,19 +207,50 @@ func literals(t *testing.T) []string {
 	return out
 }
 
+// target is a target of make as pages name it.
+var target = regexp.MustCompile("(?m)(?:^ +|`)make ([a-z0-9]+)")
+
+// TestTargets: make has the targets that pages name, and CI calls the README's test
+// command.
+func TestTargets(t *testing.T) {
+	t.Parallel()
+	makefile, ci := readFile(t, "Makefile"), readFile(t, ".ci/run")
+	if !strings.Contains(ci, "\nexec make test\n") || !strings.Contains(pages(t)["README.md"], "\n    make test ") {
+		t.Error("CI and the README do not name the same command for all tests")
+	}
+	seen := 0
+	for path, text := range pages(t) {
+		for _, found := range target.FindAllStringSubmatch(text, -1) {
+			seen++
+			if !strings.Contains(makefile, "\n"+found[1]+":") {
+				t.Errorf("%s names make %s, which is no target", path, found[1])
+			}
+		}
+	}
+	if seen < 5 {
+		t.Fatalf("only %d targets seen: the search is broken", seen)
+	}
+}
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
 // TestUnits: a unit of systemd runs a command that exists and leaves pods alone.
 func TestUnits(t *testing.T) {
 	t.Parallel()
 	for name, command := range map[string]string{"brink.service": "server", "brink-agent.service": "agent"} {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
+		text := readFile(t, "docs/"+name)
 		for _, want := range []string{
 			"ExecStart=/usr/local/bin/brink " + command + "\n", "Type=notify\n", "KillMode=process\n", "Delegate=yes\n",
 			"Restart=always\n", "LimitNOFILE=1048576\n",
 		} {
-			if !strings.Contains(string(text), "\n"+want) {
+			if !strings.Contains(text, "\n"+want) {
 				t.Errorf("%s has no line %q", name, want)
 			}
 		}
