@@ -31,7 +31,7 @@ import (
 	"brink/internal/lifecycle"
 	"brink/internal/wire/nodekey"
 	"brink/network"
-	"brink/runtime"
+	"brink/runtime/images"
 )
 
 // KubeletPort is that of a kubelet whose flags do not move it.
@@ -112,7 +112,7 @@ type Agent struct {
 // New checks all settings; nothing is started and nothing is written.
 func New(cfg Config) (*Agent, error) {
 	a := &Agent{cfg: cfg, started: time.Now(), pods: ledger.NewPods(cfg.Layout), connected: make(chan struct{})}
-	if _, err := runtime.ReadRegistries(cfg.RegistriesFile); err != nil {
+	if _, err := images.ReadRegistries(cfg.RegistriesFile); err != nil {
 		return nil, err
 	}
 	if cfg.Access != nil {

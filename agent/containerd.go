@@ -6,7 +6,8 @@ import (
 
 	"brink/agent/kubelet"
 	"brink/internal/lifecycle"
-	"brink/runtime"
+	"brink/runtime/containerd"
+	"brink/runtime/images"
 	"brink/runtime/payload"
 )
 
@@ -17,7 +18,7 @@ func (a *Agent) runContainerd(ctx context.Context, ready func()) error {
 	if err != nil {
 		return fmt.Errorf("unpacking the embedded programs: %w", err)
 	}
-	component, err := runtime.New(runtime.Config{
+	component, err := containerd.New(containerd.Config{
 		Root:           l.ContainerdRoot(),
 		State:          l.ContainerdState(),
 		Socket:         l.ContainerdSocket(),
@@ -39,13 +40,13 @@ func (a *Agent) runContainerd(ctx context.Context, ready func()) error {
 // runImages imports the archives in the images directory, and after an unclean end
 // checks all images.
 func (a *Agent) runImages(ctx context.Context, ready func()) error {
-	archives := runtime.Archives{Socket: a.cfg.Layout.ContainerdSocket(), Root: a.cfg.Layout.ContainerdRoot()}
-	if err := archives.ImportDir(ctx, a.cfg.Layout.Images()); err != nil {
+	store := images.Store{Socket: a.cfg.Layout.ContainerdSocket(), Root: a.cfg.Layout.ContainerdRoot()}
+	if err := store.ImportDir(ctx, a.cfg.Layout.Images()); err != nil {
 		return err
 	}
-	a.forgetPulls(ctx, archives)
+	a.forgetPulls(ctx, store)
 	ready()
-	if err := archives.Recheck(ctx, a.cfg.Layout.Images()); err != nil && ctx.Err() == nil {
+	if err := store.Recheck(ctx, a.cfg.Layout.Images()); err != nil && ctx.Err() == nil {
 		lifecycle.Logger(ctx).Warn("images are checked again at the next start", "error", err)
 	}
 	<-ctx.Done()
@@ -54,9 +55,9 @@ func (a *Agent) runImages(ctx context.Context, ready func()) error {
 
 // forgetPulls drops what the kubelet remembers of pulls of images that were imported.
 // A failure costs their use, not the node's.
-func (a *Agent) forgetPulls(ctx context.Context, archives runtime.Archives) {
+func (a *Agent) forgetPulls(ctx context.Context, store images.Store) {
 	there := func() ([]kubelet.Image, error) {
-		names, err := archives.Names(ctx)
+		names, err := store.Names(ctx)
 		var out []kubelet.Image
 		for _, n := range names {
 			out = append(out, kubelet.Image(n))
@@ -64,7 +65,7 @@ func (a *Agent) forgetPulls(ctx context.Context, archives runtime.Archives) {
 		return out, err
 	}
 	root := kubelet.RootDir(a.cfg.KubeletArgs, a.cfg.Layout.Kubelet())
-	if err := kubelet.ForgetPulls(root, runtime.WholeName, there); err != nil {
+	if err := kubelet.ForgetPulls(root, images.WholeName, there); err != nil {
 		lifecycle.Logger(ctx).Warn("pods may be kept from imported images", "error", err)
 	}
 }

@@ -4,7 +4,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"brink/cmd/node/upstream"
-	"brink/runtime/ctr"
+	"brink/runtime/containerd/ctr"
 )
 
 func ctrCommand() *cli.Command {

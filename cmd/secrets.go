@@ -15,7 +15,7 @@ import (
 	"brink/internal/argsecrets"
 	"brink/internal/configfile"
 	"brink/internal/host"
-	"brink/runtime"
+	"brink/runtime/images"
 )
 
 // secretFlags are those whose values are secrets. NAME-file is the flag of a file
@@ -76,7 +76,7 @@ func checkSecretFiles(c *cli.Context, values []configfile.Value) []host.Check {
 			holds[file] = name
 		}
 	}
-	if file := c.String("private-registry"); runtime.HasCredentials(file) {
+	if file := c.String("private-registry"); images.HasCredentials(file) {
 		holds[file] = "passwords of registries"
 	}
 	var checks []host.Check
