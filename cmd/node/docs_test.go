@@ -128,14 +128,20 @@ func TestFlowchart(t *testing.T) {
 }
 
 // TestNamesOfComponents: a line in the log or of `brink status` names a component of
-// either side, so no server has one that is called as one of an agent.
+// either side, so no server has one that is called as one of an agent. The one that both
+// have is the same, by whichever of them its process lists it.
 func TestNamesOfComponents(t *testing.T) {
-	own, _ := serverComponents(t)
+	own, beside := serverComponents(t)
 	seen := map[string]bool{}
 	for _, c := range append(own, agentComponents(t)...) {
-		if seen[c.Name] {
+		if seen[c.Name] && c.Name != nodeaddr.ComponentName {
 			t.Errorf("two components are called %s", c.Name)
 		}
 		seen[c.Name] = true
+	}
+	for _, c := range beside {
+		if c.Name == nodeaddr.ComponentName {
+			t.Error("a server's process watches its addresses twice")
+		}
 	}
 }
