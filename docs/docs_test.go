@@ -136,6 +136,28 @@ func TestFiles(t *testing.T) {
 	}
 }
 
+// TestUnsafe: what reaches into others by package unsafe is worked around something,
+// and listed.
+func TestUnsafe(t *testing.T) {
+	t.Parallel()
+	listed := pages(t)["docs/upstream.md"]
+	seen := 0
+	eachSource(t, func(path string, file *ast.File) {
+		for _, spec := range file.Imports {
+			if spec.Path.Value != `"unsafe"` || strings.HasPrefix(path, "internal/test") {
+				continue
+			}
+			seen++
+			if !strings.Contains(listed, "`"+path+"`") {
+				t.Errorf("%s imports unsafe and is not in docs/upstream.md: what does it work around, and when can it go?", path)
+			}
+		}
+	})
+	if seen < 3 {
+		t.Fatalf("only %d files seen: the search is broken", seen)
+	}
+}
+
 // isData tells what lies below the data directory, whose names are like those of the
 // repository.
 func isData(path string) bool {
@@ -147,8 +169,12 @@ func isData(path string) bool {
 	return false
 }
 
-// quoted is the first column of a table of lines from the log.
-var quoted = regexp.MustCompile("(?m)^\\| (`[^|]+) \\|")
+// quoted is the first column of a table of lines from the log, with one or more of
+// them.
+var (
+	quoted      = regexp.MustCompile("(?m)^\\| (`[^|]+) \\|")
+	inBackticks = regexp.MustCompile("`([^`]+)`")
+)
 
 // TestQuotedLines: what troubleshooting quotes from the log and from errors is said
 // somewhere in the code. "…" stands for what differs.
@@ -156,15 +182,12 @@ func TestQuotedLines(t *testing.T) {
 	t.Parallel()
 	said := strings.Join(literals(t), "\n")
 	seen := 0
-	for _, path := range []string{"docs/troubleshooting.md", "docs/joining.md"} {
-		text := pages(t)[path]
-		for _, cell := range quoted.FindAllStringSubmatch(text, -1) {
-			for _, code := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(cell[1], -1) {
-				for part := range strings.SplitSeq(code[1], "…") {
-					seen++
-					if part = strings.TrimSpace(part); part != "" && !strings.Contains(said, part) {
-						t.Errorf("%s quotes %q, which nothing says", path, part)
-					}
+	for _, cell := range quoted.FindAllStringSubmatch(pages(t)["docs/troubleshooting.md"], -1) {
+		for _, code := range inBackticks.FindAllStringSubmatch(cell[1], -1) {
+			for part := range strings.SplitSeq(code[1], "…") {
+				seen++
+				if part = strings.TrimSpace(part); part != "" && !strings.Contains(said, part) {
+					t.Errorf("troubleshooting.md quotes %q, which nothing says", part)
 				}
 			}
 		}
@@ -178,19 +201,7 @@ func TestQuotedLines(t *testing.T) {
 func literals(t *testing.T) []string {
 	t.Helper()
 	var out []string
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case d.IsDir() && slices.Contains([]string{".git", ".build", "e2e", "bin", "testdata"}, d.Name()):
-			return filepath.SkipDir
-		case d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go"):
-			return nil
-		}
-		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
-		if err != nil {
-			return err
-		}
+	eachSource(t, func(_ string, file *ast.File) {
 		ast.Inspect(file, func(n ast.Node) bool {
 			if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
 				if text, err := strconv.Unquote(lit.Value); err == nil {
@@ -199,12 +210,34 @@ func literals(t *testing.T) []string {
 			}
 			return true
 		})
-		return nil
+	})
+	return out
+}
+
+// eachSource visits the Go files that the binary is made of, by their path from the
+// root.
+func eachSource(t *testing.T, visit func(path string, file *ast.File)) {
+	t.Helper()
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && slices.Contains([]string{".git", ".build", "e2e", "bin", "testdata", "scripts"}, d.Name()):
+			return filepath.SkipDir
+		case d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go"):
+			return nil
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(root, path)
+		visit(filepath.ToSlash(rel), file)
+		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return out
 }
 
 // target is a target of make as pages name it.
