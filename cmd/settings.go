@@ -22,7 +22,8 @@ import (
 	"brink/server/pki"
 )
 
-// mistakes collects what is wrong with the flags: the user is told all of it at once.
+// mistakes collects what is wrong with the flags, so that the user hears of all of it at
+// once.
 type mistakes []error
 
 func (m *mistakes) add(err error) { *m = append(*m, err) }
@@ -52,12 +53,10 @@ func readServer(c *cli.Context) (node.Config, error) {
 	wrong.add(err)
 	srv.DatastoreEndpoint, err = datastoreEndpoint(c)
 	wrong.add(err)
-	if len(cfg.Agent.NodeIPs) == 0 && len(srv.ClusterCIDRs) > 0 {
-		cfg.Found, err = nodeaddr.Find(node.AddressQuery(cfg.Layout, srv.ClusterCIDRs, srv.ServiceCIDRs))
-		wrong.add(err)
-		cfg.Agent.NodeIPs, cfg.Agent.FindIPs = node.IPsOf(cfg.Found), node.FindIPs(cfg.Layout, cfg.Found)
+	srv.Addresses = cfg.Agent.Addresses
+	if len(srv.ClusterCIDRs) > 0 {
+		wrong.add(srv.Addresses.Find(srv.ClusterCIDRs, srv.ServiceCIDRs))
 	}
-	srv.NodeIPs = cfg.Agent.NodeIPs
 	cfg.Server, cfg.Agent.Access = srv, accessOf(srv)
 	if withoutPods {
 		cfg.Agent = nil
@@ -65,7 +64,7 @@ func readServer(c *cli.Context) (node.Config, error) {
 	return cfg, errors.Join(wrong...)
 }
 
-// readNetwork reads what the cluster has of a network.
+// readNetwork reads the cluster's ranges, its DNS and how pods reach each other.
 func readNetwork(c *cli.Context, srv *server.Config, wrong *mistakes) {
 	var err error
 	srv.ClusterCIDRs, err = prefixes(c, "cluster-cidr")
@@ -88,8 +87,8 @@ func readAgent(c *cli.Context) (node.Config, error) {
 	return cfg, errors.Join(wrong...)
 }
 
-// readNode reads what any node has, into an agent's configuration also for a server
-// without pods.
+// readNode reads the flags that any node has. The returned Config has an Agent also for
+// a server without pods, whose addresses the server needs.
 func readNode(c *cli.Context, withoutPods bool) (node.Config, mistakes) {
 	var wrong mistakes
 	dir, err := dataDir(c)
@@ -100,28 +99,25 @@ func readNode(c *cli.Context, withoutPods bool) (node.Config, mistakes) {
 	}
 	name, err := nodeName(c.String("node-name"))
 	wrong.add(err)
-	ips, external := readAddresses(c, withoutPods, &wrong)
+	own, external := readAddresses(c, l, withoutPods, &wrong)
 	wrong.add(checkLabels(values(c, "node-label")))
 	wrong.add(checkTaints(values(c, "node-taint")))
-	ignored, err := checkOwned(c)
+	ignored, err := checkManaged(c)
 	wrong.add(err)
 	wrong.add(checkRegistries(c))
 	cfg := node.Config{Layout: l, NodeName: name, Ignored: ignored, PProf: c.Bool("enable-pprof")}
 	cfg.Agent = &agent.Config{
-		Layout: l, NodeName: name, NodeIPs: ips, ExternalIPs: external,
+		Layout: l, NodeName: name, Addresses: own, ExternalIPs: external,
 		Labels: values(c, "node-label"), Taints: values(c, "node-taint"),
 		RegistriesFile: c.String("private-registry"), KubeletArgs: c.StringSlice("kubelet-arg"),
 		ProxyArgs: c.StringSlice("kube-proxy-arg"), Debug: c.Bool("debug"),
-	}
-	if len(ips) == 0 {
-		cfg.Agent.FindIPs = node.FindIPs(l, nil)
 	}
 	return cfg, wrong
 }
 
 // readAddresses reads the addresses of the node, which other machines must be able to
 // send to if it runs pods.
-func readAddresses(c *cli.Context, withoutPods bool, wrong *mistakes) (ips, external []netip.Addr) {
+func readAddresses(c *cli.Context, l layout.Layout, withoutPods bool, wrong *mistakes) (own *nodeaddr.Watcher, external []netip.Addr) {
 	ips, err := addresses(c, "node-ip")
 	wrong.add(err)
 	wrong.add(onePerFamily("node-ip", ips))
@@ -135,7 +131,10 @@ func readAddresses(c *cli.Context, withoutPods bool, wrong *mistakes) (ips, exte
 	for _, a := range external {
 		wrong.add(reachable("node-external-ip", a))
 	}
-	return ips, external
+	if len(ips) == 0 {
+		return nodeaddr.NewWatcher(l.NodeAddresses()), external
+	}
+	return nodeaddr.Given(ips...), external
 }
 
 // checkDataDir refuses a data directory whose path a kubelet cannot use.
@@ -149,7 +148,8 @@ func checkDataDir(l layout.Layout) error {
 	return errors.Join(wrong...)
 }
 
-// accessOf is that of the node beside a server, but for its API.
+// accessOf returns the access of the node beside a server, without its API: that comes
+// with the server.
 func accessOf(srv *server.Config) *agent.Access {
 	tls := pki.Dir(srv.Layout.TLS())
 	return &agent.Access{
@@ -159,9 +159,9 @@ func accessOf(srv *server.Config) *agent.Access {
 	}
 }
 
-// kubeconfigPath is where the administrator's kubeconfig goes. Another node on
-// the same machine keeps its own in its data directory: in /etc/brink it would
-// take the place of the first one's.
+// kubeconfigPath returns where the administrator's kubeconfig goes. A second node on the
+// same machine keeps its own in its data directory: in /etc/brink it would replace that
+// of the first.
 func kubeconfigPath(c *cli.Context, l layout.Layout) (string, error) {
 	if !c.IsSet("write-kubeconfig") && !l.IsDefault() {
 		return filepath.Join(l.Data(), filepath.Base(defaultKubeconfig())), nil
@@ -173,7 +173,8 @@ func kubeconfigPath(c *cli.Context, l layout.Layout) (string, error) {
 	return filepath.Abs(path)
 }
 
-// checkRegistries wants the file only when it was asked for.
+// checkRegistries refuses a file that is named and not there; the default one may be
+// missing.
 func checkRegistries(c *cli.Context) error {
 	path := c.String("private-registry")
 	if _, err := os.Stat(path); err != nil && c.IsSet("private-registry") {
@@ -182,8 +183,8 @@ func checkRegistries(c *cli.Context) error {
 	return nil
 }
 
-// verbosity is the highest "v" that any pass-through flag asks for: there is
-// one log, and one verbosity, in one process.
+// verbosity returns the highest "v" that any pass-through flag asks for: a process has
+// one log, and one verbosity.
 func verbosity(c *cli.Context) int {
 	highest := 0
 	for _, name := range passThrough {
@@ -199,5 +200,5 @@ func verbosity(c *cli.Context) int {
 }
 
 // maxVerbosity is below the level at which Kubernetes' clients log the bodies of
-// answers, Secrets with their values among them (client-go's logBody).
+// answers, among them Secrets with their values (client-go's logBody).
 const maxVerbosity = 7
