@@ -19,13 +19,13 @@ import (
 )
 
 // followPeers tells the network of the cluster's other nodes until ctx ends.
-func (a *Agent) followPeers(ctx context.Context, client kubernetes.Interface, pods *network.Network) {
+func (n *connected) followPeers(ctx context.Context, client kubernetes.Interface, pods *network.Network) {
 	source := cache.NewListWatchFromClient(client.CoreV1().RESTClient(), "nodes", metav1.NamespaceAll, fields.Everything())
 	var nodes cache.Store
 	var informer cache.Controller
 	update := func() {
-		if informer.HasSynced() { // a part of the peers is worse than those of before
-			pods.SetPeers(peersOf(nodes.List(), a.cfg.NodeName))
+		if informer.HasSynced() { // a part of the peers is worse than those that are set
+			pods.SetPeers(peersOf(nodes.List(), n.cfg.NodeName))
 		}
 	}
 	nodes, informer = cache.NewInformerWithOptions(cache.InformerOptions{

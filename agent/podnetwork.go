@@ -5,10 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"os"
 	"slices"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
@@ -16,112 +16,146 @@ import (
 	"brink/agent/kubelet"
 	"brink/agent/ledger"
 	"brink/internal/atomicfile"
+	"brink/internal/lifecycle"
 	"brink/network"
+	"brink/network/iprange"
 )
+
+// podNetwork is the node's pod network, which begins when the cluster has given the
+// node a range of addresses.
+type podNetwork struct {
+	mu      sync.Mutex
+	ranges  []netip.Prefix   // of the node's pods, nil until they are known
+	network *network.Network // nil until it runs
+}
+
+func (p *podNetwork) begin(ranges []netip.Prefix, pods *network.Network) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ranges, p.network = ranges, pods
+}
+
+// podCIDRs are the ranges of the node's pods, nil until they are known.
+func (p *podNetwork) podCIDRs() []netip.Prefix {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ranges
+}
+
+func (p *podNetwork) warnings() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.network == nil {
+		return nil
+	}
+	return p.network.Warnings()
+}
+
+// checkRanges returns an error when the Node's range is not the one that pods have
+// their addresses from: a Node that was deleted while its machine heard of nothing may
+// be given another. Beside a server nothing goes unheard.
+func (p *podNetwork) checkRanges(node *corev1.Node) error {
+	uses := p.podCIDRs()
+	if node == nil || uses == nil || len(node.Spec.PodCIDRs) == 0 {
+		return nil
+	}
+	if has, err := parsePrefixes(node.Spec.PodCIDRs); err != nil || !slices.Equal(has, uses) {
+		return fmt.Errorf("the cluster has given node %s the range %v for its pods, which use %v: start brink again", node.Name, node.Spec.PodCIDRs, uses)
+	}
+	return nil
+}
 
 // runNetwork waits for the address range that the cluster gives this node,
 // then keeps the pod network up.
-func (a *Agent) runNetwork(ctx context.Context, ready func()) error {
-	client, err := kubernetes.NewForConfig(a.nodeAPI())
+func (n *connected) runNetwork(ctx context.Context, ready func()) error {
+	client, err := n.nodeClient()
 	if err != nil {
 		return err
 	}
-	ranges, node, err := a.findRanges(ctx, client)
+	ranges, node, err := n.findRanges(ctx, client)
 	if err != nil {
 		return err
 	}
-	a.ranges.Store(&ranges)
+	underlay := n.cfg.Addresses.IPs()
+	pods := network.New(n.networkConfig(ranges, underlay))
+	n.network.begin(ranges, pods)
 	// Before anything of it: peers that do not know how this node is reached now
 	// send their packets the old way.
-	a.keepPlace(ctx, client, node)
-	l := a.cfg.Layout
-	pods := network.New(network.Config{
-		ClusterCIDRs: a.access.ClusterCIDRs,
-		NodeCIDRs:    ranges,
-		ServiceCIDRs: a.access.ServiceCIDRs,
-		CNIConfDir:   l.CNIConf(),
-		CNIStateDir:  l.CNIState(),
-		Backend:      a.access.Backend,
-		Underlay:     a.cfg.NodeIPs,
-		Changing: func(name, to string) error {
-			a.unlisted(ledger.RecordSettings(l, map[string]string{name: to}))
-			return nil
-		},
-	})
-	a.network.Store(pods)
+	n.correctNode(ctx, client, node)
 	// A node may read nobody but itself until the server has said otherwise; the
 	// service proxy's rights are there from the start.
-	peers, err := kubernetes.NewForConfig(a.access.API("system:kube-proxy"))
+	peers, err := kubernetes.NewForConfig(n.access.proxyAPI())
 	if err != nil {
 		return err
 	}
-	go a.followPeers(ctx, peers, pods)
-	if a.cfg.FindIPs != nil {
-		go a.followPlace(ctx, client, pods)
-	}
+	go n.followPeers(ctx, peers, pods)
+	go n.followAddresses(ctx, client, pods, underlay)
 	return pods.Component().Run(ctx, ready)
 }
 
-// findRanges returns the ranges of this node's pods and, unless they are those of
-// the last time because no server answers, the Node that says so.
-func (a *Agent) findRanges(ctx context.Context, client kubernetes.Interface) ([]netip.Prefix, *corev1.Node, error) {
-	if a.offline {
-		if ranges := a.rememberedRanges(); len(ranges) > 0 {
+func (n *connected) networkConfig(ranges []netip.Prefix, underlay []netip.Addr) network.Config {
+	l := n.cfg.Layout
+	return network.Config{
+		ClusterCIDRs: n.access.ClusterCIDRs,
+		NodeCIDRs:    ranges,
+		ServiceCIDRs: n.access.ServiceCIDRs,
+		CNIConfDir:   l.CNIConf(),
+		CNIStateDir:  l.CNIState(),
+		Backend:      n.access.Backend,
+		Underlay:     underlay,
+		Changing: func(name, to string) error {
+			warnUnrecorded(ledger.RecordSettings(l, map[string]string{name: to}))
+			return nil
+		},
+	}
+}
+
+// findRanges returns the ranges of this node's pods and the Node that says so. There is
+// no Node when no server answers and the ranges are those of the last start.
+func (n *connected) findRanges(ctx context.Context, client kubernetes.Interface) ([]netip.Prefix, *corev1.Node, error) {
+	if n.offline {
+		if ranges := n.rememberedRanges(); len(ranges) > 0 {
 			return ranges, nil, nil
 		}
 	}
-	node, err := kubelet.WaitNode(ctx, client, a.cfg.NodeName, func(n *corev1.Node) bool { return len(n.Spec.PodCIDRs) > 0 })
+	node, err := kubelet.WaitNode(ctx, client, n.cfg.NodeName, func(n *corev1.Node) bool { return len(n.Spec.PodCIDRs) > 0 })
 	if err != nil {
 		return nil, nil, fmt.Errorf("waiting for the node's address range: %w", err)
 	}
 	ranges, err := parsePrefixes(node.Spec.PodCIDRs)
 	if err != nil {
-		return nil, nil, fmt.Errorf("node %s: %w", a.cfg.NodeName, err)
+		return nil, nil, fmt.Errorf("node %s: %w", n.cfg.NodeName, err)
 	}
-	if a.cfg.Join != nil {
-		a.rememberRanges(ranges)
+	if n.cfg.Join != nil {
+		n.rememberRanges(ctx, ranges)
 	}
 	return ranges, node, nil
 }
 
-// rememberRanges writes them down. The file only helps, as that of the settings.
-func (a *Agent) rememberRanges(ranges []netip.Prefix) {
+// rememberRanges writes the ranges down. The file only helps, as that of the settings.
+func (n *connected) rememberRanges(ctx context.Context, ranges []netip.Prefix) {
 	text, err := json.Marshal(ranges)
 	if err == nil {
-		err = atomicfile.Keep(a.cfg.Layout.PodRanges(), text, 0o600)
+		err = atomicfile.Keep(n.cfg.Layout.PodRanges(), text, 0o600)
 	}
 	if err != nil {
-		slog.Warn("remembering the addresses of this node's pods", "component", "network", "error", err)
+		lifecycle.Logger(ctx).Warn("remembering the addresses of this node's pods", "error", err)
 	}
 }
 
-// rememberedRanges are none when the file does not help, as one of before the
-// cluster had other addresses.
-func (a *Agent) rememberedRanges() []netip.Prefix {
-	text, err := os.ReadFile(a.cfg.Layout.PodRanges())
+// rememberedRanges returns the ranges of the last start, or none when the file does not
+// help, such as one from when the cluster had other addresses.
+func (n *connected) rememberedRanges() []netip.Prefix {
+	text, err := os.ReadFile(n.cfg.Layout.PodRanges())
 	var ranges []netip.Prefix
 	if err != nil || json.Unmarshal(text, &ranges) != nil {
 		return nil
 	}
-	isForeign := func(r netip.Prefix) bool { return !network.Within(r, a.access.ClusterCIDRs) }
+	isForeign := func(r netip.Prefix) bool { return !iprange.Within(r, n.access.ClusterCIDRs) }
 	if slices.ContainsFunc(ranges, isForeign) {
 		return nil
 	}
 	return ranges
-}
-
-// checkRanges wants the Node's range to be the one that pods get their addresses
-// from: one that was deleted while its machine heard of nothing may be given another.
-// Beside a server nothing goes unheard.
-func (a *Agent) checkRanges(node *corev1.Node) error {
-	uses := a.ranges.Load()
-	if a.cfg.Join == nil || node == nil || uses == nil || len(node.Spec.PodCIDRs) == 0 {
-		return nil
-	}
-	if has, err := parsePrefixes(node.Spec.PodCIDRs); err != nil || !slices.Equal(has, *uses) {
-		return fmt.Errorf("the cluster has given node %s the range %v for its pods, which use %v: start brink again", node.Name, node.Spec.PodCIDRs, *uses)
-	}
-	return nil
 }
 
 func parsePrefixes(texts []string) ([]netip.Prefix, error) {

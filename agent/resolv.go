@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -17,6 +16,8 @@ import (
 
 	"brink/internal/atomicfile"
 	"brink/internal/componentargs"
+	"brink/internal/lifecycle"
+	"brink/internal/once"
 )
 
 const (
@@ -38,38 +39,42 @@ type resolv struct {
 	host, resolved string // the files of the host
 	file           string // ours
 
-	told bool // that no server is left
+	logged once.Reporter
 }
 
-func (a *Agent) newResolv() *resolv {
-	return &resolv{host: hostResolv, resolved: systemdResolv, file: a.cfg.Layout.ResolvConf()}
+func newResolv(file string) *resolv {
+	return &resolv{host: hostResolv, resolved: systemdResolv, file: file}
 }
 
 // runResolv writes the file and follows the host's until ctx is done. A user who names
 // a file to the kubelet has it as it is.
-func (a *Agent) runResolv(ctx context.Context) error {
+func (n *connected) runResolv(ctx context.Context) error {
 	named := func(arg string) bool { return componentargs.Name(arg) == "resolv-conf" }
-	if slices.ContainsFunc(a.cfg.KubeletArgs, named) {
+	if slices.ContainsFunc(n.cfg.KubeletArgs, named) {
 		return nil
 	}
-	r := a.newResolv()
-	if err := r.write(); err != nil {
+	r := newResolv(n.cfg.Layout.ResolvConf())
+	if err := r.write(ctx); err != nil {
 		return err
 	}
 	go r.follow(ctx)
 	return nil
 }
 
-func (r *resolv) write() error {
+const noServerLeft = "no name server in %s can be reached from pods, so those with dnsPolicy Default find no names: name one there that is not on this host's loopback"
+
+// write writes the file when it is not so already.
+func (r *resolv) write(ctx context.Context) error {
 	text := r.text()
 	if err := atomicfile.Keep(r.file, []byte(text), 0o644); err != nil {
 		return fmt.Errorf("writing the name servers for pods: %w", err)
 	}
-	lost := len(nameServers(text)) == 0 && len(nameServers(readText(r.host))) > 0
-	if lost && !r.told {
-		slog.Warn(fmt.Sprintf("no name server in %s can be reached from pods, so those with dnsPolicy Default find no names: name one there that is not on this host's loopback", r.host), "component", "kubelet")
+	switch isLost := len(nameServers(text)) == 0 && len(nameServers(readText(r.host))) > 0; {
+	case !isLost:
+		r.logged.Cleared(noServerLeft)
+	case r.logged.Changed(noServerLeft, r.host):
+		lifecycle.Logger(ctx).Warn(fmt.Sprintf(noServerLeft, r.host))
 	}
-	r.told = lost
 	return nil
 }
 
@@ -138,20 +143,18 @@ func (r *resolv) follow(ctx context.Context) {
 	tick := time.NewTicker(resolvEvery)
 	defer tick.Stop()
 	changed := r.watch(ctx)
-	for said := ""; ; {
+	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		case <-changed:
 		}
-		text := ""
-		if err := r.write(); err != nil {
-			if text = err.Error(); text != said {
-				slog.Warn(text, "component", "kubelet")
-			}
+		if err := r.write(ctx); err == nil {
+			r.logged.Cleared(r.file)
+		} else if r.logged.Changed(r.file, err.Error()) {
+			lifecycle.Logger(ctx).Warn(err.Error())
 		}
-		said = text
 	}
 }
 

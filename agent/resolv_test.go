@@ -41,10 +41,10 @@ func TestResolvText(t *testing.T) {
 	t.Parallel()
 	const stub, real = "nameserver 127.0.0.53\n", "nameserver 192.0.2.53\n"
 	tests := []struct {
-		name  string
-		files map[string]string
-		want  string
-		told  bool
+		name   string
+		files  map[string]string
+		want   string
+		logged bool
 	}{
 		{"a real server", map[string]string{"host": real, "resolved": "nameserver 192.0.2.54\n"}, real, false},
 		{"systemd-resolved's stub", map[string]string{"host": stub, "resolved": real}, real, false},
@@ -56,12 +56,13 @@ func TestResolvText(t *testing.T) {
 	}
 	for _, tt := range tests {
 		dir := testtree.Make(t, tt.files)
-		r := resolv{host: filepath.Join(dir, "host"), resolved: filepath.Join(dir, "resolved"), file: filepath.Join(dir, "ours")}
-		if err := r.write(); err != nil {
+		r := &resolv{host: filepath.Join(dir, "host"), resolved: filepath.Join(dir, "resolved"), file: filepath.Join(dir, "ours")}
+		if err := r.write(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if got := readText(r.file); got != tt.want || r.told != tt.told {
-			t.Errorf("%s: got %q, told %t, want %q, %t", tt.name, got, r.told, tt.want, tt.told)
+		logged := r.logged.Cleared(noServerLeft)
+		if got := readText(r.file); got != tt.want || logged != tt.logged {
+			t.Errorf("%s: got %q, logged %t, want %q, %t", tt.name, got, logged, tt.want, tt.logged)
 		}
 	}
 }
@@ -72,8 +73,8 @@ func TestResolvFollows(t *testing.T) {
 	t.Parallel()
 	dir := testtree.Make(t, map[string]string{"etc/resolv.conf": "nameserver 192.0.2.1\n", "run/a/real.conf": "nameserver 192.0.2.3\nnameserver 127.0.0.1\n"})
 	etc := filepath.Join(dir, "etc", "resolv.conf")
-	r := resolv{host: etc, resolved: filepath.Join(dir, "systemd", "resolv.conf"), file: filepath.Join(dir, "ours")}
-	if err := r.write(); err != nil {
+	r := &resolv{host: etc, resolved: filepath.Join(dir, "systemd", "resolv.conf"), file: filepath.Join(dir, "ours")}
+	if err := r.write(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	go r.follow(t.Context())

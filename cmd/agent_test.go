@@ -44,7 +44,7 @@ func TestAgentSettings(t *testing.T) {
 		{"bad token", []string{server, "--token=abcdef.0123456789abcdef"}, "--token: this is only the last half"},
 	} {
 		withAgentFlags(t, append(plausible, tc.args...), func(c *cli.Context) {
-			s, err := readAgentSettings(c)
+			s, err := readAgent(c)
 			if err == nil && s.Join.TokenError != nil {
 				err = s.Join.TokenError // told by who finds that the machine needs a token
 			}

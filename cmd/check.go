@@ -27,40 +27,50 @@ func checkCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			if err := applyConfigFile(c, flags); err != nil {
-				return err
-			}
-			read := readSettings
-			if c.IsSet("server") {
-				// What an agent does not take is an error for it.
-				if _, err := readConfigFile(c, agentFlags()); err != nil {
-					return err
-				}
-				read = readAgentSettings
-			}
-			s, err := read(c)
+			checks, err := runChecks(c, flags)
 			if err != nil {
 				return err
-			}
-			if err := node.CheckSettings(s); err != nil {
-				return err
-			}
-			values, err := readConfigFile(c, flags)
-			if err != nil {
-				return err
-			}
-			facts, err := host.Look()
-			if err != nil {
-				return err
-			}
-			status, _ := node.AskStatus(c.Context, s.Layout) // no brink running is fine
-			checks := slices.Concat(node.HostChecks(s, status.PID), checkSecretFiles(c, values), node.OtherNetworks(s))
-			if !s.DisableAgent {
-				checks = append(checks, agent.CheckReserved(facts, s.Join == nil, s.Agent.KubeletArgs))
 			}
 			return printChecks(checks, asJSON)
 		},
 	}
+}
+
+// runChecks checks the machine for `brink server`, or for `brink agent` if --server says
+// which one to join.
+func runChecks(c *cli.Context, flags []cli.Flag) ([]host.Check, error) {
+	if err := applyConfigFile(c, flags); err != nil {
+		return nil, err
+	}
+	read := readServer
+	if c.IsSet("server") {
+		// Keys that an agent does not know are an error for it.
+		if _, err := readConfigFile(c, agentFlags()); err != nil {
+			return nil, err
+		}
+		read = readAgent
+	}
+	cfg, err := read(c)
+	if err != nil {
+		return nil, err
+	}
+	if err := node.CheckSettings(cfg); err != nil {
+		return nil, err
+	}
+	values, err := readConfigFile(c, flags)
+	if err != nil {
+		return nil, err
+	}
+	facts, err := host.Look()
+	if err != nil {
+		return nil, err
+	}
+	status, _ := node.AskStatus(c.Context, cfg.Layout) // no brink running is fine
+	checks := slices.Concat(node.HostChecks(cfg, status.PID), checkSecretFiles(c, values), node.OtherNetworks(cfg))
+	if cfg.Agent != nil {
+		checks = append(checks, agent.CheckReserved(facts, cfg.Server != nil, cfg.Agent.KubeletArgs))
+	}
+	return checks, nil
 }
 
 func printChecks(checks []host.Check, asJSON bool) error {

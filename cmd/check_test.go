@@ -26,7 +26,7 @@ func TestCheckSettings(t *testing.T) {
 	}
 	for arg, want := range cases {
 		withFlags(t, []string{"--node-name=edge-1", "--node-ip=192.0.2.1", "--data-dir", dir, arg}, func(c *cli.Context) {
-			s, err := readSettings(c)
+			s, err := readServer(c)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -49,7 +49,7 @@ func TestChecksWithoutPods(t *testing.T) {
 	names := func(disableAgent bool) []string {
 		var out []string
 		withFlags(t, append(plausible, fmt.Sprintf("--disable-agent=%v", disableAgent)), func(c *cli.Context) {
-			s, err := readSettings(c)
+			s, err := readServer(c)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -4,7 +4,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"brink/cmd/node/upstream"
-	"brink/runtime/ctr"
+	"brink/runtime/containerd/ctr"
 )
 
 func ctrCommand() *cli.Command {
@@ -27,7 +27,7 @@ func Ctr(args []string) int {
 
 // runCtr runs the embedded client with this node's containerd as the default.
 func runCtr(args []string) error {
-	here, err := defaultPlace()
+	here, err := defaultPaths()
 	if err != nil {
 		return err
 	}

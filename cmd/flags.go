@@ -1,8 +1,6 @@
 package cmd
 
 import (
-	"fmt"
-	"net/netip"
 	"path/filepath"
 	"strings"
 
@@ -23,7 +21,7 @@ const (
 	groupDebugging = "Debugging"
 )
 
-// env is the environment variable of a flag: BRINK_DATA_DIR for data-dir.
+// env returns the environment variable of a flag: BRINK_DATA_DIR for data-dir.
 func env(name string) []string {
 	return []string{"BRINK_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))}
 }
@@ -58,15 +56,7 @@ func writeKubeconfigFlag() cli.Flag {
 	return text(groupAPI, "write-kubeconfig", defaultKubeconfig(), "`FILE` for the administrator's kubeconfig")
 }
 
-func dataDir(c *cli.Context) (string, error) {
-	dir, err := filepath.Abs(c.String("data-dir"))
-	if err != nil || c.String("data-dir") == "" {
-		return "", fmt.Errorf("--data-dir=%s: not a path", c.String("data-dir"))
-	}
-	return dir, nil
-}
-
-// nodeFlags are those that any node has.
+// nodeFlags are the flags that any node has.
 func nodeFlags() []cli.Flag {
 	return []cli.Flag{
 		text(groupNode, "node-name", "", "`NAME` of the node (default: the host name)"),
@@ -84,7 +74,7 @@ func nodeFlags() []cli.Flag {
 	}
 }
 
-// joinFlags are those of a machine that joins a cluster.
+// joinFlags are the flags of a machine that joins a cluster.
 func joinFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "server", Aliases: []string{"s"}, Category: groupCluster, Usage: "`URL` of a server of the cluster: https://HOST:6443", EnvVars: append([]string{"BRINK_URL"}, env("server")...)},
@@ -93,7 +83,7 @@ func joinFlags() []cli.Flag {
 	}
 }
 
-// serverFlags are those of a control plane.
+// serverFlags are the flags of `brink server`.
 func serverFlags() []cli.Flag {
 	return append(nodeFlags(),
 		list(groupNetwork, "cluster-cidr", "`RANGE` of pod addresses, one a family", "10.42.0.0/16"),
@@ -122,49 +112,11 @@ func serverFlags() []cli.Flag {
 	)
 }
 
-// agentFlags are those of a machine without a control plane.
+// agentFlags are the flags of `brink agent`.
 func agentFlags() []cli.Flag { return append(joinFlags(), nodeFlags()...) }
 
-// allFlags are what the configuration file of a machine may hold, whichever it
-// runs.
+// allFlags are those of both: a configuration file may hold any of them, and what the
+// machine is does not follow from the file.
 func allFlags() []cli.Flag { return append(serverFlags(), joinFlags()...) }
 
 func defaultConfig() string { return filepath.Join(layout.ConfigDir, "config.yaml") }
-
-// values returns a list flag's values; one value may hold several, separated
-// by commas, where no value can contain one.
-func values(c *cli.Context, name string) []string {
-	var out []string
-	for _, v := range c.StringSlice(name) {
-		for _, part := range strings.Split(v, ",") {
-			if part = strings.TrimSpace(part); part != "" {
-				out = append(out, part)
-			}
-		}
-	}
-	return out
-}
-
-func addresses(c *cli.Context, name string) ([]netip.Addr, error) {
-	var out []netip.Addr
-	for _, v := range values(c, name) {
-		a, err := netip.ParseAddr(v)
-		if err != nil {
-			return nil, fmt.Errorf("--%s=%s: not an IP address", name, v)
-		}
-		out = append(out, a)
-	}
-	return out, nil
-}
-
-func prefixes(c *cli.Context, name string) ([]netip.Prefix, error) {
-	var out []netip.Prefix
-	for _, v := range values(c, name) {
-		p, err := netip.ParsePrefix(v)
-		if err != nil {
-			return nil, fmt.Errorf("--%s=%s: not a range such as 10.42.0.0/16", name, v)
-		}
-		out = append(out, p)
-	}
-	return out, nil
-}

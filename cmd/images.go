@@ -9,7 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"brink/cmd/node"
-	"brink/runtime"
+	"brink/runtime/images"
 )
 
 func imagesCommand() *cli.Command {
@@ -23,7 +23,7 @@ func imagesCommand() *cli.Command {
 			Usage:        "import archives made by docker save or in OCI layout, compressed or not",
 			ArgsUsage:    "ARCHIVE...",
 			Description:  "Archives in DATA-DIR/agent/images are imported at every start.",
-			Flags:        placeFlags(),
+			Flags:        pathFlags(),
 			OnUsageError: usageError,
 			Action:       importImages,
 		}, {
@@ -31,36 +31,36 @@ func imagesCommand() *cli.Command {
 			Aliases:      []string{"ls"},
 			Usage:        "list the images that pods can use without a pull",
 			Description:  "SIZE is what the image takes compressed. A pinned image is never removed to free disk space.",
-			Flags:        placeFlags(outputFlag()),
+			Flags:        pathFlags(outputFlag()),
 			OnUsageError: usageError,
 			Action:       listImages,
 		}},
 	}
 }
 
-// nodeArchives are those of the node on this machine, which must run.
-func nodeArchives(c *cli.Context) (runtime.Archives, error) {
+// nodeImages is the image store of the node on this machine, which must run.
+func nodeImages(c *cli.Context) (images.Store, error) {
 	l, err := locate(c)
 	if err != nil {
-		return runtime.Archives{}, err
+		return images.Store{}, err
 	}
 	if _, err := node.AskStatus(c.Context, l); err != nil {
-		return runtime.Archives{}, err
+		return images.Store{}, err
 	}
-	return runtime.Archives{Socket: l.ContainerdSocket(), Root: l.ContainerdRoot()}, nil
+	return images.Store{Socket: l.ContainerdSocket(), Root: l.ContainerdRoot()}, nil
 }
 
 func importImages(c *cli.Context) error {
 	if c.NArg() == 0 {
 		return fmt.Errorf("brink images import: name at least one archive")
 	}
-	archives, err := nodeArchives(c)
+	store, err := nodeImages(c)
 	if err != nil {
 		return err
 	}
 	for _, path := range c.Args().Slice() {
-		images, err := archives.Import(c.Context, path)
-		for _, i := range images {
+		imported, err := store.Import(c.Context, path)
+		for _, i := range imported {
 			fmt.Println(i.Name, i.Digest)
 		}
 		if err != nil {
@@ -78,24 +78,24 @@ func listImages(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	archives, err := nodeArchives(c)
+	store, err := nodeImages(c)
 	if err != nil {
 		return err
 	}
-	images, err := archives.List(c.Context)
+	list, err := store.List(c.Context)
 	if err != nil {
 		return err
 	}
 	if asJSON {
-		return printJSON(images)
+		return printJSON(list)
 	}
-	return printImages(os.Stdout, images)
+	return printImages(os.Stdout, list)
 }
 
-func printImages(out io.Writer, images []runtime.StoredImage) error {
+func printImages(out io.Writer, list []images.Stored) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "NAME\tSIZE\tPINNED\tDIGEST")
-	for _, i := range images {
+	for _, i := range list {
 		pinned := "no"
 		if i.Pinned {
 			pinned = "yes"

@@ -4,13 +4,13 @@ import (
 	"strings"
 	"testing"
 
-	brinkruntime "brink/runtime"
+	"brink/runtime/images"
 )
 
 func TestPrintImages(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder
-	err := printImages(&out, []brinkruntime.StoredImage{
+	err := printImages(&out, []images.Stored{
 		{Name: "test.local/one:1", Digest: "sha256:01", Size: 1 << 20},
 		{Name: "brink/pause:1", Digest: "sha256:02", Size: 1 << 19, Pinned: true},
 	})

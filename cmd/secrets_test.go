@@ -36,7 +36,7 @@ func TestDatastoreEndpoint(t *testing.T) {
 		{[]string{"--datastore-endpoint-file=" + write("two", url+"\n"+url+"\n")}, "must be one line"},
 	} {
 		withFlags(t, append(plausible, tc.args...), func(c *cli.Context) {
-			s, err := readSettings(c)
+			s, err := readServer(c)
 			if tc.want != "" {
 				isLine(t, err, tc.want)
 				if strings.Contains(err.Error(), "secret") {

@@ -27,7 +27,7 @@ func serverCommand(exit func(code int)) *cli.Command {
 				return err
 			}
 			globals := upstream.Set(upstream.Options{Debug: c.Bool("debug"), Verbosity: verbosity(c), Exit: exit})
-			cfg, err := readSettings(c)
+			cfg, err := readServer(c)
 			if err != nil {
 				return err
 			}

@@ -3,18 +3,16 @@ package cmd
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v2"
-	"k8s.io/apimachinery/pkg/util/validation"
 
 	"brink/agent"
+	"brink/agent/join"
 	"brink/cmd/node"
 	"brink/internal/datadir"
 	"brink/internal/layout"
@@ -24,150 +22,146 @@ import (
 	"brink/server/pki"
 )
 
-// readSettings reads the flags of a server.
-func readSettings(c *cli.Context) (node.Config, error) {
-	s, errs := readNode(c, c.Bool("disable-agent"))
-	keep := func(err error) { errs = append(errs, err) }
-	pods, err := prefixes(c, "cluster-cidr")
-	keep(err)
-	services, err := prefixes(c, "service-cidr")
-	keep(err)
-	dns, err := clusterDNS(c, services)
-	keep(err)
-	backend, err := networkBackend(c)
-	keep(err)
-	bind, err := netip.ParseAddr(c.String("bind-address"))
-	if err != nil {
-		keep(fmt.Errorf("--bind-address=%s: not an IP address", c.String("bind-address")))
-	}
-	advertise, err := advertised(c)
-	keep(err)
-	if len(s.Agent.NodeIPs) == 0 && len(pods) > 0 {
-		s.Found, err = nodeaddr.Find(node.AddressQuery(s.Layout, pods, services))
-		keep(err)
-		s.Agent.NodeIPs, s.Agent.FindIPs = node.IPsOf(s.Found), node.FindIPs(s.Layout, s.Found)
-	}
-	mode, err := fileMode(c.String("write-kubeconfig-mode"))
-	keep(err)
-	kubeconfig, err := kubeconfigPath(c, s.Layout)
-	keep(err)
-	if err := errors.Join(errs...); err != nil {
-		return node.Config{}, err
-	}
-	endpoint, err := datastoreEndpoint(c)
-	if err != nil {
-		return node.Config{}, err
-	}
-	s.Server = server.Config{
-		Layout: s.Layout, NodeName: s.Agent.NodeName, NodeIPs: s.Agent.NodeIPs, HasAgent: !s.DisableAgent,
-		ExternalIPs: s.Agent.ExternalIPs, AdvertiseAddress: advertise,
-		BindAddress: bind, Port: c.Int("https-listen-port"), TLSSANs: values(c, "tls-san"),
-		ClusterCIDRs: pods, ServiceCIDRs: services, ClusterDNS: dns,
-		ClusterDomain: c.String("cluster-domain"), NetworkBackend: backend,
-		DatastoreEndpoint: endpoint, DatastoreCAFile: c.String("datastore-cafile"),
-		DatastoreCertFile: c.String("datastore-certfile"), DatastoreKeyFile: c.String("datastore-keyfile"),
+// mistakes collects what is wrong with the flags, so that the user hears of all of it at
+// once.
+type mistakes []error
+
+func (m *mistakes) add(err error) { *m = append(*m, err) }
+
+// readServer reads the flags of a server.
+func readServer(c *cli.Context) (node.Config, error) {
+	withoutPods := c.Bool("disable-agent")
+	cfg, wrong := readNode(c, withoutPods)
+	srv := &server.Config{
+		Layout: cfg.Layout, NodeName: cfg.NodeName, ExternalIPs: cfg.Agent.ExternalIPs, HasAgent: !withoutPods,
+		Port: c.Int("https-listen-port"), TLSSANs: values(c, "tls-san"), ClusterDomain: c.String("cluster-domain"),
+		DatastoreCAFile: c.String("datastore-cafile"), DatastoreCertFile: c.String("datastore-certfile"), DatastoreKeyFile: c.String("datastore-keyfile"),
 		DatastoreMaxConnections: c.Int("datastore-max-open-connections"), DatastoreSetAsideDamaged: c.Bool("datastore-set-aside-damaged"),
-		Kubeconfig: kubeconfig, KubeconfigMode: mode,
 		APIServerArgs: c.StringSlice("kube-apiserver-arg"), ControllerArgs: c.StringSlice("kube-controller-manager-arg"),
-		SchedulerArgs: c.StringSlice("kube-scheduler-arg"), Debug: s.Agent.Debug,
+		SchedulerArgs: c.StringSlice("kube-scheduler-arg"), Debug: cfg.Agent.Debug,
 	}
-	s.Agent.Access = serverAccess(s.Server, dns, network.Backend(backend))
-	return s, nil
+	readNetwork(c, srv, &wrong)
+	var err error
+	if srv.BindAddress, err = netip.ParseAddr(c.String("bind-address")); err != nil {
+		wrong.add(fmt.Errorf("--bind-address=%s: not an IP address", c.String("bind-address")))
+	}
+	srv.AdvertiseAddress, err = advertised(c)
+	wrong.add(err)
+	srv.KubeconfigMode, err = fileMode(c.String("write-kubeconfig-mode"))
+	wrong.add(err)
+	srv.Kubeconfig, err = kubeconfigPath(c, cfg.Layout)
+	wrong.add(err)
+	srv.DatastoreEndpoint, err = datastoreEndpoint(c)
+	wrong.add(err)
+	srv.Addresses = cfg.Agent.Addresses
+	if len(srv.ClusterCIDRs) > 0 {
+		wrong.add(srv.Addresses.Find(srv.ClusterCIDRs, srv.ServiceCIDRs))
+	}
+	cfg.Server, cfg.Agent.Access = srv, accessOf(srv)
+	if withoutPods {
+		cfg.Agent = nil
+	}
+	return cfg, errors.Join(wrong...)
 }
 
-// advertised is --advertise-address, zero when it is not given.
-func advertised(c *cli.Context) (netip.Addr, error) {
-	text := c.String("advertise-address")
-	if text == "" {
-		return netip.Addr{}, nil
-	}
-	a, err := netip.ParseAddr(text)
-	if err != nil {
-		return a, fmt.Errorf("--advertise-address=%s: not an IP address", text)
-	}
-	return a, reachable("advertise-address", a)
+// readNetwork reads the cluster's ranges, its DNS and how pods reach each other.
+func readNetwork(c *cli.Context, srv *server.Config, wrong *mistakes) {
+	var err error
+	srv.ClusterCIDRs, err = prefixes(c, "cluster-cidr")
+	wrong.add(err)
+	srv.ServiceCIDRs, err = prefixes(c, "service-cidr")
+	wrong.add(err)
+	srv.ClusterDNS, err = clusterDNS(c, srv.ServiceCIDRs)
+	wrong.add(err)
+	srv.NetworkBackend, err = networkBackend(c)
+	wrong.add(err)
 }
 
-// onePerFamily wants at most one IPv4 and one IPv6 address: that is what the network
-// and Kubernetes take for a node.
-func onePerFamily(flag string, ips []netip.Addr) error {
-	for i, a := range ips {
-		for _, b := range ips[:i] {
-			if a.Is4() == b.Is4() {
-				return fmt.Errorf("--%s=%s,%s: two addresses of one family: give at most one IPv4 and one IPv6", flag, b, a)
-			}
-		}
-	}
-	return nil
+// readAgent reads the flags of a machine that joins.
+func readAgent(c *cli.Context) (node.Config, error) {
+	cfg, wrong := readNode(c, false)
+	server, err := serverOf(c)
+	wrong.add(err)
+	token, tokenErr := tokenOf(c)
+	cfg.Join = &join.Config{Server: server, Token: token, TokenError: tokenErr, NodeName: cfg.NodeName, Layout: cfg.Layout}
+	return cfg, errors.Join(wrong...)
 }
 
-// reachable says why no other machine can send to an address.
-func reachable(flag string, a netip.Addr) error {
-	if !nodeaddr.IsRoutable(a) {
-		return fmt.Errorf("--%s=%s: other machines cannot send to it", flag, a)
-	}
-	return nil
-}
-
-// readNode reads what any node has. Its errors are for the caller to join with
-// its own.
-func readNode(c *cli.Context, withoutPods bool) (node.Config, []error) {
-	var errs []error
-	keep := func(err error) { errs = append(errs, err) }
+// readNode reads the flags that any node has. The returned Config has an Agent also for
+// a server without pods, whose addresses the server needs.
+func readNode(c *cli.Context, withoutPods bool) (node.Config, mistakes) {
+	var wrong mistakes
 	dir, err := dataDir(c)
-	keep(err)
+	wrong.add(err)
 	l := datadir.Locate(dir)
-	for _, err := range []error{l.CheckLength(), l.CheckColon()} {
-		if err != nil && !withoutPods {
-			keep(fmt.Errorf("--data-dir=%w", err))
-		}
+	if !withoutPods {
+		wrong.add(checkDataDir(l))
 	}
 	name, err := nodeName(c.String("node-name"))
-	keep(err)
-	ips, err := addresses(c, "node-ip")
-	keep(err)
-	keep(onePerFamily("node-ip", ips))
-	for _, a := range ips {
-		if err := reachable("node-ip", a); err != nil && !withoutPods {
-			keep(err)
-		}
-	}
-	external, err := addresses(c, "node-external-ip")
-	keep(err)
-	for _, a := range external {
-		keep(reachable("node-external-ip", a))
-	}
-	keep(checkLabels(values(c, "node-label")))
-	keep(checkTaints(values(c, "node-taint")))
-	ignored, err := checkOwned(c)
-	keep(err)
-	keep(checkRegistries(c))
-	s := node.Config{Layout: l, Ignored: ignored, DisableAgent: withoutPods, PProf: c.Bool("enable-pprof")}
-	s.Agent = agent.Config{
-		Layout: l, NodeName: name, NodeIPs: ips, ExternalIPs: external,
+	wrong.add(err)
+	own, external := readAddresses(c, l, withoutPods, &wrong)
+	wrong.add(checkLabels(values(c, "node-label")))
+	wrong.add(checkTaints(values(c, "node-taint")))
+	ignored, err := checkManaged(c)
+	wrong.add(err)
+	wrong.add(checkRegistries(c))
+	cfg := node.Config{Layout: l, NodeName: name, Ignored: ignored, PProf: c.Bool("enable-pprof")}
+	cfg.Agent = &agent.Config{
+		Layout: l, NodeName: name, Addresses: own, ExternalIPs: external,
 		Labels: values(c, "node-label"), Taints: values(c, "node-taint"),
 		RegistriesFile: c.String("private-registry"), KubeletArgs: c.StringSlice("kubelet-arg"),
 		ProxyArgs: c.StringSlice("kube-proxy-arg"), Debug: c.Bool("debug"),
 	}
-	if len(ips) == 0 {
-		s.Agent.FindIPs = node.FindIPs(l, nil)
-	}
-	return s, errs
+	return cfg, wrong
 }
 
-// serverAccess is that of the node beside a server, but for its API.
-func serverAccess(srv server.Config, dns []netip.Addr, backend network.Backend) *agent.Access {
+// readAddresses reads the addresses of the node, which other machines must be able to
+// send to if it runs pods.
+func readAddresses(c *cli.Context, l layout.Layout, withoutPods bool, wrong *mistakes) (own *nodeaddr.Watcher, external []netip.Addr) {
+	ips, err := addresses(c, "node-ip")
+	wrong.add(err)
+	wrong.add(onePerFamily("node-ip", ips))
+	for _, a := range ips {
+		if !withoutPods {
+			wrong.add(reachable("node-ip", a))
+		}
+	}
+	external, err = addresses(c, "node-external-ip")
+	wrong.add(err)
+	for _, a := range external {
+		wrong.add(reachable("node-external-ip", a))
+	}
+	if len(ips) == 0 {
+		return nodeaddr.NewWatcher(l.NodeAddresses()), external
+	}
+	return nodeaddr.Given(ips...), external
+}
+
+// checkDataDir refuses a data directory whose path a kubelet cannot use.
+func checkDataDir(l layout.Layout) error {
+	var wrong mistakes
+	for _, err := range []error{l.CheckLength(), l.CheckColon()} {
+		if err != nil {
+			wrong.add(fmt.Errorf("--data-dir=%w", err))
+		}
+	}
+	return errors.Join(wrong...)
+}
+
+// accessOf returns the access of the node beside a server, without its API: that comes
+// with the server.
+func accessOf(srv *server.Config) *agent.Access {
 	tls := pki.Dir(srv.Layout.TLS())
 	return &agent.Access{
 		ServingCert: tls.Cert(pki.ServingKubelet), ServingKey: tls.Key(pki.ServingKubelet), ClientCA: tls.ClientCA(),
-		ClusterCIDRs: srv.ClusterCIDRs, ServiceCIDRs: srv.ServiceCIDRs, ClusterDNS: dns,
-		ClusterDomain: srv.ClusterDomain, Backend: backend,
+		ClusterCIDRs: srv.ClusterCIDRs, ServiceCIDRs: srv.ServiceCIDRs, ClusterDNS: srv.ClusterDNS,
+		ClusterDomain: srv.ClusterDomain, Backend: network.Backend(srv.NetworkBackend),
 	}
 }
 
-// kubeconfigPath is where the administrator's kubeconfig goes. Another node on
-// the same machine keeps its own in its data directory: in /etc/brink it would
-// take the place of the first one's.
+// kubeconfigPath returns where the administrator's kubeconfig goes. A second node on the
+// same machine keeps its own in its data directory: in /etc/brink it would replace that
+// of the first.
 func kubeconfigPath(c *cli.Context, l layout.Layout) (string, error) {
 	if !c.IsSet("write-kubeconfig") && !l.IsDefault() {
 		return filepath.Join(l.Data(), filepath.Base(defaultKubeconfig())), nil
@@ -179,38 +173,8 @@ func kubeconfigPath(c *cli.Context, l layout.Layout) (string, error) {
 	return filepath.Abs(path)
 }
 
-// clusterDNS is the tenth address of the first service range unless given.
-func clusterDNS(c *cli.Context, services []netip.Prefix) ([]netip.Addr, error) {
-	given, err := addresses(c, "cluster-dns")
-	if err != nil || len(given) > 0 || len(services) == 0 {
-		return given, err
-	}
-	a := services[0].Masked().Addr()
-	for range 10 {
-		a = a.Next()
-	}
-	if !services[0].Contains(a) {
-		return nil, fmt.Errorf("--service-cidr=%s: too small for a cluster DNS at its tenth address; give --cluster-dns", services[0])
-	}
-	return []netip.Addr{a}, nil
-}
-
-func nodeName(given string) (string, error) {
-	name, flag := given, "--node-name="+given
-	if given == "" {
-		hostname, err := os.Hostname()
-		if err != nil {
-			return "", fmt.Errorf("reading the host name: %w; give --node-name", err)
-		}
-		name, flag = strings.ToLower(hostname), "host name "+hostname
-	}
-	if problems := validation.IsDNS1123Subdomain(name); len(problems) > 0 {
-		return "", fmt.Errorf("%s: not usable as a node name: lower-case letters, digits, '-' and '.' only; give --node-name", flag)
-	}
-	return name, nil
-}
-
-// checkRegistries wants the file only when it was asked for.
+// checkRegistries refuses a file that is named and not there; the default one may be
+// missing.
 func checkRegistries(c *cli.Context) error {
 	path := c.String("private-registry")
 	if _, err := os.Stat(path); err != nil && c.IsSet("private-registry") {
@@ -219,35 +183,8 @@ func checkRegistries(c *cli.Context) error {
 	return nil
 }
 
-// checkLabels wants KEY=VALUE as Kubernetes takes them.
-func checkLabels(labels []string) error {
-	var errs []error
-	for _, label := range labels {
-		key, value, ok := strings.Cut(label, "=")
-		problems := append(validation.IsQualifiedName(key), validation.IsValidLabelValue(value)...)
-		if !ok || len(problems) > 0 {
-			errs = append(errs, fmt.Errorf("--node-label=%s: not a label such as zone=north", label))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// checkTaints wants KEY[=VALUE]:EFFECT.
-func checkTaints(taints []string) error {
-	var errs []error
-	for _, taint := range taints {
-		rest, effect, _ := strings.Cut(taint, ":")
-		key, value, _ := strings.Cut(rest, "=")
-		problems := append(validation.IsQualifiedName(key), validation.IsValidLabelValue(value)...)
-		if len(problems) > 0 || !slices.Contains([]string{"NoSchedule", "PreferNoSchedule", "NoExecute"}, effect) {
-			errs = append(errs, fmt.Errorf("--node-taint=%s: not a taint such as dedicated=till:NoSchedule (or PreferNoSchedule, NoExecute)", taint))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// verbosity is the highest "v" that any pass-through flag asks for: there is
-// one log, and one verbosity, in one process.
+// verbosity returns the highest "v" that any pass-through flag asks for: a process has
+// one log, and one verbosity.
 func verbosity(c *cli.Context) int {
 	highest := 0
 	for _, name := range passThrough {
@@ -263,13 +200,5 @@ func verbosity(c *cli.Context) int {
 }
 
 // maxVerbosity is below the level at which Kubernetes' clients log the bodies of
-// answers, Secrets with their values among them (client-go's logBody).
+// answers, among them Secrets with their values (client-go's logBody).
 const maxVerbosity = 7
-
-func fileMode(text string) (fs.FileMode, error) {
-	mode, err := strconv.ParseUint(text, 8, 9)
-	if err != nil {
-		return 0, fmt.Errorf("--write-kubeconfig-mode=%s: not an octal file mode such as 600 or 644", text)
-	}
-	return fs.FileMode(mode), nil
-}

@@ -109,7 +109,7 @@ func TestReadSettings(t *testing.T) {
 	t.Parallel()
 	args := append(plausible, "--kubelet-arg=eviction-hard=memory.available<1Mi,nodefs.available<1%", "--tls-san=a.example.org,b.example.org")
 	withFlags(t, args, func(c *cli.Context) {
-		s, err := readSettings(c)
+		s, err := readServer(c)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -143,7 +143,7 @@ func TestNodesThatCannotWork(t *testing.T) {
 		{"", []string{"--node-ip=192.0.2.1", "--data-dir=/opt/a:b", "--disable-agent"}},
 	} {
 		withFlags(t, append([]string{"--node-name=edge-1"}, tc.args...), func(c *cli.Context) {
-			_, err := readSettings(c)
+			_, err := readServer(c)
 			if tc.want == "" && err != nil {
 				t.Errorf("%q: %v", tc.args, err)
 			} else if tc.want != "" {
@@ -153,7 +153,7 @@ func TestNodesThatCannotWork(t *testing.T) {
 	}
 	args := []string{"--node-name=edge-1", "--server=https://192.0.2.9", "--node-ip=192.0.2.1", "--data-dir=/opt/a:b"}
 	withAgentFlags(t, args, func(c *cli.Context) { // a machine that joins reads the same
-		_, err := readAgentSettings(c)
+		_, err := readAgent(c)
 		isLine(t, err, "a path with a colon in it")
 	})
 }
@@ -174,7 +174,7 @@ func TestAdvertisedAddress(t *testing.T) {
 		{"--kube-apiserver-arg=advertise-address=203.0.113.8", "--kube-apiserver-arg=advertise-address=203.0.113.8: use brink's own --advertise-address"},
 	} {
 		withFlags(t, append(plausible, strings.Fields(tt.args)...), func(c *cli.Context) {
-			s, err := readSettings(c)
+			s, err := readServer(c)
 			got := fmt.Sprint(err)
 			if err == nil {
 				got = fmt.Sprint(s.Server.Validate(), " ", s.Server.AdvertiseAddress, " ", s.Server.ExternalIPs)
@@ -191,7 +191,7 @@ func TestReadSettingsTellsAllMistakes(t *testing.T) {
 	long := "/" + strings.Repeat("d", 100)
 	args := []string{"--node-name=Edge", "--node-ip=here", "--bind-address=all", "--cluster-cidr=10.42.0.0", "--write-kubeconfig-mode=rw", "--data-dir=" + long}
 	withFlags(t, args, func(c *cli.Context) {
-		_, err := readSettings(c)
+		_, err := readServer(c)
 		lines := strings.Split(fmt.Sprint(err), "\n")
 		if len(lines) != len(args) {
 			t.Errorf("got %d lines for %d mistakes:\n%v", len(lines), len(args), err)
@@ -208,7 +208,7 @@ func TestLongDataDirWithoutAgent(t *testing.T) {
 	t.Parallel()
 	args := append(plausible, "--disable-agent", "--data-dir=/"+strings.Repeat("d", 100))
 	withFlags(t, args, func(c *cli.Context) {
-		if _, err := readSettings(c); err != nil {
+		if _, err := readServer(c); err != nil {
 			t.Errorf("without pods there is no kubelet whose sockets must fit: %v", err)
 		}
 	})

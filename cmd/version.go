@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"brink/cmd/node"
+	"brink/internal/licenses"
 )
 
 func versionCommand() *cli.Command {
@@ -15,8 +16,14 @@ func versionCommand() *cli.Command {
 		Name:     "version",
 		Usage:    "print the versions of brink and what it embeds",
 		Category: "Help",
-		Flags:    []cli.Flag{outputFlag()},
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "licenses", Usage: "print the licences of everything that this binary carries"},
+			outputFlag(),
+		},
 		Action: func(c *cli.Context) error {
+			if c.Bool("licenses") {
+				return printLicenses(c)
+			}
 			return printVersions(c)
 		},
 	}
@@ -37,4 +44,19 @@ func printVersions(c *cli.Context) error {
 		fmt.Fprintf(w, "%s\t%s\n", v.Name, v.Version)
 	}
 	return w.Flush()
+}
+
+func printLicenses(c *cli.Context) error {
+	asJSON, err := wantsJSON(c)
+	if err != nil {
+		return err
+	}
+	list, err := licenses.Read()
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return printJSON(list)
+	}
+	return list.Write(os.Stdout)
 }

@@ -37,7 +37,8 @@ spec:
     command: [sh, -c, 'n=0; for f in /files/*; do test "$(cat $f)" = "${f##*/} as it was" && n=$((n+1)); done; echo $n are good']
 `
 
-// takesSecret has a Secret in its environment and in its command line.
+// takesSecret has a Secret in its environment and in its command line, and its probes
+// print it.
 const takesSecret = `
 apiVersion: v1
 kind: Pod
@@ -48,7 +49,8 @@ spec:
     image: ` + busybox1 + `
     command: [sh, -c, sleep 100000, $(VALUE)]
     env: [{name: VALUE, valueFrom: {secretKeyRef: {name: secret, key: value}}}]
-    readinessProbe: {exec: {command: [sh, -c, 'test -n "$VALUE"']}}
+    readinessProbe: {exec: {command: [sh, -c, 'echo "$VALUE"']}}
+    livenessProbe: {exec: {command: [sh, -c, 'echo "$VALUE"; false']}, periodSeconds: 1, failureThreshold: 10000}
 `
 
 // runs is a pod of an image that must be there.
@@ -78,6 +80,7 @@ func TestImportedImagesAfterAPowerCut(t *testing.T) {
 	ns.kubectl("create", "secret", "generic", "secret", "--from-literal=value="+inDebugLog)
 	ns.apply(takesSecret)
 	ns.readyPod("secret")
+	ns.event("secret", "Unhealthy", "Liveness probe failed")
 	ns.apply(runs("waits", silent, "IfNotPresent"))
 	ns.eventually("the kubelet's record of a pull", func() error {
 		records, err := os.ReadDir(n.Inside(filepath.Join(n.Layout().Kubelet(), "image_manager", "pulling")))

@@ -49,7 +49,9 @@ func TestAdvertisedAddress(t *testing.T) {
 		text, err := os.ReadFile(n.Layout().Servers())
 		return errors.Join(err, contains(string(text), outside+":6443"))
 	})
-	ns.eventually("a tunnel by it", func() error { return n.Says("err", `msg="tunnel is up" component=tunnel server=`+outside+":6443") })
+	ns.eventually("a tunnel by it", func() error {
+		return n.Says("err", `msg="tunnel is up" component=tunnel-client server=`+outside+":6443")
+	})
 	ns.mustContain(ns.kubectl("--server", "https://"+outside+":6443", "get", "nodes"), n.ID)
 	ns.apply(sleeper("inside", "  nodeName: "+n.ID+"\n"))
 	ns.readyPod("inside")

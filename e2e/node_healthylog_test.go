@@ -13,7 +13,7 @@ var expected = []struct {
 	reason string
 	parts  []string
 }{
-	{"the server was restarted beside the agent: it is told that it is away", []string{"level=WARN", "component=tunnel", "tunnel is lost, dialing again"}},
+	{"the server was restarted beside the agent: it is told that it is away", []string{"level=WARN", "component=tunnel-client", "tunnel is lost, dialing again"}},
 	{"the same", []string{"level=WARN", "component=servers", "no server answers"}},
 	{"the kubelet of a machine that does much else", []string{`msg="Housekeeping took longer than expected"`}},
 	{"on cgroup v1 a shim that ends says so on its own output", []string{`msg="cgroups: epoll wait" error=shutdown`}},

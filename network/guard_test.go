@@ -13,29 +13,45 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"brink/network/overlay"
+	"brink/network/testnet"
 )
 
 // forged is what somebody sends to the port of a tunnel: a frame with a datagram to
 // the pod of node 1 or 2, from an address of the other one's pods that nobody has.
-func forged(vni int, to *testNode, text string) []byte {
+func forged(t *testing.T, to *testNode, text string) []byte {
+	t.Helper()
 	payload := append([]byte{0, 53, 0x23, 0x28, 0, byte(8 + len(text)), 0, 0}, text...) // port 53 to 9000, without checksum
-	ip := []byte{0x45, 0, 0, byte(20 + len(payload)), 0, 0, 0, 0, 64, 17, 0, 0, 10, 42, byte(3 - to.number), 99, 10, 42, byte(to.number), 10}
+	ip := []byte{0x45, 0, 0, byte(20 + len(payload)), 0, 0, 0, 0, 64, 17, 0, 0, 10, 42, byte(3 - to.Number), 99, 10, 42, byte(to.Number), 10}
 	sum := uint32(0)
 	for i := 0; i < len(ip); i += 2 {
 		sum += uint32(binary.BigEndian.Uint16(ip[i:]))
 	}
 	binary.BigEndian.PutUint16(ip[10:], ^uint16(sum+sum>>16))
-	mac := vtepMAC(to.cfg.NodeCIDRs)
-	frame := append(mac[:], 2, 0, 0, 0, 0, 0x99, 8, 0)
-	header := []byte{8, 0, 0, 0, byte(vni >> 16), byte(vni >> 8), byte(vni), 0}
+	frame := append(tunnelMAC(t, to), 2, 0, 0, 0, 0, 0x99, 8, 0)
+	header := []byte{8, 0, 0, 0, 0, 0, overlay.DefaultVNI, 0}
 	return append(append(append(header, frame...), ip...), payload...)
+}
+
+// tunnelMAC is the MAC address of a node's end of the tunnel.
+func tunnelMAC(t *testing.T, n *testNode) (mac []byte) {
+	t.Helper()
+	testnet.Inside(t, n.NS, func() error {
+		link, err := netlink.LinkByName(overlay.DefaultDevice)
+		if err == nil {
+			mac = link.Attrs().HardwareAddr
+		}
+		return err
+	})
+	return mac
 }
 
 // hear returns what comes to a UDP port in a namespace.
 func hear(t *testing.T, ns netns.NsHandle, addr string) (<-chan string, func() error) {
 	t.Helper()
 	var conn net.PacketConn
-	inside(t, ns, func() (err error) {
+	testnet.Inside(t, ns, func() (err error) {
 		conn, err = net.ListenPacket("udp", addr)
 		return err
 	})
@@ -57,7 +73,7 @@ func hear(t *testing.T, ns netns.NsHandle, addr string) (<-chan string, func() e
 // send sends one datagram from a namespace.
 func send(t *testing.T, ns netns.NsHandle, to netip.AddrPort, payload []byte) {
 	t.Helper()
-	inside(t, ns, func() error {
+	testnet.Inside(t, ns, func() error {
 		conn, err := net.Dial("udp", to.String())
 		if err != nil {
 			return err
@@ -74,7 +90,7 @@ func sendAs(t *testing.T, ns netns.NsHandle, from netip.Addr, to netip.AddrPort,
 	udp := []byte{0x30, 0x39, byte(to.Port() >> 8), byte(to.Port()), 0, byte(8 + len(payload)), 0, 0}
 	ip := []byte{0x45, 0, 0, byte(28 + len(payload)), 0, 0, 0, 0, 64, 17, 0, 0}
 	ip = append(append(ip, from.AsSlice()...), to.Addr().AsSlice()...)
-	inside(t, ns, func() error {
+	testnet.Inside(t, ns, func() error {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 		if err != nil {
 			return err
@@ -86,7 +102,7 @@ func sendAs(t *testing.T, ns netns.NsHandle, from netip.Addr, to netip.AddrPort,
 
 // settled waits for one datagram, then until no more comes, and returns what came.
 func settled(heard <-chan string) (all []string) {
-	for wait := patience; ; wait = 500 * time.Millisecond {
+	for wait := testnet.Patience; ; wait = 500 * time.Millisecond {
 		select {
 		case text := <-heard:
 			all = append(all, text)
@@ -96,29 +112,19 @@ func settled(heard <-chan string) (all []string) {
 	}
 }
 
-// stranger is a machine on the segment that is no node.
-func stranger(t *testing.T, s stacks) netns.NsHandle {
-	t.Helper()
-	ns := otherNetns(t)
-	segment, err := netlink.LinkByName("segment0")
-	must(t, err)
-	must(t, netlink.LinkSetMaster(connect(t, "stranger", ns, s.onSegment(0, 99), nil), segment))
-	return ns
-}
-
 // TestForgedFrames: nobody but a peer gets a frame into the tunnel, by no way.
 func TestForgedFrames(t *testing.T) {
 	t.Parallel()
-	for name, s := range map[string]stacks{"IPv4": {"4", "46"}, "IPv6": {"6", "46"}} {
+	for name, s := range map[string]testnet.Stacks{"IPv4": {Underlay: "4", Pods: "46"}, "IPv6": {Underlay: "6", Pods: "46"}} {
 		for _, backend := range []Backend{VXLAN, HostGW} {
 			t.Run(name+", "+string(backend), func(t *testing.T) {
 				t.Parallel()
 				nodes := cluster(t, s, VXLAN, backend)
-				meet(t, s, nodes...)
-				outside := stranger(t, s)
+				testnet.Meet(t, nodes...)
+				outside := testnet.Stranger(t, s)
 				one, two := nodes[0], nodes[1]
-				heardOne, _ := hear(t, one.pod, "10.42.1.10:9000")
-				heardTwo, _ := hear(t, two.pod, "10.42.2.10:9000")
+				heardOne, _ := hear(t, one.Pod, "10.42.1.10:9000")
+				heardTwo, _ := hear(t, two.Pod, "10.42.2.10:9000")
 				to := func(n *testNode) netip.AddrPort { return netip.AddrPortFrom(n.cfg.Underlay[0], DefaultVXLANPort) }
 				// What is sent to this port of node 1 goes on to the tunnel of the other, as
 				// by a Service with such an endpoint, and to this one of its own.
@@ -127,39 +133,39 @@ func TestForgedFrames(t *testing.T) {
 					if end.Addr().Is6() {
 						family, unspecified = "ip6", "::/0"
 					}
-					sh(t, one.ns, fmt.Sprintf("nft 'add table %[1]s service; add chain %[1]s service pre { type nat hook prerouting priority dstnat; }; add chain %[1]s service post { type nat hook postrouting priority srcnat; }; "+
+					one.Sh(t, fmt.Sprintf("nft 'add table %[1]s service; add chain %[1]s service pre { type nat hook prerouting priority dstnat; }; add chain %[1]s service post { type nat hook postrouting priority srcnat; }; "+
 						"add rule %[1]s service pre udp dport %[2]d dnat to %[3]s; add rule %[1]s service post %[1]s daddr %[4]s udp dport 8472 masquerade; add rule %[1]s service post %[1]s saddr %[5]s return'",
 						family, port, end, end.Addr(), unspecified))
 				}
-				sh(t, one.ns, "sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.brink0.rp_filter=0 net.ipv4.conf.eth0.rp_filter=0")
-				send(t, one.ns, to(two), forged(DefaultVNI, two, "control to two"))
-				send(t, two.ns, to(one), forged(DefaultVNI, one, "control to one"))
+				one.Sh(t, "sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.brink0.rp_filter=0 net.ipv4.conf.eth0.rp_filter=0")
+				send(t, one.NS, to(two), forged(t, two, "control to two"))
+				send(t, two.NS, to(one), forged(t, one, "control to one"))
 
-				send(t, one.pod, to(two), forged(DefaultVNI, two, "pod to another node"))
-				for _, other := range s.onSegment(0, 98) {
-					sh(t, two.ns, "ip addr add "+other+" dev eth0 $(case "+other+" in *:*) echo nodad;; esac)")
+				send(t, one.Pod, to(two), forged(t, two, "pod to another node"))
+				for _, other := range s.OnSegment(0, 98) {
+					two.Sh(t, "ip addr add "+other+" dev eth0 $(case "+other+" in *:*) echo nodad;; esac)")
 					end := netip.AddrPortFrom(netip.MustParsePrefix(other).Addr(), DefaultVXLANPort)
-					send(t, one.pod, end, forged(DefaultVNI, two, "pod to another address of another node"))
+					send(t, one.Pod, end, forged(t, two, "pod to another address of another node"))
 				}
-				send(t, one.pod, to(one), forged(DefaultVNI, one, "pod to its own node"))
-				send(t, outside, to(one), forged(DefaultVNI, one, "stranger"))
-				send(t, outside, to(two), forged(DefaultVNI, two, "stranger"))
+				send(t, one.Pod, to(one), forged(t, one, "pod to its own node"))
+				send(t, outside, to(one), forged(t, one, "stranger"))
+				send(t, outside, to(two), forged(t, two, "stranger"))
 				service := func(port uint16) netip.AddrPort { return netip.AddrPortFrom(one.cfg.Underlay[0], port) }
-				for _, from := range []netns.NsHandle{one.pod, two.pod, outside, two.ns} {
-					send(t, from, service(7001), forged(DefaultVNI, one, "translated to the node itself"))
-					send(t, from, service(7002), forged(DefaultVNI, two, "translated to another node"))
+				for _, from := range []netns.NsHandle{one.Pod, two.Pod, outside, two.NS} {
+					send(t, from, service(7001), forged(t, one, "translated to the node itself"))
+					send(t, from, service(7002), forged(t, two, "translated to another node"))
 				}
 				if name == "IPv4" {
-					sendAs(t, one.pod, two.cfg.Underlay[0], to(one), forged(DefaultVNI, one, "pod with a peer's address to its own node"))
-					sendAs(t, one.pod, one.cfg.Underlay[0], to(two), forged(DefaultVNI, two, "pod with its node's address to another"))
+					sendAs(t, one.Pod, two.cfg.Underlay[0], to(one), forged(t, one, "pod with a peer's address to its own node"))
+					sendAs(t, one.Pod, one.cfg.Underlay[0], to(two), forged(t, two, "pod with its node's address to another"))
 				}
 				for want, heard := range map[string]<-chan string{"control to one from 10.42.2.99": heardOne, "control to two from 10.42.1.99": heardTwo} {
 					if got := strings.Join(settled(heard), "\n"); got != want {
 						t.Errorf("a pod got\n%s\nwant\n%s", got, want)
 					}
 				}
-				meet(t, s, nodes...)
-				if got := sh(t, one.ns, "nft list chain inet brink tunnel"); strings.Count(got, "packets 0 ") == strings.Count(got, "packets ") {
+				testnet.Meet(t, nodes...)
+				if got := one.Sh(t, "nft list chain inet brink tunnel"); strings.Count(got, "packets 0 ") == strings.Count(got, "packets ") {
 					t.Errorf("nothing was counted:\n%s", got)
 				}
 			})
@@ -172,28 +178,28 @@ func TestForgedFrames(t *testing.T) {
 // to a node with another identifier is none of the guard's business.
 func TestPortOfOthers(t *testing.T) {
 	t.Parallel()
-	for name, s := range map[string]stacks{"IPv4": {"4", "4"}, "IPv6": {"6", "6"}} {
+	for name, s := range map[string]testnet.Stacks{"IPv4": {Underlay: "4", Pods: "4"}, "IPv6": {Underlay: "6", Pods: "6"}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			nodes := cluster(t, s, VXLAN, VXLAN)
-			meet(t, s, nodes...)
-			outside := stranger(t, s)
-			theirs := netip.AddrPortFrom(bare(s.onSegment(0, 99))[0], DefaultVXLANPort)
+			testnet.Meet(t, nodes...)
+			outside := testnet.Stranger(t, s)
+			theirs := netip.AddrPortFrom(testnet.Bare(s.OnSegment(0, 99))[0], DefaultVXLANPort)
 			heard, stop := hear(t, outside, theirs.String())
 			node := nodes[0].cfg.Underlay[0].String()
-			for _, payload := range [][]byte{[]byte("plain"), forged(DefaultVNI, nodes[1], "frame")} {
-				send(t, nodes[0].pod, theirs, payload)
+			for _, payload := range [][]byte{[]byte("plain"), forged(t, nodes[1], "frame")} {
+				send(t, nodes[0].Pod, theirs, payload)
 				if got := strings.Join(settled(heard), "\n"); got != string(payload)+" from "+node {
 					t.Errorf("outside came %q, want it from %s", got, node)
 				}
 			}
-			must(t, stop())
+			testnet.Must(t, stop())
 			// Somebody's own VXLAN, by the kernel's default port.
 			theirEnd := theirs.Addr().String()
-			sh(t, nodes[0].ns, "ip link add other type vxlan id 77 dstport 8472 remote "+theirEnd+" local "+node+"; ip addr add 10.99.0.1/24 dev other; ip link set other up")
-			sh(t, outside, "ip link add other type vxlan id 77 dstport 8472 remote "+node+" local "+theirEnd+"; ip addr add 10.99.0.2/24 dev other; ip link set other up")
-			listen(t, nodes[0].ns, netip.MustParseAddrPort("10.99.0.1:8080"))
-			if got, err := call(outside, "10.99.0.1", patience); err != nil || got != "10.99.0.2" {
+			nodes[0].Sh(t, "ip link add other type vxlan id 77 dstport 8472 remote "+theirEnd+" local "+node+"; ip addr add 10.99.0.1/24 dev other; ip link set other up")
+			testnet.Sh(t, outside, "ip link add other type vxlan id 77 dstport 8472 remote "+node+" local "+theirEnd+"; ip addr add 10.99.0.2/24 dev other; ip link set other up")
+			testnet.Listen(t, nodes[0].NS, netip.MustParseAddrPort("10.99.0.1:8080"))
+			if got, err := testnet.Call(outside, "10.99.0.1", testnet.Patience); err != nil || got != "10.99.0.2" {
 				t.Errorf("through somebody's own VXLAN arrives %q (%v)", got, err)
 			}
 		})
@@ -204,12 +210,12 @@ func TestPortOfOthers(t *testing.T) {
 // now only, who has gone is not, and what somebody takes out comes back.
 func TestPeersOfTheGuard(t *testing.T) {
 	t.Parallel()
-	s := stacks{"46", "46"}
+	s := testnet.DualStack
 	nodes := cluster(t, s, VXLAN, VXLAN)
-	meet(t, s, nodes...)
+	testnet.Meet(t, nodes...)
 	list := func() string {
 		var table tableListing
-		inside(t, nodes[0].ns, func() (err error) {
+		testnet.Inside(t, nodes[0].NS, func() (err error) {
 			table, err = listOwnTable(t.Context())
 			return err
 		})
@@ -230,7 +236,7 @@ func TestPeersOfTheGuard(t *testing.T) {
 				t.Logf("has %s, want %s", got, want)
 			}
 		}()
-		eventually(t, "the set", func() bool { got = list(); return got == want })
+		testnet.Eventually(t, "the set", func() bool { got = list(); return got == want })
 	}
 	wait("[192.0.0.2 2001:db8::2]")
 	third := newNode(t, s, 0, 3, HostGW)
@@ -238,31 +244,31 @@ func TestPeersOfTheGuard(t *testing.T) {
 	nodes = append(nodes, third)
 	introduce(nodes...)
 	wait("[192.0.0.2 192.0.0.3 2001:db8::2 2001:db8::3]")
-	meet(t, s, nodes...)
+	testnet.Meet(t, nodes...)
 
 	moved := nodes[1].peer()
-	moved.Underlay = addrs("192.0.0.22", "10.42.7.7")
+	moved.Underlay = testnet.Addrs("192.0.0.22", "10.42.7.7")
 	nodes[0].network.SetPeers([]Peer{moved})
 	wait("[192.0.0.22]") // a pod's address is nobody's underlay
 	introduce(nodes...)
 	wait("[192.0.0.2 192.0.0.3 2001:db8::2 2001:db8::3]")
 	for _, damage := range []string{"nft delete element inet brink peers-ip { 192.0.0.2 }", "nft add element inet brink peers-ip { 192.0.0.99 }", "nft flush set inet brink peers-ip6", "nft flush ruleset"} {
-		sh(t, nodes[0].ns, damage)
+		nodes[0].Sh(t, damage)
 		signal(nodes[0].network.wake) // the next look is a day away
 		wait("[192.0.0.2 192.0.0.3 2001:db8::2 2001:db8::3]")
 	}
-	meet(t, s, nodes...)
+	testnet.Meet(t, nodes...)
 
 	// A restart that hears of no peers, as without a server, cuts nobody off: also where
 	// the table is gone, or of a brink that had no guard.
 	for _, before := range []string{":", "nft flush ruleset", "nft flush ruleset; nft add table inet brink; nft add chain inet brink old"} {
 		nodes[0].stop()
-		sh(t, nodes[0].ns, before)
+		nodes[0].Sh(t, before)
 		nodes[0].run(t)
 		if got := list(); !strings.Contains(got, "192.0.0.2 192.0.0.3") {
 			t.Errorf("after %q peers are %s", before, got)
 		}
-		meet(t, s, nodes...)
+		testnet.Meet(t, nodes...)
 	}
 	nodes[0].network.SetPeers(nil)
 	wait("[]")

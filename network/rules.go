@@ -2,62 +2,45 @@ package network
 
 import (
 	"context"
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os/exec"
 	"slices"
 	"strings"
 
-	"github.com/vishvananda/netlink/nl"
-	"golang.org/x/sys/unix"
 	"sigs.k8s.io/knftables"
+
+	"brink/network/nftables"
 )
 
 const tableName = "brink"
 
-// ruleset is the table "inet brink" in the kernel and what is remembered of it.
+// ruleset writes the table "inet brink" and remembers how it was written.
 type ruleset struct {
+	log   *slog.Logger
 	nft   knftables.Interface
 	sets  []*knftables.Set
 	rules []*knftables.Rule
 
 	applied    bool
-	generation uint32 // of the kernel's whole ruleset at the last look
+	generation uint32 // of the kernel's whole ruleset at the last check
 	has        tableListing
 	handle     uint64 // of the table
 }
 
-func openRuleset(cfg Config) (*ruleset, error) {
-	nft, err := openTable(knftables.InetFamily, tableName)
+func openRuleset(cfg Config, log *slog.Logger) (*ruleset, error) {
+	nft, err := nftables.Open(knftables.InetFamily, tableName)
 	if err != nil {
 		return nil, err
 	}
-	return &ruleset{nft: nft, sets: guardSets(cfg), rules: wantedRules(cfg)}, nil
+	return &ruleset{log: log, nft: nft, sets: guardSets(cfg), rules: wantedRules(cfg)}, nil
 }
 
-func openTable(family knftables.Family, name string) (knftables.Interface, error) {
-	nft, err := knftables.New(family, name)
-	if errors.Is(err, exec.ErrNotFound) {
-		return nil, errors.New("the program nft is not on this host: install the package nftables")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("using nftables: %s", oneLine(err))
-	}
-	return nft, nil
-}
-
-// oneLine is the text of an error that quotes what nft printed, which draws
-// under the mistake in lines of its own.
-func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
-
-// wantedRules give packets that leave the cluster the node's address, since
-// nobody outside knows a way back to a pod. Within the cluster pods meet each
-// other by their own addresses. Multicast has no answer to translate back.
-// Packets that stay on the bridge pass here too (see applySettings) and are
-// none of the world's business whatever their destination.
+// wantedRules are all rules of the table. Those made here give packets that leave the
+// cluster the node's address, since nobody outside knows a route back to a pod. Within
+// the cluster pods see each other's own addresses. Multicast has no answer to translate
+// back. Packets that stay on the bridge pass here too (see applySettings) and keep their
+// address whatever their destination is.
 func wantedRules(cfg Config) []*knftables.Rule {
 	rules := append(guardLoopback(cfg), guardTunnel(cfg)...)
 	for _, f := range families {
@@ -70,7 +53,7 @@ func wantedRules(cfg Config) []*knftables.Rule {
 			Rule: knftables.Concat(
 				f.match, "saddr", anonymousSet(pods),
 				f.match, "daddr", "!=", anonymousSet(append(slices.Clone(pods), f.multicast)),
-				"oifname", "!=", fmt.Sprintf("%q", cfg.Bridge),
+				"oifname", "!=", fmt.Sprintf("%q", cfg.bridgeName()),
 				// As kube-proxy does: without it, pods that talk to one server at
 				// the same instant race for the same source port and lose packets.
 				"masquerade", "fully-random",
@@ -81,7 +64,7 @@ func wantedRules(cfg Config) []*knftables.Rule {
 	return rules
 }
 
-// guardLoopback keeps pods away from what listens on the host's loopback only.
+// guardLoopback keeps pods from reaching what listens on the host's loopback only.
 // The portmap plugin sets route_localnet on the bridge with the first pod that
 // has a hostPort, so that the port answers on the host's loopback too; from then
 // on the kernel takes packets for, and from, 127.0.0.0/8 off the bridge
@@ -92,7 +75,7 @@ func guardLoopback(cfg Config) []*knftables.Rule {
 	for _, side := range []string{"saddr", "daddr"} {
 		rules = append(rules, &knftables.Rule{
 			Chain:   "prerouting",
-			Rule:    knftables.Concat("iifname", fmt.Sprintf("%q", cfg.Bridge), "ip", side, "127.0.0.0/8", "drop"),
+			Rule:    knftables.Concat("iifname", fmt.Sprintf("%q", cfg.bridgeName()), "ip", side, "127.0.0.0/8", "drop"),
 			Comment: knftables.PtrTo("no way from pods to the host's loopback"),
 		})
 	}
@@ -108,7 +91,7 @@ func anonymousSet(prefixes []netip.Prefix) string {
 	return "{ " + strings.Join(texts, ", ") + " }"
 }
 
-// baseChains are the chains of the table; those without rules are left out.
+// baseChains are the chains of the table. Those without rules are left out.
 var baseChains = []*knftables.Chain{
 	{Name: "prerouting", Type: knftables.PtrTo(knftables.FilterType), Hook: knftables.PtrTo(knftables.PreroutingHook), Priority: knftables.PtrTo(knftables.RawPriority)},
 	{Name: "output", Type: knftables.PtrTo(knftables.FilterType), Hook: knftables.PtrTo(knftables.OutputHook), Priority: knftables.PtrTo(knftables.RawPriority)},
@@ -118,13 +101,13 @@ var baseChains = []*knftables.Chain{
 	{Name: guardChain},
 }
 
-// reconcile writes the table if it is not known to be as it was written last, with
-// the members of its sets, which are in order.
+// reconcile writes the table unless it is known to be as it was written last. The
+// members of its sets are in order.
 func (r *ruleset) reconcile(ctx context.Context, members []member) error {
 	if !r.applied {
 		return r.apply(ctx, members)
 	}
-	generation, err := rulesetGeneration()
+	generation, err := nftables.Generation()
 	if err != nil {
 		return err
 	}
@@ -134,13 +117,13 @@ func (r *ruleset) reconcile(ctx context.Context, members []member) error {
 			return err
 		}
 		if !slices.Equal(now.handles, r.has.handles) || !slices.Equal(now.members, r.has.members) {
-			slog.Warn("nftables rules were changed by someone else, restoring them", "component", componentName, "table", "inet "+tableName)
+			r.log.Warn("nftables rules were changed by someone else, restoring them", "table", "inet "+tableName)
 			return r.apply(ctx, members)
 		}
 		r.generation = generation
 	}
 	if !slices.Equal(members, r.has.members) && len(r.sets) > 0 {
-		return r.exchange(ctx, members)
+		return r.updateSets(ctx, members)
 	}
 	return nil
 }
@@ -172,9 +155,9 @@ func (r *ruleset) apply(ctx context.Context, members []member) error {
 	return r.write(ctx, tx)
 }
 
-// exchange changes the members of sets and nothing else: packets under way to a
-// thousand peers shall not notice one that comes.
-func (r *ruleset) exchange(ctx context.Context, members []member) error {
+// updateSets changes the members of sets and nothing else: packets under way to a
+// thousand peers must not notice one that comes.
+func (r *ruleset) updateSets(ctx context.Context, members []member) error {
 	tx := r.nft.NewTransaction()
 	for _, m := range members {
 		if !slices.Contains(r.has.members, m) {
@@ -189,57 +172,34 @@ func (r *ruleset) exchange(ctx context.Context, members []member) error {
 	return r.write(ctx, tx)
 }
 
-// write runs a transaction and notes what the table looks like then. The generation
-// is read before the table, so that a change after it is seen at the next look; a
-// change before it, right after the table was written, shows in the number of rules.
+// write runs a transaction and records the table as it is then. The generation is read
+// before the table, so that a change after it is seen at the next check. A change before
+// it, right after the table was written, shows in the number of rules.
 func (r *ruleset) write(ctx context.Context, tx *knftables.Transaction) error {
 	r.applied = false
 	if err := r.nft.Run(ctx, tx); err != nil {
-		return fmt.Errorf("writing nftables table inet %s: %s", tableName, oneLine(err))
+		return fmt.Errorf("writing nftables table inet %s: %s", tableName, nftables.OneLine(err))
 	}
-	generation, err := rulesetGeneration()
+	generation, err := nftables.Generation()
 	if err != nil {
 		return err
 	}
 	// A table never gives a handle twice, so equal handles are equal rules, unless
-	// somebody makes a table of the same name and number of rules: that is a dump of
-	// ours being restored.
+	// somebody makes a table of the same name and number of rules, as when a dump of this
+	// one is restored.
 	has, err := listOwnTable(ctx)
 	if err != nil {
 		return err
 	}
-	if r.handle, err = tableHandle("inet", tableName); err != nil {
+	if r.handle, err = nftables.TableHandle("inet", tableName); err != nil {
 		return err
 	}
 	r.generation, r.has, r.applied = generation, has, len(has.handles) == len(r.rules)
 	return nil
 }
 
-// tableChanged tells whether somebody deleted the table, or made it anew.
+// tableChanged reports whether somebody has deleted the table or made it anew.
 func (r *ruleset) tableChanged() bool {
-	handle, err := tableHandle("inet", tableName)
+	handle, err := nftables.TableHandle("inet", tableName)
 	return err == nil && handle != r.handle
-}
-
-// rulesetGeneration asks the kernel for the number it raises with every change
-// of any nftables rule in this network namespace.
-func rulesetGeneration() (uint32, error) {
-	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, 0)
-	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_UNSPEC, Version: unix.NFNETLINK_V0})
-	replies, err := req.Execute(unix.NETLINK_NETFILTER, 0)
-	if err != nil {
-		return 0, fmt.Errorf("asking the kernel for the nftables generation: %w", err)
-	}
-	for _, reply := range replies {
-		attrs, err := nl.ParseRouteAttr(reply[nl.SizeofNfgenmsg:])
-		if err != nil {
-			return 0, fmt.Errorf("reading the nftables generation: %w", err)
-		}
-		for _, attr := range attrs {
-			if attr.Attr.Type == unix.NFTA_GEN_ID && len(attr.Value) == 4 {
-				return binary.BigEndian.Uint32(attr.Value), nil
-			}
-		}
-	}
-	return 0, errors.New("asking the kernel for the nftables generation: no answer")
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"brink/network/testnet"
 )
 
 // serve makes Services of each family on a node, in kube-proxy's place: one with the
@@ -23,10 +25,10 @@ func serve(t *testing.T, n *testNode, pod, host *testNode) {
 			}
 			return netip.AddrPort{}
 		}
-		s := allStacks["dual stack"]
-		sh(t, n.ns, fmt.Sprintf("nft 'add table %[1]s service; add chain %[1]s service out { type nat hook output priority -100; }; flush chain %[1]s service out; "+
+		s := testnet.DualStack
+		n.Sh(t, fmt.Sprintf("nft 'add table %[1]s service; add chain %[1]s service out { type nat hook output priority -100; }; flush chain %[1]s service out; "+
 			"add rule %[1]s service out %[1]s daddr %[2]s tcp dport 8080 dnat to %[3]s; add rule %[1]s service out %[1]s daddr %[4]s tcp dport 8080 dnat to %[5]s'",
-			family, to[0], pick(addrs(s.podAddrs(pod.number)...)), to[1], pick(host.cfg.Underlay)))
+			family, to[0], pick(testnet.Addrs(s.PodAddrs(pod.Number)...)), to[1], pick(host.cfg.Underlay)))
 	}
 }
 
@@ -38,8 +40,8 @@ func TestServicesFromTheHost(t *testing.T) {
 		for _, withDefault := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, default route: %t", backend, withDefault), func(t *testing.T) {
 				t.Parallel()
-				s := allStacks["dual stack"]
-				newSegment(t)
+				s := testnet.DualStack
+				testnet.EnterSegment(t)
 				var gateways []string
 				if withDefault {
 					gateways = []string{"192.0.0.254", "2001:db8::fe"}
@@ -47,15 +49,15 @@ func TestServicesFromTheHost(t *testing.T) {
 				var nodes []*testNode
 				for n := 1; n <= 2; n++ {
 					node := newNode(t, s, 0, n, backend, gateways...)
-					node.cfg.ServiceCIDRs = prefixes("10.43.0.0/16", "fd43::/112")
+					node.cfg.ServiceCIDRs = testnet.Prefixes("10.43.0.0/16", "fd43::/112")
 					node.run(t)
 					nodes = append(nodes, node)
 					for _, a := range node.cfg.Underlay {
-						listen(t, node.ns, netip.AddrPortFrom(a, 8080))
+						testnet.Listen(t, node.NS, netip.AddrPortFrom(a, 8080))
 					}
 				}
 				introduce(nodes...)
-				meet(t, s, nodes...)
+				testnet.Meet(t, nodes...)
 				one := nodes[0]
 				for behind, want := range map[*testNode][4]string{
 					one:      {"10.42.1.1", "fd42:0:0:1::1", "192.0.0.1", "2001:db8::1"},
@@ -63,15 +65,15 @@ func TestServicesFromTheHost(t *testing.T) {
 				} { // to nodes it leaves the cluster's ranges
 					serve(t, one, behind, behind)
 					for i, service := range []string{"10.43.0.7", "fd43::7", "10.43.0.8", "fd43::8"} {
-						if got, err := call(one.ns, service, patience); err != nil || got != want[i] {
-							t.Errorf("node %d behind %s is called from %q, want %s (%v)", behind.number, service, got, want[i], err)
+						if got, err := testnet.Call(one.NS, service, testnet.Patience); err != nil || got != want[i] {
+							t.Errorf("node %d behind %s is called from %q, want %s (%v)", behind.Number, service, got, want[i], err)
 						}
 					}
 				}
-				sh(t, one.ns, "ip route del 10.43.0.0/16; ip -6 route del fd43::/112")
+				one.Sh(t, "ip route del 10.43.0.0/16; ip -6 route del fd43::/112")
 				for _, service := range []string{"10.43.0.7", "fd43::7"} {
-					eventually(t, "the deleted route is back", func() bool {
-						return strings.Contains(sh(t, one.ns, "ip route get "+service+" 2>&1 || true"), "dev brink0")
+					testnet.Eventually(t, "the deleted route is back", func() bool {
+						return strings.Contains(one.Sh(t, "ip route get "+service+" 2>&1 || true"), "dev brink0")
 					})
 				}
 				if err := one.network.Warnings(); err != nil {
@@ -89,24 +91,24 @@ func TestServicesOfAnEmptyNode(t *testing.T) {
 	for _, withDefault := range []bool{false, true} {
 		t.Run(fmt.Sprintf("default route: %t", withDefault), func(t *testing.T) {
 			t.Parallel()
-			s := allStacks["dual stack"]
-			newSegment(t)
+			s := testnet.DualStack
+			testnet.EnterSegment(t)
 			var gateways []string
 			if withDefault {
 				gateways = []string{"192.0.0.254", "2001:db8::fe"}
 			}
 			one, two := newNode(t, s, 0, 1, VXLAN, gateways...), newNode(t, s, 0, 2, VXLAN)
-			sh(t, one.ns, "ip link del brink0")
+			one.Sh(t, "ip link del brink0")
 			for _, n := range []*testNode{one, two} {
-				n.cfg.ServiceCIDRs = prefixes("10.43.0.0/16", "fd43::/112")
+				n.cfg.ServiceCIDRs = testnet.Prefixes("10.43.0.0/16", "fd43::/112")
 				n.run(t)
 			}
 			introduce(one, two)
 			serve(t, one, two, two)
 			for _, service := range []string{"10.43.0.7", "fd43::7"} {
-				eventually(t, "the Service is called", func() bool { _, err := call(one.ns, service, 300*time.Millisecond); return err == nil })
+				testnet.Eventually(t, "the Service is called", func() bool { _, err := testnet.Call(one.NS, service, 300*time.Millisecond); return err == nil })
 			}
-			if got := sh(t, one.ns, "ip -o link"); strings.Contains(got, "brink0") == withDefault {
+			if got := one.Sh(t, "ip -o link"); strings.Contains(got, "brink0") == withDefault {
 				t.Errorf("links are\n%s", got)
 			}
 		})
@@ -117,15 +119,15 @@ func TestServicesOfAnEmptyNode(t *testing.T) {
 // a former cluster goes; uninstalling leaves none.
 func TestServiceRoutesOfOthers(t *testing.T) {
 	t.Parallel()
-	s := allStacks["dual stack"]
-	newSegment(t)
+	s := testnet.DualStack
+	testnet.EnterSegment(t)
 	n := newNode(t, s, 0, 1, VXLAN)
-	n.cfg.ServiceCIDRs = prefixes("10.43.0.0/16", "fd43::/112")
-	sh(t, n.ns, "ip route add 10.43.0.0/16 via 192.0.0.9; ip route add 10.47.0.0/16 dev brink0 proto 98 metric 1073741824; ip -6 route add fd47::/112 dev brink0 proto 98 metric 1073741824")
+	n.cfg.ServiceCIDRs = testnet.Prefixes("10.43.0.0/16", "fd43::/112")
+	n.Sh(t, "ip route add 10.43.0.0/16 via 192.0.0.9; ip route add 10.47.0.0/16 dev brink0 proto 98 metric 1073741824; ip -6 route add fd47::/112 dev brink0 proto 98 metric 1073741824")
 	n.run(t)
 	leads := func(to, link string) {
 		t.Helper()
-		if got := sh(t, n.ns, "ip route get "+to+" 2>&1 || true"); !strings.Contains(got, link) {
+		if got := n.Sh(t, "ip route get "+to+" 2>&1 || true"); !strings.Contains(got, link) {
 			t.Errorf("the way to %s is %s, want %s", to, got, link)
 		}
 	}
@@ -133,16 +135,16 @@ func TestServiceRoutesOfOthers(t *testing.T) {
 	leads("fd43::7", "dev brink0")
 	leads("10.47.0.7", "unreachable")
 	leads("fd47::7", "unreachable")
-	sh(t, n.ns, "ip -6 route add fd43::/112 via 2001:db8::9; ip route add 10.43.9.0/24 via 192.0.0.9; ip route del 10.43.0.0/16 via 192.0.0.9")
+	n.Sh(t, "ip -6 route add fd43::/112 via 2001:db8::9; ip route add 10.43.9.0/24 via 192.0.0.9; ip route del 10.43.0.0/16 via 192.0.0.9")
 	leads("fd43::7", "via 2001:db8::9 dev eth0")
 	leads("10.43.9.7", "via 192.0.0.9 dev eth0")
-	eventually(t, "ours is there when somebody's has gone", func() bool {
+	testnet.Eventually(t, "ours is there when somebody's has gone", func() bool {
 		signal(n.network.wake) // a route of others is no event
-		return strings.Contains(sh(t, n.ns, "ip route get 10.43.0.7 2>&1 || true"), "dev brink0")
+		return strings.Contains(n.Sh(t, "ip route get 10.43.0.7 2>&1 || true"), "dev brink0")
 	})
 	n.stop()
-	sh(t, n.ns, "ip -6 route del fd43::/112 via 2001:db8::9; ip route del 10.43.9.0/24")
-	inside(t, n.ns, func() error { return errors.Join(Remove(n.cfg), Remove(n.cfg)) })
+	n.Sh(t, "ip -6 route del fd43::/112 via 2001:db8::9; ip route del 10.43.9.0/24")
+	testnet.Inside(t, n.NS, func() error { return errors.Join(Remove(n.cfg), Remove(n.cfg)) })
 	leads("10.43.0.7", "unreachable")
 	leads("fd43::7", "unreachable")
 }

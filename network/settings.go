@@ -1,12 +1,9 @@
 package network
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -14,29 +11,32 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"brink/network/overlay"
+	"brink/network/rtnl"
+	"brink/network/sysctl"
 )
 
-const sysctlRoot = "/proc/sys"
-
-// applySettings makes the kernel route pods' packets, and show those that stay
-// on the bridge to nftables: the answer of a pod behind a Service to a pod on
-// the same bridge never meets the IP layer otherwise, keeps its own source
-// address, and is refused by the pod that asked.
-func applySettings(cfg Config) error {
+// applySettings makes the kernel route pods' packets, and show those that stay on the
+// bridge to nftables. Otherwise the answer of a pod behind a Service to a pod on the same
+// bridge never meets the IP layer, keeps its own source address, and is refused by the pod
+// that asked.
+func applySettings(cfg Config, log *slog.Logger) error {
+	change := func(key, want string) error { return cfg.change(log, key, want) }
 	for _, f := range families {
 		if !cfg.has(f) {
 			continue
 		}
-		if err := requireKernel(f); err != nil {
+		if err := requireKernel(f, log); err != nil {
 			return err
 		}
-		if f.is6() {
-			if err := keepRouterAdvertisements(cfg.change, cfg.Bridge, cfg.VXLANDevice); err != nil {
+		if f.v6 {
+			if err := keepRouterAdvertisements(change, cfg.bridgeName(), overlay.DefaultDevice); err != nil {
 				return err
 			}
 		}
 		for _, key := range []string{f.forward, f.bridgeNF} {
-			if err := cfg.change(key, "1"); err != nil {
+			if err := change(key, "1"); err != nil {
 				return err
 			}
 		}
@@ -44,78 +44,47 @@ func applySettings(cfg Config) error {
 	return nil
 }
 
-// requireKernel tells what the kernel lacks, after trying to load the module
-// that nothing else loads by itself.
-func requireKernel(f family) error {
-	if !exists(f.forward) {
+// requireKernel returns an error that says what the kernel lacks. It tries to load the
+// module that nothing else loads.
+func requireKernel(f family, log *slog.Logger) error {
+	if !sysctl.Exists(f.forward) {
 		return fmt.Errorf("the cluster has addresses of family %s but the kernel has it switched off: %s is missing (see ipv6.disable on the kernel command line)",
-			f.match, filepath.Join(sysctlRoot, f.forward))
+			f.match, sysctl.Path(f.forward))
 	}
-	if exists(f.bridgeNF) {
+	if sysctl.Exists(f.bridgeNF) {
 		return nil
 	}
 	out, err := exec.Command("modprobe", "br_netfilter").CombinedOutput()
-	if exists(f.bridgeNF) {
-		slog.Info("kernel module loaded", "component", componentName, "module", "br_netfilter")
+	if sysctl.Exists(f.bridgeNF) {
+		log.Info("kernel module loaded", "module", "br_netfilter")
 		return nil
 	}
 	return fmt.Errorf("the kernel module br_netfilter is missing and could not be loaded (%v: %s): install the kernel's module package or use a kernel built with CONFIG_BRIDGE_NETFILTER",
 		err, strings.TrimSpace(string(out)))
 }
 
-func exists(key string) bool {
-	_, err := os.Stat(filepath.Join(sysctlRoot, key))
-	return err == nil
-}
-
-func get(key string) (string, error) {
-	data, err := os.ReadFile(filepath.Join(sysctlRoot, key))
-	return strings.TrimSpace(string(data)), err
-}
-
-// change is set for what is the machine's.
-func (cfg Config) change(key, want string) error {
-	if has, err := get(key); err == nil && has != want && cfg.Changing != nil {
+// change sets what is the machine's.
+func (cfg Config) change(log *slog.Logger, key, want string) error {
+	if has, err := sysctl.Get(key); err == nil && has != want && cfg.Changing != nil {
 		if err := cfg.Changing(key, want); err != nil {
 			return err
 		}
 	}
-	return set(key, want)
+	return sysctl.Set(log, key, want)
 }
 
-// set writes a setting that has another value.
-func set(key, want string) error {
-	has, err := get(key)
-	if err != nil {
-		return fmt.Errorf("reading kernel setting: %w", err)
-	}
-	if has == want {
-		return nil
-	}
-	name := strings.ReplaceAll(key, "/", ".")
-	if err := os.WriteFile(filepath.Join(sysctlRoot, key), []byte(want), 0o644); err != nil {
-		if errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrPermission) {
-			return fmt.Errorf("kernel setting %s is %s, must be %s, and cannot be written here (%w): set it outside this container, sysctl -w %s=%s",
-				name, has, want, errors.Unwrap(err), name, want)
-		}
-		return fmt.Errorf("changing kernel setting %s from %s to %s: %w", name, has, want, err)
-	}
-	slog.Info("kernel setting changed", "component", componentName, "setting", name, "was", has, "now", want)
-	return nil
-}
-
-// keepRouterAdvertisements keeps a node's IPv6 default route alive. Once the
-// kernel forwards it is a router, and ignores the advertisements its own route
-// comes from unless accept_ra is 2. Links that have such a route are changed, and
-// those that may still learn one: a modem that is plugged in later, a network
-// whose router was off when the node started. Not those on which a pod could
-// advertise itself as the node's router: our own, and the ends of pods' links.
+// keepRouterAdvertisements keeps a node's IPv6 default route alive. A kernel that
+// forwards is a router, and ignores the advertisements that its own route comes from
+// unless accept_ra is 2. Links that have such a route are changed, and those that may
+// still learn one: a modem that is plugged in later, a network whose router was off when
+// the node started. Left out are those on which a pod could advertise itself as the
+// node's router: brink's own, and the ends of pods' links.
 func keepRouterAdvertisements(change func(key, want string) error, ours ...string) error {
 	learnt, err := linksWithLearntRoutes()
 	if err != nil {
 		return err
 	}
-	links, err := allLinks()
+	links, err := rtnl.Links()
 	if err != nil {
 		return fmt.Errorf("listing links: %w", err)
 	}
@@ -125,10 +94,10 @@ func keepRouterAdvertisements(change func(key, want string) error, ours ...strin
 			continue
 		}
 		key := filepath.Join("net/ipv6/conf", name, "accept_ra")
-		if has, err := get(key); err != nil || has != "1" {
+		if has, err := sysctl.Get(key); err != nil || has != "1" {
 			continue // 0: a daemon such as systemd-networkd handles them itself
 		}
-		// What may never be needed keeps no node from starting.
+		// A setting that may never be needed keeps no node from starting.
 		if err := change(key, "2"); err != nil && isLearnt {
 			return err
 		}
@@ -136,10 +105,9 @@ func keepRouterAdvertisements(change func(key, want string) error, ours ...strin
 	return nil
 }
 
-// linksWithLearntRoutes are the indices of links with a route from an
-// advertisement.
+// linksWithLearntRoutes returns the indices of links with a route from an advertisement.
 func linksWithLearntRoutes() (map[int]bool, error) {
-	routes, err := complete(func() ([]netlink.Route, error) {
+	routes, err := rtnl.Complete(func() ([]netlink.Route, error) {
 		return netlink.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{Protocol: unix.RTPROT_RA}, netlink.RT_FILTER_PROTOCOL)
 	})
 	if err != nil {
@@ -152,7 +120,7 @@ func linksWithLearntRoutes() (map[int]bool, error) {
 	return out, nil
 }
 
-// mayMeetRouters excludes what leads to pods and containers, anyone's.
+// mayMeetRouters excludes links to pods and containers, anyone's.
 func mayMeetRouters(link netlink.Link) bool {
 	return link.Attrs().Flags&net.FlagLoopback == 0 && link.Type() != "veth" && link.Type() != "bridge"
 }

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
@@ -23,6 +24,8 @@ import (
 	"k8s.io/kubernetes/pkg/kubelet/apis/config/scheme"
 	"k8s.io/kubernetes/pkg/kubelet/apis/config/v1beta1"
 	"k8s.io/kubernetes/pkg/kubelet/kubeletconfig/util/codec"
+
+	"brink/internal/componentargs"
 )
 
 // The user's configuration files (--kubelet-arg=config=FILE and config-dir=DIRECTORY)
@@ -35,6 +38,10 @@ type object = map[string]any
 // ownField is a field of the configuration that brink decides on, and what to do
 // instead.
 type ownField struct{ name, instead string }
+
+// learnt are the own fields whose values a joining machine asks its cluster for:
+// before that, CheckArgs cannot compare them.
+var learnt = []string{"clusterDNS", "clusterDomain"}
 
 var ownFields = []ownField{
 	{"authentication", ""}, {"authorization", ""}, {"tlsCertFile", ""}, {"tlsPrivateKeyFile", ""}, {"serverTLSBootstrap", ""},
@@ -72,6 +79,52 @@ func useFiles(config *kubeletconfig.KubeletConfiguration, flags *options.Kubelet
 		delete(base, "systemReserved")
 	}
 	return fromObject(mergePatch(base, given), dir, config)
+}
+
+// overFiles lets the user's files have their say, and the user's flags the last one:
+// those in config are parsed once more, as upstream does.
+func overFiles(cfg Config, flags *options.KubeletFlags, config *kubeletconfig.KubeletConfiguration) error {
+	if flags.KubeletConfigFile != "" || flags.KubeletDropinConfigDirectory != "" {
+		without, err := withDefaults(cfg)
+		if err != nil {
+			return err
+		}
+		*config = *without
+		if err := useFiles(config, flags); err != nil {
+			return err
+		}
+		gates := config.FeatureGates
+		fs := pflag.NewFlagSet("kubelet", pflag.ContinueOnError)
+		options.NewKubeletFlags().AddFlags(fs)
+		options.AddKubeletConfigFlags(fs, config)
+		if err := componentargs.Parse(fs, "kubelet-arg", nil, cfg.Args); err != nil {
+			return err
+		}
+		for gate, on := range gates {
+			if _, ok := config.FeatureGates[gate]; !ok {
+				config.FeatureGates[gate] = on
+			}
+		}
+	}
+	// The flag is not the field's: upstream takes either for a yes.
+	if slices.ContainsFunc(cfg.Args, func(arg string) bool { return componentargs.Name(arg) == "seccomp-default" }) {
+		config.SeccompDefault = flags.SeccompDefault
+	}
+	return nil
+}
+
+// withDefaults is the configuration by brink's defaults, without the user's flags.
+func withDefaults(cfg Config) (*kubeletconfig.KubeletConfiguration, error) {
+	config, err := options.NewKubeletConfiguration()
+	if err != nil {
+		return nil, err
+	}
+	flags := options.NewKubeletFlags()
+	apply(cfg, flags, config)
+	fs := pflag.NewFlagSet("kubelet", pflag.ContinueOnError)
+	flags.AddFlags(fs)
+	options.AddKubeletConfigFlags(fs, config)
+	return config, componentargs.Parse(fs, "kubelet-arg", defaults(cfg), nil)
 }
 
 // readFiles returns what the user's files say together, nil when there are none, and
@@ -169,6 +222,10 @@ func oneLine(err error) error {
 func takeOwn(base, given object) error {
 	var wrong []string
 	for _, own := range ownFields {
+		if base[own.name] == nil && slices.Contains(learnt, own.name) {
+			delete(given, own.name)
+			continue
+		}
 		for _, name := range differences(own.name, base[own.name], given[own.name]) {
 			if own.instead != "" {
 				name += " (use " + own.instead + ")"

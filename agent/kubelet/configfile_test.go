@@ -117,3 +117,19 @@ func TestConfigFileAgrees(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestConfigFileBeforeJoining: what only the cluster can tell is not compared before it
+// has been asked, and all else is.
+func TestConfigFileBeforeJoining(t *testing.T) {
+	const cluster = "clusterDomain: other.local\nclusterDNS: [10.96.0.10]\n"
+	for text, want := range map[string]string{
+		cluster:                             "",
+		cluster + "cgroupDriver: systemd\n": "brink decides on cgroupDriver: leave it out",
+	} {
+		cfg := plausible("config=" + writeFile(t, filepath.Join(t.TempDir(), "kubelet.yaml"), header+text))
+		cfg.ClusterDNS, cfg.ClusterDomain = nil, ""
+		if err := CheckArgs(cfg); (err == nil) != (want == "") || err != nil && !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("%q: got %v, want %q", text, err, want)
+		}
+	}
+}

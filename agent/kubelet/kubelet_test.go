@@ -100,6 +100,29 @@ func TestKeptFlags(t *testing.T) {
 	}
 }
 
+// TestCheckArgsBeforeJoining: flags are checked before the machine knows its cluster.
+func TestCheckArgsBeforeJoining(t *testing.T) {
+	before := func(args ...string) Config {
+		cfg := plausible(args...)
+		cfg.NodeIPs, cfg.ClusterDNS, cfg.ClusterDomain, cfg.ServingCert, cfg.ServingKey = nil, nil, "", "", ""
+		return cfg
+	}
+	if err := CheckArgs(before("max-pods=7")); err != nil {
+		t.Error(err)
+	}
+	for arg, want := range map[string]string{
+		"max-pods=many":               "--kubelet-arg=max-pods=many: ",
+		"max-pods=-1":                 "checking --kubelet-arg: ",
+		"client-ca-file=/tmp/x":       "--kubelet-arg=client-ca-file=/tmp/x: brink keeps this at \"/nowhere/ca.crt\"",
+		"tls-cert-file=/tmp/x":        "--kubelet-arg=tls-cert-file=/tmp/x: ",
+		"node-labels=kubernetes.io/x": "checking --kubelet-arg and --node-label: ",
+	} {
+		if err := CheckArgs(before(arg)); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%s: got %v, want it to begin with %q", arg, err, want)
+		}
+	}
+}
+
 func TestSystemdCgroups(t *testing.T) {
 	cfg := plausible()
 	cfg.SystemdCgroups = true

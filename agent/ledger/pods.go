@@ -29,6 +29,7 @@ type Pods struct {
 	l layout.Layout
 
 	mu    sync.Mutex
+	open  bool     // the list was read
 	known []string // in the order in which they came
 	in    map[string]bool
 	added int // since the list was written as a whole
@@ -43,22 +44,33 @@ const (
 	keepRecent = 500
 )
 
-// OpenPods reads the list. Pods of which nothing is left are dropped from it, which
-// only who is about to run the kubelet may do. For a node without a list, of an older
-// brink, see podsOfOlder. With an error, that the
-// list cannot be written, what is returned works, and tries again at each pod.
-func OpenPods(l layout.Layout) (*Pods, error) {
-	p := &Pods{l: l, in: map[string]bool{}, behind: true}
-	for _, uid := range readPods(l) {
+// NewPods returns the list of a node that has not been opened.
+func NewPods(l layout.Layout) *Pods { return &Pods{l: l, in: map[string]bool{}, behind: true} }
+
+// Open reads the list. Pods of which nothing is left are dropped from it, which only
+// the caller that is about to run the kubelet may do. For a node without a list, of an
+// older brink, see podsOfOlder. After an error, that the list cannot be written, p works
+// and tries again at each pod.
+func (p *Pods) Open() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.openLocked()
+}
+
+func (p *Pods) openLocked() error {
+	if p.open {
+		return nil
+	}
+	p.open = true
+	for _, uid := range readPods(p.l) {
 		if !p.in[uid] {
 			p.known, p.in[uid] = append(p.known, uid), true
 		}
 	}
-	err := p.rewrite(0)
-	if err != nil {
-		err = fmt.Errorf("the list of this node's pods: %w", err)
+	if err := p.rewrite(0); err != nil {
+		return fmt.Errorf("the list of this node's pods: %w", err)
 	}
-	return p, err
+	return nil
 }
 
 // Add puts a pod into the list. That this does not work is told once, until it works
@@ -66,6 +78,7 @@ func OpenPods(l layout.Layout) (*Pods, error) {
 func (p *Pods) Add(uid string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	_ = p.openLocked() // which Open has done; its error comes again below
 	if p.in[uid] || !isUID(uid) {
 		return nil
 	}
@@ -121,7 +134,7 @@ func (p *Pods) rewrite(recent int) error {
 	return err
 }
 
-// ReadPods returns the uids of this node's pods, see OpenPods.
+// ReadPods returns the uids of this node's pods, see Pods.Open.
 func ReadPods(l layout.Layout) map[string]bool {
 	known := map[string]bool{}
 	for _, uid := range readPods(l) {

@@ -17,8 +17,8 @@ func newPods(t *testing.T) (*Pods, layout.Layout) {
 	if err := os.Mkdir(l.Agent(), 0o711); err != nil {
 		t.Fatal(err)
 	}
-	p, err := OpenPods(l)
-	if err != nil {
+	p := NewPods(l)
+	if err := p.Open(); err != nil {
 		t.Fatal(err)
 	}
 	return p, l
@@ -85,8 +85,9 @@ func TestPodsAreListedLater(t *testing.T) {
 	spoil(t, l.Pods())
 	add("uid-2", true)
 	add("uid-3", false)
-	if again, err := OpenPods(l); err == nil || again == nil {
-		t.Errorf("opening what cannot be written: %v, %v", again, err)
+	again := NewPods(l)
+	if err := again.Open(); err == nil {
+		t.Error("opening what cannot be written is no error")
 	} else if err := again.Add("uid-9"); err != nil {
 		t.Errorf("it has been told: %v", err)
 	}
@@ -133,8 +134,8 @@ func TestHalfALine(t *testing.T) {
 	if _, err := f.WriteString("uid-"); err != nil {
 		t.Fatal(err)
 	}
-	again, err := OpenPods(l)
-	if err != nil {
+	again := NewPods(l)
+	if err := again.Open(); err != nil {
 		t.Fatal(err)
 	}
 	if err := again.Add("uid-2"); err != nil {

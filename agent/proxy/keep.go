@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -10,7 +9,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/kubernetes/pkg/proxy"
 
-	"brink/network"
+	"brink/internal/lifecycle"
+	"brink/network/nftables"
 )
 
 // Upstream writes what has changed of Services, and all of it once an hour: what
@@ -53,17 +53,17 @@ func (r *resyncing) resync() {
 type keeper struct {
 	families []corev1.IPFamily
 	resync   func()
-	shape    func(corev1.IPFamily) (network.TableShape, error)
+	shape    func(corev1.IPFamily) (nftables.TableShape, error)
 	written  func(corev1.IPFamily) float64 // when all of a family's rules were written, 0 is never
 
-	known map[corev1.IPFamily]network.TableShape
+	known map[corev1.IPFamily]nftables.TableShape
 }
 
 func newKeeper(families []corev1.IPFamily, resync func()) *keeper {
-	shape := func(family corev1.IPFamily) (network.TableShape, error) {
-		return network.LookAtTable(nftFamily(family), tableName)
+	shape := func(family corev1.IPFamily) (nftables.TableShape, error) {
+		return nftables.InspectTable(nftFamily(family), tableName)
 	}
-	return &keeper{families: families, resync: resync, shape: shape, written: lastWritten, known: map[corev1.IPFamily]network.TableShape{}}
+	return &keeper{families: families, resync: resync, shape: shape, written: lastWritten, known: map[corev1.IPFamily]nftables.TableShape{}}
 }
 
 func nftFamily(family corev1.IPFamily) string {
@@ -73,14 +73,14 @@ func nftFamily(family corev1.IPFamily) string {
 // keep repairs the tables until ctx is done. The first rules are written.
 func (k *keeper) keep(ctx context.Context) {
 	changed := make(chan struct{}, 1)
-	err := network.WatchRules(ctx, func() {
+	err := nftables.Watch(ctx, func() {
 		select {
 		case changed <- struct{}{}:
 		default:
 		}
 	})
 	if err != nil {
-		slog.Warn("rules for Services that somebody else deletes come back within the hour only", "component", "service-proxy", "error", err)
+		lifecycle.Logger(ctx).Warn("rules for Services that somebody else deletes come back within the hour only", "error", err)
 		return
 	}
 	for {
@@ -98,7 +98,7 @@ func (k *keeper) keep(ctx context.Context) {
 
 // damaged is a table that is not what it was.
 type damaged struct {
-	shape network.TableShape
+	shape nftables.TableShape
 	since float64 // the last time that its rules were written
 }
 
@@ -123,7 +123,7 @@ func (k *keeper) look(ctx context.Context) {
 	if len(found) == 0 {
 		return
 	}
-	slog.Warn("the rules for Services were changed by someone else, writing them anew", "component", "service-proxy", "tables", strings.Join(tables, ", "))
+	lifecycle.Logger(ctx).Warn("the rules for Services were changed by someone else, writing them anew", "tables", strings.Join(tables, ", "))
 	k.resync()
 	k.learn(ctx, found)
 }

@@ -18,7 +18,7 @@ import (
 	"k8s.io/kubernetes/pkg/proxy"
 
 	"brink/internal/testprocess"
-	"brink/network"
+	"brink/network/nftables"
 )
 
 func addService(t *testing.T, client kubernetes.Interface, name, ip string) {
@@ -134,17 +134,17 @@ func TestResync(t *testing.T) {
 // written is not.
 func TestKeeper(t *testing.T) {
 	t.Parallel()
-	right := network.TableShape{Handle: 1, Hooked: "input: 2"}
-	shapes := map[corev1.IPFamily]network.TableShape{corev1.IPv4Protocol: right}
+	right := nftables.TableShape{Handle: 1, Hooked: "input: 2"}
+	shapes := map[corev1.IPFamily]nftables.TableShape{corev1.IPv4Protocol: right}
 	at := map[corev1.IPFamily]float64{corev1.IPv4Protocol: 1}
 	synced, fails, odd := 0, false, ""
 	k := newKeeper([]corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}, func() {
 		if synced++; !fails {
 			at[corev1.IPv4Protocol]++
-			shapes[corev1.IPv4Protocol] = network.TableShape{Handle: cmp.Or(shapes[corev1.IPv4Protocol].Handle, uint64(100+synced)), Hooked: "input: 2" + odd}
+			shapes[corev1.IPv4Protocol] = nftables.TableShape{Handle: cmp.Or(shapes[corev1.IPv4Protocol].Handle, uint64(100+synced)), Hooked: "input: 2" + odd}
 		}
 	})
-	k.shape = func(f corev1.IPFamily) (network.TableShape, error) { return shapes[f], nil }
+	k.shape = func(f corev1.IPFamily) (nftables.TableShape, error) { return shapes[f], nil }
 	k.written = func(f corev1.IPFamily) float64 { return at[f] }
 	look := func(what string, want int) {
 		t.Helper()
@@ -159,21 +159,21 @@ func TestKeeper(t *testing.T) {
 	}
 	look("at first", 0)
 	look("nothing new", 0)
-	shapes[corev1.IPv4Protocol] = network.TableShape{}
+	shapes[corev1.IPv4Protocol] = nftables.TableShape{}
 	look("deleted", 1)
 	look("written", 1)
-	shapes[corev1.IPv4Protocol] = network.TableShape{Handle: 99, Hooked: "input: 2"}
+	shapes[corev1.IPv4Protocol] = nftables.TableShape{Handle: 99, Hooked: "input: 2"}
 	look("replaced", 2)
-	shapes[corev1.IPv4Protocol] = network.TableShape{Handle: 99, Hooked: "input: 0"}
+	shapes[corev1.IPv4Protocol] = nftables.TableShape{Handle: 99, Hooked: "input: 0"}
 	look("flushed", 3)
 	look("written", 3)
-	fails, shapes[corev1.IPv4Protocol] = true, network.TableShape{}
+	fails, shapes[corev1.IPv4Protocol] = true, nftables.TableShape{}
 	look("the repair fails", 4)
 	look("it is tried again", 5)
 	fails = false
 	look("it succeeds", 6)
 	look("it is known", 6)
-	odd, shapes[corev1.IPv4Protocol] = ", output: 1", network.TableShape{Handle: shapes[corev1.IPv4Protocol].Handle, Hooked: "input: 2, output: 1"}
+	odd, shapes[corev1.IPv4Protocol] = ", output: 1", nftables.TableShape{Handle: shapes[corev1.IPv4Protocol].Handle, Hooked: "input: 2, output: 1"}
 	look("another way of upstream's", 7)
 	look("which is right then", 7)
 }

@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os/exec"
@@ -56,6 +55,9 @@ type Config struct {
 	Changing func(names ...string) (done func())
 }
 
+// StopTimeout is short: the rules stay, and only its loops have to end.
+const StopTimeout = 5 * time.Second
+
 // Proxy is a configured service proxy.
 type Proxy struct {
 	cfg    Config
@@ -72,9 +74,11 @@ func New(cfg Config) (*Proxy, error) {
 	return &Proxy{cfg: cfg, config: config}, nil
 }
 
-// Component is the part that runs. It is ready when the first rules are written.
-func (p *Proxy) Component() lifecycle.Component {
-	return lifecycle.Component{Name: "service-proxy", Run: p.run, StopTimeout: 5 * time.Second}
+// CheckArgs validates the flags as New does, on a machine that has not asked its
+// cluster yet.
+func CheckArgs(args []string) error {
+	_, err := parse(Config{Args: args})
+	return err
 }
 
 // Health is nil while Services are served, and says in one line why they are
@@ -93,8 +97,10 @@ func parse(cfg Config) (*proxyconfig.KubeProxyConfiguration, error) {
 	defaults := []string{
 		"proxy-mode=nftables",
 		"hostname-override=" + cfg.NodeName,
-		"cluster-cidr=" + joinPrefixes(cfg.ClusterCIDRs),
 		"healthz-bind-address=0.0.0.0:10256",
+	}
+	if len(cfg.ClusterCIDRs) > 0 { // none are known to CheckArgs
+		defaults = append(defaults, "cluster-cidr="+joinPrefixes(cfg.ClusterCIDRs))
 	}
 	if err := componentargs.Parse(fs, "kube-proxy-arg", defaults, cfg.Args); err != nil {
 		return nil, err
@@ -143,7 +149,8 @@ func joinPrefixes(prefixes []netip.Prefix) string {
 	return strings.Join(out, ",")
 }
 
-func (p *Proxy) run(ctx context.Context, ready func()) error {
+// Run serves until ctx is done. It is ready when the first rules are written.
+func (p *Proxy) Run(ctx context.Context, ready func()) error {
 	client, err := kubernetes.NewForConfig(p.cfg.API)
 	if err != nil {
 		return err
@@ -198,7 +205,7 @@ func (p *Proxy) newServer(ctx context.Context, client kubernetes.Interface, h *h
 	if err := p.setConntrack(ctx); errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
 		// The limit is the machine's; in a container or a network namespace
 		// it can be read only, and whoever owns the machine has chosen it.
-		slog.Info("connection tracking limits are left as they are", "component", "service-proxy", "reason", err)
+		lifecycle.Logger(ctx).Info("connection tracking limits are left as they are", "reason", err)
 	} else if err != nil {
 		return nil, fmt.Errorf("setting conntrack limits: %w", err)
 	}

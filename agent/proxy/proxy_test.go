@@ -87,10 +87,15 @@ func TestBadArgs(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.arg, func(t *testing.T) {
 			_, err := New(plausible(tt.arg))
-			if err == nil || !strings.HasPrefix(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {
-				t.Errorf("got %v, want one line that begins with %q", err, tt.want)
+			for _, err := range []error{err, CheckArgs([]string{tt.arg})} {
+				if err == nil || !strings.HasPrefix(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {
+					t.Errorf("got %v, want one line that begins with %q", err, tt.want)
+				}
 			}
 		})
+	}
+	if err := CheckArgs([]string{"masquerade-all"}); err != nil {
+		t.Errorf("a good flag before the cluster is known: %v", err)
 	}
 }
 

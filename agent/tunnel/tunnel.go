@@ -130,13 +130,8 @@ func New(cfg Config) *Tunnels {
 	return &Tunnels{cfg: cfg, links: map[string]*link{}}
 }
 
-// Component keeps the tunnels. It is ready at once: a node must start while
-// servers are away.
-func (t *Tunnels) Component() lifecycle.Component {
-	return lifecycle.Component{Name: "tunnel", Run: t.Run}
-}
-
-// Run keeps tunnels until ctx is done. It must be called once.
+// Run keeps tunnels until ctx is done. It is ready at once: a node must start while
+// servers are away. It must be called once.
 func (t *Tunnels) Run(ctx context.Context, ready func()) error {
 	ready()
 	t.mu.Lock()
@@ -215,7 +210,7 @@ func (t *Tunnels) startLocked(server string) {
 		server:  server,
 		cancel:  cancel,
 		woken:   make(chan struct{}, 1),
-		log:     slog.With("component", "tunnel", "server", server),
+		log:     lifecycle.Logger(t.ctx).With("server", server),
 		status:  Status{Server: server, Since: time.Now(), Error: "not dialed yet"},
 	}
 	t.links[server] = l

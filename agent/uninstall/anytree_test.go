@@ -163,8 +163,8 @@ func install(u *userTrees, l layout.Layout) {
 	must(ledger.RecordNodePassword(l))
 	must(ledger.RecordFile(l, "/etc/brink/ceiling"))
 	must(ledger.Record(l.Made(), ledger.DirsOf(l)...))
-	list, err := ledger.OpenPods(l)
-	must(err)
+	list := ledger.NewPods(l)
+	must(list.Open())
 	must(list.Add("uid-1"))
 	files := map[string]string{}
 	for name, content := range nodeFiles {

@@ -16,95 +16,120 @@ import (
 	"brink/internal/componentargs"
 	"brink/internal/datadir"
 	"brink/internal/host"
+	"brink/internal/layout"
 	"brink/network"
 	"brink/server/pki"
 )
 
-// buildTime is set by the linker, in seconds since 1970: a clock that shows
-// less is wrong.
+// buildTime is set by the linker, in seconds since 1970. A clock that shows less is wrong.
 var buildTime = "0"
 
 // proxyHealthPort is kube-proxy's default.
 const proxyHealthPort = 10256
 
-// CheckSettings tries all flags, those of the embedded components too, as a start
-// would. Nothing is started or written by that.
-func CheckSettings(s Config) error {
-	if s.Join == nil {
-		if err := s.Server.Check(); err != nil || s.DisableAgent {
+// CheckSettings parses all flags as a start would, those of the embedded components too.
+// Nothing is started or written.
+func CheckSettings(cfg Config) error {
+	if cfg.Server != nil {
+		if err := cfg.Server.Check(); err != nil {
 			return err
 		}
-		access := *s.Agent.Access
+	}
+	if cfg.Agent == nil {
+		return nil
+	}
+	node := *cfg.Agent
+	if node.Access != nil {
+		access := *node.Access
 		access.API = func(string, ...string) *rest.Config { return &rest.Config{} } // never asked
-		s.Agent.Access = &access
+		node.Access = &access
 	}
 	var err error
-	if s.Agent.Host, err = host.Look(); err != nil {
+	if node.Host, err = host.Look(); err != nil {
 		return err
 	}
-	_, err = agent.New(s.Agent)
+	_, err = agent.New(node)
 	return err
 }
 
-// HostChecks are those of `brink check` and of every start. pid is that of a
-// brink that runs on the data directory, 0 when none does.
-func HostChecks(s Config, pid int) []host.Check {
+// HostChecks checks the machine, for `brink check` and every start. pid is that of a brink
+// which runs on the data directory, 0 for none.
+func HostChecks(cfg Config, pid int) []host.Check {
 	opts := host.CheckOptions{
-		DataDir:          s.Layout.Data(),
-		NodeName:         s.Agent.NodeName,
+		DataDir:          cfg.Layout.Data(),
+		NodeName:         cfg.NodeName,
 		NotBefore:        builtAt(),
 		PID:              pid,
-		ControlPlaneOnly: s.DisableAgent,
-		VXLAN:            s.mayUseVXLAN(),
+		ControlPlaneOnly: cfg.Agent == nil,
+		VXLAN:            cfg.mayUseVXLAN(),
+		Ports:            cfg.ports(),
 	}
-	if opts.VXLAN {
-		opts.Ports = append(opts.Ports, host.Port{Number: network.DefaultVXLANPort, UDP: true, For: "pod network between nodes"})
-	}
-	if s.Join == nil {
-		opts.Ports = append(opts.Ports, host.Port{Number: uint16(s.Server.Port), Address: listenAddress(s), For: "API server", Flag: "--https-listen-port"})
-	}
-	if !s.DisableAgent {
-		opts.Ports = append(opts.Ports,
-			host.Port{Number: componentargs.Port(s.Agent.KubeletArgs, "port", agent.KubeletPort), For: "kubelet", Flag: "--kubelet-arg=port=PORT"},
-			host.Port{Number: componentargs.Port(s.Agent.ProxyArgs, "healthz-bind-address", proxyHealthPort), For: "service proxy's health", Flag: "--kube-proxy-arg=healthz-bind-address=ADDRESS:PORT"})
-	}
-	owned := datadir.Check(s.Layout)
+	owned := datadir.Check(cfg.Layout)
 	if owned != nil {
-		opts.DataDir = "" // in what is not brink's nothing is tried out
+		opts.DataDir = "" // nothing is written into a directory that is not brink's
 	}
 	checks := host.Checks(opts)
 	if owned != nil {
 		checks = append(checks, host.Check{Name: "data directory", Result: host.Fail, Message: owned.Error()})
 	}
-	if pods := ledger.Strangers(s.Layout); !s.DisableAgent && len(pods) > 0 {
-		checks = append(checks, host.Check{Name: "kubelet directory", Result: host.Fail,
-			Message: fmt.Sprintf("%s has pods of another kubelet (%s), whose volumes this node's would remove", s.Layout.Kubelet(), pods[0]),
-			Fix:     "uninstall that one, or remove " + s.Layout.Kubelet() + "/pods where nothing uses it, or give another --data-dir, which has a kubelet's directory of its own"})
+	if cfg.Agent != nil {
+		checks = append(checks, otherKubelet(cfg.Layout)...)
 	}
-	for _, line := range s.Ignored {
+	for _, line := range cfg.Ignored {
 		checks = append(checks, host.Check{Name: "flags", Result: host.Warn, Message: line, Fix: "remove it"})
 	}
-	if s.Join != nil || owned != nil {
+	if cfg.Server == nil || owned != nil {
 		return checks
 	}
-	if err := pki.CheckClock(s.Layout.TLS(), time.Now()); err != nil {
+	if err := pki.CheckClock(cfg.Layout.TLS(), time.Now()); err != nil {
 		checks = append(checks, host.Check{Name: "certificates", Result: host.Fail, Message: err.Error()})
 	}
 	return checks
 }
 
-// mayUseVXLAN: an agent does not know yet.
-func (s Config) mayUseVXLAN() bool {
-	return s.Join != nil || !s.DisableAgent && s.Agent.Access.Backend == network.VXLAN
+// ports returns the ports on which the node listens.
+func (c Config) ports() []host.Port {
+	var out []host.Port
+	if c.mayUseVXLAN() {
+		out = append(out, host.Port{Number: network.DefaultVXLANPort, UDP: true, For: "pod network between nodes"})
+	}
+	if c.Server != nil {
+		out = append(out, host.Port{Number: uint16(c.Server.Port), Address: listenAddress(c.Server.BindAddress), For: "API server", Flag: "--https-listen-port"})
+	}
+	if c.Agent != nil {
+		out = append(out,
+			host.Port{Number: componentargs.Port(c.Agent.KubeletArgs, "port", agent.KubeletPort), For: "kubelet", Flag: "--kubelet-arg=port=PORT"},
+			host.Port{Number: componentargs.Port(c.Agent.ProxyArgs, "healthz-bind-address", proxyHealthPort), For: "service proxy's health", Flag: "--kube-proxy-arg=healthz-bind-address=ADDRESS:PORT"})
+	}
+	return out
 }
 
-func listenAddress(s Config) netip.Addr {
-	if s.Server.BindAddress.IsUnspecified() {
+// mayUseVXLAN reports whether the node may need a VXLAN. A machine learns that of its
+// cluster when it joins.
+func (c Config) mayUseVXLAN() bool {
+	return c.Server == nil || c.Agent != nil && c.Agent.Access.Backend == network.VXLAN
+}
+
+// listenAddress returns bind, or the zero Addr if it stands for all addresses.
+func listenAddress(bind netip.Addr) netip.Addr {
+	if bind.IsUnspecified() {
 		return netip.Addr{}
 	}
-	return s.Server.BindAddress
+	return bind
 }
 
+// otherKubelet returns a failed check if another kubelet uses the node's directory.
+func otherKubelet(l layout.Layout) []host.Check {
+	pods := ledger.Strangers(l)
+	if len(pods) == 0 {
+		return nil
+	}
+	return []host.Check{{Name: "kubelet directory", Result: host.Fail,
+		Message: fmt.Sprintf("%s has pods of another kubelet (%s), whose volumes this node's would remove", l.Kubelet(), pods[0]),
+		Fix:     "uninstall that one, or remove " + l.Kubelet() + "/pods where nothing uses it, or give another --data-dir, which has a kubelet's directory of its own"}}
+}
+
+// builtAt returns the time of the build, the zero Time if it is not known.
 func builtAt() time.Time {
 	seconds, err := strconv.ParseInt(buildTime, 10, 64)
 	if err != nil || seconds == 0 {
@@ -113,19 +138,19 @@ func builtAt() time.Time {
 	return time.Unix(seconds, 0)
 }
 
-// notRoot is the error of a start without root. Other checks fail then too, for
-// no reason of their own.
-func notRoot(s Config) error {
+// notRoot returns the error of a start without root, alone: other checks fail then too,
+// for no other reason.
+func notRoot(cfg Config) error {
 	isOther := func(c host.Check) bool { return c.Name != "root" }
-	return host.Failed(slices.DeleteFunc(HostChecks(s, os.Getpid()), isOther))
+	return host.Failed(slices.DeleteFunc(HostChecks(cfg, os.Getpid()), isOther))
 }
 
-// checkHost refuses to start on a machine that cannot work, before anything
-// has been written or started. A unit that takes the pods down with brink is told
-// at every start: its owner finds out in the moment of the first update. So are few
-// files, of which a user hears in the moment of the first busy day.
-func checkHost(s Config) error {
-	checks := HostChecks(s, os.Getpid())
+// checkHost refuses to start on a machine that cannot work, before anything has been
+// written or started. Two warnings are logged at every start: of a unit that stops the
+// pods with brink, which its owner would learn at the first update, and of a low limit
+// of open files, which a user would learn on the first busy day.
+func checkHost(cfg Config) error {
+	checks := HostChecks(cfg, os.Getpid())
 	for _, c := range checks {
 		if (c.Name == host.UnitCheck || c.Name == host.FilesCheck) && c.Result == host.Warn {
 			slog.Warn(c.String(), "component", "brink")

@@ -4,18 +4,32 @@ import (
 	"brink/agent"
 	"brink/agent/join"
 	"brink/internal/layout"
-	"brink/network/nodeaddr"
 	"brink/server"
 )
 
-// Config is what the flags of `brink server` or `brink agent` say, parsed.
+// Config is what the flags of `brink server` or `brink agent` say, parsed. A machine
+// either is a server or joins one. Each part that it does not run is nil.
 type Config struct {
-	Layout       layout.Layout
-	Server       server.Config // of a server
-	Join         *join.Config  // of a machine that joins, nil on a server
-	Agent        agent.Config
-	Found        []nodeaddr.Address // of the machine, none when the user gave them
-	Ignored      []string           // what the user said in vain, a line each
-	DisableAgent bool
-	PProf        bool
+	Layout   layout.Layout
+	NodeName string
+
+	Server *server.Config // nil on a machine that joins
+	Join   *join.Config   // nil on a server
+	Agent  *agent.Config  // nil on a server with --disable-agent
+
+	// Ignored are flags that have no effect, a line each that says why.
+	Ignored []string
+	// PProf serves profiles on the status socket.
+	PProf bool
+}
+
+// role is what the machine is, as `brink status` says it.
+func (c Config) role() string {
+	switch {
+	case c.Server == nil:
+		return "agent"
+	case c.Agent == nil:
+		return "server without agent"
+	}
+	return "server"
 }

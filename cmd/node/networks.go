@@ -7,24 +7,24 @@ import (
 	"brink/network"
 )
 
-// OtherNetworks names the links of others that are in the way of the pod network. An
-// agent does not know its cluster's ranges before it has joined: it looks for the
-// usual ones.
-func OtherNetworks(s Config) []host.Check {
+// OtherNetworks returns a warning for each foreign link that conflicts with the pod
+// network. A machine that has not joined does not know its cluster's ranges: the usual
+// ones are checked.
+func OtherNetworks(cfg Config) []host.Check {
 	const name = "other networks"
-	cfg := network.Config{
+	if cfg.Agent == nil {
+		return nil
+	}
+	pods := network.Config{
 		ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")},
 		ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")},
 		Backend:      network.VXLAN,
 	}
-	if s.DisableAgent {
-		return nil
+	if cfg.Server != nil {
+		access := cfg.Agent.Access
+		pods.ClusterCIDRs, pods.ServiceCIDRs, pods.Backend = access.ClusterCIDRs, access.ServiceCIDRs, access.Backend
 	}
-	if s.Join == nil {
-		access := s.Agent.Access
-		cfg.ClusterCIDRs, cfg.ServiceCIDRs, cfg.Backend = access.ClusterCIDRs, access.ServiceCIDRs, access.Backend
-	}
-	lines, err := network.Strangers(cfg)
+	lines, err := network.Conflicts(pods)
 	if err != nil {
 		return []host.Check{{Name: name, Result: host.Warn, Message: err.Error(), Fix: "run this as root"}}
 	}

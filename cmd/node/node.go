@@ -1,72 +1,104 @@
-// Package node is one brink process on one machine.
+// Package node is one brink process on one machine: it takes the configuration that
+// the flags make, refuses what cannot work before anything is made, takes the data
+// directory for itself, composes the server, the agent or both into one group of
+// components, runs them, and answers `brink status` meanwhile. It also has what other
+// commands need of such a process: the checks of the host, whether a process runs and
+// how to stop it, and the versions.
+//
+// It knows no flags and no command line: those are cmd's. It is the only place that
+// knows both the server and the agent.
+//
+// Read in this order: config.go (what is asked for), node.go (Run, from the checks to
+// the end), checks.go and networks.go (what is refused and what is warned of), lock.go,
+// process.go (the list of components), address.go, status.go, stop.go; then package
+// upstream, for the globals that the process has meanwhile.
 package node
 
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"time"
 
-	"brink/agent"
-	"brink/agent/join"
 	"brink/agent/ledger"
 	"brink/cmd/node/upstream"
 	"brink/internal/datadir"
-	"brink/internal/footprint"
 	"brink/internal/host"
-	"brink/internal/lifecycle"
 	"brink/internal/proxyenv"
-	"brink/server"
 	"brink/server/pki"
 )
 
-// settleTime after becoming ready, what the start needed is given back.
-const settleTime = 10 * time.Second
-
-// Run makes the machine ready for a node and runs it.
-func Run(ctx context.Context, s Config, globals *upstream.Globals) error {
+// Run makes the machine ready for a node and runs the node until ctx ends or a
+// component fails. Everything that can be refused is refused before anything is made.
+func Run(ctx context.Context, cfg Config, globals *upstream.Globals) error {
 	begun := time.Now()
 	facts, err := host.Look()
 	if err != nil {
 		return err
 	}
 	if facts.EffectiveUID != 0 {
-		return notRoot(s)
+		return notRoot(cfg)
 	}
-	s.Agent.Host = facts
-	if err := checkStart(s); err != nil {
+	if cfg.Agent != nil {
+		node := *cfg.Agent
+		node.Host = facts
+		cfg.Agent = &node
+	}
+	if err := checkStart(cfg); err != nil {
 		return err
 	}
-	unlock, err := takePlaces(s)
+	unlock, err := takeDirectories(cfg)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if err := makeRunDir(s.Layout.Run()); err != nil {
+	if err := makeRunDir(cfg.Layout.Run()); err != nil {
 		return err
 	}
-	if err := excludeFromProxy(s); err != nil {
+	if err := excludeFromProxy(cfg); err != nil {
 		return err
 	}
-	return runParts(ctx, s, globals, begun)
+	p, err := compose(cfg, globals, begun)
+	if err != nil {
+		return err
+	}
+	return p.run(ctx)
 }
 
-// takePlaces makes the directories this process's own until the returned function is
-// called, the data directory before anything is written into it.
-func takePlaces(s Config) (unlock func(), err error) {
-	unlockData, err := lockDataDir(s.Layout)
+// checkStart refuses what cannot work, before anything has been made: neither the
+// data directory nor anything in it.
+func checkStart(cfg Config) error {
+	if err := checkLock(cfg.Layout); err != nil {
+		return err // before the other brink's ports are found taken
+	}
+	if err := checkHost(cfg); err != nil {
+		return err
+	}
+	if cfg.Server == nil {
+		_, err := newAgent(cfg, nil)
+		return err
+	}
+	if err := pki.CheckKubeconfig(cfg.Server.Kubeconfig, pki.Dir(cfg.Layout.TLS()).ServerCA()); err != nil {
+		return fmt.Errorf("--write-kubeconfig: %w", err)
+	}
+	return CheckSettings(cfg)
+}
+
+// takeDirectories makes the directories this process's own until the returned function
+// is called, the data directory before anything is written into it.
+func takeDirectories(cfg Config) (unlock func(), err error) {
+	unlockData, err := lockDataDir(cfg.Layout)
 	if err != nil {
 		return nil, err
 	}
-	if err := prepare(s); err != nil {
+	if err := prepare(cfg); err != nil {
 		unlockData()
 		return nil, err
 	}
-	if s.Join != nil {
+	if cfg.Server == nil {
 		return unlockData, nil
 	}
-	unlockDatabase, err := lockDatabase(s.Layout)
+	unlockDatabase, err := lockDatabase(cfg.Layout)
 	if err != nil {
 		unlockData()
 		return nil, err
@@ -74,155 +106,42 @@ func takePlaces(s Config) (unlock func(), err error) {
 	return func() { unlockDatabase(); unlockData() }, nil
 }
 
-// runParts composes the server, the agent or both into one group and runs it.
-func runParts(ctx context.Context, s Config, globals *upstream.Globals, begun time.Time) error {
-	parts, err := compose(s)
-	if err != nil {
-		return err
-	}
-	group := &lifecycle.Group{}
-	ready := make(chan struct{})
-	status := statusServer{layout: s.Layout, pprof: s.PProf}
-	status.snapshot = snapshotter(s, group, begun, ready, parts.health, parts.warnings)
-	group.Add(status.component())
-	group.Add(parts.components...)
-	for _, line := range s.Ignored {
-		slog.Warn(line, "component", "brink")
-	}
-	slog.Info("starting", "component", "brink", "version", version, "node", s.Agent.NodeName, "data", s.Layout.Data())
-	defer context.AfterFunc(ctx, globals.Log.Stopping)()
-	err = group.Run(ctx, func() {
-		close(ready)
-		globals.Log.Drop()
-		announce(s, time.Since(begun), globals.NotifySocket)
-		time.AfterFunc(settleTime, footprint.Trim)
-	})
-	if err != nil {
-		globals.Log.Show()
-	} else {
-		globals.Log.Drop()
-		slog.Info("stopped; pods keep running", "component", "brink")
-	}
-	return err
-}
-
-// parts are what a node is made of.
-type parts struct {
-	components       []lifecycle.Component
-	health, warnings []func() error
-}
-
-// compose builds what the settings ask for.
-func compose(s Config) (parts, error) {
-	if s.Join != nil {
-		return composeAgent(s)
-	}
-	srv, err := server.New(s.Server)
-	if err != nil {
-		return parts{}, err
-	}
-	out := parts{
-		components: append([]lifecycle.Component{movedServer(s.Found, s.findAddresses, addressInterval)}, srv.Components()...),
-		health:     []func() error{srv.StoreHealth},
-		warnings:   []func() error{srv.StoreWarning},
-	}
-	if s.DisableAgent {
-		return out, nil
-	}
-	s.Agent.Access.API, s.Agent.KubeletNeeds = srv.ClientConfig, []string{server.Controllers}
-	return out.withAgent(s.Agent)
-}
-
-// composeAgent is compose for a machine without a server.
-func composeAgent(s Config) (parts, error) {
-	var err error
-	if s.Agent.Join, err = join.New(*s.Join); err != nil {
-		return parts{}, err
-	}
-	return parts{}.withAgent(s.Agent)
-}
-
-func (p parts) withAgent(cfg agent.Config) (parts, error) {
-	node, err := agent.New(cfg)
-	if err != nil {
-		return parts{}, err
-	}
-	p.components = append(p.components, node.Components()...)
-	p.health = append(p.health, node.Health)
-	p.warnings = append(p.warnings, node.Warnings)
-	return p, nil
-}
-
-// checkStart refuses what cannot work, before anything has been made: neither the
-// data directory nor anything in it.
-func checkStart(s Config) error {
-	if err := checkLock(s.Layout); err != nil {
-		return err // before the other brink's ports are found taken
-	}
-	if err := checkHost(s); err != nil {
-		return err
-	}
-	if s.Join != nil {
-		_, err := compose(s)
-		return err
-	}
-	if err := pki.CheckKubeconfig(s.Server.Kubeconfig, pki.Dir(s.Layout.TLS()).ServerCA()); err != nil {
-		return fmt.Errorf("--write-kubeconfig: %w", err)
-	}
-	return CheckSettings(s)
-}
-
 // prepare marks the data directory as brink's, and writes down what the next start
 // and an uninstall need to know. The caller holds the data directory's lock. What only
 // a database beyond a network can refuse comes after this, and the mark stays then:
 // taking it back would leave the embedded programs and mounts of an agent that has
 // begun meanwhile without an owner. The next start, or uninstalling, finds all of it.
-func prepare(s Config) error {
-	if err := datadir.Claim(s.Layout); err != nil {
+func prepare(cfg Config) error {
+	if err := datadir.Claim(cfg.Layout); err != nil {
 		return err
 	}
-	if !s.DisableAgent {
-		if err := datadir.MakeAgent(s.Layout); err != nil {
+	if cfg.Agent != nil {
+		if err := datadir.MakeAgent(cfg.Layout); err != nil {
 			return err
 		}
 	}
-	if s.Join != nil {
-		return ledger.RecordNodePassword(s.Layout)
+	if cfg.Server == nil {
+		return ledger.RecordNodePassword(cfg.Layout)
 	}
-	if err := rememberAddresses(s); err != nil {
+	if err := ledger.RecordFile(cfg.Layout, cfg.Layout.RevisionCeiling()); err != nil {
 		return err
 	}
-	if err := ledger.RecordFile(s.Layout, s.Layout.RevisionCeiling()); err != nil {
-		return err
-	}
-	return ledger.RecordKubeconfig(s.Layout, s.Server.Kubeconfig)
-}
-
-// announce tells people, scripts and systemd that the node is up.
-func announce(s Config, took time.Duration, notifySocket string) {
-	what := fmt.Sprintf("node %s is Ready", s.Agent.NodeName)
-	if s.DisableAgent {
-		what = "control plane is Ready"
-	}
-	where := ""
-	if s.Join == nil {
-		where = "; kubeconfig is " + s.Server.Kubeconfig
-	}
-	fmt.Printf("brink: %s after %s%s\n", what, took.Round(10*time.Millisecond), where)
-	if err := notifySystemd(notifySocket, "READY=1"); err != nil {
-		slog.Warn("telling systemd that the node is ready", "component", "brink", "error", err)
-	}
+	return ledger.RecordKubeconfig(cfg.Layout, cfg.Server.Kubeconfig)
 }
 
 // excludeFromProxy keeps what a node knows of its cluster out of the environment's
-// proxy. A machine that joins hears of the ranges later.
-func excludeFromProxy(s Config) error {
-	what := append(proxyenv.Addresses(s.Agent.NodeIPs, s.Agent.ExternalIPs), s.Agent.NodeName)
-	if s.Join == nil {
-		what = append(what, proxyenv.Ranges(s.Server.ClusterCIDRs, s.Server.ServiceCIDRs)...)
-		what = append(what, s.Server.ClusterDomain)
-		if a := s.Server.AdvertiseAddress; a.IsValid() {
-			what = append(what, proxyenv.Addresses([]netip.Addr{a})...)
+// proxy. A machine that joins learns the ranges later.
+func excludeFromProxy(cfg Config) error {
+	what := []string{cfg.NodeName}
+	if a := cfg.Agent; a != nil {
+		what = append(what, proxyenv.Addresses(a.Addresses.IPs(), a.ExternalIPs)...)
+	}
+	if s := cfg.Server; s != nil {
+		what = append(what, proxyenv.Addresses(s.Addresses.IPs(), s.ExternalIPs)...)
+		what = append(what, proxyenv.Ranges(s.ClusterCIDRs, s.ServiceCIDRs)...)
+		what = append(what, s.ClusterDomain)
+		if s.AdvertiseAddress.IsValid() {
+			what = append(what, proxyenv.Addresses([]netip.Addr{s.AdvertiseAddress})...)
 		}
 	}
 	if err := proxyenv.Exclude(what...); err != nil {

@@ -31,38 +31,54 @@ type Status struct {
 	Versions   []Component        `json:"versions"`
 }
 
-// statusServer answers on a unix socket that only root can reach.
-type statusServer struct {
-	layout   layout.Layout
-	snapshot func() Status
-	pprof    bool
+// status is the state of the process now.
+func (p *Process) status() Status {
+	s := Status{
+		Node: p.cfg.NodeName, Role: p.cfg.role(), PID: os.Getpid(), Started: p.begun, DataDir: p.cfg.Layout.Data(),
+		Problems: linesOf(p.health), Warnings: linesOf(p.warnings),
+		Components: p.group.Status(), Versions: Versions(),
+	}
+	s.Ready = p.ready.Load() && len(s.Problems) == 0
+	return s
 }
 
-func (s statusServer) component() lifecycle.Component {
-	return lifecycle.Component{Name: "status", Run: s.run}
+// linesOf returns the errors of the checks that fail, one line each.
+func linesOf(checks []func() error) []string {
+	var out []string
+	for _, check := range checks {
+		if err := check(); err != nil {
+			out = append(out, strings.Split(err.Error(), "\n")...)
+		}
+	}
+	return out
 }
 
-func (s statusServer) run(ctx context.Context, ready func()) error {
-	listener, err := rootsocket.Listen(s.layout.StatusSocket())
+// statusComponent answers on a unix socket that only root can reach.
+func (p *Process) statusComponent() lifecycle.Component {
+	return lifecycle.Component{Name: "status", Run: p.serveStatus}
+}
+
+func (p *Process) serveStatus(ctx context.Context, ready func()) error {
+	listener, err := rootsocket.Listen(p.cfg.Layout.StatusSocket())
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: s.handler(), ReadHeaderTimeout: 5 * time.Second}
+	server := &http.Server{Handler: p.statusHandler(), ReadHeaderTimeout: 5 * time.Second}
 	context.AfterFunc(ctx, func() { server.Close() })
 	ready()
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return err
+		return fmt.Errorf("answering on %s: %w", p.cfg.Layout.StatusSocket(), err)
 	}
 	return nil
 }
 
-func (s statusServer) handler() http.Handler {
+func (p *Process) statusHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(s.snapshot())
+		_ = json.NewEncoder(w).Encode(p.status())
 	})
-	if s.pprof {
+	if p.cfg.PProf {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
@@ -95,41 +111,4 @@ func AskStatus(ctx context.Context, l layout.Layout) (Status, error) {
 	}
 	defer resp.Body.Close()
 	return out, json.NewDecoder(resp.Body).Decode(&out)
-}
-
-// snapshotter returns what `brink status` asks for. An error of health means that
-// the node is not ready, one of warnings does not.
-func snapshotter(s Config, group *lifecycle.Group, begun time.Time, ready <-chan struct{}, health, warnings []func() error) func() Status {
-	role := "server"
-	switch {
-	case s.Join != nil:
-		role = "agent"
-	case s.DisableAgent:
-		role = "server without agent"
-	}
-	return func() Status {
-		status := Status{
-			Node: s.Agent.NodeName, Role: role, PID: os.Getpid(), Started: begun,
-			DataDir: s.Layout.Data(), Components: group.Status(), Versions: Versions(),
-		}
-		select {
-		case <-ready:
-			status.Ready = true
-		default:
-		}
-		status.Problems, status.Warnings = said(health), said(warnings)
-		status.Ready = status.Ready && len(status.Problems) == 0
-		return status
-	}
-}
-
-// said returns the errors of those that have some, a line each.
-func said(checks []func() error) []string {
-	var out []string
-	for _, check := range checks {
-		if err := check(); err != nil {
-			out = append(out, strings.Split(err.Error(), "\n")...)
-		}
-	}
-	return out
 }

@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
-	"brink/internal/lifecycle"
+	"brink/agent"
+	"brink/agent/join"
+	"brink/server"
 )
 
 // isLine fails unless err is one line that contains want.
@@ -18,27 +19,39 @@ func isLine(t *testing.T, err error, want string) {
 	}
 }
 
-func TestSnapshotter(t *testing.T) {
+func TestStatus(t *testing.T) {
 	t.Parallel()
 	fine, broken := func() error { return nil }, func() error { return errors.New("disk full") }
-	up, starting := make(chan struct{}), make(chan struct{})
-	close(up)
 	cases := []struct {
 		name             string
-		ready            chan struct{}
+		ready            bool
 		health, warnings func() error
 		want             string
 	}{
-		{"ready", up, fine, fine, "true [] []"},
-		{"starting", starting, fine, fine, "false [] []"},
-		{"a problem", up, broken, fine, "false [disk full] []"},
-		{"a warning", up, fine, broken, "true [] [disk full]"},
+		{"ready", true, fine, fine, "true [] []"},
+		{"starting", false, fine, fine, "false [] []"},
+		{"a problem", true, broken, fine, "false [disk full] []"},
+		{"a warning", true, fine, broken, "true [] [disk full]"},
 	}
 	for _, c := range cases {
-		take := snapshotter(Config{}, &lifecycle.Group{}, time.Now(), c.ready, []func() error{fine, c.health}, []func() error{c.warnings})
-		status := take()
+		p := &Process{health: []func() error{fine, c.health}, warnings: []func() error{c.warnings}}
+		p.ready.Store(c.ready)
+		status := p.status()
 		if got := fmt.Sprint(status.Ready, status.Problems, status.Warnings); got != c.want {
 			t.Errorf("%s: got %s, want %s", c.name, got, c.want)
+		}
+	}
+}
+
+func TestRole(t *testing.T) {
+	t.Parallel()
+	for want, cfg := range map[string]Config{
+		"server":               {Server: &server.Config{}, Agent: &agent.Config{}},
+		"server without agent": {Server: &server.Config{}},
+		"agent":                {Join: &join.Config{}, Agent: &agent.Config{}},
+	} {
+		if got := cfg.role(); got != want {
+			t.Errorf("got %s, want %s", got, want)
 		}
 	}
 }

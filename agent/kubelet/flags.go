@@ -1,0 +1,173 @@
+package kubelet
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/pflag"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	"k8s.io/kubernetes/cmd/kubelet/app/options"
+	kubeletconfig "k8s.io/kubernetes/pkg/kubelet/apis/config"
+	"k8s.io/kubernetes/pkg/kubelet/apis/config/validation"
+
+	"brink/internal/ciphers"
+	"brink/internal/componentargs"
+)
+
+// CgroupRoot is where all pods' cgroups lie, after flags; "" is the root.
+func CgroupRoot(args []string) string {
+	root := ""
+	for _, arg := range args {
+		if _, value, ok := strings.Cut(arg, "="); ok && componentargs.Name(arg) == "cgroup-root" {
+			root = value
+		}
+	}
+	return root
+}
+
+func serverOptions(cfg Config) (*options.KubeletServer, error) {
+	flags := options.NewKubeletFlags()
+	config, err := options.NewKubeletConfiguration()
+	if err != nil {
+		return nil, err
+	}
+	apply(cfg, flags, config)
+	fs := pflag.NewFlagSet("kubelet", pflag.ContinueOnError)
+	flags.AddFlags(fs)
+	options.AddKubeletConfigFlags(fs, config)
+	kept := valuesOf(fs, keptFlags)
+	if err := componentargs.Parse(fs, "kubelet-arg", defaults(cfg), cfg.Args); err != nil {
+		return nil, err
+	}
+	if err := checkKept(fs, kept); err != nil {
+		return nil, err
+	}
+	if err := overFiles(cfg, flags, config); err != nil {
+		return nil, err
+	}
+	if err := utilfeature.DefaultMutableFeatureGate.SetFromMap(config.FeatureGates); err != nil {
+		return nil, fmt.Errorf("--kubelet-arg=feature-gates: %w", err)
+	}
+	if err := options.ValidateKubeletFlags(flags); err != nil {
+		// Upstream explains labels in two lines.
+		return nil, fmt.Errorf("checking --kubelet-arg and --node-label: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+	if err := validation.ValidateKubeletConfiguration(config, utilfeature.DefaultFeatureGate); err != nil {
+		return nil, fmt.Errorf("checking --kubelet-arg: %w", err)
+	}
+	return &options.KubeletServer{KubeletFlags: *flags, KubeletConfiguration: *config}, nil
+}
+
+// defaults are settings that exist as flags, so that the user's replace them.
+func defaults(cfg Config) []string {
+	args := []string{
+		"hostname-override=" + cfg.NodeName,
+		"root-dir=" + cfg.RootDir,
+		"cert-dir=" + cfg.CertDir,
+		"pod-manifest-path=" + cfg.ManifestDir,
+		"container-runtime-endpoint=unix://" + cfg.CRISocket,
+		"cluster-domain=" + cfg.ClusterDomain,
+		"cluster-dns=" + joinAddrs(cfg.ClusterDNS),
+		"resolv-conf=" + cfg.ResolvConf,
+		"fail-swap-on=false",
+		"tls-cipher-suites=" + ciphers.Names(),
+		"tls-min-version=VersionTLS12",
+		"healthz-port=0",
+		"read-only-port=0",
+		// Boards with cgroup v1 still exist; upstream refuses them by default.
+		"fail-cgroupv1=false",
+		// Chains in the host's iptables, made again every minute, are hints for
+		// other programs and one guard: the host's loopback against packets
+		// from outside, which route_localnet lets in. kube-proxy sets that by
+		// iptables only; for the bridge, where portmap does, network has a
+		// guard of its own.
+		"make-iptables-util-chains=false",
+		// The defaults of 10 and 15 percent are gigabytes of a large card.
+		"eviction-hard=imagefs.available<5%,nodefs.available<5%,memory.available<100Mi,nodefs.inodesFree<5%",
+		"eviction-minimum-reclaim=imagefs.available=10%,nodefs.available=10%",
+	}
+	args = append(args, addressFlags(cfg)...)
+	args = append(args, openFilesFlags()...)
+	args = append(args, cfg.Reserved...)
+	if cfg.SystemdCgroups {
+		args = append(args, "cgroup-driver=systemd")
+	} else {
+		args = append(args, "cgroup-driver=cgroupfs")
+	}
+	if len(cfg.Labels) > 0 {
+		args = append(args, "node-labels="+strings.Join(cfg.Labels, ","))
+	}
+	if len(cfg.Taints) > 0 {
+		args = append(args, "register-with-taints="+strings.Join(cfg.Taints, ","))
+	}
+	return args
+}
+
+// openFilesFlags keep the kubelet from changing the limit of the whole process,
+// which is set when it starts: upstream's number may be more than is allowed, which
+// it logs as an error, or less.
+func openFilesFlags() []string {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Max > math.MaxInt64 {
+		return nil
+	}
+	return []string{"max-open-files=" + strconv.FormatUint(limit.Max, 10)}
+}
+
+// keptFlags are those that apply sets and that must stay: who may talk to the
+// kubelet, by which certificates, and that there is an API server.
+var keptFlags = []string{
+	"anonymous-auth", "authentication-token-webhook", "authorization-mode", "client-ca-file",
+	"tls-cert-file", "tls-private-key-file", "kubeconfig", "bootstrap-kubeconfig",
+}
+
+func valuesOf(fs *pflag.FlagSet, names []string) map[string]string {
+	out := map[string]string{}
+	for _, name := range names {
+		out[name] = fs.Lookup(name).Value.String()
+	}
+	return out
+}
+
+// checkKept refuses what would be overruled: a user who set it believes in it.
+func checkKept(fs *pflag.FlagSet, kept map[string]string) error {
+	for _, name := range keptFlags {
+		if got := fs.Lookup(name).Value.String(); got != kept[name] {
+			return fmt.Errorf("--kubelet-arg=%s=%s: brink keeps this at %q, as the server's trust in its nodes depends on it: leave it out", name, got, kept[name])
+		}
+	}
+	return nil
+}
+
+// apply sets what has no flag, or must not be unset by one (see keptFlags).
+func apply(cfg Config, flags *options.KubeletFlags, config *kubeletconfig.KubeletConfiguration) {
+	// Not a path: it only tells upstream that there is an API server. Clients
+	// are handed over ready-made.
+	flags.KubeConfig = "in-memory"
+	config.Authentication.Anonymous.Enabled = false
+	config.Authentication.Webhook.Enabled = true
+	config.Authentication.X509.ClientCAFile = cfg.ClientCA
+	config.Authorization.Mode = kubeletconfig.KubeletAuthorizationModeWebhook
+	config.TLSCertFile, config.TLSPrivateKeyFile = cfg.ServingCert, cfg.ServingKey
+	config.ServerTLSBootstrap = cfg.ServingCert == ""
+	config.PodLogsDir = cfg.PodLogsDir
+	config.VolumePluginDir = filepath.Join(cfg.RootDir, "volumeplugins")
+	config.MemorySwap.SwapBehavior = "NoSwap"
+	config.EnableServer = true
+	// Upstream runs pods that ask for no profile without one, for the sake of
+	// clusters that are older than this setting.
+	config.SeccompDefault = cfg.Seccomp
+}
+
+func joinAddrs(addrs []netip.Addr) string {
+	var out []string
+	for _, a := range addrs {
+		out = append(out, a.String())
+	}
+	return strings.Join(out, ",")
+}

@@ -1,0 +1,32 @@
+package agent
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"brink/agent/ledger"
+	"brink/internal/layout"
+)
+
+// TestAFullDiskDoesNotKeepPodsFromRunning: where nothing can be written down, the
+// node goes on.
+func TestAFullDiskDoesNotKeepPodsFromRunning(t *testing.T) {
+	t.Parallel()
+	l := layout.New(t.TempDir())
+	for _, path := range []string{l.Made(), l.Pods()} {
+		if err := os.MkdirAll(filepath.Join(path, "in-the-way"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a := &Agent{cfg: Config{Layout: l}, pods: ledger.NewPods(l)}
+	a.record([]ledger.Entry{{Kind: ledger.Cgroup, Path: "/sys/fs/cgroup/x"}})
+	a.saw("uid-1")
+	if err := os.RemoveAll(l.Pods()); err != nil {
+		t.Fatal(err)
+	}
+	a.saw("uid-2")
+	if pods := ledger.ReadPods(l); !pods["uid-1"] || !pods["uid-2"] {
+		t.Errorf("with room again: got %v", pods)
+	}
+}

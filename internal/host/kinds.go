@@ -1,0 +1,64 @@
+package host
+
+// Kind explains the checks of one name to people who read about them, such as in the
+// documentation: what a Check itself says is about one machine.
+type Kind struct {
+	// Name is that of the check. "port N" stands for each of the node's ports, as in
+	// "port 6443" or "port 8472/udp".
+	Name string
+	// Worst is the worst result it can have.
+	Worst Result
+	// Asks is what has to be so, and why: a sentence without its full stop.
+	Asks string
+	// Cure is what the owner of the machine does when it is not so.
+	Cure string
+}
+
+// Kinds explains every check that Checks makes, in its order.
+func Kinds() []Kind {
+	kinds := []Kind{{"proc", Fail, "/proc is mounted, by which the other checks look at the machine", "mount it"}}
+	kinds = append(kinds, hostKinds...)
+	for _, f := range append(features[:len(features):len(features)], vxlan) {
+		worst := Fail
+		if f == vxlan {
+			worst = Warn
+		}
+		kinds = append(kinds, Kind{f.name, worst, "the kernel has " + f.module + ", which is needed for " + f.needed,
+			"use a kernel with CONFIG_" + f.config + ", or install the package with its extra modules"})
+	}
+	return append(kinds, placeKinds...)
+}
+
+// hostKinds are those before the kernel's features.
+var hostKinds = []Kind{
+	{"root", Fail, "brink runs as root, without which there are no containers", "run it with sudo or as a systemd service"},
+	{"capabilities", Fail, "root may mount and configure the network, and is root of the machine", "run brink outside of containers, or in a privileged one"},
+	{"memory cgroup", Fail, "the memory cgroup is enabled; the firmware of a Raspberry Pi turns it off",
+		"add cgroup_enable=memory cgroup_memory=1 to the kernel's command line and reboot"},
+	{"cgroup controllers", Fail, "the cgroup controllers cpu, cpuset and pids are there, and with cgroup v1 cpuacct, devices and freezer",
+		"use a kernel that has them, and no cgroup_disable= that turns them off"},
+	{"cgroup version", Warn, "the machine uses cgroup v2, as Kubernetes 1.37 no longer supports v1", "boot with systemd.unified_cgroup_hierarchy=1, or update the distribution"},
+	{"kernel", Fail, "the kernel is Linux 5.13 or later, which services by nftables need", "update the kernel"},
+	{"seccomp", Warn, "the kernel can filter system calls; without it pods run without a seccomp profile", "use a kernel with CONFIG_SECCOMP_FILTER"},
+	{"nft", Fail, "the program nft is there in version 1.0.1 or later, which services need", "install or update the package nftables"},
+}
+
+// placeKinds are those after the kernel's features.
+var placeKinds = []Kind{
+	{"ip forwarding", Fail, "the kernel forwards packets between pods and other networks, or lets brink turn that on", "set net.ipv4.ip_forward=1"},
+	{"bridged packets", Fail, "packets between pods of one node pass the rules of services, or brink may turn that on", "set net.bridge.bridge-nf-call-iptables=1"},
+	{"reverse path filter", OK, "says how strictly the kernel checks source addresses; brink makes it loose on its VXLAN device", "nothing is to be done"},
+	{"inotify", Warn, "the limits of inotify are high enough for pods that watch files", "put fs.inotify.max_user_instances=512 and fs.inotify.max_user_watches=65536 into /etc/sysctl.d/90-brink.conf and run sysctl --system"},
+	{"memory", Warn, "the machine has the 512 MiB of memory that a server needs", "run only an agent there, or add swap"},
+	{FilesCheck, Warn, "brink may have 4096 files open, which a node with many pods needs", "set LimitNOFILE=1048576 in its unit, ulimit -n or limits.conf"},
+	{UnitCheck, Warn, "systemd leaves pods running when brink's unit stops or restarts", "put KillMode=process and Delegate=yes into its [Service] section and run systemctl daemon-reload"},
+	{"data directory", Fail, "the data directory can be written", "make it writable, or choose another with --data-dir"},
+	{"file system", Fail, "the data directory is on a file system on which overlayfs and databases work, on a disk, and not mounted noexec", "choose a directory on ext4, xfs, btrfs or f2fs with --data-dir"},
+	{"disk space", Warn, "1 GiB and 20,000 inodes are free in the data directory, for images", "free some, or choose another place with --data-dir"},
+	{"overlay mount", Warn, "overlayfs works in the data directory; without it images are copied for each container", "choose a directory on ext4, xfs or btrfs with --data-dir"},
+	{portKind, Fail, "no other program listens on a port that the node needs, no two parts of brink want the same, and its address is one of this machine", "stop that program, or choose another port or address with the flag that the check names"},
+	{"clock", Fail, "the clock is not before brink was built or its certificates began, as on a board without a battery", "set it with date, and let systemd-timesyncd, chrony or a clock with a battery keep it"},
+	{"node name", Fail, "the name is one for a node: lower case letters, digits, - and ., at most 63 bytes, and not localhost", "rename the machine with hostnamectl, or give another name with --node-name"},
+}
+
+const portKind = "port N"

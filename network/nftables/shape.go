@@ -1,0 +1,99 @@
+package nftables
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// nftaTableHandle is NFTA_TABLE_HANDLE of linux/netfilter/nf_tables.h.
+const nftaTableHandle = 4
+
+// TableHandle is the number of an nftables table, which no other table of this
+// network namespace ever gets; 0 when there is none of this name.
+func TableHandle(family, name string) (uint64, error) {
+	var handle uint64
+	req := nftRequest(unix.NFT_MSG_GETTABLE, 0, family)
+	req.AddData(nl.NewRtAttr(unix.NFTA_TABLE_NAME, nl.ZeroTerminated(name)))
+	err := req.ExecuteIter(unix.NETLINK_NETFILTER, 0, func(b []byte) bool {
+		for t, v := range attributes(b[min(nl.SizeofNfgenmsg, len(b)):]) {
+			if t == nftaTableHandle && len(v) == 8 {
+				handle = binary.BigEndian.Uint64(v)
+			}
+		}
+		return true
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("looking for nftables table %s %s: %w", family, name, err)
+	}
+	return handle, nil
+}
+
+// TableShape tells whether an nftables table is the one of before.
+type TableShape struct {
+	// Handle is the table's number, which no other table ever gets; 0 without a table.
+	Handle uint64
+	// Hooked are the chains that hang on the kernel's hooks, with the number of rules
+	// in each, as a text that can be compared.
+	Hooked string
+}
+
+// InspectTable finds the shape of a table of the family "ip", "ip6" or "inet", which is
+// none of its own when there is no such table.
+func InspectTable(family, name string) (TableShape, error) {
+	handle, err := TableHandle(family, name)
+	if err != nil || handle == 0 {
+		return TableShape{}, err
+	}
+	var chains []string
+	for range 10 {
+		chains = nil
+		err = nftRequest(unix.NFT_MSG_GETCHAIN, unix.NLM_F_DUMP, family).ExecuteIter(unix.NETLINK_NETFILTER, 0, func(b []byte) bool {
+			if c := parseChain(b); c.hooked && c.table == name {
+				chains = append(chains, fmt.Sprintf("%s: %d", c.name, c.uses))
+			}
+			return true
+		})
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	if err != nil {
+		return TableShape{}, fmt.Errorf("listing chains of nftables table %s %s: %w", family, name, err)
+	}
+	slices.Sort(chains)
+	return TableShape{handle, strings.Join(chains, ", ")}, nil
+}
+
+// chainMsg is what matters of a chain.
+type chainMsg struct {
+	table, name string
+	uses        uint32 // rules in it and jumps to it
+	hooked      bool
+}
+
+// parseChain reads what follows the netlink header of NFT_MSG_NEWCHAIN.
+func parseChain(b []byte) (c chainMsg) {
+	for t, v := range attributes(b[min(nl.SizeofNfgenmsg, len(b)):]) {
+		switch {
+		case t == unix.NFTA_CHAIN_TABLE:
+			c.table = unix.ByteSliceToString(v)
+		case t == unix.NFTA_CHAIN_NAME:
+			c.name = unix.ByteSliceToString(v)
+		case t == unix.NFTA_CHAIN_USE && len(v) == 4:
+			c.uses = binary.BigEndian.Uint32(v)
+		case t == unix.NFTA_CHAIN_HOOK:
+			c.hooked = true
+		}
+	}
+	return c
+}

@@ -1,0 +1,108 @@
+package network
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netns"
+
+	"brink/network/testnet"
+)
+
+// testNode is a node in a network namespace with one pod, and brink's network
+// running in it.
+type testNode struct {
+	*testnet.Node
+	cfg     Config
+	network *Network
+	stop    func()
+}
+
+// newNode makes node n, plugged into a switch. Its network does not run yet.
+func newNode(t *testing.T, s testnet.Stacks, segment, n int, backend Backend, gateways ...string) *testNode {
+	t.Helper()
+	dir := t.TempDir()
+	return &testNode{Node: testnet.NewNode(t, s, segment, n, gateways...), cfg: Config{
+		ClusterCIDRs: s.ClusterCIDRs(),
+		NodeCIDRs:    s.NodeCIDRs(n),
+		CNIConfDir:   filepath.Join(dir, "net.d"),
+		CNIStateDir:  filepath.Join(dir, "state"),
+		cniCacheDir:  filepath.Join(dir, "cache"),
+		checkEvery:   24 * time.Hour, // events alone must do
+		linger:       time.Nanosecond,
+		Backend:      backend,
+		Underlay:     testnet.Bare(s.OnSegment(segment, n)),
+	}}
+}
+
+// run starts the node's network and stops it with the test.
+func (n *testNode) run(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ready := make(chan struct{})
+	n.network = New(n.cfg)
+	done := testnet.Start(n.NS, func() error { return n.network.Component().Run(ctx, func() { close(ready) }) })
+	stopped := false
+	n.stop = func() {
+		if cancel(); stopped {
+			return
+		}
+		stopped = true
+		if err := <-done; err != nil {
+			t.Errorf("node %d: %v", n.Number, err)
+		}
+	}
+	t.Cleanup(n.stop)
+	select {
+	case <-ready:
+	case err := <-done:
+		stopped = true
+		t.Fatalf("node %d: %v", n.Number, err)
+	case <-time.After(testnet.Patience):
+		t.Fatal("not ready")
+	}
+}
+
+func (n *testNode) peer() Peer {
+	return Peer{Name: fmt.Sprintf("n%d", n.Number), CIDRs: n.cfg.NodeCIDRs, Underlay: n.cfg.Underlay, Backend: n.cfg.Backend}
+}
+
+// introduce tells each of the nodes of all others.
+func introduce(nodes ...*testNode) {
+	for _, n := range nodes {
+		introduceTo(n, nodes...)
+	}
+}
+
+func introduceTo(n *testNode, nodes ...*testNode) {
+	var peers []Peer
+	for _, other := range testnet.Others(nodes, n) {
+		peers = append(peers, other.peer())
+	}
+	n.network.SetPeers(peers)
+}
+
+// cluster makes nodes on one segment that know each other. All of them are as
+// careful about where packets come from as Red Hat's are.
+func cluster(t *testing.T, s testnet.Stacks, backends ...Backend) []*testNode {
+	t.Helper()
+	testnet.EnterSegment(t)
+	var nodes []*testNode
+	for i, b := range backends {
+		node := newNode(t, s, 0, i+1, b)
+		node.Sh(t, "sysctl -qw net.ipv4.conf.all.rp_filter=1")
+		node.run(t)
+		nodes = append(nodes, node)
+	}
+	introduce(nodes...)
+	return nodes
+}
+
+// waysOf lists what brink keeps for peers in a namespace.
+func waysOf(t *testing.T, ns netns.NsHandle) string {
+	t.Helper()
+	return testnet.Sh(t, ns, "ip route show proto 98; ip -6 route show proto 98; ip -o link show type vxlan")
+}

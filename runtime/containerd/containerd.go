@@ -1,0 +1,257 @@
+// Package runtime runs pods: containerd as a component of this process, the
+// image settings it uses, and (below it) the embedded programs. It is the only
+// package that imports containerd.
+//
+// Decisions:
+//
+//   - containerd's own server and plugins are used as they are, with their
+//     configuration handed over in memory. Only the plugins a node needs are
+//     linked, see plugins.go.
+//   - Shims are processes of their own, in process groups of their own, and
+//     nothing here stops them: pods outlive this process, however it ends, and
+//     the next start finds them by what is in the state directory.
+//   - Everything containerd would put at fixed places (sockets of shims, runc's
+//     state, network namespaces) goes below the state directory, so that several
+//     nodes, and a containerd that is not ours, can live on one machine. The
+//     exception is /var/lib/cni, where the CNI library that containerd uses
+//     keeps results, by sandbox id; it has no option for another place.
+//   - Programs are named by absolute path: a runc on the host is never used.
+//   - containerd's plugin registry, like its logger, belongs to the process: one
+//     component at a time.
+package containerd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"brink/internal/host"
+	"brink/internal/lifecycle"
+	"brink/runtime/images"
+
+	"github.com/containerd/containerd/v2/cmd/containerd/server"
+	srvconfig "github.com/containerd/containerd/v2/cmd/containerd/server/config"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/version"
+	"github.com/containerd/log"
+)
+
+// Config is what the containerd component needs to know. All paths are
+// absolute; directories are created.
+type Config struct {
+	// Root holds images and snapshots.
+	Root string
+	// State holds what a reboot may take away: sockets, mounts, runc's state.
+	// At most 40 bytes, because unix socket paths are short; on a tmpfs it costs
+	// no flash wear.
+	State string
+	// Socket is where the CRI and containerd's own API are served, for root only.
+	Socket string
+	// BinDir holds runc and containerd-shim-runc-v2.
+	BinDir string
+	// PauseArchive is the OCI archive of the sandbox image PauseImage.
+	PauseArchive, PauseImage string
+	// CNIBinDir holds the CNI plugins, CNIConfDir their configuration. It may
+	// come later: until then only pods on the host's network start.
+	CNIBinDir, CNIConfDir string
+	// RegistriesFile is in the format of k3s, see images.Registries. It need not exist.
+	RegistriesFile string
+	// Host decides the settings that depend on the machine.
+	Host host.Facts
+	// Debug logs all that containerd has to say, otherwise warnings and errors.
+	Debug bool
+}
+
+func (c Config) validate() error {
+	var errs []error
+	for name, path := range map[string]string{
+		"Root": c.Root, "State": c.State, "Socket": c.Socket, "BinDir": c.BinDir,
+		"PauseArchive": c.PauseArchive, "CNIBinDir": c.CNIBinDir, "CNIConfDir": c.CNIConfDir,
+	} {
+		if !filepath.IsAbs(path) {
+			errs = append(errs, fmt.Errorf("containerd: %s %q is not an absolute path", name, path))
+		}
+	}
+	if len(c.State) > maxState {
+		errs = append(errs, fmt.Errorf("containerd: state directory %s is longer than %d bytes, too long for its sockets", c.State, maxState))
+	}
+	return errors.Join(errs...)
+}
+
+// maxState leaves room for "/s/" and the 64 digits of a shim's socket in the
+// 107 bytes of a unix socket's path.
+const maxState = 107 - len("/s/") - 64
+
+// stopTimeout is for closing the databases, which wait for a garbage collection
+// under way on a slow card. Pods are not waited for.
+const stopTimeout = 20 * time.Second
+
+// New checks cfg and the registries file and returns the component
+// "containerd". It is ready when its socket serves CRI requests and the sandbox
+// image is there and protected from image garbage collection.
+func New(cfg Config) (lifecycle.Component, error) {
+	if err := cfg.validate(); err != nil {
+		return lifecycle.Component{}, err
+	}
+	registries, err := images.ReadRegistries(cfg.RegistriesFile)
+	if err != nil {
+		return lifecycle.Component{}, err
+	}
+	s := &service{cfg: cfg, registries: registries}
+	return lifecycle.Component{Name: "containerd", Run: s.run, StopTimeout: stopTimeout}, nil
+}
+
+type service struct {
+	cfg        Config
+	registries images.Registries
+}
+
+func (s *service) run(ctx context.Context, ready func()) error {
+	started := time.Now()
+	crashed := redirectLogs(s.cfg.Debug)
+	setVersion()
+	if err := setPath(s.cfg.BinDir); err != nil {
+		return err
+	}
+	snapshotter := images.Snapshotter(s.cfg.Root)
+	if err := s.registries.WriteHosts(s.cfg.hostsDir()); err != nil {
+		return err
+	}
+	settings := s.cfg.withLabels(selinuxContext).settings(snapshotter, s.registries.Auths())
+	if err := markInUse(s.cfg.Root); err != nil {
+		return err
+	}
+	if err := prepare(settings); err != nil {
+		return err
+	}
+	// Background work of the plugins ends with this context; requests under way
+	// do not, Stop ends them.
+	pluginCtx, cancel := context.WithCancel(log.WithLogger(context.WithoutCancel(ctx), log.L))
+	defer cancel()
+	srv, err := start(pluginCtx, settings, s.cfg.Socket)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		srv.Stop()
+		markClosed(s.cfg.Root)
+	}()
+	if err := waitReady(ctx, srv, crashed); err != nil {
+		return err
+	}
+	if err := s.cfg.ensurePause(ctx, snapshotter, started); err != nil {
+		return err
+	}
+	ready()
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-crashed:
+		return err
+	}
+}
+
+// setVersion sets what the node's status shows as its runtime, which containerd
+// knows only when it is built by its own Makefile.
+func setVersion() {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return
+	}
+	for _, m := range info.Deps {
+		if m.Path == "github.com/containerd/containerd/v2" {
+			version.Version = strings.TrimPrefix(m.Version, "v")
+		}
+	}
+}
+
+// setPath puts binDir first in this process's PATH, and the system directories
+// that a bare environment lacks last. Naming the shim and runc by absolute path
+// is not enough for containerd: after a restart it looks for the shim of a pod's
+// second container by name, forgets the container when there is none, and asks a
+// shim for its features without saying which runc is meant.
+func setPath(binDir string) error {
+	dirs := []string{binDir}
+	current := filepath.SplitList(os.Getenv("PATH"))
+	for _, dir := range append(current, host.ProgramDirs...) {
+		if dir != "" && !slices.Contains(dirs, dir) {
+			dirs = append(dirs, dir)
+		}
+	}
+	if err := os.Setenv("PATH", strings.Join(dirs, ":")); err != nil {
+		return fmt.Errorf("setting PATH: %w", err)
+	}
+	return nil
+}
+
+// prepare makes the directories and clears mounts that a killed process left.
+func prepare(settings *srvconfig.Config) error {
+	if err := server.CreateTopLevelDirectories(settings); err != nil {
+		return fmt.Errorf("preparing containerd's directories: %w", err)
+	}
+	if err := mount.SetTempMountLocation(filepath.Join(settings.Root, "tmpmounts")); err != nil {
+		return fmt.Errorf("preparing containerd's directories: %w", err)
+	}
+	warnings, err := mount.CleanupTempMounts(0)
+	for _, w := range append(warnings, err) {
+		if w != nil {
+			slog.Warn("clearing temporary mounts", "component", "containerd", "error", w)
+		}
+	}
+	return nil
+}
+
+func start(ctx context.Context, settings *srvconfig.Config, socket string) (*server.Server, error) {
+	restore := keepKlogVerbosity()
+	srv, err := server.New(ctx, settings)
+	restore()
+	if err != nil {
+		return nil, explainStart(settings, err)
+	}
+	if err := srv.Start(ctx); err != nil {
+		srv.Stop()
+		return nil, fmt.Errorf("starting containerd: %w", err)
+	}
+	// containerd lets the group in.
+	for _, path := range []string{socket, socket + ttrpcSuffix} {
+		if err := os.Chmod(path, 0o600); err != nil {
+			srv.Stop()
+			return nil, fmt.Errorf("protecting containerd's socket: %w", err)
+		}
+	}
+	return srv, nil
+}
+
+// explainStart tells what to do about a database that does not open: containerd
+// names the plugin and not the file.
+func explainStart(settings *srvconfig.Config, err error) error {
+	err = fmt.Errorf("starting containerd: %w", err)
+	if strings.Contains(err.Error(), metadataPlugin) {
+		return fmt.Errorf("%w: its database %s cannot be used; if it is damaged stop all pods, move %s away, and images will be pulled again",
+			err, filepath.Join(settings.Root, metadataPlugin, "meta.db"), settings.Root)
+	}
+	return err
+}
+
+func waitReady(ctx context.Context, srv *server.Server, crashed <-chan error) error {
+	recovered := make(chan struct{})
+	go func() {
+		srv.Wait()
+		close(recovered)
+	}()
+	select {
+	case <-recovered:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case err := <-crashed:
+		return err
+	}
+}

@@ -1,0 +1,141 @@
+package containerd
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/containerd/log"
+	"github.com/sirupsen/logrus"
+	"k8s.io/klog/v2"
+)
+
+// redirectLogs sets containerd's process-wide logger, the one place where that
+// is done. It gets a logger of its own instead of logrus' standard one, which
+// other libraries in the process write to as well. Lines go to slog as
+// component=containerd.
+//
+// containerd calls Fatal where a plugin's background work fails, and would take
+// all of brink with it. Here that ends the goroutine, and the returned channel
+// says why, so that the component fails in order.
+func redirectLogs(debug bool) <-chan error {
+	crashed := make(chan error, 1)
+	l := logrus.New()
+	l.SetOutput(io.Discard)
+	l.SetFormatter(toSlog{crashed, debug})
+	l.SetLevel(logrus.WarnLevel)
+	if debug {
+		l.SetLevel(logrus.DebugLevel)
+	}
+	l.ExitFunc = func(int) { runtime.Goexit() }
+	log.L = logrus.NewEntry(l)
+	return crashed
+}
+
+// toSlog is a formatter, which is called once a line, and returns no bytes.
+type toSlog struct {
+	crashed chan<- error
+	debug   bool
+}
+
+// expected are warnings that come at every healthy start: the network's
+// configuration is written after the node has its range, few file systems have
+// fs-verity, and credentials have no other place in this version.
+var expected = []string{
+	"failed to load cni during init",
+	"failed check for fsverity support",
+	"`configs` is deprecated",
+}
+
+// isExpected also tells the network's configuration while it is being written,
+// under a hidden name beside its place: containerd looks at every change.
+func isExpected(message string) bool {
+	name := message[strings.LastIndex(message, "/")+1:]
+	if strings.HasPrefix(message, "failed to reload cni configuration") && strings.HasPrefix(name, ".") {
+		return true
+	}
+	return slices.ContainsFunc(expected, func(e string) bool { return strings.HasPrefix(message, e) })
+}
+
+// secretAfter are the words after which containerd's CRI, at its debug level, prints
+// what a container gets: environment variables, which may come from a Secret, its
+// command line, into which the kubelet puts them, and what somebody executes in it.
+// The last ones are how such a thing begins, wherever else it may be printed.
+var secretAfter = []string{
+	"Sandbox config ", "Container config ", " spec: ", " with command ",
+	"Loaded sandbox ", "Loaded container ", "failed to add sandbox ",
+	" envs:{", " Config:", "Env:([",
+}
+
+// secretFields are headers that let who has them in: a session, or a signed address.
+var secretFields = []string{"request.header.cookie", "response.header.set-cookie", "response.header.location"}
+
+// withoutSecrets cuts a message where secrets may begin.
+func withoutSecrets(message string) string {
+	for _, words := range secretAfter {
+		if before, _, found := strings.Cut(message, words); found {
+			return before + words + "(left out: it may hold secrets)"
+		}
+	}
+	return message
+}
+
+func (f toSlog) Format(e *logrus.Entry) ([]byte, error) {
+	if !f.debug && isExpected(e.Message) {
+		return nil, nil
+	}
+	attrs := []slog.Attr{slog.String("component", "containerd")}
+	for _, key := range slices.Sorted(maps.Keys(e.Data)) {
+		if !slices.Contains(secretFields, key) {
+			attrs = append(attrs, slog.Any(key, e.Data[key]))
+		}
+	}
+	slog.LogAttrs(context.Background(), slogLevel(e.Level), withoutSecrets(e.Message), attrs...)
+	if e.Level == logrus.FatalLevel {
+		select {
+		case f.crashed <- fatal(e):
+		default: // the first says enough
+		}
+	}
+	return nil, nil
+}
+
+func fatal(e *logrus.Entry) error {
+	if err, ok := e.Data[logrus.ErrorKey].(error); ok {
+		return fmt.Errorf("%s: %w", e.Message, err)
+	}
+	return errors.New(e.Message)
+}
+
+func slogLevel(l logrus.Level) slog.Level {
+	switch l {
+	case logrus.PanicLevel, logrus.FatalLevel, logrus.ErrorLevel:
+		return slog.LevelError
+	case logrus.WarnLevel:
+		return slog.LevelWarn
+	case logrus.InfoLevel:
+		return slog.LevelInfo
+	}
+	return slog.LevelDebug
+}
+
+// keepKlogVerbosity returns a function that sets klog's verbosity back to what
+// it is now. containerd's CRI sets it from its own log level, for the whole
+// process, where it belongs to Kubernetes.
+func keepKlogVerbosity() (restore func()) {
+	flags := flag.NewFlagSet("klog", flag.ContinueOnError)
+	klog.InitFlags(flags)
+	v := flags.Lookup("v").Value.String()
+	return func() {
+		if err := flags.Set("v", v); err != nil {
+			slog.Warn("restoring the log verbosity", "component", "containerd", "error", err)
+		}
+	}
+}

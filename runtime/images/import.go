@@ -1,0 +1,272 @@
+package images
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/content"
+	coreimages "github.com/containerd/containerd/v2/core/images"
+	imagearchive "github.com/containerd/containerd/v2/core/images/archive"
+	"github.com/containerd/containerd/v2/pkg/archive/compression"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Image is one imported image.
+type Image struct {
+	Name   string `json:"name"`
+	Digest string `json:"digest"`
+}
+
+// Import reads one archive and returns the images in it, ready to run: also with an
+// error, which is one line and names those of its images that no pod of this node
+// could use. They are not pinned: the kubelet collects what somebody once brought by
+// hand when the disk fills. Images that are pinned for an archive in the directory
+// stay so.
+func (s Store) Import(ctx context.Context, path string) ([]Image, error) {
+	client, err := s.connect()
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	ctx, cancel := whileServed(ctx, client)
+	defer cancel()
+	imported, err := s.importFile(namespaces.WithNamespace(ctx, Namespace), client, path)
+	if cause := context.Cause(ctx); errors.Is(cause, errGone) {
+		return imported, fmt.Errorf("importing %s: %w", path, cause)
+	}
+	return imported, err
+}
+
+// unusableError says which images of an archive no pod of this node could use, and
+// why, in one line. The others are imported.
+type unusableError struct {
+	path    string
+	reasons []string
+}
+
+func (e *unusableError) Error() string { return fmt.Sprintf("importing %s: %s", e.path, e.text()) }
+
+func (e *unusableError) text() string { return strings.Join(e.reasons, "; ") }
+
+// importer brings one archive into containerd. containerd's own import records
+// every image that an archive names: also one for another platform, whose content
+// is then collected, or one whose name no pod can say. Here an image has its names
+// when it is whole and unpacked, and not before.
+type importer struct {
+	client      *containerd.Client
+	snapshotter string
+	imported    []Image
+	unusable    []string
+}
+
+// importFile returns the images of an archive that pods can use, and for the
+// others an unusableError.
+func (s Store) importFile(ctx context.Context, client *containerd.Client, path string) ([]Image, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	i := importer{client: client, snapshotter: Snapshotter(s.Root)}
+	if err := i.read(ctx, f); err != nil {
+		return i.imported, fmt.Errorf("importing %s: %w", path, err)
+	}
+	if len(i.unusable) > 0 {
+		return i.imported, &unusableError{path, i.unusable}
+	}
+	return i.imported, nil
+}
+
+func (i *importer) read(ctx context.Context, f io.Reader) error {
+	stream, err := decompress(f)
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	// What is not named before the lease ends is garbage.
+	ctx, done, err := i.client.WithLease(ctx)
+	if err != nil {
+		return err
+	}
+	defer done(ctx)
+	top, err := imagearchive.ImportIndex(ctx, i.client.ContentStore(), stream)
+	if err != nil {
+		return err
+	}
+	text, err := content.ReadBlob(ctx, i.client.ContentStore(), top)
+	if err != nil {
+		return err
+	}
+	var index ocispec.Index
+	if err := json.Unmarshal(text, &index); err != nil {
+		return fmt.Errorf("its index: %w", err)
+	}
+	return i.all(ctx, index.Manifests)
+}
+
+// unreadable are the first bytes of what other tools compress by.
+var unreadable = map[string]string{"\xfd7zXZ\x00": "xz", "BZh": "bzip2", "\x04\x22\x4d\x18": "lz4", "LZIP": "lzip"}
+
+// decompress recognizes by content how an archive is compressed.
+func decompress(f io.Reader) (io.ReadCloser, error) {
+	buffered := bufio.NewReader(f)
+	start, _ := buffered.Peek(8) // a shorter one is no archive, and says so itself
+	for magic, name := range unreadable {
+		if strings.HasPrefix(string(start), magic) {
+			return nil, fmt.Errorf("it is compressed by %s, which is not read here: compress it by gzip or zstd, or not at all", name)
+		}
+	}
+	return compression.DecompressStream(buffered)
+}
+
+// all imports what has a name. A name that stands for several platforms is that of
+// the image which runs here.
+func (i *importer) all(ctx context.Context, found []ocispec.Descriptor) error {
+	named := false
+	for _, target := range found {
+		given := givenName(target.Annotations)
+		if given == "" {
+			continue
+		}
+		named = true
+		name, err := podName(given)
+		if err != nil {
+			i.unusable = append(i.unusable, err.Error())
+			continue
+		}
+		if err := i.image(ctx, name, target); err != nil {
+			return err
+		}
+	}
+	if !named {
+		return errors.New("it holds no image with a name; save it with one (name:tag)")
+	}
+	i.unusable = slices.DeleteFunc(i.unusable, func(reason string) bool {
+		return slices.ContainsFunc(i.imported, func(done Image) bool { return strings.HasPrefix(reason, done.Name+" is for ") })
+	})
+	return nil
+}
+
+// image imports one image, or says why it is unusable. The error is one of the
+// node.
+func (i *importer) image(ctx context.Context, name string, target ocispec.Descriptor) error {
+	reason, err := whyUnusable(ctx, i.client.ContentStore(), target)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if reason != "" {
+		i.unusable = append(i.unusable, name+" "+reason)
+		return nil
+	}
+	if err := keepContent(ctx, i.client.ContentStore(), target); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	image := coreimages.Image{Name: name, Target: target}
+	if err := containerd.NewImage(i.client, image).Unpack(ctx, i.snapshotter); err != nil {
+		return fmt.Errorf("unpacking %s: %w", name, err)
+	}
+	if err := recordImage(ctx, i.client, name, target); err != nil {
+		return fmt.Errorf("recording %s: %w", name, err)
+	}
+	i.imported = append(i.imported, Image{Name: name, Digest: target.Digest.String()})
+	return nil
+}
+
+// whyUnusable says what keeps an image from running on this node, or nothing.
+func whyUnusable(ctx context.Context, store content.Store, target ocispec.Descriptor) (string, error) {
+	if other, err := otherPlatforms(ctx, store, target); err != nil || other != "" {
+		return other, err
+	}
+	whole, _, _, missing, err := coreimages.Check(ctx, store, target, platforms.Default())
+	if err != nil {
+		return "", err
+	}
+	if !whole {
+		return fmt.Sprintf("is not whole: %d of its parts are missing, the first is %s", len(missing), missing[0].Digest), nil
+	}
+	return "", nil
+}
+
+// otherPlatforms says for which platforms an image is when this node's is not one
+// of them. An image that names none is taken to be for all.
+func otherPlatforms(ctx context.Context, store content.Store, target ocispec.Descriptor) (string, error) {
+	found, err := imagePlatforms(ctx, store, target)
+	if err != nil {
+		return "", err
+	}
+	var others []string
+	for _, p := range found {
+		if p.OS == "" || p.Architecture == "" || platforms.Default().Match(p) {
+			return "", nil
+		}
+		if other := platforms.Format(platforms.Normalize(p)); !slices.Contains(others, other) {
+			others = append(others, other)
+		}
+	}
+	if len(others) == 0 {
+		return "", nil
+	}
+	return fmt.Sprintf("is for %s, this node is %s", strings.Join(others, ", "), platforms.Format(platforms.DefaultSpec())), nil
+}
+
+// imagePlatforms are those of the manifests that an image leads to. The content of
+// other platforms need not be there: then the index says what it is for.
+func imagePlatforms(ctx context.Context, store content.Store, target ocispec.Descriptor) ([]ocispec.Platform, error) {
+	if !coreimages.IsIndexType(target.MediaType) {
+		manifest, err := coreimages.Manifest(ctx, store, target, nil)
+		if errdefs.IsNotFound(err) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		platform, err := coreimages.ConfigPlatform(ctx, store, manifest.Config)
+		if errdefs.IsNotFound(err) {
+			return nil, nil
+		}
+		return []ocispec.Platform{platform}, err
+	}
+	children, err := coreimages.Children(ctx, store, target)
+	if err != nil {
+		return nil, err
+	}
+	var out []ocispec.Platform
+	for _, child := range children {
+		if p := child.Platform; p != nil {
+			if p.OS != "unknown" { // attestations
+				out = append(out, *p)
+			}
+			continue
+		}
+		below, err := imagePlatforms(ctx, store, child)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, below...)
+	}
+	return out, nil
+}
+
+// keepContent tells containerd's garbage collector what belongs to an image. What
+// the archive has not, such as other platforms, is passed over.
+func keepContent(ctx context.Context, store content.Store, target ocispec.Descriptor) error {
+	children := func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+		out, err := coreimages.Children(ctx, store, desc)
+		if errdefs.IsNotFound(err) {
+			return nil, coreimages.ErrSkipDesc
+		}
+		return out, err
+	}
+	return coreimages.Walk(ctx, coreimages.SetChildrenLabels(store, coreimages.FilterPlatforms(children, platforms.Default())), target)
+}

@@ -1,0 +1,140 @@
+package images
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	coreimages "github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/opencontainers/go-digest"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// UncheckedFile exists in containerd's root from a start after an unclean end on until
+// all images were looked at, however often brink is started until then.
+const UncheckedFile = "images-unchecked"
+
+// Unchecked reports whether images are to be looked at, see UncheckedFile.
+func Unchecked(root string) bool {
+	_, err := os.Lstat(filepath.Join(root, UncheckedFile))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// recheckDelay lets the pods of a start go first.
+const recheckDelay = 10 * time.Second
+
+// Recheck looks at all images, in the background and at the lowest priority, when
+// the last run of containerd did not end in order. One that is damaged is dropped,
+// told in one line, and imported again from dir or pulled again; what runs goes on.
+//
+// It looks at what was downloaded, by size and digest. What was unpacked of it has
+// no digest, and needs none: it counts as there only after it was synced, see
+// syncedDiffer; what was being unpacked at the end is dropped at the start.
+func (s Store) Recheck(ctx context.Context, dir string) error {
+	if !Unchecked(s.Root) {
+		return nil
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(recheckDelay):
+	}
+	return s.recheck(ctx, dir)
+}
+
+func (s Store) recheck(ctx context.Context, dir string) (err error) {
+	slog.Info("checking images after an unclean end", "component", "images")
+	atLowestPriority(func() { err = s.checkAll(ctx, dir) })
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(s.Root, UncheckedFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("checking images: %w", err)
+	}
+	slog.Info("images checked", "component", "images")
+	return nil
+}
+
+func (s Store) checkAll(ctx context.Context, dir string) error {
+	client, err := s.connect()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	within := namespaces.WithNamespace(ctx, Namespace)
+	if err := collectGarbage(within, client); err != nil {
+		return err
+	}
+	lost, err := s.dropDamaged(within, client)
+	if err != nil || len(lost) == 0 {
+		return err
+	}
+	if err := s.ImportDir(ctx, dir); err != nil {
+		return err
+	}
+	return s.pullAgain(within, client, lost)
+}
+
+// collectGarbage frees what dropLeases has released: containerd would wait for a
+// hundred changes. It has no request for it but that of a synchronous delete.
+func collectGarbage(ctx context.Context, client *containerd.Client) error {
+	lease, err := client.LeasesService().Create(ctx, leases.WithRandomID(), leases.WithExpiration(time.Minute))
+	if err == nil {
+		err = client.LeasesService().Delete(ctx, lease, leases.SynchronousDelete)
+	}
+	if err != nil {
+		return fmt.Errorf("freeing what an unclean end left: %w", err)
+	}
+	return nil
+}
+
+// dropDamaged returns the names of what is no longer there.
+func (s Store) dropDamaged(ctx context.Context, client *containerd.Client) ([]coreimages.Image, error) {
+	content := blobsOf(client, s.Root)
+	damaged, err := content.damaged(ctx)
+	if err != nil || len(damaged) == 0 {
+		return nil, err
+	}
+	return content.drop(ctx, client, damaged)
+}
+
+// pullAgain brings back what no archive has brought back. The kubelet would pull it
+// when a pod needs it, but then the network may be away again. What needs a pod's
+// own credentials is left to the kubelet.
+func (s Store) pullAgain(ctx context.Context, client *containerd.Client, lost []coreimages.Image) error {
+	conn, err := grpc.NewClient("unix:"+s.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return fmt.Errorf("connecting to the CRI: %w", err)
+	}
+	defer conn.Close()
+	done := map[digest.Digest]bool{}
+	for _, image := range lost {
+		if strings.Contains(image.Name, "sha256:") || done[image.Target.Digest] {
+			continue
+		}
+		if _, err := client.GetImage(ctx, image.Name); err == nil {
+			continue
+		}
+		done[image.Target.Digest] = true
+		request := &cri.PullImageRequest{Image: &cri.ImageSpec{Image: image.Name}}
+		if _, err := cri.NewImageServiceClient(conn).PullImage(ctx, request); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			slog.Warn("a dropped image could not be pulled: it is pulled when a pod needs it, or import it again", "component", "images",
+				"image", image.Name, "error", err)
+		}
+	}
+	return nil
+}

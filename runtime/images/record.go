@@ -1,0 +1,75 @@
+package images
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"time"
+
+	"brink/internal/atomicfile"
+)
+
+// stamp is what tells that an archive was imported before.
+type stamp struct {
+	Size     int64     `json:"size"`
+	Modified time.Time `json:"modified"`
+	Images   []Image   `json:"images"`
+	// Unusable says which images of it no pod of this node can use, and why.
+	Unusable string `json:"unusable,omitempty"`
+}
+
+// record is what was imported from a directory, by the path of the archive.
+type record struct {
+	path   string
+	stamps map[string]stamp
+	inFile []byte // what the file is known to hold
+}
+
+func (s Store) recordFile() string {
+	return filepath.Join(filepath.Dir(s.Root), "imported-images.json")
+}
+
+// readRecord returns what is known; without a readable record everything is
+// new, which costs time and nothing else.
+func readRecord(path string) *record {
+	r := &record{path: path, stamps: map[string]stamp{}}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return r
+	}
+	if err := json.Unmarshal(text, &r.stamps); err != nil || r.stamps == nil {
+		r.stamps = map[string]stamp{}
+	}
+	r.inFile = text
+	return r
+}
+
+// names tells whether an archive of the record holds an image.
+func (r *record) names(image string) bool {
+	for _, s := range r.stamps {
+		for _, i := range s.Images {
+			if i.Name == image {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// write leaves the file alone when it says the same already: a start without
+// news costs no write to the flash card.
+func (r *record) write() error {
+	text, err := json.Marshal(r.stamps)
+	if err != nil {
+		return err
+	}
+	if bytes.Equal(text, r.inFile) || len(r.stamps) == 0 && r.inFile == nil {
+		return nil
+	}
+	if err := atomicfile.Write(r.path, text, 0o600); err != nil {
+		return err
+	}
+	r.inFile = text
+	return nil
+}

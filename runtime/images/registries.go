@@ -1,0 +1,340 @@
+package images
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"go.yaml.in/yaml/v3"
+)
+
+// Registries is the content of registries.yaml, in the format that k3s made
+// common:
+//
+//	mirrors:                       # where images of a registry come from
+//	  docker.io:                   # or "*" for all that are named nowhere here
+//	    endpoint:                  # tried in order, then the registry itself
+//	      - https://mirror.example:5000
+//	configs:                       # how to talk to a registry or mirror
+//	  mirror.example:5000:
+//	    auth:                      # username and password, auth or identity_token
+//	      username: shop
+//	      password: secret
+//	    tls:
+//	      ca_file: /etc/brink/mirror-ca.pem
+//	      cert_file: /etc/brink/shop.pem
+//	      key_file: /etc/brink/shop.key
+//	      insecure_skip_verify: false
+//
+// It is read strictly: on a machine that nobody visits, a typing error that is
+// ignored shows only when the first image is missing. k3s's rewrite of image
+// names is an error, because containerd cannot do it. Credentials stay in
+// memory; the rest goes to containerd's hosts.toml files, see WriteHosts.
+type Registries struct {
+	mirrors map[string][]*url.URL
+	configs map[string]registryConfig
+}
+
+type registryConfig struct {
+	auth *registryAuth
+	tls  *registryTLS
+}
+
+type registryAuth struct {
+	username, password, auth, identityToken string
+}
+
+type registryTLS struct {
+	caFile, certFile, keyFile string
+	skipVerify                bool
+}
+
+// anyRegistry is the entry for registries that have none of their own.
+const anyRegistry = "*"
+
+// ReadRegistries reads and checks path, which need not exist (a user who names a
+// file that does not is told so by the command). The error has a line
+// "path:line: problem" for each problem.
+func ReadRegistries(path string) (Registries, error) {
+	text, err := os.ReadFile(path)
+	if path == "" || errors.Is(err, fs.ErrNotExist) {
+		return Registries{}, nil
+	}
+	if err != nil {
+		return Registries{}, fmt.Errorf("reading registries: %w", err)
+	}
+	p := parser{path: path}
+	r := p.document(text)
+	return r, errors.Join(p.errs...)
+}
+
+// parser walks the nodes of the YAML document, because only they know lines.
+type parser struct {
+	path string
+	errs []error
+}
+
+func (p *parser) fail(n *yaml.Node, format string, args ...any) {
+	p.errs = append(p.errs, fmt.Errorf("%s:%d: %s", p.path, n.Line, fmt.Sprintf(format, args...)))
+}
+
+func (p *parser) document(text []byte) Registries {
+	r := Registries{mirrors: map[string][]*url.URL{}, configs: map[string]registryConfig{}}
+	root, err := onlyDocument(text)
+	if err != nil {
+		p.errs = append(p.errs, p.syntax(err))
+		return r
+	}
+	if root == nil { // nothing but comments
+		return r
+	}
+	p.mapping(root, "registries", keys{
+		"mirrors": func(n *yaml.Node) {
+			p.eachHost(n, "mirrors", func(host string, n *yaml.Node) { r.mirrors[host] = p.mirror(n) })
+		},
+		"configs": func(n *yaml.Node) {
+			p.eachHost(n, "configs", func(host string, n *yaml.Node) { r.configs[host] = p.config(host, n) })
+		},
+	})
+	return r
+}
+
+// syntax turns "yaml: line 3: problem" into "path:3: problem".
+func (p *parser) syntax(err error) error {
+	message := strings.TrimPrefix(err.Error(), "yaml: ")
+	if rest, ok := strings.CutPrefix(message, "line "); ok {
+		line, problem, _ := strings.Cut(rest, ": ")
+		return fmt.Errorf("%s:%s: %s", p.path, line, problem)
+	}
+	return fmt.Errorf("%s: %s", p.path, message)
+}
+
+// keys says what to do with the value of each known key.
+type keys map[string]func(*yaml.Node)
+
+// mapping calls the function of each key in n; what names n in errors.
+func (p *parser) mapping(n *yaml.Node, what string, known keys) {
+	p.pairs(n, what, func(key, value *yaml.Node) {
+		read, ok := known[key.Value]
+		if !ok {
+			p.fail(key, "unknown key %q in %s", key.Value, what)
+			return
+		}
+		read(value)
+	})
+}
+
+func (p *parser) eachHost(n *yaml.Node, section string, do func(string, *yaml.Node)) {
+	p.pairs(n, section, func(key, value *yaml.Node) {
+		if key.Value != anyRegistry && !isHost(key.Value) {
+			p.fail(key, "%q in %s is not a registry: give host or host:port, without https:// and path", key.Value, section)
+			return
+		}
+		do(key.Value, value)
+	})
+}
+
+func isHost(s string) bool {
+	u, err := url.Parse("https://" + s)
+	return err == nil && u.Host == s && u.Hostname() != "" && !strings.ContainsAny(s, " *") && validPort(u.Port())
+}
+
+func validPort(port string) bool {
+	if port == "" {
+		return true
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && n > 0
+}
+
+func (p *parser) mirror(n *yaml.Node) []*url.URL {
+	var endpoints []*url.URL
+	p.mapping(n, "a mirror", keys{
+		"endpoint": func(n *yaml.Node) { endpoints = p.endpoints(n) },
+		"rewrite": func(n *yaml.Node) {
+			if len(n.Content) > 0 {
+				p.fail(n, "rewrite is not supported: let the mirror serve the images under their own names")
+			}
+		},
+	})
+	return endpoints
+}
+
+func (p *parser) endpoints(n *yaml.Node) []*url.URL {
+	if n.Kind != yaml.SequenceNode {
+		p.fail(n, "endpoint must be a list of URLs")
+		return nil
+	}
+	var out []*url.URL
+	for _, item := range n.Content {
+		if u := p.endpoint(item); u != nil {
+			out = append(out, u)
+		}
+	}
+	return out
+}
+
+func (p *parser) endpoint(n *yaml.Node) *url.URL {
+	text := p.str(n)
+	if text == "" {
+		p.fail(n, "an endpoint is empty: give a URL like https://mirror.example:5000")
+		return nil
+	}
+	if !strings.Contains(text, "://") {
+		text = defaultScheme(text) + "://" + text
+	}
+	u, err := url.Parse(text)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || !isHost(u.Host) {
+		p.fail(n, "%q is not a URL of a registry: give one like https://mirror.example:5000", n.Value)
+		return nil
+	}
+	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		// The value is not repeated: it may hold a password.
+		p.fail(n, "an endpoint has more than scheme, host, port and path: credentials belong in configs")
+		return nil
+	}
+	u.Host = apiHost(u.Host)
+	return u
+}
+
+// defaultScheme is k3s's and containerd's rule: a registry that somebody runs on
+// this machine for a try has no certificate, unless its port says so.
+func defaultScheme(endpoint string) string {
+	host, _, _ := strings.Cut(endpoint, "/")
+	u, err := url.Parse("//" + host)
+	if err == nil && u.Port() != "" && u.Port() != "443" && docker.IsLocalhost(host) {
+		return "http"
+	}
+	return "https"
+}
+
+func (p *parser) config(host string, n *yaml.Node) registryConfig {
+	var c registryConfig
+	p.mapping(n, "the config of "+host, keys{
+		"auth": func(n *yaml.Node) { c.auth = p.auth(host, n) },
+		"tls":  func(n *yaml.Node) { c.tls = p.tls(host, n) },
+	})
+	return c
+}
+
+func (p *parser) auth(host string, n *yaml.Node) *registryAuth {
+	var a registryAuth
+	p.mapping(n, "auth of "+host, keys{
+		"username":       func(n *yaml.Node) { a.username = p.str(n) },
+		"password":       func(n *yaml.Node) { a.password = p.str(n) },
+		"auth":           func(n *yaml.Node) { a.auth = p.str(n) },
+		"identity_token": func(n *yaml.Node) { a.identityToken = p.str(n) },
+	})
+	if problem := a.problem(host); problem != "" {
+		p.fail(n, "auth of %s %s", host, problem)
+	}
+	return &a
+}
+
+func (a registryAuth) problem(host string) string {
+	ways := 0
+	for _, given := range []string{a.username + a.password, a.auth, a.identityToken} {
+		if given != "" {
+			ways++
+		}
+	}
+	switch {
+	case host == anyRegistry:
+		return "cannot be given: name the registry that shall receive the credentials"
+	case ways == 0:
+		return "is empty: give username and password, auth or identity_token"
+	case ways > 1:
+		return "has several credentials: give username and password, auth or identity_token"
+	case (a.username == "") != (a.password == ""):
+		return "needs both username and password"
+	case a.auth != "" && !isBasicAuth(a.auth):
+		return "has a key auth that is not the base64 of username:password"
+	}
+	return ""
+}
+
+func isBasicAuth(s string) bool {
+	b, err := base64.StdEncoding.DecodeString(s)
+	return err == nil && strings.Contains(string(b), ":")
+}
+
+func (p *parser) tls(host string, n *yaml.Node) *registryTLS {
+	var t registryTLS
+	p.mapping(n, "tls of "+host, keys{
+		"ca_file":              func(n *yaml.Node) { t.caFile = p.file(n, checkCA) },
+		"cert_file":            func(n *yaml.Node) { t.certFile = p.file(n, nil) },
+		"key_file":             func(n *yaml.Node) { t.keyFile = p.file(n, nil) },
+		"insecure_skip_verify": func(n *yaml.Node) { t.skipVerify = p.boolean(n) },
+	})
+	switch {
+	case (t.certFile == "") != (t.keyFile == ""):
+		p.fail(n, "tls of %s needs both cert_file and key_file", host)
+	case t.certFile != "":
+		if _, err := tls.LoadX509KeyPair(t.certFile, t.keyFile); err != nil {
+			p.fail(n, "cert_file and key_file of %s do not make a certificate with its key: %v", host, err)
+		}
+	}
+	return &t
+}
+
+// file returns the path of a file that was found good, or nothing.
+func (p *parser) file(n *yaml.Node, check func([]byte) error) string {
+	path := p.str(n)
+	if !filepath.IsAbs(path) {
+		p.fail(n, "%q is not the absolute path of a file", path)
+		return ""
+	}
+	content, err := os.ReadFile(path)
+	if err == nil && check != nil {
+		err = check(content)
+	}
+	if err != nil {
+		p.fail(n, "%s cannot be used: %v", path, unwrapPath(err))
+		return ""
+	}
+	return path
+}
+
+// unwrapPath drops the path, which the caller's message has already.
+func unwrapPath(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}
+
+func checkCA(pem []byte) error {
+	if !x509.NewCertPool().AppendCertsFromPEM(pem) {
+		return errors.New("it contains no certificate in PEM form")
+	}
+	return nil
+}
+
+func (p *parser) str(n *yaml.Node) string {
+	if n.Kind != yaml.ScalarNode {
+		p.fail(n, "expected a text")
+		return ""
+	}
+	if n.Tag == "!!null" {
+		return ""
+	}
+	return n.Value
+}
+
+func (p *parser) boolean(n *yaml.Node) bool {
+	var b bool
+	if n.Tag != "!!bool" || n.Decode(&b) != nil {
+		p.fail(n, "%q is neither true nor false", n.Value)
+	}
+	return b
+}
