@@ -136,18 +136,13 @@ func TestCheckClock(t *testing.T) {
 	}
 }
 
-// TestUsersOwnAuthority uses openssl because users do: an RSA intermediate with
-// its root in the same file, key in PKCS 8 and open to the world.
-func TestUsersOwnAuthority(t *testing.T) {
-	t.Parallel()
+// companyAuthority makes an authority with openssl, as a user would: an intermediate that a
+// root signed. It returns the intermediate's bundle and key, and where the root is.
+func companyAuthority(t *testing.T) (bundle, key []byte, root string) {
+	t.Helper()
 	openssl, err := exec.LookPath("openssl")
 	if err != nil {
 		t.Skip("openssl is not installed")
-	}
-	cfg := config(t)
-	cfg.Now = nil
-	if err := os.MkdirAll(cfg.Dir, 0o755); err != nil {
-		t.Fatal(err)
 	}
 	tmp := t.TempDir()
 	run := func(args ...string) {
@@ -163,7 +158,6 @@ func TestUsersOwnAuthority(t *testing.T) {
 		t.Fatal(err)
 	}
 	run("x509", "-req", "-in", "edge.csr", "-CA", "root.crt", "-CAkey", "root.key", "-CAcreateserial", "-out", "edge.crt", "-extfile", "ext", "-days", "200")
-	var bundle []byte
 	for _, name := range []string{"edge.crt", "root.crt"} {
 		data, err := os.ReadFile(filepath.Join(tmp, name))
 		if err != nil {
@@ -171,8 +165,21 @@ func TestUsersOwnAuthority(t *testing.T) {
 		}
 		bundle = append(bundle, data...)
 	}
-	key, err := os.ReadFile(filepath.Join(tmp, "edge.key"))
+	key, err = os.ReadFile(filepath.Join(tmp, "edge.key"))
 	if err != nil {
+		t.Fatal(err)
+	}
+	return bundle, key, filepath.Join(tmp, "root.crt")
+}
+
+// TestUsersOwnAuthority uses openssl because users do: an RSA intermediate with
+// its root in the same file, key in PKCS 8 and open to the world.
+func TestUsersOwnAuthority(t *testing.T) {
+	t.Parallel()
+	bundle, key, rootFile := companyAuthority(t)
+	cfg := config(t)
+	cfg.Now = nil
+	if err := os.MkdirAll(cfg.Dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	for path, data := range map[string][]byte{Dir(cfg.Dir).Cert(ServerCA): bundle, Dir(cfg.Dir).Key(ServerCA): key} {
@@ -188,7 +195,7 @@ func TestUsersOwnAuthority(t *testing.T) {
 	}
 	// A client that trusts only the root must be able to verify the server.
 	roots := x509.NewCertPool()
-	root := certificate(t, filepath.Join(tmp, "root.crt"))
+	root := certificate(t, rootFile)
 	roots.AddCert(root)
 	served, err := readCertificates(tree.Cert(ServingAPIServer))
 	if err != nil {
