@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +17,7 @@ import (
 	"brink/agent/proxy"
 	"brink/agent/uninstall"
 	"brink/cmd/node"
+	"brink/cmd/node/upstream"
 	"brink/internal/configfile"
 	"brink/internal/datadir"
 	"brink/internal/layout"
@@ -89,7 +89,7 @@ func runUninstall(ctx context.Context, l layout.Layout, keepData, yes bool) erro
 		return err
 	}
 	defer unlock()
-	slog.SetLogLoggerLevel(slog.LevelWarn) // what is removed is told below, in this command's words
+	upstream.LogWarningsOnly() // what is removed is told below, in this command's words
 	guest := uninstall.Guest(l)
 	err = uninstall.Run(ctx, uninstall.Config{
 		Layout: l, KeepData: keepData, RemoveProxy: proxy.Remove, RemovePrograms: payload.Remove,

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -32,14 +33,15 @@ type endpoint struct {
 // defaultDatabase is what kine calls the database when the endpoint does not.
 const defaultDatabase = "kubernetes"
 
-// The driver would print each broken connection on standard error.
-func init() { _ = mysql.SetLogger(&mysql.NopLogger{}) }
+// quietMySQL keeps the driver from printing each broken connection on standard error.
+var quietMySQL = sync.OnceFunc(func() { _ = mysql.SetLogger(&mysql.NopLogger{}) })
 
 // parseEndpoint understands c.Endpoint as kine's drivers do. No error repeats
 // it, as it may hold a password.
 func (c Config) parseEndpoint() (endpoint, error) {
 	scheme, address, _ := strings.Cut(c.Endpoint, "://")
 	if scheme == "mysql" {
+		quietMySQL() // before a connector is made, which keeps the logger of then
 		return c.parseMySQL(address)
 	}
 	return c.parsePostgres(address)

@@ -136,6 +136,28 @@ func TestFiles(t *testing.T) {
 	}
 }
 
+// TestUnsafe: what reaches into others by package unsafe is worked around something,
+// and listed.
+func TestUnsafe(t *testing.T) {
+	t.Parallel()
+	listed := pages(t)["docs/upstream.md"]
+	seen := 0
+	eachSource(t, func(path string, file *ast.File) {
+		for _, spec := range file.Imports {
+			if spec.Path.Value != `"unsafe"` || strings.HasPrefix(path, "internal/test") {
+				continue
+			}
+			seen++
+			if !strings.Contains(listed, "`"+path+"`") {
+				t.Errorf("%s imports unsafe and is not in docs/upstream.md: what does it work around, and when can it go?", path)
+			}
+		}
+	})
+	if seen < 3 {
+		t.Fatalf("only %d files seen: the search is broken", seen)
+	}
+}
+
 // isData tells what lies below the data directory, whose names are like those of the
 // repository.
 func isData(path string) bool {
@@ -178,19 +200,7 @@ func TestQuotedLines(t *testing.T) {
 func literals(t *testing.T) []string {
 	t.Helper()
 	var out []string
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case d.IsDir() && slices.Contains([]string{".git", ".build", "e2e", "bin", "testdata"}, d.Name()):
-			return filepath.SkipDir
-		case d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go"):
-			return nil
-		}
-		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
-		if err != nil {
-			return err
-		}
+	eachSource(t, func(_ string, file *ast.File) {
 		ast.Inspect(file, func(n ast.Node) bool {
 			if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
 				if text, err := strconv.Unquote(lit.Value); err == nil {
@@ -199,27 +209,80 @@ func literals(t *testing.T) []string {
 			}
 			return true
 		})
-		return nil
+	})
+	return out
+}
+
+// eachSource visits the Go files that the binary is made of, by their path from the
+// root.
+func eachSource(t *testing.T, visit func(path string, file *ast.File)) {
+	t.Helper()
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && slices.Contains([]string{".git", ".build", "e2e", "bin", "testdata", "scripts"}, d.Name()):
+			return filepath.SkipDir
+		case d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go"):
+			return nil
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(root, path)
+		visit(filepath.ToSlash(rel), file)
+		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return out
+}
+
+// target is a target of make as pages name it.
+var target = regexp.MustCompile("(?m)(?:^ +|`)make ([a-z0-9]+)")
+
+// TestTargets: make has the targets that pages name, and CI calls the README's test
+// command.
+func TestTargets(t *testing.T) {
+	t.Parallel()
+	makefile, ci := readFile(t, "Makefile"), readFile(t, ".ci/run")
+	if !strings.Contains(ci, "\nexec make test\n") || !strings.Contains(pages(t)["README.md"], "\n    make test ") {
+		t.Error("CI and the README do not name the same command for all tests")
+	}
+	seen := 0
+	for path, text := range pages(t) {
+		for _, found := range target.FindAllStringSubmatch(text, -1) {
+			seen++
+			if !strings.Contains(makefile, "\n"+found[1]+":") {
+				t.Errorf("%s names make %s, which is no target", path, found[1])
+			}
+		}
+	}
+	if seen < 5 {
+		t.Fatalf("only %d targets seen: the search is broken", seen)
+	}
+}
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // TestUnits: a unit of systemd runs a command that exists and leaves pods alone.
 func TestUnits(t *testing.T) {
 	t.Parallel()
 	for name, command := range map[string]string{"brink.service": "server", "brink-agent.service": "agent"} {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
+		text := readFile(t, "docs/"+name)
 		for _, want := range []string{
 			"ExecStart=/usr/local/bin/brink " + command + "\n", "Type=notify\n", "KillMode=process\n", "Delegate=yes\n",
 			"Restart=always\n", "LimitNOFILE=1048576\n",
 		} {
-			if !strings.Contains(string(text), "\n"+want) {
+			if !strings.Contains(text, "\n"+want) {
 				t.Errorf("%s has no line %q", name, want)
 			}
 		}

@@ -1,18 +1,14 @@
-// Package importlaw has no code, only a test that keeps brink's law of imports.
+// Package importlaw has no code, only tests that keep brink's laws: which package may
+// import which, who may end the process, and who may set what the whole process shares.
 // Each rule says why it is there; breaking one prints that.
+//
+// The rules are the tables of importlaw_test.go. The other files apply them to the
+// sources, without types: a name is resolved by the imports of its file.
 package importlaw
 
 import (
-	"fmt"
-	"go/parser"
-	"go/token"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"slices"
-	"strconv"
+	"regexp"
 	"strings"
-	"testing"
 )
 
 // layer is the height of a package: main above cmd, cmd above cmd/node, that above
@@ -21,12 +17,17 @@ var layer = map[string]int{
 	"": 6, "cmd": 5, "cmd/node": 4, "server": 3, "agent": 3, "datastore": 2, "network": 2, "runtime": 2, "internal": 1,
 }
 
-// only says which packages of ours may import an outside one.
-var only = []struct {
+type onlyRule struct {
 	outside string   // an import path or everything below it
 	inside  []string // directories, or everything below one that ends in /...
 	why     string
-}{
+}
+
+// isForTests tells a package of brink's that nothing but tests imports.
+func (r onlyRule) isForTests() bool { return strings.HasPrefix(r.outside, "brink/") && r.inside == nil }
+
+// only says which packages of ours may import an outside one.
+var only = []onlyRule{
 	{"k8s.io/kubernetes", []string{"server/controlplane", "agent/kubelet", "agent/proxy"}, "it costs minutes to compile and carries process globals"},
 	{"github.com/k3s-io/kine", []string{"datastore"}, "only the datastore knows how state is kept"},
 	{"github.com/mattn/go-sqlite3", []string{"datastore"}, "only the datastore knows how state is kept"},
@@ -52,15 +53,22 @@ var only = []struct {
 	{"brink/network/pods", []string{"network"}, "network composes it with the rest of the pod network"},
 }
 
-// walls stand inside of a side: what a room there does without, though the law of
-// heights would let it.
-var walls = []struct{ room, without, why string }{
-	{"network/overlay", "brink/network", "network composes its rooms, they do not know it"},
-	{"network/pods", "brink/network", "network composes its rooms, they do not know it"},
-	{"network/nftables", "brink/network", "network composes its rooms, they do not know it"},
-	{"runtime/images", "brink/runtime/containerd", "images talks to a running containerd by its socket, as commands do; containerd may import images"},
-	{"runtime/payload", "brink/runtime/containerd", "the payload is files; what runs them gets their paths"},
-	{"runtime/payload", "brink/runtime/images", "the payload is files; what runs them gets their paths"},
+// walls stand inside of a side: all that a room there, and what lies below it, knows
+// of its own side. Rooms without a row may know any other.
+var walls = []struct {
+	room string
+	may  []string
+	why  string
+}{
+	{"cmd/node/upstream", nil, "what is set for the whole process does not depend on what a node is"},
+	{"agent/uninstall", []string{"agent/cgroups", "agent/ledger", "agent/join"}, "what takes a node down must not need what runs one"},
+	{"agent/cgroups", []string{"agent/ledger"}, "uninstall needs it, which knows nothing of running a node"},
+	{"agent/ledger", nil, "it is what the node writes and uninstall reads, and knows neither"},
+	{"network/overlay", []string{"network/iprange", "network/rtnl", "network/sysctl"}, "network composes its rooms, they do not know it"},
+	{"network/pods", []string{"network/iprange", "network/nftables", "network/rtnl", "network/sysctl"}, "network composes its rooms, they do not know it"},
+	{"network/nftables", nil, "network composes its rooms, they do not know it"},
+	{"runtime/images", nil, "it talks to a running containerd by its socket, as commands do; containerd may import images"},
+	{"runtime/payload", nil, "the payload is files; what runs them gets their paths"},
 }
 
 // internalMay lists what packages below internal import from outside. They are
@@ -75,226 +83,71 @@ var internalMay = []struct {
 	{"k8s.io/api", []string{"internal/wire/nodestatus"}}, // the Node is what both sides read
 }
 
-// calls that end the process belong to main; build tools are mains of their own.
-var endings = []string{"os.Exit(", "log.Fatal"}
-
-func TestImports(t *testing.T) {
-	t.Parallel()
-	eachFile(t, func(dir, path string, imports []string) {
-		if layer[top(dir)] == 0 {
-			t.Errorf("%s: %q is no layer of the law: give it a height in this test", path, top(dir))
-		}
-		for _, imported := range imports {
-			for _, problem := range broken(dir, imported) {
-				t.Errorf("%s: %s", path, problem)
-			}
-		}
-	})
+// exits are the functions that end the process, by the package they are in. They are
+// main's: everybody else returns an error. A method called Fatal counts in any package.
+var exits = []struct {
+	in    string
+	names string   // a regular expression
+	where []string // beside main
+	why   string
+}{
+	{"os", `^Exit$`, nil, ""},
+	{"syscall", `^Exit$`, nil, ""},
+	{"golang.org/x/sys/unix", `^Exit$`, nil, ""},
+	{"log", `^Fatal`, nil, ""},
+	{"flag", `^ExitOnError$|^Parse$`, nil, ""},
+	{"github.com/spf13/pflag", `^ExitOnError$|^Parse$`, nil, ""},
+	{"github.com/sirupsen/logrus", `^Fatal(f|ln|Fn)?$|^Exit$`, nil, ""},
+	{"k8s.io/klog/v2", `^(Fatal|Exit)|^FlushAndExit$`, nil, ""},
+	{"k8s.io/klog", `^(Fatal|Exit)|^FlushAndExit$`, nil, ""},
+	{"github.com/urfave/cli/v2", `^HandleExitCoder$|^OsExiter$`, nil, ""},
+	{"k8s.io/kubectl/pkg/cmd/util", `^CheckErr$|^CheckDiffErr$`, []string{"cmd"}, "kubectl's exit codes are its own"},
 }
 
-func TestOnlyMainEndsTheProcess(t *testing.T) {
-	t.Parallel()
-	eachFile(t, func(dir, path string, _ []string) {
-		if dir == "" {
-			return
-		}
-		for _, call := range endings {
-			if contains(t, path, call) {
-				t.Errorf("%s: calls %s...): only main ends the process, return an error", path, call)
-			}
-		}
-	})
+type globalRule struct {
+	in    string
+	names string // a regular expression
+	where []string
+	why   string
 }
 
-// TestOnlyRemovetreeRemovesTrees: os.RemoveAll empties what is mounted below.
-func TestOnlyRemovetreeRemovesTrees(t *testing.T) {
-	t.Parallel()
-	eachFile(t, func(dir, path string, _ []string) {
-		// Test helpers remove what they made; the other one names what it replaces.
-		isFree := strings.HasPrefix(dir, "internal/test") || dir == "runtime/testnode" || dir == "internal/removetree"
-		if !isFree && contains(t, path, "os.RemoveAll") {
-			t.Errorf("%s: calls os.RemoveAll, which goes through mounts: use internal/removetree", path)
-		}
-	})
+func (g globalRule) covers(u use) bool {
+	return u.in == g.in && regexp.MustCompile(g.names).MatchString(u.name)
 }
 
-// broken returns the rules that a package in dir breaks by an import.
-func broken(dir, imported string) []string {
-	var out []string
-	if ours, ok := strings.CutPrefix(imported, "brink/"); ok {
-		from, to := top(dir), top(ours)
-		switch {
-		case layer[from] == 0 || layer[to] == 0:
-			out = append(out, fmt.Sprintf("imports %s: %q or %q is no layer of the law: give it a height in this test", imported, from, to))
-		case from != to && layer[to] > layer[from]:
-			out = append(out, fmt.Sprintf("imports %s: %s is above %s", imported, to, from))
-		case from != to && layer[to] == layer[from]:
-			out = append(out, fmt.Sprintf("imports %s: %s and %s must work without each other, cmd/node composes them", imported, from, to))
-		}
-	}
-	for _, rule := range only {
-		if within(imported, rule.outside) && !slices.ContainsFunc(rule.inside, func(p string) bool { return allowed(dir, p) }) {
-			out = append(out, fmt.Sprintf("imports %s: %s", imported, rule.why))
-		}
-	}
-	for _, w := range walls {
-		if within(dir, w.room) && imported == w.without {
-			out = append(out, fmt.Sprintf("imports %s: %s", imported, w.why))
-		}
-	}
-	if within(dir, "internal") && isThirdParty(imported) && !internalMayImport(dir, imported) {
-		out = append(out, fmt.Sprintf("imports %s: packages below internal have no dependencies but those listed in this test", imported))
-	}
-	return out
+// globals are what a process has one of, by the package that sets it. What the embedded
+// programs need of them is set by cmd/node/upstream, in one call; the others are here
+// with what only they know.
+var globals = []globalRule{
+	{"os", `^(Setenv|Unsetenv|Clearenv)$`, []string{
+		"",                       // gives back the secrets that were hidden
+		"cmd",                    // kubectl's KUBECONFIG, and secrets once they are read
+		"cmd/node/upstream",      // what systemd says to brink alone, and PATH
+		"internal/proxyenv",      // NO_PROXY, by ranges that an agent learns late
+		"runtime/containerd/...", // PATH of the embedded programs, ctr's own variables
+	}, "the environment is the process's"},
+	{"os", `^Args$`, []string{"", "cmd"}, "arguments are the command's"},
+	{"runtime/debug", `^Set`, []string{"cmd/node/upstream"}, "the garbage collector is the process's"},
+	{"log/slog", `^SetDefault$|^SetLogLoggerLevel$`, []string{"cmd/node/upstream"}, "there is one log"},
+	{"log", `^Set`, []string{"cmd/node/upstream"}, "there is one log"},
+	{"github.com/sirupsen/logrus", `^(Set|AddHook$|StandardLogger$)`, []string{"cmd/node/upstream"}, "there is one log"},
+	{"github.com/containerd/log", `^L$|^SetLevel$|^SetFormat$`, []string{"runtime/containerd"}, "there is one log"},
+	{"k8s.io/klog/v2", `^(Set|OsExit$|ClearLogger$|CaptureState$)`, []string{"cmd/node/upstream"}, "there is one log"},
+	{"k8s.io/klog/v2", `^InitFlags$`, []string{"runtime/containerd"}, "containerd changes the verbosity, which is set back"},
+	{"k8s.io/apimachinery/pkg/util/runtime", `^(ReallyCrash|PanicHandlers|ErrorHandlers)$`, []string{"cmd/node/upstream"}, "a crash is the process's"},
+	{"k8s.io/client-go/rest", `^SetDefaultWarningHandler$`, []string{"cmd/node/upstream"}, "clients share it"},
+	{"k8s.io/apiserver/pkg/util/feature", `^DefaultMutableFeatureGate$`, []string{"server/controlplane", "agent/kubelet"}, "gates come with the flags that are parsed there"},
+	{"k8s.io/apiserver/pkg/util/compatibility", `^DefaultComponentGlobalsRegistry$`, []string{"server/controlplane"}, "gates come with the flags that are parsed there"},
+	{"github.com/go-sql-driver/mysql", `^SetLogger$`, []string{"datastore"}, "only the datastore knows the driver"},
+	{"syscall", `^(Umask|Setrlimit|Setenv|Unsetenv|Clearenv)$`, []string{"cmd/node/upstream"}, "children inherit it"},
+	{"golang.org/x/sys/unix", `^(Umask|Setrlimit|Setenv|Unsetenv|Clearenv)$`, []string{"cmd/node/upstream"}, "children inherit it"},
 }
 
-// isThirdParty tells modules by the dot in their host from the standard library.
-func isThirdParty(imported string) bool { return strings.Contains(top(imported), ".") }
+type initialiser struct{ dir, why string }
 
-func internalMayImport(dir, imported string) bool {
-	for _, may := range internalMay {
-		if within(imported, may.outside) && slices.ContainsFunc(may.inside, func(p string) bool { return allowed(dir, p) }) {
-			return true
-		}
-	}
-	return false
-}
-
-func contains(t *testing.T, path, text string) bool {
-	t.Helper()
-	content, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strings.Contains(string(content), text)
-}
-
-// top is the part of the law that a package belongs to.
-func top(dir string) string {
-	if within(dir, "cmd/node") {
-		return "cmd/node"
-	}
-	first, _, _ := strings.Cut(dir, "/")
-	return first
-}
-
-func within(path, root string) bool { return path == root || strings.HasPrefix(path, root+"/") }
-
-func allowed(dir, pattern string) bool {
-	if root, ok := strings.CutSuffix(pattern, "/..."); ok {
-		return within(dir, root)
-	}
-	return dir == pattern
-}
-
-func TestBrokenSeesEachKind(t *testing.T) {
-	t.Parallel()
-	cases := []struct {
-		dir, imported string
-		broken        bool
-	}{
-		{"server", "brink/datastore", false},
-		{"datastore", "brink/server", true},
-		{"server", "brink/agent", true},
-		{"network", "brink/runtime", true},
-		{"internal/host", "brink/network", true},
-		{"internal/host", "brink/internal/layout", false},
-		{"", "brink/cmd", false},
-		{"cmd", "brink/cmd/node", false},
-		{"cmd/node", "brink/agent", false},
-		{"cmd/node", "brink/cmd", true},
-		{"cmd/node/upstream", "brink/cmd/node", false},
-		{"agent", "brink/cmd/node/upstream", true},
-		{"cmd/node", "github.com/urfave/cli/v2", true},
-		{"cmd", "github.com/urfave/cli/v2", false},
-		{"cmd", "os/signal", true},
-		{"agent", "k8s.io/kubernetes/cmd/kubelet/app", true},
-		{"agent/kubelet", "k8s.io/kubernetes/cmd/kubelet/app", false},
-		{"runtime/images", "github.com/containerd/containerd/v2/client", false},
-		{"runtime/payload", "github.com/containerd/containerd/v2/client", true},
-		{"runtime/images", "brink/runtime/containerd", true},
-		{"runtime/containerd", "brink/runtime/images", false},
-		{"agent", "github.com/vishvananda/netlink", true},
-		{"server", "os/signal", true},
-		{"server", "k8s.io/client-go/rest", false},
-		{"internal/host", "golang.org/x/sys/unix", false},
-		{"internal/host", "github.com/spf13/pflag", true},
-		{"internal/componentargs", "github.com/spf13/pflag", false},
-		{"internal/componentargs", "go.yaml.in/yaml/v3", true},
-		{"internal/wire/nodestatus", "k8s.io/api/core/v1", false},
-		{"internal/wire/nodestatus", "k8s.io/client-go/rest", true},
-		{"internal/wire/nodeuser", "k8s.io/api/core/v1", true},
-		{"internal/host", "encoding/json", false},
-		{"internal/host", "testing", true},
-		{"internal/testdisk", "testing", false},
-		{"runtime", "testing/iotest", true},
-		{"runtime", "brink/internal/testdisk", true},
-		{"agent", "brink/internal/testprocess", true},
-		{"network", "brink/network/overlay", false},
-		{"network/overlay", "brink/network/rtnl", false},
-		{"network/overlay", "brink/network/pods", true},
-		{"network/pods", "brink/network/overlay", true},
-		{"network/pods", "brink/network", true},
-		{"agent", "brink/network/overlay", true},
-		{"network/nftables", "sigs.k8s.io/knftables", false},
-		{"network/pods", "brink/network/testnet", true},
-		{"gadgets", "brink/internal/layout", true},
-		{"", "brink/gadgets", true},
-	}
-	for _, c := range cases {
-		if got := len(broken(c.dir, c.imported)) > 0; got != c.broken {
-			t.Errorf("%q importing %s: broken %v, want %v", c.dir, c.imported, got, c.broken)
-		}
-	}
-}
-
-// eachFile visits every Go file of the module that is not a test, below the
-// law: e2e, docs and build tools are not part of the binary.
-func eachFile(t *testing.T, visit func(dir, path string, imports []string)) {
-	t.Helper()
-	root := filepath.Join("..", "..")
-	seen := 0
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		rel, err := filepath.Rel(root, path)
-		if err != nil {
-			return err
-		}
-		if d.IsDir() {
-			if slices.Contains([]string{"e2e", "docs", "scripts", "runtime/payload/build", ".git", ".build", "bin"}, rel) {
-				return filepath.SkipDir
-			}
-			return nil
-		}
-		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
-			return nil
-		}
-		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
-		if err != nil {
-			return err
-		}
-		var imports []string
-		for _, spec := range file.Imports {
-			imported, err := strconv.Unquote(spec.Path.Value)
-			if err != nil {
-				return err
-			}
-			imports = append(imports, imported)
-		}
-		dir := filepath.ToSlash(filepath.Dir(rel))
-		if dir == "." {
-			dir = ""
-		}
-		seen++
-		visit(dir, path, imports)
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if seen < 20 {
-		t.Fatalf("only %d files seen: the walk is broken", seen)
-	}
+// initialisers are functions that run at import. Nothing is set by one that the process
+// shares, but for the secrets that internal/argsecrets hides before all else.
+var initialisers = []initialiser{
+	{"internal/layout", "it completes a table of its own"},
+	{"runtime/containerd", "containerd's registry of plugins is filled so"},
 }

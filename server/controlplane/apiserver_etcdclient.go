@@ -1,13 +1,14 @@
 package controlplane
 
 import (
+	"sync"
 	"time"
 	_ "unsafe" // for linkname
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"google.golang.org/grpc/backoff"
-	_ "k8s.io/apiserver/pkg/storage/storagebackend/factory" // has made the logger when init runs
+	_ "k8s.io/apiserver/pkg/storage/storagebackend/factory" // makes the logger
 )
 
 // etcdClientLog is the logger of the API server's etcd client. It is nobody's to
@@ -16,10 +17,10 @@ import (
 //go:linkname etcdClientLog k8s.io/apiserver/pkg/storage/storagebackend/factory.etcd3ClientLogger
 var etcdClientLog *zap.Logger
 
-// While its server is away the client writes a line for each of a hundred tries
-// that it makes for a read: 2,300 lines in half a minute. What is away is told by
-// the datastore.
-func init() { etcdClientLog = quieter(etcdClientLog) }
+// quietEtcdClient leaves out the warnings of that client. While its server is away it
+// writes a line for each of the hundred tries that it makes for a read: 2,300 lines in
+// half a minute. The datastore logs that the server is away.
+var quietEtcdClient = sync.OnceFunc(func() { etcdClientLog = quieter(etcdClientLog) })
 
 func quieter(log *zap.Logger) *zap.Logger {
 	if log == nil {

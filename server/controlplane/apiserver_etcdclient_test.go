@@ -10,6 +10,7 @@ import (
 // The logger is reached by the name of a private variable.
 func TestEtcdClientIsQuiet(t *testing.T) {
 	t.Parallel()
+	quietEtcdClient()
 	if etcdClientLog == nil {
 		t.Fatal("upstream's logger has another name")
 	}

@@ -114,6 +114,7 @@ type ControlPlane struct {
 // New parses all flags and validates them; nothing is opened or started. Every
 // error names the flag it is about.
 func New(cfg Config) (*ControlPlane, error) {
+	quietEtcdClient()
 	cp := &ControlPlane{api: &inmemory.Server{}}
 	if cfg.Etcd != nil {
 		dialEtcdSoon()

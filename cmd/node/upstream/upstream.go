@@ -122,6 +122,10 @@ func Set(o Options) *Globals {
 	return &Globals{Log: start, NotifySocket: takeEnv("NOTIFY_SOCKET")}
 }
 
+// LogWarningsOnly is for a command that tells what it does in words of its own. It
+// sets nothing else of what Set does.
+func LogWarningsOnly() { slog.SetLogLoggerLevel(slog.LevelWarn) }
+
 // takeEnv returns a variable of the environment and removes it there.
 func takeEnv(name string) string {
 	value := os.Getenv(name)
