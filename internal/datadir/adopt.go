@@ -5,13 +5,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
-	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 
+	"brink/internal/atomicfile"
 	"brink/internal/layout"
 	"brink/internal/wire/nodeuser"
 )
@@ -56,9 +55,11 @@ func readPair(path string) (*x509.Certificate, bool) {
 	return parsePair(path+".crt", path+".key")
 }
 
+// parsePair follows links: the kubelet's current certificate is one, and a user may
+// have laid links to a CA there.
 func parsePair(certPath, keyPath string) (*x509.Certificate, bool) {
-	cert, certErr := readFile(certPath)
-	key, keyErr := readFile(keyPath)
+	cert, certErr := atomicfile.ReadTarget(certPath)
+	key, keyErr := atomicfile.ReadTarget(keyPath)
 	if certErr != nil || keyErr != nil {
 		return nil, false
 	}
@@ -66,16 +67,8 @@ func parsePair(certPath, keyPath string) (*x509.Certificate, bool) {
 	return pair.Leaf, err == nil
 }
 
-// readFile reads what may be anybody's: from a FIFO nothing would ever come.
-func readFile(path string) ([]byte, error) {
-	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
-		return nil, fs.ErrInvalid
-	}
-	return os.ReadFile(path)
-}
-
 func hasDatabase(dir string) bool {
-	if revision, err := readFile(filepath.Join(dir, "volatile.revision")); err == nil {
+	if revision, err := atomicfile.Read(filepath.Join(dir, "volatile.revision")); err == nil {
 		if _, err := strconv.ParseUint(strings.TrimSpace(string(revision)), 10, 64); err == nil {
 			return true
 		}
@@ -87,26 +80,12 @@ func hasDatabase(dir string) bool {
 // the first page, which comes into the file with the first checkpoint and is in the
 // write-ahead log until then.
 func isDatabase(path string) bool {
-	head := readHead(path)
-	if len(head) == 0 {
-		head = readHead(path + "-wal")
+	const most = 1 << 20 // what the schema lies in, many times over
+	head, err := atomicfile.ReadHead(path, most)
+	if err != nil || len(head) == 0 {
+		head, _ = atomicfile.ReadHead(path+"-wal", most)
 	}
 	return bytes.Contains(head, []byte("SQLite format 3\x00")) && bytes.Contains(head, []byte("kine"))
-}
-
-// readHead reads what the schema lies in, many times over.
-func readHead(path string) []byte {
-	info, err := os.Lstat(path)
-	if err != nil || !info.Mode().IsRegular() {
-		return nil
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	head, _ := io.ReadAll(io.LimitReader(f, 1<<20))
-	return head
 }
 
 // isAgent wants what there is to fit together: the node's certificate is by the
@@ -131,7 +110,7 @@ func isAgent(l layout.Layout) bool {
 
 // readBundle returns the certificates in a file, none when there is a fault in it.
 func readBundle(path string) []*x509.Certificate {
-	text, err := readFile(path)
+	text, err := atomicfile.ReadTarget(path)
 	if err != nil {
 		return nil
 	}
@@ -174,7 +153,7 @@ func isRest(l layout.Layout) bool {
 // isList tells whether a file is a list of package ledger: lines of a kind and an
 // absolute path.
 func isList(path string) bool {
-	text, err := readFile(path)
+	text, err := atomicfile.Read(path)
 	if err != nil || len(text) == 0 {
 		return false
 	}

@@ -261,12 +261,9 @@ func leadsToDirectory(path string) bool {
 
 // isLock tells whether a file is the lock: it holds a process id, or nothing.
 func isLock(path string) bool {
-	info, err := os.Lstat(path)
-	if err != nil || !info.Mode().IsRegular() || info.Size() > 16 {
-		return false
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
+	const most = 16
+	text, err := atomicfile.ReadHead(path, most+1)
+	if err != nil || len(text) > most {
 		return false
 	}
 	_, err = strconv.Atoi(strings.TrimSpace(string(text)))

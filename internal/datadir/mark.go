@@ -3,11 +3,12 @@ package datadir
 import (
 	"errors"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+
+	"brink/internal/atomicfile"
 )
 
 const (
@@ -39,14 +40,7 @@ func (m mark) text() string {
 
 // readMark takes a regular file only: a link may lead anywhere.
 func readMark(path string) (mark, error) {
-	info, err := os.Lstat(path)
-	if err != nil {
-		return mark{}, err
-	}
-	if !info.Mode().IsRegular() {
-		return mark{}, errNoMark
-	}
-	text, err := os.ReadFile(path)
+	text, err := atomicfile.Read(path)
 	if err != nil {
 		return mark{}, err
 	}
