@@ -2,10 +2,8 @@ package agent
 
 import (
 	"context"
-	"log/slog"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -17,64 +15,63 @@ import (
 )
 
 const (
-	// addressInterval is how often the addresses are compared, and how often the API
-	// server is told until it has been.
-	addressInterval = 5 * time.Second
+	// announceInterval is how often the API server is told of an address until it knows.
+	announceInterval = 5 * time.Second
 	// requestTimeout bounds a single request to the API server.
 	requestTimeout = 5 * time.Second
 	// refusedInterval is how often a status that the cluster refuses is offered again.
 	refusedInterval = time.Minute
 )
 
-// move takes over other addresses and reports whether they differ.
-func (s *nodeStatus) move(ips []netip.Addr) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(ips) == 0 || slices.Equal(s.ips, ips) {
-		return false
-	}
-	slog.Info("the node's addresses have changed", "component", Node, "were", text(s.ips), "are", text(ips))
-	s.ips = ips
-	return true
-}
-
-func text(ips []netip.Addr) string {
-	var out []string
-	for _, ip := range ips {
-		out = append(out, ip.String())
-	}
-	return strings.Join(out, ",")
+// runAddress keeps the node's addresses up to date. Beside a server, the server does.
+func (a *Agent) runAddress(ctx context.Context, ready func()) error {
+	return a.cfg.Addresses.Run(ctx, ready, nil)
 }
 
 // followAddresses tells the network and the API server, and through it the peers, when
-// the node's addresses change. What cannot be found has not changed: the cable is out.
-func (n *connected) followAddresses(ctx context.Context, client kubernetes.Interface, pods *network.Network) {
-	tick := time.NewTicker(addressInterval)
+// the node's addresses are others than those that the network began with.
+func (n *connected) followAddresses(ctx context.Context, client kubernetes.Interface, pods *network.Network, begun []netip.Addr) {
+	tick := time.NewTicker(announceInterval)
 	defer tick.Stop()
-	announced, refusals, next := true, 0, time.Time{}
+	var news *announcement // nil when the API server knows
 	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		ips, err := n.cfg.FindIPs(n.access.ClusterCIDRs, n.access.ServiceCIDRs)
-		if err == nil && n.status.move(ips) {
-			announced, refusals, next = false, 0, time.Time{}
+		changed := n.cfg.Addresses.Changed()
+		if ips := n.cfg.Addresses.IPs(); !slices.Equal(ips, begun) {
+			begun, news = ips, &announcement{}
 			pods.SetUnderlay(ips)
 			n.reconnect() // what was dialled from the old address is dead
 		}
-		if announced || time.Now().Before(next) {
-			continue
+		if news != nil && news.isDue() && n.tryAnnounce(ctx, client, news) {
+			news = nil
 		}
-		err = n.announce(ctx, client)
-		if announced = err == nil; apierrors.IsForbidden(err) || apierrors.IsInvalid(err) {
-			n.status.warn(err)
-			if refusals++; refusals > 5 { // not a server that has just started
-				next = time.Now().Add(refusedInterval)
-			}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		case <-tick.C:
 		}
 	}
+}
+
+// announcement is a change of addresses that the API server does not know of yet.
+type announcement struct {
+	refusals int
+	next     time.Time
+}
+
+func (a *announcement) isDue() bool { return !time.Now().Before(a.next) }
+
+// tryAnnounce reports whether the API server knows the node's addresses. Refusals are
+// logged, and offered rarely once they cannot come from a server that has just started.
+func (n *connected) tryAnnounce(ctx context.Context, client kubernetes.Interface, a *announcement) bool {
+	err := n.announce(ctx, client)
+	if apierrors.IsForbidden(err) || apierrors.IsInvalid(err) {
+		n.status.warn(err)
+		if a.refusals++; a.refusals > 5 {
+			a.next = time.Now().Add(refusedInterval)
+		}
+	}
+	return err == nil
 }
 
 func (n *connected) reconnect() {

@@ -31,16 +31,18 @@ import (
 	"brink/internal/lifecycle"
 	"brink/internal/wire/nodekey"
 	"brink/network"
+	"brink/network/nodeaddr"
 	"brink/runtime/images"
 )
 
 // KubeletPort is that of a kubelet whose flags do not move it.
 const KubeletPort = 10250
 
-// Names of the node's components, as status and the log show them. No component of a
-// server has one of them.
+// Names of the node's components, as status and the log show them. Beside a server those
+// of a joining machine are not there, and the server has none of the others.
 const (
 	Join         = "join"
+	Address      = nodeaddr.ComponentName // a server's name for the same
 	TunnelClient = "tunnel-client"
 	Cgroups      = "cgroups"
 	Containerd   = "containerd"
@@ -56,10 +58,9 @@ const (
 type Config struct {
 	Layout   layout.Layout
 	NodeName string
-	// NodeIPs are the node's addresses, one a family. FindIPs finds them again
-	// while the node runs; nil when the user has said which they are.
-	NodeIPs     []netip.Addr
-	FindIPs     func(pods, services []netip.Prefix) ([]netip.Addr, error)
+	// Addresses are the node's. Beside a server they are found and the server runs the
+	// Watcher; on a machine of its own joining finds them, and the agent runs it.
+	Addresses   *nodeaddr.Watcher
 	ExternalIPs []netip.Addr // by which it is reached from outside
 	Labels      []string     // key=value
 	Taints      []string     // key=value:Effect
@@ -116,7 +117,7 @@ func New(cfg Config) (*Agent, error) {
 		return nil, err
 	}
 	if cfg.Access != nil {
-		return a, a.connect(*cfg.Access, cfg.NodeIPs, true)
+		return a, a.connect(*cfg.Access, true)
 	}
 	unknown := Access{ClientCA: cfg.Layout.ClientCA()} // what joining brings
 	if err := kubelet.CheckArgs(kubeletConfig(cfg, unknown)); err != nil {
@@ -130,6 +131,7 @@ func New(cfg Config) (*Agent, error) {
 func (a *Agent) Components() []lifecycle.Component {
 	list := []lifecycle.Component{
 		{Name: Join, Needs: lifecycle.Nothing, Run: a.ifJoining(a.runJoin)},                                                         // makes this machine a node
+		{Name: Address, Needs: []string{Join}, Run: a.ifJoining(a.runAddress)},                                                      // notices when the machine gets another one
 		{Name: TunnelClient, Needs: []string{Join}, Run: a.ifJoining(a.whenConnected((*connected).runTunnels))},                     // by which servers reach the node
 		{Name: Cgroups, Needs: lifecycle.Nothing, Run: a.runCgroups},                                                                // where those of pods lie
 		{Name: Containerd, Run: a.runContainerd, StopTimeout: 20 * time.Second},                                                     // with the programs it needs

@@ -16,6 +16,7 @@ import (
 	"brink/agent/join"
 	"brink/internal/layout"
 	"brink/network"
+	"brink/network/nodeaddr"
 )
 
 func readyNode() *corev1.Node {
@@ -59,7 +60,7 @@ func TestDeletedNode(t *testing.T) {
 	t.Parallel()
 	client := fake.NewClientset(readyNode())
 	access := Access{API: func(string, ...string) *rest.Config { return &rest.Config{} }, Backend: network.VXLAN}
-	a, err := New(Config{NodeName: "node-1", Access: &access, Layout: layout.New(t.TempDir())})
+	a, err := New(Config{NodeName: "node-1", Addresses: nodeaddr.Given(), Access: &access, Layout: layout.New(t.TempDir())})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +107,7 @@ func TestNewChecksFlagsBeforeJoining(t *testing.T) {
 		{"max-pods=7", "proxy-mode=ipvs", "--kube-proxy-arg=proxy-mode=ipvs: "},
 		{"client-ca-file=/tmp/x", "masquerade-all", "--kubelet-arg=client-ca-file=/tmp/x: "},
 	} {
-		a, err := New(Config{NodeName: "node-1", Layout: layout.New(t.TempDir()), KubeletArgs: []string{tt.kubelet}, ProxyArgs: []string{tt.proxy}})
+		a, err := New(Config{NodeName: "node-1", Addresses: nodeaddr.NewWatcher(""), Layout: layout.New(t.TempDir()), KubeletArgs: []string{tt.kubelet}, ProxyArgs: []string{tt.proxy}})
 		if (err == nil) != (tt.want == "") || err != nil && !strings.HasPrefix(err.Error(), tt.want) {
 			t.Errorf("%s and %s: got %v, want %q", tt.kubelet, tt.proxy, err, tt.want)
 		}
@@ -124,7 +125,7 @@ func TestComponents(t *testing.T) {
 	for _, tt := range []struct {
 		join *join.Join
 		want string
-	}{{nil, common}, {&join.Join{}, "join tunnel-client " + common}} {
+	}{{nil, common}, {&join.Join{}, "join address tunnel-client " + common}} {
 		a := &Agent{cfg: Config{Join: tt.join, KubeletNeeds: []string{"controllers"}}, connected: make(chan struct{})}
 		var names []string
 		for _, c := range a.Components() {

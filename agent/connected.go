@@ -34,8 +34,7 @@ type connected struct {
 	cfg     Config
 	started time.Time
 	access  Access
-	ips     []netip.Addr // of the start
-	offline bool         // no server answered when the node joined
+	offline bool // no server answered when the node joined
 
 	status  *nodeStatus
 	health  health
@@ -46,14 +45,13 @@ type connected struct {
 }
 
 // connect builds the parts that need the cluster. It is called once.
-func (a *Agent) connect(access Access, ips []netip.Addr, online bool) error {
+func (a *Agent) connect(access Access, online bool) error {
 	cfg := a.cfg
-	n := &connected{cfg: cfg, started: a.started, access: access, ips: ips, offline: !online, network: &podNetwork{}}
-	n.status = newNodeStatus(cfg.NodeName, ips, cfg.ExternalIPs, access)
+	n := &connected{cfg: cfg, started: a.started, access: access, offline: !online, network: &podNetwork{}}
+	n.status = newNodeStatus(cfg, access)
 	n.tunnels = n.newTunnels()
 	kc := kubeletConfig(cfg, access)
-	kc.NodeIPs, kc.Offline = ips, n.offline
-	kc.Register, kc.Refused, kc.Saw = n.status.complete, n.status.warn, a.saw
+	kc.Offline, kc.Register, kc.Refused, kc.Saw = n.offline, n.status.complete, n.status.warn, a.saw
 	var err error
 	if n.kubelet, err = kubelet.New(kc); err != nil {
 		return err
@@ -99,8 +97,7 @@ func (a *Agent) runJoin(ctx context.Context, ready func()) error {
 	if err != nil {
 		return fmt.Errorf("the cluster's settings: %w", err)
 	}
-	ips, err := a.findIPs(settings)
-	if err != nil {
+	if err := a.findAddresses(settings); err != nil {
 		return err
 	}
 	if err := proxyenv.Exclude(append(proxyenv.Ranges(settings.ClusterCIDRs, settings.ServiceCIDRs), settings.ClusterDomain)...); err != nil {
@@ -117,7 +114,7 @@ func (a *Agent) runJoin(ctx context.Context, ready func()) error {
 		Backend:       backend,
 		Machine:       j.Machine(),
 	}
-	if err := a.connect(access, ips, online); err != nil {
+	if err := a.connect(access, online); err != nil {
 		return err
 	}
 	ready()
@@ -127,26 +124,22 @@ func (a *Agent) runJoin(ctx context.Context, ready func()) error {
 	})
 }
 
-// findIPs returns the node's addresses, and completes what could not be known before
-// the cluster was: of which families they must be.
-func (a *Agent) findIPs(settings clusterconfig.Config) ([]netip.Addr, error) {
-	ips := a.cfg.NodeIPs
-	if a.cfg.FindIPs != nil {
-		var err error
-		if ips, err = a.cfg.FindIPs(settings.ClusterCIDRs, settings.ServiceCIDRs); err != nil {
-			return nil, err
-		}
+// findAddresses finds the node's addresses, which could not be done before the families
+// of the cluster's pods were known, and checks those that were given.
+func (a *Agent) findAddresses(settings clusterconfig.Config) error {
+	if err := a.cfg.Addresses.Find(settings.ClusterCIDRs, settings.ServiceCIDRs); err != nil {
+		return err
 	}
-	first := settings.ClusterCIDRs[0]
-	if ip := ips[0]; ip.Is4() != first.Addr().Is4() {
-		return nil, fmt.Errorf("the node's address %s is not of the family of the cluster's pods, %s: give --node-ip", ip, first)
+	ips, first := a.cfg.Addresses.IPs(), settings.ClusterCIDRs[0]
+	if ips[0].Is4() != first.Addr().Is4() {
+		return fmt.Errorf("the node's address %s is not of the family of the cluster's pods, %s: give --node-ip", ips[0], first)
 	}
 	for _, ip := range ips {
 		if err := nodeaddr.Check(ip, slices.Concat(settings.ClusterCIDRs, settings.ServiceCIDRs)); err != nil {
-			return nil, fmt.Errorf("this machine cannot be a node of the cluster with the address %s: %w: give another --node-ip", ip, err)
+			return fmt.Errorf("this machine cannot be a node of the cluster with the address %s: %w: give another --node-ip", ip, err)
 		}
 	}
-	return ips, nil
+	return nil
 }
 
 // kubeletConfig is what the kubelet is told of the machine and its cluster.
@@ -154,7 +147,7 @@ func kubeletConfig(cfg Config, access Access) kubelet.Config {
 	l := cfg.Layout
 	out := kubelet.Config{
 		NodeName:       cfg.NodeName,
-		NodeIPs:        cfg.NodeIPs,
+		NodeIPs:        cfg.Addresses.IPs(),
 		Labels:         cfg.Labels,
 		Taints:         cfg.Taints,
 		ClusterDNS:     access.ClusterDNS,
@@ -183,8 +176,8 @@ func kubeletConfig(cfg Config, access Access) kubelet.Config {
 func (n *connected) proxyConfig() proxy.Config {
 	return proxy.Config{
 		NodeName:     n.cfg.NodeName,
-		NodeIPs:      n.ips,
-		IPsMayChange: n.cfg.FindIPs != nil,
+		NodeIPs:      n.cfg.Addresses.IPs(),
+		IPsMayChange: n.cfg.Addresses.MayChange(),
 		ClusterCIDRs: n.access.ClusterCIDRs,
 		API:          n.access.proxyAPI(),
 		Args:         n.cfg.ProxyArgs,
@@ -201,7 +194,7 @@ func (n *connected) newTunnels() *tunnel.Tunnels {
 	cfg := tunnel.Config{
 		Kubelet:  netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), componentargs.Port(n.cfg.KubeletArgs, "port", KubeletPort)),
 		PodCIDRs: n.network.podCIDRs,
-		NodeIPs:  n.status.internal,
+		NodeIPs:  n.cfg.Addresses.IPs,
 	}
 	if j := n.cfg.Join; j != nil {
 		cfg.TLS = func() (*tls.Config, error) { return j.TLS(), j.Refused() }

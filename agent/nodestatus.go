@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -17,6 +16,7 @@ import (
 
 	"brink/internal/once"
 	"brink/internal/wire/nodekey"
+	"brink/network/nodeaddr"
 )
 
 // backendAnnotation of a Node says by which backend its pods are reached, for
@@ -27,17 +27,15 @@ const backendAnnotation = "brink.io/network-backend"
 // pods are reached, and whose it is.
 type nodeStatus struct {
 	name        string
+	internal    *nodeaddr.Watcher
 	external    []netip.Addr
 	annotations map[string]string
 	machine     nodekey.Public // "" beside a server
 	logged      once.Reporter
-
-	mu  sync.Mutex
-	ips []netip.Addr
 }
 
-func newNodeStatus(name string, ips, external []netip.Addr, access Access) *nodeStatus {
-	s := &nodeStatus{name: name, ips: ips, external: external, machine: access.Machine}
+func newNodeStatus(cfg Config, access Access) *nodeStatus {
+	s := &nodeStatus{name: cfg.NodeName, internal: cfg.Addresses, external: cfg.ExternalIPs, machine: access.Machine}
 	s.annotations = map[string]string{backendAnnotation: string(access.Backend)}
 	if access.Machine != "" {
 		s.annotations[nodekey.NodeAnnotation] = string(access.Machine)
@@ -45,19 +43,10 @@ func newNodeStatus(name string, ips, external []netip.Addr, access Access) *node
 	return s
 }
 
-// internal are the node's own addresses now.
-func (s *nodeStatus) internal() []netip.Addr {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.ips)
-}
-
 // addresses are those of the Node, in the form of the API.
 func (s *nodeStatus) addresses() []corev1.NodeAddress {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	var out []corev1.NodeAddress
-	for _, ip := range s.ips {
+	for _, ip := range s.internal.IPs() {
 		out = append(out, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: ip.String()})
 	}
 	for _, ip := range s.external {

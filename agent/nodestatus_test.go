@@ -2,19 +2,26 @@ package agent
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 
 	"brink/internal/wire/nodekey"
 	"brink/network"
+	"brink/network/nodeaddr"
 )
 
 func addrs(texts ...string) []netip.Addr {
@@ -27,7 +34,7 @@ func addrs(texts ...string) []netip.Addr {
 
 func TestTheNodeSaysWhereItIs(t *testing.T) {
 	t.Parallel()
-	s := newNodeStatus("till", addrs("192.0.2.1", "2001:db8::1"), addrs("203.0.113.7"), Access{Backend: network.HostGW})
+	s := newNodeStatus(Config{NodeName: "till", Addresses: nodeaddr.Given(addrs("192.0.2.1", "2001:db8::1")...), ExternalIPs: addrs("203.0.113.7")}, Access{Backend: network.HostGW})
 	want := []corev1.NodeAddress{
 		{Type: corev1.NodeInternalIP, Address: "192.0.2.1"},
 		{Type: corev1.NodeInternalIP, Address: "2001:db8::1"},
@@ -70,7 +77,7 @@ func TestWarningsAreNews(t *testing.T) {
 	before := slog.Default()
 	slog.SetDefault(slog.New(slog.NewTextHandler(&out, nil)))
 	defer slog.SetDefault(before)
-	s := newNodeStatus("till", addrs("192.0.2.1"), nil, Access{Backend: network.VXLAN})
+	s := newNodeStatus(Config{NodeName: "till"}, Access{Backend: network.VXLAN})
 	one, two := errors.New("one"), errors.New("two")
 	for _, err := range []error{one, one, two, two, nil, nil, two} {
 		s.warn(err)
@@ -103,25 +110,52 @@ func TestTheNodeOfAnotherMachine(t *testing.T) {
 		if tt.says == "deleted" {
 			node = nil
 		}
-		err := newNodeStatus("till", nil, nil, Access{Machine: tt.own}).checkOwner(node)
+		err := newNodeStatus(Config{NodeName: "till"}, Access{Machine: tt.own}).checkOwner(node)
 		if (err != nil) != tt.foreign || err != nil && !strings.Contains(err.Error(), "kubectl delete node till") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
 
-func TestMovingIsNoticedOnce(t *testing.T) {
+// TestAnnouncedUntilKnown: a Node whose address has changed is corrected, however often
+// the API server refuses that, and those refusals become rare.
+func TestAnnouncedUntilKnown(t *testing.T) {
 	t.Parallel()
-	s := newNodeStatus("till", addrs("192.0.2.1"), nil, Access{Backend: network.VXLAN})
-	for _, step := range []struct {
-		to   []netip.Addr
-		want bool
-	}{{addrs("192.0.2.1"), false}, {nil, false}, {addrs("192.0.2.2"), true}, {addrs("192.0.2.2"), false}} {
-		if got := s.move(step.to); got != step.want {
-			t.Errorf("moving to %v: %t", step.to, got)
+	synctest.Test(t, func(t *testing.T) {
+		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "till"}}
+		node.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "192.0.2.1"}}
+		client := fake.NewClientset(node)
+		refusals := 0
+		client.PrependReactor("patch", "nodes", func(clienttesting.Action) (bool, runtime.Object, error) {
+			if refusals++; refusals <= 8 {
+				return true, nil, apierrors.NewForbidden(corev1.Resource("nodes"), "till", errors.New("not yet"))
+			}
+			return false, nil, nil
+		})
+		cfg := Config{NodeName: "till", Addresses: nodeaddr.Given(addrs("192.0.2.2")...)}
+		n := &connected{cfg: cfg, status: newNodeStatus(cfg, Access{})}
+		n.status.annotations = nil
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		begun := time.Now()
+		go n.followAddresses(ctx, client, network.New(network.Config{}), addrs("192.0.2.1"))
+		at := func() string {
+			got, err := client.CoreV1().Nodes().Get(t.Context(), "till", metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return got.Status.Addresses[0].Address
 		}
-	}
-	if got := s.addresses()[0].Address; got != "192.0.2.2" {
-		t.Errorf("after moving the node is at %s", got)
-	}
+		for at() == "192.0.2.1" && time.Since(begun) < time.Hour {
+			time.Sleep(time.Second)
+		}
+		took := time.Since(begun)
+		if at() != "192.0.2.2" || took < 2*refusedInterval || took > 4*refusedInterval {
+			t.Errorf("the node is at %s after %s and %d refusals", at(), took, refusals)
+		}
+		time.Sleep(time.Hour)
+		if refusals != 9 {
+			t.Errorf("%d patches", refusals)
+		}
+	})
 }

@@ -76,7 +76,8 @@ func (n *connected) runNetwork(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
-	pods := network.New(n.networkConfig(ranges))
+	underlay := n.cfg.Addresses.IPs()
+	pods := network.New(n.networkConfig(ranges, underlay))
 	n.network.begin(ranges, pods)
 	// Before anything of it: peers that do not know how this node is reached now
 	// send their packets the old way.
@@ -88,13 +89,11 @@ func (n *connected) runNetwork(ctx context.Context, ready func()) error {
 		return err
 	}
 	go n.followPeers(ctx, peers, pods)
-	if n.cfg.FindIPs != nil {
-		go n.followAddresses(ctx, client, pods)
-	}
+	go n.followAddresses(ctx, client, pods, underlay)
 	return pods.Component().Run(ctx, ready)
 }
 
-func (n *connected) networkConfig(ranges []netip.Prefix) network.Config {
+func (n *connected) networkConfig(ranges []netip.Prefix, underlay []netip.Addr) network.Config {
 	l := n.cfg.Layout
 	return network.Config{
 		ClusterCIDRs: n.access.ClusterCIDRs,
@@ -103,7 +102,7 @@ func (n *connected) networkConfig(ranges []netip.Prefix) network.Config {
 		CNIConfDir:   l.CNIConf(),
 		CNIStateDir:  l.CNIState(),
 		Backend:      n.access.Backend,
-		Underlay:     n.ips,
+		Underlay:     underlay,
 		Changing: func(name, to string) error {
 			warnUnrecorded(ledger.RecordSettings(l, map[string]string{name: to}))
 			return nil

@@ -52,12 +52,10 @@ func readServer(c *cli.Context) (node.Config, error) {
 	wrong.add(err)
 	srv.DatastoreEndpoint, err = datastoreEndpoint(c)
 	wrong.add(err)
-	if len(cfg.Agent.NodeIPs) == 0 && len(srv.ClusterCIDRs) > 0 {
-		cfg.Found, err = nodeaddr.Find(node.AddressQuery(cfg.Layout, srv.ClusterCIDRs, srv.ServiceCIDRs))
-		wrong.add(err)
-		cfg.Agent.NodeIPs, cfg.Agent.FindIPs = node.IPsOf(cfg.Found), node.FindIPs(cfg.Layout, cfg.Found)
+	srv.Addresses = cfg.Agent.Addresses
+	if len(srv.ClusterCIDRs) > 0 {
+		wrong.add(srv.Addresses.Find(srv.ClusterCIDRs, srv.ServiceCIDRs))
 	}
-	srv.NodeIPs = cfg.Agent.NodeIPs
 	cfg.Server, cfg.Agent.Access = srv, accessOf(srv)
 	if withoutPods {
 		cfg.Agent = nil
@@ -100,7 +98,7 @@ func readNode(c *cli.Context, withoutPods bool) (node.Config, mistakes) {
 	}
 	name, err := nodeName(c.String("node-name"))
 	wrong.add(err)
-	ips, external := readAddresses(c, withoutPods, &wrong)
+	own, external := readAddresses(c, l, withoutPods, &wrong)
 	wrong.add(checkLabels(values(c, "node-label")))
 	wrong.add(checkTaints(values(c, "node-taint")))
 	ignored, err := checkOwned(c)
@@ -108,20 +106,17 @@ func readNode(c *cli.Context, withoutPods bool) (node.Config, mistakes) {
 	wrong.add(checkRegistries(c))
 	cfg := node.Config{Layout: l, NodeName: name, Ignored: ignored, PProf: c.Bool("enable-pprof")}
 	cfg.Agent = &agent.Config{
-		Layout: l, NodeName: name, NodeIPs: ips, ExternalIPs: external,
+		Layout: l, NodeName: name, Addresses: own, ExternalIPs: external,
 		Labels: values(c, "node-label"), Taints: values(c, "node-taint"),
 		RegistriesFile: c.String("private-registry"), KubeletArgs: c.StringSlice("kubelet-arg"),
 		ProxyArgs: c.StringSlice("kube-proxy-arg"), Debug: c.Bool("debug"),
-	}
-	if len(ips) == 0 {
-		cfg.Agent.FindIPs = node.FindIPs(l, nil)
 	}
 	return cfg, wrong
 }
 
 // readAddresses reads the addresses of the node, which other machines must be able to
 // send to if it runs pods.
-func readAddresses(c *cli.Context, withoutPods bool, wrong *mistakes) (ips, external []netip.Addr) {
+func readAddresses(c *cli.Context, l layout.Layout, withoutPods bool, wrong *mistakes) (own *nodeaddr.Watcher, external []netip.Addr) {
 	ips, err := addresses(c, "node-ip")
 	wrong.add(err)
 	wrong.add(onePerFamily("node-ip", ips))
@@ -135,7 +130,10 @@ func readAddresses(c *cli.Context, withoutPods bool, wrong *mistakes) (ips, exte
 	for _, a := range external {
 		wrong.add(reachable("node-external-ip", a))
 	}
-	return ips, external
+	if len(ips) == 0 {
+		return nodeaddr.NewWatcher(l.NodeAddresses()), external
+	}
+	return nodeaddr.Given(ips...), external
 }
 
 // checkDataDir refuses a data directory whose path a kubelet cannot use.

@@ -12,6 +12,7 @@ import (
 
 	"brink/internal/layout"
 	"brink/internal/wire/clusterconfig"
+	"brink/network/nodeaddr"
 	"brink/server/pki"
 )
 
@@ -21,7 +22,7 @@ func planned(t *testing.T) *Server {
 	t.Helper()
 	l := layout.New(t.TempDir())
 	s := &Server{cfg: Config{
-		Layout: l, NodeName: "hub", NodeIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")},
+		Layout: l, NodeName: "hub", Addresses: nodeaddr.Given(netip.MustParseAddr("192.0.2.1")),
 		ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")}, ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")},
 		ClusterDNS: []netip.Addr{netip.MustParseAddr("10.43.0.10")}, ClusterDomain: "cluster.local", NetworkBackend: "vxlan",
 	}}

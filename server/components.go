@@ -2,6 +2,7 @@ package server
 
 import (
 	"brink/internal/lifecycle"
+	"brink/network/nodeaddr"
 	"brink/server/controlplane"
 	"brink/server/pki"
 	"brink/server/tunnel"
@@ -9,6 +10,7 @@ import (
 
 // Names of the server's components, as `brink status` and the log have them.
 const (
+	Address           = nodeaddr.ComponentName
 	Datastore         = "datastore"
 	ClusterRanges     = "cluster-ranges"
 	Certificates      = pki.ComponentName
@@ -26,6 +28,7 @@ const (
 // unless Needs says otherwise. docs/architecture.md shows them as a graph.
 func (s *Server) Components() []lifecycle.Component {
 	return []lifecycle.Component{
+		{Name: Address, Run: s.watchAddresses, Needs: lifecycle.Nothing},                             // ends the process when the machine gets another address
 		{Name: Datastore, Run: s.store.Durable().Run, Needs: lifecycle.Nothing},                      // the cluster's state
 		{Name: ClusterRanges, Run: s.runClusterRanges},                                               // refuses flags that the state contradicts
 		{Name: Certificates, Run: s.runCertificates},                                                 // after the datastore, which may be another cluster's

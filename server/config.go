@@ -15,13 +15,15 @@ import (
 type Config struct {
 	Layout   layout.Layout
 	NodeName string
-	NodeIPs  []netip.Addr // at least one
-	HasAgent bool         // an agent runs beside this server
+	HasAgent bool // an agent runs beside this server
+	// Addresses are the machine's, found or given: at least one. The server runs the
+	// Watcher. Certificates are made for the first of them.
+	Addresses *nodeaddr.Watcher
 
 	ExternalIPs []netip.Addr // of the node, by which it is reached from outside
 	// AdvertiseAddress is what agents and pods on all nodes reach the API server by:
 	// it is told to agents, and the Service kubernetes leads there. Zero is the
-	// external address of the family of NodeIPs[0], else that one. Nodes at other
+	// external address of the family of the node's first address, else that one. Nodes at other
 	// sites can do nothing with a private address.
 	AdvertiseAddress netip.Addr
 
@@ -55,7 +57,8 @@ type Config struct {
 // flags from which the values come.
 func (c Config) Validate() error {
 	var errs []error
-	if len(c.NodeIPs) == 0 {
+	ips := c.nodeIPs()
+	if len(ips) == 0 {
 		errs = append(errs, errors.New("no address: give --node-ip"))
 	}
 	if c.Port < 1 || c.Port > 65535 {
@@ -77,10 +80,10 @@ func (c Config) Validate() error {
 	if a := c.AdvertiseAddress; a.IsValid() && len(c.ServiceCIDRs) > 0 && a.Is4() != c.ServiceCIDRs[0].Addr().Is4() {
 		errs = append(errs, fmt.Errorf("--advertise-address=%s: must be of the same family as the first --service-cidr, %s", a, c.ServiceCIDRs[0]))
 	}
-	if len(c.NodeIPs) > 0 && len(c.ServiceCIDRs) > 0 && c.NodeIPs[0].Is4() != c.ServiceCIDRs[0].Addr().Is4() {
-		errs = append(errs, fmt.Errorf("--node-ip=%s: must be of the same family as the first --service-cidr, %s", c.NodeIPs[0], c.ServiceCIDRs[0]))
+	if len(ips) > 0 && len(c.ServiceCIDRs) > 0 && ips[0].Is4() != c.ServiceCIDRs[0].Addr().Is4() {
+		errs = append(errs, fmt.Errorf("--node-ip=%s: must be of the same family as the first --service-cidr, %s", ips[0], c.ServiceCIDRs[0]))
 	}
-	for _, ip := range c.NodeIPs {
+	for _, ip := range ips {
 		if err := nodeaddr.Check(ip, slices.Concat(c.ClusterCIDRs, c.ServiceCIDRs)); err != nil && c.HasAgent {
 			errs = append(errs, fmt.Errorf("this machine cannot be a node with the address %s: %w: give another --node-ip, or other ranges with --cluster-cidr and --service-cidr", ip, err))
 		}
@@ -93,19 +96,29 @@ func (c Config) advertised() netip.Addr {
 	if c.AdvertiseAddress.IsValid() {
 		return c.AdvertiseAddress
 	}
+	first := c.nodeIPs()[0]
 	for _, a := range c.ExternalIPs {
-		if a.Is4() == c.NodeIPs[0].Is4() {
+		if a.Is4() == first.Is4() {
 			return a
 		}
 	}
-	return c.NodeIPs[0]
+	return first
+}
+
+// nodeIPs are the addresses of the node at the start. They stay those of the server
+// until its process ends: see watchAddresses.
+func (c Config) nodeIPs() []netip.Addr {
+	if c.Addresses == nil {
+		return nil
+	}
+	return c.Addresses.FirstIPs()
 }
 
 // outerIPs are those by which the server is reached from elsewhere, beside the
 // node's own.
 func (c Config) outerIPs() []netip.Addr {
 	outer := slices.Clone(c.ExternalIPs)
-	if a := c.AdvertiseAddress; a.IsValid() && !slices.Contains(slices.Concat(outer, c.NodeIPs), a) {
+	if a := c.AdvertiseAddress; a.IsValid() && !slices.Contains(slices.Concat(outer, c.nodeIPs()), a) {
 		outer = append(outer, a)
 	}
 	return outer

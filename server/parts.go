@@ -24,7 +24,7 @@ func (c Config) pki(serviceIPs []netip.Addr) pki.Config {
 		Dir:           c.Layout.TLS(),
 		ClusterDomain: c.ClusterDomain,
 		NodeName:      c.NodeName,
-		NodeIPs:       c.NodeIPs,
+		NodeIPs:       c.nodeIPs(),
 		ServiceIPs:    serviceIPs,
 		ExtraSANs:     c.extraSANs(),
 	}
@@ -35,7 +35,7 @@ func (c Config) pki(serviceIPs []netip.Addr) pki.Config {
 func (c Config) tunnels(gate *noderecord.Gate, witness func(node string, revision int64)) *tunnel.Server {
 	return tunnel.New(tunnel.Config{
 		OwnNode:      c.ownNode(),
-		OwnIPs:       slices.Concat(c.NodeIPs, c.outerIPs()),
+		OwnIPs:       slices.Concat(c.nodeIPs(), c.outerIPs()),
 		OwnAPI:       c.local(),
 		InNetwork:    nodeaddr.IsNeighbour,
 		IsAgent:      gate.HasRecord,
@@ -79,7 +79,7 @@ func (c Config) controlPlane(durable, volatile string, tunnels *tunnel.Server) c
 		Port:             c.Port,
 		AdvertiseAddress: c.advertised(),
 		OwnNode:          c.ownNode(),
-		OwnIPs:           c.NodeIPs,
+		OwnIPs:           c.nodeIPs(),
 		OuterIPs:         c.outerIPs(),
 		HolderOf:         tunnels.Holder,
 		ClusterCIDRs:     c.ClusterCIDRs,

@@ -4,7 +4,6 @@ import (
 	"brink/agent"
 	"brink/agent/join"
 	"brink/internal/layout"
-	"brink/network/nodeaddr"
 	"brink/server"
 )
 
@@ -18,8 +17,6 @@ type Config struct {
 	Join   *join.Config   // nil on a server
 	Agent  *agent.Config  // nil on a server with --disable-agent
 
-	// Found are the addresses of the machine, empty when the user gave them.
-	Found []nodeaddr.Address
 	// Ignored are flags that have no effect, a line each that says why.
 	Ignored []string
 	// PProf serves profiles on the status socket.

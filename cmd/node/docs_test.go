@@ -16,6 +16,7 @@ import (
 	"brink/internal/testdocs"
 	"brink/internal/wire/jointoken"
 	"brink/network"
+	"brink/network/nodeaddr"
 	"brink/server"
 )
 
@@ -23,16 +24,16 @@ import (
 func serverConfig(t *testing.T) Config {
 	t.Helper()
 	l := layout.New(t.TempDir())
-	ips := []netip.Addr{netip.MustParseAddr("192.0.2.1")}
+	own := nodeaddr.Given(netip.MustParseAddr("192.0.2.1"))
 	pods, services := netip.MustParsePrefix("10.42.0.0/16"), netip.MustParsePrefix("10.43.0.0/16")
 	dns := []netip.Addr{netip.MustParseAddr("10.43.0.10")}
 	return Config{Layout: l, NodeName: "hub",
 		Server: &server.Config{
-			Layout: l, NodeName: "hub", NodeIPs: ips, HasAgent: true, BindAddress: netip.IPv6Unspecified(), Port: 6443,
+			Layout: l, NodeName: "hub", Addresses: own, HasAgent: true, BindAddress: netip.IPv6Unspecified(), Port: 6443,
 			ClusterCIDRs: []netip.Prefix{pods}, ServiceCIDRs: []netip.Prefix{services}, ClusterDNS: dns, ClusterDomain: "cluster.local",
 			Kubeconfig: filepath.Join(t.TempDir(), "brink.yaml"), KubeconfigMode: 0o600,
 		},
-		Agent: &agent.Config{Layout: l, NodeName: "hub", NodeIPs: ips, Access: &agent.Access{
+		Agent: &agent.Config{Layout: l, NodeName: "hub", Addresses: own, Access: &agent.Access{
 			API:          func(string, ...string) *rest.Config { return &rest.Config{} },
 			ClusterCIDRs: []netip.Prefix{pods}, ServiceCIDRs: []netip.Prefix{services}, ClusterDNS: dns, ClusterDomain: "cluster.local", Backend: network.VXLAN,
 		}},
@@ -61,7 +62,7 @@ func agentComponents(t *testing.T) []lifecycle.Component {
 	token := jointoken.New(strings.Repeat("0", 64))
 	node, err := newAgent(Config{
 		Join:  &join.Config{Server: "192.0.2.1:6443", Token: &token, NodeName: "till", Layout: l},
-		Agent: &agent.Config{Layout: l, NodeName: "till", NodeIPs: []netip.Addr{netip.MustParseAddr("192.0.2.2")}},
+		Agent: &agent.Config{Layout: l, NodeName: "till", Addresses: nodeaddr.NewWatcher(l.NodeAddresses())},
 	}, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -127,14 +128,20 @@ func TestFlowchart(t *testing.T) {
 }
 
 // TestNamesOfComponents: a line in the log or of `brink status` names a component of
-// either side, so no server has one that is called as one of an agent.
+// either side, so no server has one that is called as one of an agent. The one that both
+// have is the same, by whichever of them its process lists it.
 func TestNamesOfComponents(t *testing.T) {
-	own, _ := serverComponents(t)
+	own, beside := serverComponents(t)
 	seen := map[string]bool{}
 	for _, c := range append(own, agentComponents(t)...) {
-		if seen[c.Name] {
+		if seen[c.Name] && c.Name != nodeaddr.ComponentName {
 			t.Errorf("two components are called %s", c.Name)
 		}
 		seen[c.Name] = true
+	}
+	for _, c := range beside {
+		if c.Name == nodeaddr.ComponentName {
+			t.Error("a server's process watches its addresses twice")
+		}
 	}
 }

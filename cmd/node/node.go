@@ -123,9 +123,6 @@ func prepare(cfg Config) error {
 	if cfg.Server == nil {
 		return ledger.RecordNodePassword(cfg.Layout)
 	}
-	if err := rememberAddresses(cfg); err != nil {
-		return err
-	}
 	if err := ledger.RecordFile(cfg.Layout, cfg.Layout.RevisionCeiling()); err != nil {
 		return err
 	}
@@ -137,10 +134,10 @@ func prepare(cfg Config) error {
 func excludeFromProxy(cfg Config) error {
 	what := []string{cfg.NodeName}
 	if a := cfg.Agent; a != nil {
-		what = append(what, proxyenv.Addresses(a.NodeIPs, a.ExternalIPs)...)
+		what = append(what, proxyenv.Addresses(a.Addresses.IPs(), a.ExternalIPs)...)
 	}
 	if s := cfg.Server; s != nil {
-		what = append(what, proxyenv.Addresses(s.NodeIPs, s.ExternalIPs)...)
+		what = append(what, proxyenv.Addresses(s.Addresses.IPs(), s.ExternalIPs)...)
 		what = append(what, proxyenv.Ranges(s.ClusterCIDRs, s.ServiceCIDRs)...)
 		what = append(what, s.ClusterDomain)
 		if s.AdvertiseAddress.IsValid() {

@@ -44,7 +44,6 @@ func compose(cfg Config, globals *upstream.Globals, begun time.Time) (*Process, 
 		if srv, err = server.New(*cfg.Server); err != nil {
 			return nil, err
 		}
-		p.group.Add(movedServer(cfg.Found, cfg.findAddresses, addressInterval))
 		p.group.Add(srv.Components()...)
 		p.health = append(p.health, srv.StoreHealth)
 		p.warnings = append(p.warnings, srv.StoreWarning)

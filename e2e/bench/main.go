@@ -109,7 +109,7 @@ func parse(args []string) (settings, error) {
 	fs.IntVar(&s.rounds, "rounds", 15, "`NUMBER` of rounds of each side of the network")
 	fs.DurationVar(&s.round, "round", 2*time.Second, "`TIME` for which a round sends")
 	fs.DurationVar(&s.networkSettle, "network-settle", 30*time.Second, "`TIME` from the first stream between pods to the first round")
-	fs.StringVar(&s.networkTest, "network-test", ".build/network.test", "`FILE` with the tests of package network, which measure the cost of peers")
+	fs.StringVar(&s.networkTest, "network-test", ".build/network.test", "`FILE` with the tests of package network/overlay, which measure the cost of peers")
 	fs.StringVar(&s.kineEndpoint, "kine-endpoint", "", "`URL` of the other side's kine (default: kine's own, SQLite that does not wait for the disk)")
 	if err := fs.Parse(args); err != nil {
 		return s, err

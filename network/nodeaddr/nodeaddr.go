@@ -8,6 +8,10 @@
 // back with the cable. Only a machine that never had one looks at what else it
 // has, and never at a bridge of containers: brink's own and Docker's are up when
 // nothing else is.
+//
+// A process has one Watcher, which owns the node's addresses. A server asks it to end
+// the process when the address in its certificate is gone; an agent follows it, and
+// tells the network and the cluster.
 package nodeaddr
 
 import (
@@ -145,7 +149,7 @@ func look(sys string) []link {
 	if err != nil {
 		return nil
 	}
-	passing := passingAddrs("/proc/net/if_inet6")
+	passing := passingAddrs()
 	var out []link
 	for _, i := range interfaces {
 		if i.Flags&net.FlagLoopback != 0 {

@@ -36,7 +36,7 @@ type Peer struct {
 	// Underlay are the addresses by which nodes reach it, at most one of each
 	// family, the preferred one first.
 	Underlay []netip.Addr
-	// Backend is the one it announces; empty is taken for this node's own.
+	// Backend is the one that it announces; empty counts as this node's own.
 	Backend Backend
 }
 
@@ -44,8 +44,8 @@ func (p Peer) equal(q Peer) bool {
 	return p.Name == q.Name && p.Backend == q.Backend && slices.Equal(p.CIDRs, q.CIDRs) && slices.Equal(p.Underlay, q.Underlay)
 }
 
-// between is the backend by which two nodes reach each other while a cluster is
-// switched from one to another, node by node: each of them must receive what the
+// between is the backend by which two nodes reach each other. While a cluster is
+// switched from one backend to another, node by node, each node must receive what the
 // other sends, and every node can do VXLAN. Nobody routes to or from a node with
 // None.
 func between(own, peer Backend) Backend {

@@ -11,22 +11,22 @@ import (
 
 // fakeKernel keeps what would be in the kernel and prints it as text.
 type fakeKernel struct {
-	links   map[netip.Addr]link
-	answers map[netip.Addr]answer // others are on the segment of the first link
-	has     found
-	next    int // index of the next device
+	links map[netip.Addr]link
+	paths map[netip.Addr]path // others are on the segment of the first link
+	has   kernelState
+	next  int // index of the next device
 
 	log  []string         // changes in order
 	fail map[string]error // by a part of the change's text
 }
 
 func newFakeKernel() *fakeKernel {
-	eth0 := link{index: 2, mtu: 1500, name: "eth0", carries: true}
+	eth0 := link{index: 2, mtu: 1500, name: "eth0", broadcast: true}
 	return &fakeKernel{
-		links:   map[netip.Addr]link{netip.MustParseAddr("192.0.2.1"): eth0, netip.MustParseAddr("2001:db8::1"): eth0},
-		answers: map[netip.Addr]answer{},
-		has:     found{ways: newWays(), foreign: map[netip.Prefix]int{}},
-		next:    7,
+		links: map[netip.Addr]link{netip.MustParseAddr("192.0.2.1"): eth0, netip.MustParseAddr("2001:db8::1"): eth0},
+		paths: map[netip.Addr]path{},
+		has:   kernelState{entries: newEntries(), foreign: map[netip.Prefix]int{}},
+		next:  7,
 	}
 }
 
@@ -50,43 +50,43 @@ func (f *fakeKernel) changes() string {
 	return text
 }
 
-func (f *fakeKernel) holders(addrs []netip.Addr) (map[netip.Addr]link, error) {
+func (f *fakeKernel) linksOf(addrs []netip.Addr) (map[netip.Addr]link, error) {
 	out := maps.Clone(f.links)
 	maps.DeleteFunc(out, func(a netip.Addr, _ link) bool { return !slices.Contains(addrs, a) })
 	return out, nil
 }
 
-func (f *fakeKernel) lookup(a netip.Addr) (answer, error) {
-	if at, ok := f.answers[a]; ok {
-		if at == (answer{}) {
+func (f *fakeKernel) pathTo(a netip.Addr) (path, error) {
+	if at, ok := f.paths[a]; ok {
+		if at == (path{}) {
 			return at, errors.New("network is unreachable")
 		}
 		return at, nil
 	}
-	return answer{link: f.links[netip.MustParseAddr("192.0.2.1")]}, nil
+	return path{link: f.links[netip.MustParseAddr("192.0.2.1")]}, nil
 }
 
-func (f *fakeKernel) look(string, map[routeKey]hop) (found, error) {
-	out := found{ways: ways{maps.Clone(f.has.routes), maps.Clone(f.has.neighs), maps.Clone(f.has.fdb)}, foreign: maps.Clone(f.has.foreign)}
+func (f *fakeKernel) inspect(string, map[routeKey]nextHop) (kernelState, error) {
+	out := kernelState{entries: entries{maps.Clone(f.has.routes), maps.Clone(f.has.neighs), maps.Clone(f.has.fdb)}, foreign: maps.Clone(f.has.foreign)}
 	if f.has.device != nil {
 		d := *f.has.device
 		out.device = &d
 	}
-	return out, f.fail["look"]
+	return out, f.fail["inspect"]
 }
 
 func (f *fakeKernel) makeDevice(d device) (int, error) {
 	if err := f.change("make link %s", d.name); err != nil {
 		return 0, err
 	}
-	d.index, d.up, d.addrs, d.checksum, d.hears = f.next, false, "", true, true
+	d.index, d.up, d.addrs, d.txChecksum, d.acceptsRA = f.next, false, "", true, true
 	f.next++
 	f.has.device = &d
 	return d.index, nil
 }
 
 func (f *fakeKernel) adjustDevice(has, want device) error {
-	reasons := want.adjust(has)
+	reasons := want.differences(has)
 	if len(reasons) == 0 {
 		return nil
 	}
@@ -94,7 +94,7 @@ func (f *fakeKernel) adjustDevice(has, want device) error {
 		return err
 	}
 	d := *f.has.device
-	d.mac, d.mtu, d.up, d.addrs, d.strict, d.hears, d.checksum = want.mac, want.mtu, true, want.addrs, false, false, want.checksum
+	d.mac, d.mtu, d.up, d.addrs, d.strictRPFilter, d.acceptsRA, d.txChecksum = want.mac, want.mtu, true, want.addrs, false, false, want.txChecksum
 	f.has.device = &d
 	return nil
 }
@@ -103,12 +103,12 @@ func (f *fakeKernel) removeDevice(d device) error {
 	if err := f.change("remove link %s", d.name); err != nil {
 		return err
 	}
-	f.has = f.has.afterDevice(d.index)
+	f.has = f.has.withoutDevice(d.index)
 	f.has.neighs, f.has.fdb = map[netip.Addr]mac{}, map[fdbEntry]struct{}{}
 	return nil
 }
 
-func (f *fakeKernel) setRoute(key routeKey, to hop, replace bool) error {
+func (f *fakeKernel) setRoute(key routeKey, to nextHop, replace bool) error {
 	verb := "add"
 	if replace {
 		verb = "replace"
@@ -123,7 +123,7 @@ func (f *fakeKernel) setRoute(key routeKey, to hop, replace bool) error {
 	return nil
 }
 
-func (f *fakeKernel) delRoute(key routeKey, was hop) error {
+func (f *fakeKernel) delRoute(key routeKey, was nextHop) error {
 	delete(f.has.routes, key)
 	return f.change("delete %s %s", key, was)
 }

@@ -62,7 +62,7 @@ func addEth0(t testing.TB) {
 	check(netlink.LinkSetUp(other))
 }
 
-// wantedText is what the kernel shall have of peers, told without the code under
+// wantedText is what the kernel must have for peers, written without the code under
 // test.
 func wantedText(peers []Peer) string {
 	var lines []string
@@ -109,7 +109,7 @@ func TestManyPeersAtOnce(t *testing.T) {
 		eth0, err := netlink.LinkByName("eth0")
 		testnet.Must(t, err)
 		n := fmt.Sprint(eth0.Attrs().Index)
-		text := strings.ReplaceAll(waysOf(t, ns), " dev "+n+"\n", " dev eth0\n")
+		text := strings.ReplaceAll(entriesOf(t, ns), " dev "+n+"\n", " dev eth0\n")
 		lines := strings.Split(strings.TrimSpace(strings.ReplaceAll(text, " parent "+n+" ", " parent eth0 ")), "\n")
 		slices.Sort(lines)
 		return strings.TrimLeft(strings.Join(append(lines, ""), "\n"), "\n")
@@ -145,7 +145,7 @@ func TestManyPeersAtOnce(t *testing.T) {
 }
 
 // BenchmarkOneMorePeer is the cost of a peer that comes and goes again beside
-// others, of a look at all of them that finds nothing changed, which is done
+// others, of a comparison of all that finds nothing changed, which is done
 // after a change by others and every five minutes, and of a tick with no news.
 func BenchmarkOneMorePeer(b *testing.B) {
 	for _, backend := range []Backend{VXLAN, HostGW} {
@@ -162,10 +162,10 @@ func BenchmarkOneMorePeer(b *testing.B) {
 				if first {
 					k.desired.SetPeers(peers[:n])
 				}
-				k.beUnsure()
+				k.markDirty()
 			})
 			benchmark(b, name+"/tick", backend, func(k *Overlay, first bool) {
-				if k.looked.IsZero() {
+				if k.checkedAt.IsZero() {
 					k.desired.SetPeers(peers[:n])
 				}
 			})
@@ -197,7 +197,7 @@ func benchmark(b *testing.B, name string, backend Backend, change func(*Overlay,
 			b.Fatal(err)
 		}
 		change(k, true)
-		for k.Reconcile(); k.unsure.Load(); k.Reconcile() {
+		for k.Reconcile(); k.dirty.Load(); k.Reconcile() {
 			time.Sleep(50 * time.Millisecond)
 		}
 		if len(k.Warnings()) > 0 {

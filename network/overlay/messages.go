@@ -50,12 +50,12 @@ func address(b []byte) netip.Addr {
 	return a
 }
 
-// routeMsg is what matters of a route.
+// routeMsg is the part of a route that is used.
 type routeMsg struct {
 	key      routeKey
-	hop      hop
+	nextHop  nextHop
 	protocol int
-	main     bool // stands in the main table
+	main     bool // is in the main table
 }
 
 // parseRoute reads what follows the header of RTM_NEWROUTE or RTM_DELROUTE.
@@ -68,23 +68,23 @@ func parseRoute(b []byte) (r routeMsg, ok bool) {
 		return r, false // what the kernel has learnt of a path's MTU, with the route's protocol
 	}
 	r.protocol = int(b[5])
-	r.hop.onlink = native.Uint32(b[8:])&unix.RTNH_F_ONLINK != 0
-	r.hop.odd = tos != 0 || kind != unix.RTN_UNICAST
+	r.nextHop.onlink = native.Uint32(b[8:])&unix.RTNH_F_ONLINK != 0
+	r.nextHop.nonstandard = tos != 0 || kind != unix.RTN_UNICAST
 	var dst netip.Addr
 	for t, v := range attributes(b[unix.SizeofRtMsg:]) {
 		switch t {
 		case unix.RTA_DST:
 			dst = address(v)
 		case unix.RTA_GATEWAY:
-			r.hop.via = address(v)
+			r.nextHop.via = address(v)
 		case unix.RTA_OIF:
-			r.hop.link = number(v)
+			r.nextHop.link = number(v)
 		case unix.RTA_PRIORITY:
 			r.key.metric = number(v)
 		case unix.RTA_TABLE:
 			table = number(v)
 		case unix.RTA_MULTIPATH, rtaNextHopID, unix.RTA_VIA, unix.RTA_PREFSRC, unix.RTA_METRICS, unix.RTA_ENCAP:
-			r.hop.odd = true
+			r.nextHop.nonstandard = true
 		}
 	}
 	r.main = table == unix.RT_TABLE_MAIN
@@ -101,12 +101,12 @@ func parseRoute(b []byte) (r routeMsg, ok bool) {
 	return r, true
 }
 
-// isService tells our routes to Services from those to peers.
+// isService reports whether a route is ours but leads to Services, not to a peer.
 func (r routeMsg) isService() bool {
 	return r.main && r.protocol == rtnl.RouteProtocol && r.key.metric == rtnl.ServiceMetric
 }
 
-// neighMsg is what matters of a neighbour or, when it is of a bridge, of an FDB
+// neighMsg is the part that is used of a neighbour or, when bridge is set, of an FDB
 // entry.
 type neighMsg struct {
 	link      int
@@ -163,8 +163,8 @@ func parseAddr(b []byte) (a addrMsg, ok bool) {
 	return a, addr.IsValid()
 }
 
-// parseLink reads index and name from RTM_NEWLINK or RTM_DELLINK, and whether it is a
-// VXLAN device, anybody's.
+// parseLink reads index and name from RTM_NEWLINK or RTM_DELLINK, and whether the link
+// is a VXLAN device, brink's or not.
 func parseLink(b []byte) (index int, name []byte, isTunnel bool) {
 	if len(b) < unix.SizeofIfInfomsg {
 		return 0, nil, false
@@ -199,5 +199,5 @@ func sized(size int, family uint8, link int) request {
 	return r
 }
 
-// interrupted tells that something came or went during a dump.
+// interrupted reports whether something came or went during a dump.
 func interrupted(err error) bool { return err == netlink.ErrDumpInterrupted }

@@ -18,7 +18,7 @@ func TestVXLAN(t *testing.T) {
 				if err := n.err(); err != nil {
 					t.Error(err)
 				}
-				if got := waysOf(t, n.NS); strings.Contains(got, "strict") || strings.Contains(got, "hears") {
+				if got := entriesOf(t, n.NS); strings.Contains(got, "strict") || strings.Contains(got, "accepts-ra") {
 					t.Errorf("the device has a setting of a real network's link:\n%s", got)
 				}
 			}
@@ -34,7 +34,7 @@ func TestHostGW(t *testing.T) {
 			t.Parallel()
 			nodes := cluster(t, s, HostGW, HostGW, HostGW)
 			testnet.Meet(t, nodes...)
-			if got := waysOf(t, nodes[0].NS); strings.Contains(got, "link") {
+			if got := entriesOf(t, nodes[0].NS); strings.Contains(got, "link") {
 				t.Errorf("a device without need:\n%s", got)
 			}
 		})
@@ -47,11 +47,11 @@ func TestMixedBackends(t *testing.T) {
 	s := testnet.DualStack
 	nodes := cluster(t, s, VXLAN, HostGW, HostGW, None)
 	testnet.Meet(t, nodes[:3]...)
-	if got := waysOf(t, nodes[3].NS); got != "" {
+	if got := entriesOf(t, nodes[3].NS); got != "" {
 		t.Errorf("the node without a backend has\n%s", got)
 	}
 	direct := "route 10.42.3.0/24 via 192.0.0.3 dev 2\n"
-	if got := waysOf(t, nodes[1].NS); !strings.Contains(got, direct) || !strings.Contains(got, "route 10.42.1.0/24 via 10.42.1.0") || strings.Contains(got, "10.42.4.0") {
+	if got := entriesOf(t, nodes[1].NS); !strings.Contains(got, direct) || !strings.Contains(got, "route 10.42.1.0/24 via 10.42.1.0") || strings.Contains(got, "10.42.4.0") {
 		t.Errorf("node 2 has\n%s", got)
 	}
 }

@@ -157,7 +157,7 @@ func introduce(nodes ...*testNode) {
 }
 
 // waysOf is the text of all that brink keeps for peers in a namespace.
-func waysOf(t *testing.T, ns netns.NsHandle) string {
+func entriesOf(t *testing.T, ns netns.NsHandle) string {
 	t.Helper()
 	text := ""
 	testnet.Inside(t, ns, func() error {
@@ -166,7 +166,7 @@ func waysOf(t *testing.T, ns netns.NsHandle) string {
 			return err
 		}
 		defer stack.close()
-		has, err := stack.look(DefaultDevice, nil)
+		has, err := stack.inspect(DefaultDevice, nil)
 		text = has.text()
 		return err
 	})

@@ -1,4 +1,4 @@
-// Package overlay leads packets between the pods of different nodes: by VXLAN or by
+// Package overlay carries packets between the pods of different nodes, by VXLAN or by
 // direct routes. It knows peers, which are other nodes, prefixes and links, not
 // Kubernetes objects.
 //
@@ -15,7 +15,7 @@
 //     the family of the first underlay address.
 //   - A node's end of the tunnel has the first address of each of its pod
 //     prefixes, 10.42.1.0 and fd42:0:0:1::, as a single address, and a MAC address
-//     that follows from the prefix: peers know both without being told. The host's
+//     that follows from the prefix: peers know both without an announcement. The host's
 //     own packets to pods elsewhere come from there, so answers find back. Routes
 //     lead to it in IPv4; in IPv6 to a link-local address (see vtepHop). In IPv6
 //     it is the subnet-router anycast address of the bridge, too; as seen on Linux
@@ -31,13 +31,16 @@
 //   - On the device rp_filter is made loose where it is strict: while backends are
 //     changed node by node, a packet may come by the tunnel and its answer leave by a
 //     direct route.
-//   - Trouble with a peer never is an error: pods on this node work.
-//   - Until SetPeers was called, what the last run left stays: a restart must not
+//   - Trouble with a peer is a warning and never an error: pods on this node work.
+//   - Until the peers are known, what the last run left stays: a restart must not
 //     cut off pods.
 //   - Notifications of links, addresses, routes and neighbours are compared with
 //     what is wanted as they come. Only one that contradicts it makes the next
-//     Reconcile ask the kernel for everything, so that this need not be done each
-//     time: with a thousand peers it reads thousands of entries.
+//     Reconcile ask the kernel for everything, which with a thousand peers is
+//     thousands of entries.
+//
+// Read in this order: overlay.go, backend.go, kernel.go, reconcile.go, planner.go,
+// plan.go, events.go, prober.go.
 package overlay
 
 import (
@@ -60,9 +63,9 @@ const (
 	DefaultVNI    = 1
 )
 
-// DefaultLinger is how long the device stays when no peer is reached by it any more:
-// peers that have not heard yet that there is a direct way go on sending by theirs.
-// They hear within seconds, and a server that is away may take as long to be back.
+// DefaultLinger is how long the device stays when no peer is reached by it any more.
+// Peers that do not know of a direct route yet go on sending by theirs. They hear of it
+// within seconds, and a server that is away may take as long to be back.
 const DefaultLinger = 30 * time.Second
 
 // Config is a node's part of the overlay.
@@ -125,27 +128,26 @@ func validUnderlay(addrs []netip.Addr) error {
 	return nil
 }
 
-// Desired is what is asked for from outside. It may be changed at any time, by any
-// goroutine.
+// Desired holds what the overlay is to reach. Any goroutine may change it at any time.
 type Desired struct {
 	mu    sync.Mutex
 	state DesiredState
 }
 
-// DesiredState is what was asked for last. Its slices do not change.
+// DesiredState is one state of Desired. Its slices do not change.
 type DesiredState struct {
 	Peers      []Peer       // in order of their names
-	PeersKnown bool         // somebody has said which there are
+	PeersKnown bool         // SetPeers was called
 	Underlay   []netip.Addr // this node's own addresses
 	generation int          // raised with each change
 }
 
-// NewDesired asks for what cfg says, with peers that are not known yet.
+// NewDesired returns the state of a start: the addresses of cfg, and no peers yet.
 func NewDesired(cfg Config) *Desired {
 	return &Desired{state: DesiredState{Underlay: cfg.Underlay, generation: 1}}
 }
 
-// SetPeers says which other nodes there are, and reports whether that was news.
+// SetPeers replaces the list of other nodes, and reports whether that was a change.
 func (d *Desired) SetPeers(peers []Peer) bool {
 	peers = slices.Clone(peers)
 	slices.SortStableFunc(peers, func(a, b Peer) int { return cmp.Compare(a.Name, b.Name) })
@@ -159,8 +161,8 @@ func (d *Desired) SetPeers(peers []Peer) bool {
 	return true
 }
 
-// SetUnderlay says by which addresses other nodes reach this one, and reports whether
-// that was news.
+// SetUnderlay replaces the addresses by which other nodes reach this one, and reports
+// whether that was a change.
 func (d *Desired) SetUnderlay(addrs []netip.Addr) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -172,16 +174,16 @@ func (d *Desired) SetUnderlay(addrs []netip.Addr) bool {
 	return true
 }
 
-// Current returns what is asked for now.
+// Current returns the state of now.
 func (d *Desired) Current() DesiredState {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.state
 }
 
-// Open returns the overlay of the network namespace of the calling thread, in which
-// everything else has to be called too, by one goroutine at a time. What is given as
-// wake makes the caller reconcile again.
+// Open returns the overlay of the network namespace of the calling thread. Its methods
+// have to be called there too, by one goroutine at a time. It calls wake when Reconcile
+// has to be called again.
 func Open(cfg Config, desired *Desired, wake func(), log *slog.Logger) (*Overlay, error) {
 	stack, err := openNetstack(log)
 	if err != nil {
@@ -192,14 +194,14 @@ func Open(cfg Config, desired *Desired, wake func(), log *slog.Logger) (*Overlay
 	return o, nil
 }
 
-// Close ends what the overlay does in the background. All that it made stays.
+// Close ends what runs in the background. What was made in the kernel stays.
 func (o *Overlay) Close() {
 	o.probe.stop()
 	o.close()
 }
 
-// Remove does to a device of this name and to routes to peers what the backend None
-// does to leftovers.
+// Remove deletes the device of this name and the routes to peers, as the backend None
+// does with leftovers.
 func Remove(device string, log *slog.Logger) error {
 	cfg := Config{Backend: None, Device: device}
 	o, err := Open(cfg, NewDesired(cfg), func() {}, log)
@@ -207,16 +209,17 @@ func Remove(device string, log *slog.Logger) error {
 		return err
 	}
 	defer o.Close()
-	_, err = o.look(DesiredState{})
+	_, err = o.reconcileAll(DesiredState{})
 	return err
 }
 
-// PodMTU is that of pods' links in bytes, as far as known; zero leaves it to the kernel.
-func (o *Overlay) PodMTU() int { return o.mtu }
+// PodMTU is the MTU of pods' links in bytes, as far as known. Zero leaves it to the
+// kernel.
+func (o *Overlay) PodMTU() int { return o.podMTU }
 
-// Destinations are the underlay addresses that the device in the kernel sends to.
+// Destinations are the underlay addresses that the kernel's device sends to.
 func (o *Overlay) Destinations() ([]netip.Addr, error) {
-	has, err := o.kernel.look(o.cfg.Device, nil)
+	has, err := o.kernel.inspect(o.cfg.Device, nil)
 	var out []netip.Addr
 	for entry := range has.fdb {
 		out = append(out, entry.dst)

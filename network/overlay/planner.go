@@ -8,32 +8,32 @@ import (
 	"brink/network/iprange"
 )
 
-// wantedWays grows to be what the kernel shall have, peer by peer.
-type wantedWays struct {
-	ways
-	device   *device      // nil while no peer needs it
-	ends     []netip.Addr // of peers' tunnels, one of each peer
-	warnings []string
-	owner    map[netip.Prefix]string // whose pods a prefix is of
-	kept     []netip.Prefix          // whose routes stay as they are
+// planner collects what the kernel is to have, peer by peer.
+type planner struct {
+	entries
+	device     *device      // nil while no peer needs it
+	tunnelEnds []netip.Addr // one of each peer that is reached by the tunnel
+	warnings   []string
+	owner      map[netip.Prefix]string // the peer that has a prefix
+	retained   []netip.Prefix          // the routes to these stay as they are
 
-	cfg    Config
-	kernel kernel
-	wish   DesiredState
-	ground ground
+	cfg      Config
+	kernel   kernel
+	desired  DesiredState
+	underlay underlay
 }
 
-func newWantedWays(cfg Config, k kernel, w DesiredState, g ground) *wantedWays {
-	return &wantedWays{ways: newWays(), owner: map[netip.Prefix]string{}, cfg: cfg, kernel: k, wish: w, ground: g}
+func newPlanner(cfg Config, k kernel, desired DesiredState, u underlay) *planner {
+	return &planner{entries: newEntries(), owner: map[netip.Prefix]string{}, cfg: cfg, kernel: k, desired: desired, underlay: u}
 }
 
-func (w *wantedWays) warn(format string, args ...any) {
+func (w *planner) warn(format string, args ...any) {
 	w.warnings = append(w.warnings, "node "+fmt.Sprintf(format, args...))
 }
 
-// add takes a peer's ways in, or the reason why there are none.
-func (w *wantedWays) add(p Peer) {
-	cidrs := w.acceptable(p)
+// add adds the entries of a peer, or a warning that says why there are none.
+func (w *planner) add(p Peer) {
+	cidrs := w.acceptedCIDRs(p)
 	switch between(w.cfg.Backend, p.Backend) {
 	case HostGW:
 		w.addDirect(p, cidrs)
@@ -42,9 +42,9 @@ func (w *wantedWays) add(p Peer) {
 	}
 }
 
-// acceptable are the prefixes of p that may be routed to it: a peer cannot have
-// other addresses than pods', and not those of this node or of another peer.
-func (w *wantedWays) acceptable(p Peer) []netip.Prefix {
+// acceptedCIDRs are the prefixes of p that may be routed to it. They have to be of
+// the pods' range, and neither of this node nor of another peer.
+func (w *planner) acceptedCIDRs(p Peer) []netip.Prefix {
 	var out []netip.Prefix
 	for _, c := range p.CIDRs {
 		switch other, taken := w.owner[c]; {
@@ -63,10 +63,10 @@ func (w *wantedWays) acceptable(p Peer) []netip.Prefix {
 }
 
 // addDirect adds routes by the peer's own addresses.
-func (w *wantedWays) addDirect(p Peer, cidrs []netip.Prefix) {
+func (w *planner) addDirect(p Peer, cidrs []netip.Prefix) {
 	for _, c := range cidrs {
-		if _, lost := iprange.SameFamily(w.ground.lost, c.Addr()); lost {
-			w.kept = append(w.kept, c)
+		if _, isMissing := iprange.SameFamily(w.underlay.missing, c.Addr()); isMissing {
+			w.retained = append(w.retained, c)
 			continue
 		}
 		addr, ok := iprange.SameFamily(p.Underlay, c.Addr())
@@ -74,45 +74,45 @@ func (w *wantedWays) addDirect(p Peer, cidrs []netip.Prefix) {
 			w.warn("%s: it has no address of the family of its pods' range %s, which %s needs: use the backend %s", p.Name, c, HostGW, VXLAN)
 			continue
 		}
-		at, err := w.kernel.lookup(addr)
-		if reason := farReason(at, err); reason != "" {
+		at, err := w.kernel.pathTo(addr)
+		if reason := whyNotDirect(at, err); reason != "" {
 			w.warn("%s: its address %s is not on a segment of this node (%s), so %s cannot reach its pods: use the backend %s", p.Name, addr, reason, HostGW, VXLAN)
 			continue
 		}
-		w.routes[wayTo(c)] = hop{via: addr, link: at.link.index}
+		w.routes[routeTo(c)] = nextHop{via: addr, link: at.link.index}
 	}
 }
 
-// farReason is why a packet to a neighbour's pod cannot be handed to it, empty
-// when it can.
-func farReason(at answer, err error) string {
+// whyNotDirect says why a packet to a pod cannot be handed to its node as it is. It is
+// empty when it can.
+func whyNotDirect(at path, err error) string {
 	switch {
 	case err != nil:
 		return "there is no route to it: " + err.Error()
 	case at.local:
 		return "it is this node's own"
 	case at.gateway.IsValid():
-		return "the way leads through " + at.gateway.String()
-	case !at.link.carries:
-		// Whoever is at the other end gets the packet, and knows no pods.
-		return "the way leads through " + at.link.name + ", which has two ends only"
+		return "the route leads through " + at.gateway.String()
+	case !at.link.broadcast:
+		// The other end gets the packet whoever it is, and knows no pods.
+		return "the route leads through " + at.link.name + ", which has two ends only"
 	}
 	return ""
 }
 
-// addTunnel adds the ways by the VXLAN device. Their link is not known yet: it is
-// 0 until place.
-func (w *wantedWays) addTunnel(p Peer, cidrs []netip.Prefix) {
+// addTunnel adds the entries for a peer that is reached by the VXLAN device. The link
+// of its routes is 0 until setDevice.
+func (w *planner) addTunnel(p Peer, cidrs []netip.Prefix) {
 	if len(cidrs) == 0 {
 		return
 	}
-	own := w.wish.Underlay[0]
+	own := w.desired.Underlay[0]
 	addr, ok := iprange.SameFamily(p.Underlay, own)
 	switch {
 	case !ok:
 		w.warn("%s: it has no address of the family of this node's address %s, by which the tunnel goes: give it one", p.Name, own)
 		return
-	case slices.Contains(w.wish.Underlay, addr):
+	case slices.Contains(w.desired.Underlay, addr):
 		w.warn("%s: its address %s is this node's own", p.Name, addr)
 		return
 	case p.Underlay[0].Is4() != own.Is4():
@@ -121,32 +121,32 @@ func (w *wantedWays) addTunnel(p Peer, cidrs []netip.Prefix) {
 	if w.device == nil {
 		w.device = w.wantedDevice(own)
 	}
-	w.ends = append(w.ends, vtepAddr(cidrs[0]))
+	w.tunnelEnds = append(w.tunnelEnds, vtepAddr(cidrs[0]))
 	m := vtepMAC(p.CIDRs)
 	w.fdb[fdbEntry{m, addr}] = struct{}{}
 	for _, c := range cidrs {
 		via := vtepHop(c, m)
 		w.neighs[via] = m
-		w.routes[wayTo(c)] = hop{via: via, onlink: via.Is4()}
+		w.routes[routeTo(c)] = nextHop{via: via, onlink: via.Is4()}
 	}
 }
 
-// keepLost takes over what depends on an address that this node has lost: it is
-// likely to come back, and nothing better is known.
-func (w *wantedWays) keepLost(has found) {
-	for _, c := range w.kept {
-		if h, ok := has.routes[wayTo(c)]; ok {
-			w.routes[wayTo(c)] = h
+// retainLost takes over what depends on an address that this node has lost. The
+// address is likely to come back, and nothing better is known.
+func (w *planner) retainLost(has kernelState) {
+	for _, c := range w.retained {
+		if h, ok := has.routes[routeTo(c)]; ok {
+			w.routes[routeTo(c)] = h
 		}
 	}
-	if w.device != nil && has.device != nil && slices.Contains(w.ground.lost, w.device.local) {
+	if w.device != nil && has.device != nil && slices.Contains(w.underlay.missing, w.device.local) {
 		w.device.parent, w.device.mtu = has.device.parent, has.device.mtu
 	}
 }
 
-// place is the last step: the index of the device, 0 when there is none. Without
-// one, peers that were reached in another way stay reached by it.
-func (w *wantedWays) place(index int, has found) {
+// setDevice is the last step: it gives routes by the tunnel the index of the device.
+// Without a device, index 0, peers that were reached in another way stay reached by it.
+func (w *planner) setDevice(index int, has kernelState) {
 	for key, h := range w.routes {
 		if h.link != 0 {
 			continue
@@ -155,7 +155,7 @@ func (w *wantedWays) place(index int, has found) {
 		if index == 0 {
 			h = has.routes[key]
 		}
-		if w.routes[key] = h; h == (hop{}) {
+		if w.routes[key] = h; h == (nextHop{}) {
 			delete(w.routes, key)
 		}
 	}
@@ -165,15 +165,15 @@ func (w *wantedWays) place(index int, has found) {
 	}
 }
 
-func (w *wantedWays) wantedDevice(local netip.Addr) *device {
-	carrier := w.ground.holders[local]
+func (w *planner) wantedDevice(local netip.Addr) *device {
+	carrier := w.underlay.links[local]
 	d := &device{
 		name: w.cfg.Device, vni: w.cfg.VNI, port: w.cfg.Port, local: local,
-		mac: vtepMAC(w.cfg.NodeCIDRs), mtu: w.ground.device, up: true, checksum: true,
+		mac: vtepMAC(w.cfg.NodeCIDRs), mtu: w.underlay.deviceMTU, up: true, txChecksum: true,
 	}
-	// What a loopback holds may come and go by any link; and the kernel refuses a
-	// device whose packets do not fit through its carrier.
-	if !carrier.hasNoWire && d.mtu+overhead(local) <= carrier.mtu {
+	// What has its address on a loopback may send by any link; and the kernel refuses
+	// a device whose packets do not fit through its carrier.
+	if !carrier.virtual && d.mtu+overhead(local) <= carrier.mtu {
 		d.parent = carrier.index
 	}
 	var addrs []netip.Prefix

@@ -32,8 +32,8 @@ func TestRefusedPeers(t *testing.T) {
 		{"our address", VXLAN, with(2, func(p *Peer) { p.Underlay = testnet.Addrs("192.0.2.1") }), "node n2: its address 192.0.2.1 is this node's own"},
 		{"other family first", VXLAN, with(2, func(p *Peer) { p.Underlay = testnet.Addrs("2001:db8::2", "192.0.2.2") }),
 			"node n2: its first address 2001:db8::2 and this node's 192.0.2.1 are of different families, and the tunnel goes by the first: give both nodes their addresses in one order"},
-		{"router", HostGW, with(66, func(*Peer) {}), "node n66: its address 192.0.2.66 is not on a segment of this node (the way leads through 192.0.2.254), so host-gw cannot reach its pods: use the backend vxlan"},
-		{"modem", HostGW, with(67, func(*Peer) {}), "node n67: its address 192.0.2.67 is not on a segment of this node (the way leads through wwan0, which has two ends only), so host-gw cannot reach its pods: use the backend vxlan"},
+		{"router", HostGW, with(66, func(*Peer) {}), "node n66: its address 192.0.2.66 is not on a segment of this node (the route leads through 192.0.2.254), so host-gw cannot reach its pods: use the backend vxlan"},
+		{"modem", HostGW, with(67, func(*Peer) {}), "node n67: its address 192.0.2.67 is not on a segment of this node (the route leads through wwan0, which has two ends only), so host-gw cannot reach its pods: use the backend vxlan"},
 		{"no way", HostGW, with(68, func(*Peer) {}), "node n68: its address 192.0.2.68 is not on a segment of this node (there is no route to it: network is unreachable), so host-gw cannot reach its pods: use the backend vxlan"},
 		{"itself", HostGW, with(69, func(*Peer) {}), "node n69: its address 192.0.2.69 is not on a segment of this node (it is this node's own), so host-gw cannot reach its pods: use the backend vxlan"},
 		{"other family", HostGW, with(2, func(p *Peer) { p.CIDRs = testnet.Prefixes("fd42:0:0:2::/64") }), "node n2: it has no address of the family of its pods' range fd42:0:0:2::/64, which host-gw needs: use the backend vxlan"},
@@ -42,8 +42,8 @@ func TestRefusedPeers(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			k, kernel := fakeNode(tt.own)
-			kernel.answers = map[netip.Addr]answer{
-				netip.MustParseAddr("192.0.2.66"): {link: link{index: 2, carries: true}, gateway: netip.MustParseAddr("192.0.2.254")},
+			kernel.paths = map[netip.Addr]path{
+				netip.MustParseAddr("192.0.2.66"): {link: link{index: 2, broadcast: true}, gateway: netip.MustParseAddr("192.0.2.254")},
 				netip.MustParseAddr("192.0.2.67"): {link: link{index: 3, name: "wwan0"}},
 				netip.MustParseAddr("192.0.2.68"): {},
 				netip.MustParseAddr("192.0.2.69"): {link: link{index: 1}, local: true},
@@ -54,15 +54,15 @@ func TestRefusedPeers(t *testing.T) {
 				kernel.has.foreign = map[netip.Prefix]int{netip.MustParsePrefix("10.42.70.0/24"): unix.RTPROT_STATIC}
 			}
 			k.desired.SetPeers([]Peer{tt.peer, good})
-			if got := look(k); got == nil || got.Error() != tt.want {
+			if got := reconcile(k); got == nil || got.Error() != tt.want {
 				t.Errorf("got  %v\nwant %s", got, tt.want)
 			}
-			if _, ok := kernel.has.routes[wayTo(good.CIDRs[0])]; !ok {
+			if _, ok := kernel.has.routes[routeTo(good.CIDRs[0])]; !ok {
 				t.Error("the other peer has no route")
 			}
 			k.desired.SetPeers([]Peer{good})
 			kernel.has.foreign = nil
-			if got := look(k); got != nil {
+			if got := reconcile(k); got != nil {
 				t.Errorf("still warns %v", got)
 			}
 		})

@@ -47,7 +47,7 @@ func TestKilledProbe(t *testing.T) {
 		return on, alias
 	}
 	testnet.Eventually(t, "the offload to be off", func() bool { on, _ := state(); return !on })
-	if _, alias := state(); alias != provisionalAlias {
+	if _, alias := state(); alias != probeAlias {
 		t.Errorf("while the offload is off for a probe the alias is %q", alias)
 	}
 	testnet.Must(t, <-probing)
@@ -66,15 +66,15 @@ func TestKilledProbe(t *testing.T) {
 			testnet.Must(t, o.switchOff())
 			p := newProber(slog.Default())
 			p.timeout = 100 * time.Millisecond
-			p.ask([]netip.Addr{peer})
-			p.begin(DefaultDevice, func() {})
+			p.setTargets([]netip.Addr{peer})
+			p.start(DefaultDevice, func() {})
 			off = p.off
 			p.stop()
 			return nil
 		})
 		return off
 	}
-	if undone(provisionalAlias) {
+	if undone(probeAlias) {
 		t.Error("what a killed probe left is taken for its verdict")
 	}
 	if on, alias := state(); !on || alias != "" {

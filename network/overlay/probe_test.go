@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"slices"
 	"testing"
 	"time"
 
@@ -128,9 +127,9 @@ func TestBrokenChecksums(t *testing.T) {
 			nodes := cardNodes(t, s, fillOuter)
 			testnet.Meet(t, nodes...)
 			isOn(t, nodes[0], false)
-			want := waysOf(t, nodes[0].NS)
+			want := entriesOf(t, nodes[0].NS)
 			nodes[0].Sh(t, "ip link del "+DefaultDevice)
-			testnet.Eventually(t, "device and its offload restored", func() bool { return waysOf(t, nodes[0].NS) == want })
+			testnet.Eventually(t, "device and its offload restored", func() bool { return entriesOf(t, nodes[0].NS) == want })
 			// It was that, and nothing else.
 			nodes[0].stop()
 			testnet.Inside(t, nodes[0].NS, func() error {
@@ -243,79 +242,4 @@ func TestDeadMomentIsNoVerdict(t *testing.T) {
 	nodes[1].Sh(t, "nft delete table inet wall")
 	testnet.Must(t, <-got)
 	isOn(t, nodes[0], true)
-}
-
-// TestProbeIsAskedRarely follows the prober through its moods.
-func TestProbeIsAskedRarely(t *testing.T) {
-	t.Parallel()
-	p := newProber(slog.Default())
-	end := func(v verdict) (changed bool) {
-		p.cancel = func() {}
-		p.result <- v
-		return p.learn("brink-vxlan")
-	}
-	first, second := probed{netip.MustParseAddr("192.0.2.1"), 2}, probed{netip.MustParseAddr("192.0.2.1"), 3}
-	p.mustBeOff(first)
-	var waits []time.Duration
-	for i := range 12 {
-		if changed, want := end(unreached), i == silentProbes-1; changed != want {
-			t.Errorf("after %d probes without an answer there is something to tell: %t", i+1, changed)
-		}
-		waits = append(waits, time.Until(p.next).Round(time.Second))
-	}
-	if waits[0] != firstProbeAgain || waits[1] != 2*firstProbeAgain || waits[11] != lastSilentAgain {
-		t.Errorf("asks again after %v", waits)
-	}
-	if changed := end(unanswered); !changed || p.isSilent() || time.Until(p.next).Round(time.Second) != lastProbeAgain {
-		t.Errorf("after an answer: something to tell %t, silent %t", changed, p.isSilent())
-	}
-	if end(broken); !p.settled || !p.mustBeOff(first) {
-		t.Error("forgets that the offload is broken")
-	}
-	if p.mustBeOff(second) || p.settled || !p.next.IsZero() {
-		t.Error("believes the same of other hardware")
-	}
-}
-
-// TestWhoIsNewIsAskedFirst: and is not said to be silent because others were.
-func TestWhoIsNewIsAskedFirst(t *testing.T) {
-	t.Parallel()
-	p := newProber(slog.Default())
-	silent := func() {
-		p.cancel = func() {}
-		p.result <- unreached
-		p.learn("brink-vxlan")
-	}
-	targets := func(want ...netip.Addr) {
-		t.Helper()
-		if !slices.Equal(p.targets, want) {
-			t.Errorf("asks %v, want %v", p.targets, want)
-		}
-	}
-	all := testnet.Addrs("10.42.1.0", "10.42.2.0", "10.42.3.0")
-	p.ask(all[:2])
-	for range silentProbes {
-		silent()
-	}
-	p.ask(all[:2])
-	if targets(all[0], all[1]); !p.isSilent() || p.tries == 0 {
-		t.Error("has forgotten that nobody answers")
-	}
-	p.ask(all)
-	if targets(all[2], all[0], all[1]); p.isSilent() || p.tries != 0 || !p.next.IsZero() {
-		t.Error("says of somebody new that he is silent")
-	}
-	for range silentProbes {
-		silent()
-	}
-	p.ask(all[1:])
-	if targets(all[2], all[1]); !p.isSilent() {
-		t.Error("has forgotten it because somebody went")
-	}
-	p.ask(nil)
-	targets()
-	p.ask(all[:1])
-	if targets(all[0]); p.isSilent() {
-		t.Error("says of the next one that he is silent")
-	}
 }

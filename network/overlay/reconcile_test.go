@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"brink/network/testnet"
@@ -38,9 +39,9 @@ func fakeConfig(backend Backend, cidrs ...string) Config {
 	}
 }
 
-// look reconciles as the loop would, without a probe.
-func look(k *Overlay) error {
-	k.lookIfUnsure()
+// reconcile does it as the loop would, without a probe.
+func reconcile(k *Overlay) error {
+	k.reconcileIfNeeded()
 	if len(k.warnings) == 0 {
 		return nil
 	}
@@ -143,10 +144,10 @@ add route 10.42.2.0/24 via 10.42.2.0 dev 7 onlink`},
 			t.Parallel()
 			k, kernel := fakeNode(tt.own)
 			k.desired.SetPeers(tt.before)
-			testnet.Must(t, look(k))
+			testnet.Must(t, reconcile(k))
 			kernel.log = nil
 			k.desired.SetPeers(tt.then)
-			testnet.Must(t, look(k))
+			testnet.Must(t, reconcile(k))
 			want := strings.TrimSpace(tt.want)
 			for n := range 10 {
 				want = strings.ReplaceAll(want, fmt.Sprintf("MAC%d", n), macOf(n))
@@ -154,10 +155,10 @@ add route 10.42.2.0/24 via 10.42.2.0 dev 7 onlink`},
 			if got := kernel.changes(); got != want {
 				t.Errorf("got\n%s\nwant\n%s", got, want)
 			}
-			k.beUnsure()
-			testnet.Must(t, look(k))
+			k.markDirty()
+			testnet.Must(t, reconcile(k))
 			if got := kernel.changes(); got != "" {
-				t.Errorf("a look that finds nothing changes\n%s", got)
+				t.Errorf("a comparison that finds nothing changes\n%s", got)
 			}
 		})
 	}
@@ -186,7 +187,7 @@ set fdb MAC2 dst 192.0.2.22 dev 7 FAILS
 delete route 10.42.3.0/24 via 10.42.3.0 dev 7 onlink
 delete neigh 10.42.3.0 dev 7
 delete fdb MAC3 dst 192.0.2.3 dev 7`},
-		{"route that shall go", "delete route 10.42.2", []Peer{peer(2, ""), peer(3, ""), peer(4, "")}, []Peer{peer(4, "")}, `
+		{"route that is to go", "delete route 10.42.2", []Peer{peer(2, ""), peer(3, ""), peer(4, "")}, []Peer{peer(4, "")}, `
 delete route 10.42.2.0/24 via 10.42.2.0 dev 7 onlink FAILS
 delete route 10.42.3.0/24 via 10.42.3.0 dev 7 onlink
 delete neigh 10.42.3.0 dev 7
@@ -223,10 +224,10 @@ remove link brink-vxlan FAILS`},
 				k, kernel = fakeNode(VXLAN)
 			}
 			k.desired.SetPeers(tt.before)
-			testnet.Must(t, look(k))
+			testnet.Must(t, reconcile(k))
 			kernel.log, kernel.fail = nil, map[string]error{tt.fail: broken}
 			k.desired.SetPeers(tt.then)
-			if err := look(k); err == nil || !strings.Contains(err.Error(), "broken") {
+			if err := reconcile(k); err == nil || !strings.Contains(err.Error(), "broken") {
 				t.Errorf("got %v", err)
 			}
 			want := strings.TrimSpace(tt.want)
@@ -237,11 +238,11 @@ remove link brink-vxlan FAILS`},
 				t.Errorf("got\n%s\nwant\n%s", got, want)
 			}
 			kernel.fail = nil
-			testnet.Must(t, look(k)) // no event: it was not forgotten
+			testnet.Must(t, reconcile(k)) // no event: it was not forgotten
 			same, fresh := fakeNode(k.cfg.Backend)
 			fresh.next = kernel.next - 1
 			same.desired.SetPeers(tt.then)
-			testnet.Must(t, look(same))
+			testnet.Must(t, reconcile(same))
 			if got, want := kernel.has.text(), fresh.has.text(); got != want {
 				t.Errorf("in the end\n%s\nwant\n%s", got, want)
 			}
@@ -254,27 +255,27 @@ func TestUnknownPeers(t *testing.T) {
 	t.Parallel()
 	k, kernel := fakeNode(VXLAN)
 	k.desired.SetPeers([]Peer{peer(2, "")})
-	testnet.Must(t, look(k))
+	testnet.Must(t, reconcile(k))
 	want := kernel.has.text()
 	again := onKernel(kernel, 0, VXLAN)
 	kernel.log = nil
-	testnet.Must(t, look(again))
+	testnet.Must(t, reconcile(again))
 	again.desired.SetPeers([]Peer{peer(2, ""), peer(3, "")})
 	kernel.links = nil
-	if err := look(again); err == nil || err.Error() != "no link of this node has its address 192.0.2.1: peers stay as they are" {
+	if err := reconcile(again); err == nil || err.Error() != "no link of this node has its address 192.0.2.1: peers stay as they are" {
 		t.Errorf("got %v", err)
 	}
 	if got := kernel.has.text(); got != want || kernel.log != nil {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	if again.mtu != 1450 {
-		t.Errorf("MTU of pods is %d", again.mtu)
+	if again.podMTU != 1450 {
+		t.Errorf("MTU of pods is %d", again.podMTU)
 	}
 }
 
 // TestLostAddress: a node of two families that has lost an address follows its
 // peers by the other, and does not take down what it cannot make again. Pods that
-// start meanwhile have the MTU of before.
+// start meanwhile keep their MTU.
 func TestLostAddress(t *testing.T) {
 	t.Parallel()
 	both := func(n int, backend Backend) Peer {
@@ -302,82 +303,96 @@ func TestLostAddress(t *testing.T) {
 			// IPv6 goes by a link of its own, which carries more.
 			own := map[netip.Addr]link{}
 			for i, a := range testnet.Addrs("192.0.2.1", "2001:db8::1") {
-				own[a] = link{index: 2 + i, mtu: 1500 + 7500*i, name: fmt.Sprintf("eth%d", i), carries: true}
+				own[a] = link{index: 2 + i, mtu: 1500 + 7500*i, name: fmt.Sprintf("eth%d", i), broadcast: true}
 				for _, n := range []string{"2", "3"} {
-					kernel.answers[netip.MustParseAddr(strings.TrimSuffix(a.String(), "1")+n)] = answer{link: own[a]}
+					kernel.paths[netip.MustParseAddr(strings.TrimSuffix(a.String(), "1")+n)] = path{link: own[a]}
 				}
 			}
 			kernel.links = own
 			k.desired.SetPeers([]Peer{both(2, tt.backend)})
-			testnet.Must(t, look(k))
-			mtu := k.mtu
+			testnet.Must(t, reconcile(k))
+			mtu := k.podMTU
 			delete(own, netip.MustParseAddr(tt.lost))
 			for _, n := range []string{"2", "3"} {
-				kernel.answers[netip.MustParseAddr(strings.TrimSuffix(tt.lost, "1")+n)] = answer{} // no way
+				kernel.paths[netip.MustParseAddr(strings.TrimSuffix(tt.lost, "1")+n)] = path{} // no way
 			}
 			kernel.log = nil
 			k.desired.SetPeers([]Peer{both(2, tt.backend), both(3, tt.backend)})
-			if err := look(k); err == nil || err.Error() != fmt.Sprintf("no link of this node has its address %s: no peer is reached by it", tt.lost) {
+			if err := reconcile(k); err == nil || err.Error() != fmt.Sprintf("no link of this node has its address %s: no peer is reached by it", tt.lost) {
 				t.Errorf("got %v", err)
 			}
 			if got, want := "\n"+kernel.changes(), strings.ReplaceAll(tt.want, "MAC3", macOf(3)); got != want {
 				t.Errorf("got%s\nwant%s", got, want)
 			}
-			if k.mtu != mtu {
-				t.Errorf("pods' MTU was %d and is %d", mtu, k.mtu)
+			if k.podMTU != mtu {
+				t.Errorf("pods' MTU was %d and is %d", mtu, k.podMTU)
 			}
 		})
 	}
 }
 
-// TestIdleDeviceStays for a while, with what is on it, unless there shall be no
-// network at all.
-func TestIdleDeviceStays(t *testing.T) {
+// TestUnusedDeviceStays for a while, with what is on it, and is removed when nothing
+// else asks for a comparison.
+func TestUnusedDeviceStays(t *testing.T) {
 	t.Parallel()
-	kernel := newFakeKernel()
-	k := onKernel(kernel, time.Hour, HostGW)
-	k.desired.SetPeers([]Peer{peer(2, VXLAN)})
-	testnet.Must(t, look(k))
-	kernel.log = nil
-	k.desired.SetPeers([]Peer{peer(2, HostGW)})
-	testnet.Must(t, look(k))
-	if got := kernel.changes(); got != "replace route 10.42.2.0/24 via 192.0.2.2 dev 2" {
-		t.Errorf("at once\n%s", got)
-	}
-	k.desired.SetPeers([]Peer{peer(2, VXLAN)})
-	testnet.Must(t, look(k))
-	if got := kernel.changes(); got != "replace route 10.42.2.0/24 via 10.42.2.0 dev 7 onlink" || !k.idle.IsZero() {
-		t.Errorf("needed again\n%s", got)
-	}
-	k.desired.SetPeers(nil)
-	testnet.Must(t, look(k))
-	k.idle = k.idle.Add(-time.Hour)
-	k.beUnsure()
-	testnet.Must(t, look(k))
-	if got, want := kernel.changes(), "delete route 10.42.2.0/24 via 10.42.2.0 dev 7 onlink\nremove link brink-vxlan"; got != want {
-		t.Errorf("an hour later\n%s\nwant\n%s", got, want)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		kernel := newFakeKernel()
+		k := onKernel(kernel, time.Minute, HostGW)
+		woken := 0
+		k.wake = func() { woken++ }
+		step := func(what, want string) {
+			t.Helper()
+			testnet.Must(t, reconcile(k))
+			if got := kernel.changes(); got != want {
+				t.Errorf("%s\n%s\nwant\n%s", what, got, want)
+			}
+		}
+		k.desired.SetPeers([]Peer{peer(2, VXLAN)})
+		testnet.Must(t, reconcile(k))
+		kernel.log = nil
+		k.desired.SetPeers([]Peer{peer(2, HostGW)})
+		step("at once", "replace route 10.42.2.0/24 via 192.0.2.2 dev 2")
+		time.Sleep(50 * time.Second)
+		k.desired.SetPeers([]Peer{peer(2, VXLAN)})
+		step("needed again", "replace route 10.42.2.0/24 via 10.42.2.0 dev 7 onlink")
+		k.desired.SetPeers(nil)
+		step("no peer", "delete route 10.42.2.0/24 via 10.42.2.0 dev 7 onlink")
+		time.Sleep(59 * time.Second) // from here on the first time does not count
+		step("within a minute", "")
+		woken = 0
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if woken == 0 {
+			t.Error("nobody is woken to remove it")
+		}
+		step("after a minute", "remove link brink-vxlan")
+	})
 }
 
-// TestLooksOnlyWhenUnsure: a tick without an event asks the kernel nothing.
-func TestLooksOnlyWhenUnsure(t *testing.T) {
+// TestComparesOnlyWithReason: a tick without an event asks the kernel nothing.
+func TestComparesOnlyWithReason(t *testing.T) {
 	t.Parallel()
-	k, kernel := fakeNode(VXLAN)
-	k.desired.SetPeers([]Peer{peer(2, "")})
-	testnet.Must(t, look(k))
-	kernel.fail = map[string]error{"look": errors.New("asked")}
-	testnet.Must(t, look(k))
-	if k.desired.SetUnderlay(testnet.Addrs("192.0.2.1", "2001:db8::1")) || k.desired.SetPeers([]Peer{peer(2, "")}) {
-		t.Error("what is as it was is taken for news")
-	}
-	testnet.Must(t, look(k))
-	if !k.desired.SetPeers([]Peer{peer(2, HostGW)}) || look(k) == nil {
-		t.Error("news are overlooked")
-	}
-	k.retry = false
-	k.warnings = nil
-	k.looked = k.looked.Add(-fullLookEvery)
-	if look(k) == nil {
-		t.Error("never looks again")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		k, kernel := fakeNode(VXLAN)
+		k.desired.SetPeers([]Peer{peer(2, "")})
+		testnet.Must(t, reconcile(k))
+		kernel.fail = map[string]error{"inspect": errors.New("asked")}
+		time.Sleep(fullCheckEvery - time.Second)
+		testnet.Must(t, reconcile(k))
+		if k.desired.SetUnderlay(testnet.Addrs("192.0.2.1", "2001:db8::1")) || k.desired.SetPeers([]Peer{peer(2, "")}) {
+			t.Error("what is as it was is taken for news")
+		}
+		testnet.Must(t, reconcile(k))
+		if !k.desired.SetPeers([]Peer{peer(2, HostGW)}) || reconcile(k) == nil {
+			t.Error("news are overlooked")
+		}
+		kernel.fail = nil
+		testnet.Must(t, reconcile(k)) // what failed is tried again
+		kernel.fail = map[string]error{"inspect": errors.New("asked")}
+		testnet.Must(t, reconcile(k))
+		time.Sleep(fullCheckEvery)
+		if reconcile(k) == nil {
+			t.Error("never compares again")
+		}
+	})
 }

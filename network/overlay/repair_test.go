@@ -9,8 +9,8 @@ import (
 	"brink/network/testnet"
 )
 
-// TestPeersRepair damages the ways to peers while brink does not run, as leftovers
-// of a crash may look, and again behind its back while its next look is a day
+// TestPeersRepair damages the entries of peers while brink does not run, as leftovers
+// of a crash may look, and again behind its back while its next tick is a day
 // away.
 func TestPeersRepair(t *testing.T) {
 	t.Parallel()
@@ -50,7 +50,7 @@ func TestPeersRepair(t *testing.T) {
 			s := testnet.DualStack
 			nodes := cluster(t, s, backend, backend)
 			testnet.Meet(t, nodes...)
-			node, want := nodes[0], waysOf(t, nodes[0].NS)
+			node, want := nodes[0], entriesOf(t, nodes[0].NS)
 			repaired := func() {
 				t.Helper()
 				got := ""
@@ -59,7 +59,7 @@ func TestPeersRepair(t *testing.T) {
 						t.Logf("got\n%s\nwant\n%s", got, want)
 					}
 				}()
-				testnet.Eventually(t, "repaired", func() bool { got = waysOf(t, node.NS); return got == want })
+				testnet.Eventually(t, "repaired", func() bool { got = entriesOf(t, node.NS); return got == want })
 			}
 			for name, commands := range damages {
 				if commands[backend] == "" {
@@ -68,7 +68,7 @@ func TestPeersRepair(t *testing.T) {
 				t.Run(name, func(t *testing.T) {
 					node.stop()
 					node.Sh(t, commands[backend])
-					if waysOf(t, node.NS) == want {
+					if entriesOf(t, node.NS) == want {
 						t.Error("this is no damage")
 					}
 					node.run(t)
@@ -84,7 +84,7 @@ func TestPeersRepair(t *testing.T) {
 	}
 }
 
-// TestNoneRemovesLeftovers: with this backend others do it, and ours is in the way.
+// TestNoneRemovesLeftovers: with this backend others do it, and what brink left would hinder them.
 func TestNoneRemovesLeftovers(t *testing.T) {
 	t.Parallel()
 	s := testnet.DualStack
@@ -98,7 +98,7 @@ func TestNoneRemovesLeftovers(t *testing.T) {
 			n.Sh(t, "ip route add 10.99.0.0/16 via 192.0.0.2 proto static")
 			n.cfg.Backend, n.cfg.Underlay, n.cfg.Linger = None, nil, time.Hour
 			n.run(t)
-			if got := waysOf(t, n.NS); got != "" {
+			if got := entriesOf(t, n.NS); got != "" {
 				t.Errorf("left:\n%s", got)
 			}
 			if got := n.Sh(t, "ip route show 10.99.0.0/16"); !strings.Contains(got, "via 192.0.0.2") {
@@ -108,7 +108,7 @@ func TestNoneRemovesLeftovers(t *testing.T) {
 	}
 }
 
-// TestUnderlayChange gives a node another address. Its peers are told, and none
+// TestUnderlayChange gives a node another address. Its peers hear of it, and none
 // restarts.
 func TestUnderlayChange(t *testing.T) {
 	t.Parallel()
@@ -120,7 +120,7 @@ func TestUnderlayChange(t *testing.T) {
 			testnet.Meet(t, nodes...)
 			moved := nodes[1]
 			moved.Sh(t, "ip addr del 192.0.0.2/24 dev eth0; ip addr add 192.0.0.22/24 dev eth0; ip addr del 2001:db8::2/64 dev eth0; ip addr add 2001:db8::22/64 dev eth0 nodad")
-			testnet.Eventually(t, "the loss is told", func() bool {
+			testnet.Eventually(t, "the loss is reported", func() bool {
 				err := moved.err()
 				return err != nil && strings.Contains(err.Error(), "no link of this node has its address 192.0.0.2: peers stay as they are")
 			})
@@ -130,7 +130,7 @@ func TestUnderlayChange(t *testing.T) {
 			testnet.Meet(t, nodes...)
 			for _, n := range nodes {
 				testnet.Eventually(t, "no warnings", func() bool { return n.err() == nil })
-				if got := waysOf(t, n.NS); strings.Contains(got, "192.0.0.2\n") || strings.Contains(got, "192.0.0.2 ") {
+				if got := entriesOf(t, n.NS); strings.Contains(got, "192.0.0.2\n") || strings.Contains(got, "192.0.0.2 ") {
 					t.Errorf("the old address stays:\n%s", got)
 				}
 			}
@@ -148,10 +148,10 @@ func TestAddressBack(t *testing.T) {
 			t.Parallel()
 			nodes := cluster(t, s, backend, backend)
 			testnet.Meet(t, nodes...)
-			want := waysOf(t, nodes[0].NS)
+			want := entriesOf(t, nodes[0].NS)
 			nodes[0].Sh(t, "ip addr flush dev eth0; sleep 0.3")
 			nodes[0].Sh(t, "ip addr add 192.0.0.1/24 dev eth0")
-			testnet.Eventually(t, "restored", func() bool { return waysOf(t, nodes[0].NS) == want && nodes[0].err() == nil })
+			testnet.Eventually(t, "restored", func() bool { return entriesOf(t, nodes[0].NS) == want && nodes[0].err() == nil })
 			testnet.Meet(t, nodes...)
 		})
 	}
@@ -187,15 +187,15 @@ func TestRouter(t *testing.T) {
 				testnet.Meet(t, nodes...)
 				return
 			}
-			want := `node n2: its address 192.0.1.2 is not on a segment of this node (the way leads through 192.0.0.254), so host-gw cannot reach its pods: use the backend vxlan
-node n2: its address 2001:db8:1::2 is not on a segment of this node (the way leads through 2001:db8::254), so host-gw cannot reach its pods: use the backend vxlan
-node n3: its address 192.0.1.3 is not on a segment of this node (the way leads through 192.0.0.254), so host-gw cannot reach its pods: use the backend vxlan
-node n3: its address 2001:db8:1::3 is not on a segment of this node (the way leads through 2001:db8::254), so host-gw cannot reach its pods: use the backend vxlan`
+			want := `node n2: its address 192.0.1.2 is not on a segment of this node (the route leads through 192.0.0.254), so host-gw cannot reach its pods: use the backend vxlan
+node n2: its address 2001:db8:1::2 is not on a segment of this node (the route leads through 2001:db8::254), so host-gw cannot reach its pods: use the backend vxlan
+node n3: its address 192.0.1.3 is not on a segment of this node (the route leads through 192.0.0.254), so host-gw cannot reach its pods: use the backend vxlan
+node n3: its address 2001:db8:1::3 is not on a segment of this node (the route leads through 2001:db8::254), so host-gw cannot reach its pods: use the backend vxlan`
 			testnet.Eventually(t, "refused", func() bool { return nodes[0].err() != nil })
 			if got := nodes[0].err().Error(); got != want {
 				t.Errorf("got\n%s\nwant\n%s", got, want)
 			}
-			if got := waysOf(t, nodes[0].NS); got != "" {
+			if got := entriesOf(t, nodes[0].NS); got != "" {
 				t.Errorf("routes that lead nowhere:\n%s", got)
 			}
 		})
@@ -212,13 +212,13 @@ func TestForeignRoute(t *testing.T) {
 	node.setPeers([]Peer{{Name: "n2", CIDRs: s.NodeCIDRs(2), Underlay: testnet.Addrs("192.0.0.2", "2001:db8::2")}})
 	want := `node n2: there is a route to its pods' range 10.42.2.0/24 by somebody else (protocol static), which stays: remove it
 node n2: there is a route to its pods' range fd42:0:0:2::/64 by somebody else (protocol boot), which stays: remove it`
-	testnet.Eventually(t, "told", func() bool { err := node.err(); return err != nil && err.Error() == want })
+	testnet.Eventually(t, "reported", func() bool { err := node.err(); return err != nil && err.Error() == want })
 	if got := node.Sh(t, "ip route show 10.42.2.0/24"); strings.TrimSpace(got) != "10.42.2.0/24 via 192.0.0.9 dev eth0 proto static" {
 		t.Errorf("the route is %s", got)
 	}
 	node.Sh(t, "ip route del 10.42.2.0/24 via 192.0.0.9; ip -6 route del fd42:0:0:2::/64 metric 5")
 	testnet.Eventually(t, "ours in place", func() bool {
-		got := waysOf(t, node.NS)
+		got := entriesOf(t, node.NS)
 		return node.err() == nil && strings.Contains(got, "route 10.42.2.0/24 via 10.42.2.0") && strings.Contains(got, "route fd42:0:0:2::/64 via fe80::")
 	})
 	// One that comes later cannot take the place of ours, and ours never moves aside.

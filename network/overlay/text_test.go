@@ -8,7 +8,7 @@ import (
 
 // text lists all that was found in order. The device is called by its name: its
 // number changes when it is made again.
-func (f found) text() string {
+func (f kernelState) text() string {
 	var lines []string
 	for key, h := range f.routes {
 		line := fmt.Sprintf("%s %s", key, h)
@@ -36,7 +36,7 @@ func (d device) String() string {
 		is   bool
 		word string
 	}{
-		{!d.up, "down"}, {d.learning, "learning"}, {d.group, "floods"}, {d.strict, "strict"}, {d.hears, "hears"}, {!d.checksum, "software-checksums"},
+		{!d.up, "down"}, {d.learning, "learning"}, {d.floods, "floods"}, {d.strictRPFilter, "strict"}, {d.acceptsRA, "accepts-ra"}, {!d.txChecksum, "software-checksums"},
 	} {
 		if property.is {
 			text += " " + property.word

@@ -8,25 +8,25 @@ import (
 	"syscall"
 )
 
-// umask is what brink makes files with, and with it containerd and the kubelet what
-// containers see of theirs: /, /etc/hosts, the directories of volumes. A stricter
-// one of whoever starts brink shuts the containers' users out. Secrets have modes
-// of their own.
+// umask is the mask for all files of the process, among them those that containerd and
+// the kubelet make for containers: /, /etc/hosts, the directories of volumes. A
+// stricter mask, inherited from whoever starts brink, shuts the containers' users out.
+// Files with secrets have modes of their own.
 const umask = 0o022
 
-// dropInherited gives up what a process has from whoever started it and passes on
-// to what it starts, so that a node started by hand, by cron or by a unit of
-// somebody's is the same node.
+// dropInherited replaces what a process inherits from whoever started it and passes on
+// to its children, so that a node started by hand, by cron or by anybody's unit is the
+// same node.
 func dropInherited() {
 	syscall.Umask(umask)
 	raiseOpenFiles()
-	// Go ends a process that writes to a closed pipe on its standard output or error,
-	// unless it asks for this signal: whoever reads the log may go. Asked for and not
-	// ignored, because what is started would inherit that it is ignored.
+	// Go ends a process that writes to a closed pipe on its standard output or error
+	// unless the process asks for this signal, and the reader of the log may go. It is
+	// asked for rather than ignored, because children would inherit that it is ignored.
 	unheard := make(chan os.Signal, 1)
 	signal.Notify(unheard, syscall.SIGPIPE)
-	// nohup has brink ignore the first, and a script's & the second: brink goes on
-	// ignoring them, its containers do not.
+	// A process started by nohup ignores the first, one started by a script's & the
+	// second: brink goes on ignoring them, its containers do not.
 	for _, s := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
 		if signal.Ignored(s) {
 			signal.Notify(unheard, s)
@@ -34,11 +34,11 @@ func dropInherited() {
 	}
 }
 
-// openFiles is what the unit in docs/ gives: some 12 for each pod that starts, and
-// containers inherit it.
+// openFiles is the limit that the unit in docs/ sets: a pod that starts takes some 12,
+// and containers inherit it.
 const openFiles = 1 << 20
 
-// raiseOpenFiles sets the limit where it may; check tells when it stays low.
+// raiseOpenFiles sets the limit if it may; `brink check` warns when it stays low.
 func raiseOpenFiles() {
 	most := uint64(openFiles)
 	if text, err := os.ReadFile("/proc/sys/fs/nr_open"); err == nil {

@@ -3,12 +3,34 @@ package upstream
 import (
 	"context"
 	"log/slog"
+	"os"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/go-logr/logr"
 	"k8s.io/klog/v2"
 )
+
+// setKlog sends the lines of Kubernetes' packages to standard error. Its information
+// lines are written with --debug or a verbosity only: a healthy node writes a line a
+// minute to its journal, and the journal is on the flash card too. Nor are warnings and
+// errors written that repeat one of a few minutes ago, that are about a state which is
+// usually over at once, or that come of an outage of the database, which the datastore
+// logs.
+func setKlog(o Options, level slog.Level, start *StartLog) {
+	// A klog line of verbosity n arrives as level -n.
+	level = min(level, slog.Level(-o.Verbosity))
+	var handler slog.Handler = outputs{slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})}.
+		WithAttrs([]slog.Attr{slog.String("component", "kubernetes")})
+	if o.Verbosity > 0 {
+		start.Drop()
+	} else {
+		handler = start.wrap(newOutage(newTransient(newRepeats(atLeast{slog.LevelWarn, handler}))))
+	}
+	setVerbosity(o.Verbosity)
+	klog.SetLoggerWithOptions(logr.FromSlogHandler(handler), klog.ContextualLogger(true), klog.WriteKlogBuffer(klogLines(start, handler)))
+}
 
 // setVerbosity sets what klog lets through, process wide.
 func setVerbosity(level int) {
@@ -20,9 +42,9 @@ func setVerbosity(level int) {
 var klogLevels = map[byte]slog.Level{'I': slog.LevelInfo, 'W': slog.LevelWarn, 'E': slog.LevelError, 'F': slog.LevelError}
 
 // klogLines takes the lines of klog's older calls, such as Warningf and Fatalf:
-// "W1124 21:42:00.203111    4711 file.go:9] text". Handed over as records all
-// but errors would have the level of information, and the reason of a Fatalf
-// would not be shown.
+// "W1124 21:42:00.203111    4711 file.go:9] text". klog would hand them over as
+// records in which all but errors have the level of information, and the reason of a
+// Fatalf would not be written.
 func klogLines(start *StartLog, h slog.Handler) func([]byte) {
 	return func(line []byte) {
 		header, text, ok := strings.Cut(string(line), "] ")

@@ -2,11 +2,23 @@ package upstream
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"strings"
 
 	"github.com/sirupsen/logrus"
 )
+
+// setLogrus sends the lines of logrus' standard logger, which only kine uses, to
+// handler.
+func setLogrus(handler slog.Handler, debug bool) {
+	logrus.SetLevel(logrus.WarnLevel)
+	if debug {
+		logrus.SetLevel(logrus.DebugLevel)
+	}
+	logrus.SetOutput(io.Discard)
+	logrus.AddHook(kineHook{handler.WithAttrs([]slog.Attr{slog.String("component", "datastore")})})
+}
 
 // kineHook passes logrus' records to slog.
 type kineHook struct{ handler slog.Handler }

@@ -12,49 +12,47 @@ import (
 )
 
 const (
-	// repeatAfter is how long a line that comes again and again is not written. An
-	// agent whose server is away for an hour would write hundreds of lines of its
-	// kubelet, to a flash card.
+	// repeatAfter is for how long a line that comes again and again is not written. An
+	// agent whose server is away for an hour would write hundreds of its kubelet's
+	// lines to a flash card.
 	repeatAfter = 10 * time.Minute
-	// maxRepeats bounds what is remembered.
-	maxRepeats = 1000
+	// maxRemembered bounds what is remembered.
+	maxRemembered = 1000
 )
 
-// repeats writes a record that says the same as one before only now and then, with
-// how often it came meanwhile.
+// repeats writes a record that repeats an earlier one once in repeatAfter, with the
+// number of those that were not written.
 type repeats struct {
 	slog.Handler
-	lines *saidLines
+	lines *writtenLines
 	with  string // attributes and groups of WithAttrs and WithGroup
 }
 
-// saidLines are those of all handlers made from one.
-type saidLines struct {
-	now func() time.Time
-
+// writtenLines are shared by all handlers made from one.
+type writtenLines struct {
 	seed maphash.Seed
 
-	mu   sync.Mutex
-	said map[uint64]*saidLine // by the hash of what it says, which may be long
+	mu      sync.Mutex
+	written map[uint64]*writtenLine // by the hash of the normalized text, which may be long
 }
 
-type saidLine struct {
+type writtenLine struct {
 	at      time.Time
 	skipped int
 }
 
 func newRepeats(h slog.Handler) repeats {
-	return repeats{Handler: h, lines: &saidLines{now: time.Now, seed: maphash.MakeSeed(), said: map[uint64]*saidLine{}}}
+	return repeats{Handler: h, lines: &writtenLines{seed: maphash.MakeSeed(), written: map[uint64]*writtenLine{}}}
 }
 
 func (h repeats) Handle(ctx context.Context, r slog.Record) error {
-	key := h.with + r.Level.String() + essence(r.Message)
+	key := h.with + r.Level.String() + normalized(r.Message)
 	r.Attrs(func(a slog.Attr) bool {
-		key += " " + attrEssence(a)
+		key += " " + normalizedAttr(a)
 		return true
 	})
-	skipped, isNews := h.lines.note(key)
-	if !isNews {
+	skipped, isNew := h.lines.note(key)
+	if !isNew {
 		return nil
 	}
 	if skipped > 0 {
@@ -67,7 +65,7 @@ func (h repeats) Handle(ctx context.Context, r slog.Record) error {
 func (h repeats) WithAttrs(attrs []slog.Attr) slog.Handler {
 	with := h.with
 	for _, a := range attrs {
-		with += attrEssence(a) + " "
+		with += normalizedAttr(a) + " "
 	}
 	return repeats{h.Handler.WithAttrs(attrs), h.lines, with}
 }
@@ -76,57 +74,58 @@ func (h repeats) WithGroup(name string) slog.Handler {
 	return repeats{h.Handler.WithGroup(name), h.lines, h.with + name + "."}
 }
 
-// note tells whether a line is to be written, and how many like it were not.
-func (l *saidLines) note(text string) (skipped int, isNews bool) {
+// note reports whether a line is to be written, and how many like it were not.
+func (l *writtenLines) note(text string) (skipped int, isNew bool) {
 	key := maphash.String(l.seed, text)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := l.now()
-	line, known := l.said[key]
+	now := time.Now()
+	line, known := l.written[key]
 	if known && now.Sub(line.at) < repeatAfter {
 		line.skipped++
 		return 0, false
 	}
-	if len(l.said) >= maxRepeats {
-		clear(l.said)
+	if len(l.written) >= maxRemembered {
+		clear(l.written)
 	}
-	l.said[key] = &saidLine{at: now}
+	l.written[key] = &writtenLine{at: now}
 	if known {
 		skipped = line.skipped
 	}
 	return skipped, true
 }
 
-// noAnswer are the ways in which it is said that a server does not answer.
-var noAnswer = []string{
+// noAnswerTexts are how errors say that a server does not answer.
+var noAnswerTexts = []string{
 	"deadline exceeded", "Client.Timeout", "connection refused", "connection reset", "no server answers",
 	"client connection lost", "network is unreachable", "no route to host", "EOF", "request canceled",
 }
 
-// asked is a URL as errors quote it, with what was asked for.
-var asked = regexp.MustCompile(`"https?://[^"]*"`)
+// quotedURL is a URL as errors quote it, with what was asked for.
+var quotedURL = regexp.MustCompile(`"https?://[^"]*"`)
 
 // channel is what gRPC numbers, a pair for each connection.
 var channel = regexp.MustCompile(`\[Channel #\d+ SubChannel #\d+\]`)
 
-// essence is what does not change between lines that say the same: what is before
-// the first colon where the cause, behind it, is that nobody answers.
-func essence(text string) string {
-	for _, part := range noAnswer {
+// normalized returns the part of text that lines about the same thing share: what
+// stands before the first colon, if the cause behind it is that no server answers, and
+// all of it otherwise.
+func normalized(text string) string {
+	for _, part := range noAnswerTexts {
 		if at := strings.Index(text, part); at >= 0 {
-			what, _, _ := strings.Cut(asked.ReplaceAllString(channel.ReplaceAllString(text[:at], "[Channel]"), "URL"), ": ")
+			what, _, _ := strings.Cut(quotedURL.ReplaceAllString(channel.ReplaceAllString(text[:at], "[Channel]"), "URL"), ": ")
 			return what + " (no answer)"
 		}
 	}
 	return text
 }
 
-func attrEssence(a slog.Attr) string {
+func normalizedAttr(a slog.Attr) string {
 	switch a.Key {
 	case "interval", "timeElapsed", "backoff", "attempt":
 		return a.Key
 	case "err", "error":
-		return a.Key + "=" + essence(a.Value.String())
+		return a.Key + "=" + normalized(a.Value.String())
 	}
 	return fmt.Sprintf("%s=%v", a.Key, a.Value)
 }

@@ -8,20 +8,20 @@ import (
 )
 
 const (
-	// heldRecords bounds the memory of a start log.
-	heldRecords = 500
+	// maxHeld bounds the memory of a start log.
+	maxHeld = 500
 	// startPatience is how long a start may take before its log is shown.
 	startPatience = 30 * time.Second
 	// stopPatience is the same for a stop. Components have 20 s at most.
 	stopPatience = 30 * time.Second
 )
 
-// StartLog holds back what Kubernetes' components log while they start: they
-// begin before each other's work is done and say so, a dozen errors that mean
-// nothing. A start that succeeds drops them; one that fails or takes long shows
-// them all, since then one of them is the reason. So does an error after which
-// Kubernetes ends the process by itself. At a stop it is the same the other way
-// round: who is stopped last misses those before.
+// StartLog holds back what Kubernetes' components log while they start: they start
+// beside each other, miss what another has not made yet, and log a dozen errors that
+// mean nothing. A start that succeeds drops these lines. One that fails or takes long
+// shows them all, since one of them is the reason then, and so does an error after
+// which Kubernetes ends the process by itself. A stop is the same the other way round:
+// the component that is stopped last misses those before it.
 type StartLog struct {
 	mu   sync.Mutex
 	open bool
@@ -63,21 +63,21 @@ func (l *StartLog) Stopping() {
 	l.late = time.AfterFunc(stopPatience, l.Show)
 }
 
-// hold keeps print for later, or says that it is not to be kept.
+// hold keeps print for later. It returns false if nothing is held back now.
 func (l *StartLog) hold(print func()) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.open {
 		return false
 	}
-	if len(l.held) == heldRecords {
+	if len(l.held) == maxHeld {
 		l.held = l.held[1:]
 	}
 	l.held = append(l.held, print)
 	return true
 }
 
-// wrap returns a handler that passes records on through the start log.
+// wrap returns a handler whose records are held back as l decides, and then go to h.
 func (l *StartLog) wrap(h slog.Handler) slog.Handler { return startHandler{l, h} }
 
 type startHandler struct {
@@ -86,7 +86,7 @@ type startHandler struct {
 }
 
 func (h startHandler) Handle(ctx context.Context, r slog.Record) error {
-	if isLastWord(r) {
+	if isFinal(r) {
 		h.log.Show()
 	}
 	kept := r.Clone()

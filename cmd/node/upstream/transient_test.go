@@ -6,17 +6,20 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
-// TestPassing: what cures itself is not written, what lasts is, and what is like it
+// TestTransient: what cures itself is not written, what lasts is, and what is like it
 // but for its cause always.
-func TestPassing(t *testing.T) {
+func TestTransient(t *testing.T) {
 	t.Parallel()
+	synctest.Test(t, testTransient)
+}
+
+func testTransient(t *testing.T) {
 	var out bytes.Buffer
-	now := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
-	h := newPassing(slog.NewTextHandler(&out, nil))
-	h.seen.now = func() time.Time { return now }
+	h := newTransient(slog.NewTextHandler(&out, nil))
 	log := slog.New(h).With("component", "kubernetes")
 	written := func() int {
 		n := strings.Count(out.String(), "\n")
@@ -28,17 +31,17 @@ func TestPassing(t *testing.T) {
 	}
 
 	unrelated("1")
-	now = now.Add(passingTime - time.Second)
+	time.Sleep(transientTime - time.Second)
 	unrelated("22")
 	if n := written(); n != 0 {
-		t.Errorf("%d lines of a state that lasted less than %s", n, passingTime)
+		t.Errorf("%d lines of a state that lasted less than %s", n, transientTime)
 	}
-	now = now.Add(time.Second)
+	time.Sleep(time.Second)
 	unrelated("333")
 	if n := written(); n != 1 {
 		t.Errorf("%d lines of a state that lasts, want 1", n)
 	}
-	now = now.Add(passingForgotten + time.Second)
+	time.Sleep(transientForgotten + time.Second)
 	unrelated("4444")
 	if n := written(); n != 0 {
 		t.Errorf("%d lines of a state that is new again", n)
@@ -46,7 +49,7 @@ func TestPassing(t *testing.T) {
 
 	for range 3 {
 		log.Error("Error syncing StatefulSet", "err", errors.New("read version: 1 is not as new as written version: 2"))
-		now = now.Add(passingTime)
+		time.Sleep(transientTime)
 	}
 	log.Error("ContainerStatus from runtime service failed", "err", errors.New("code = NotFound"), "containerID", "a")
 	log.Error("ContainerStatus from runtime service failed", "err", errors.New("code = NotFound"), "containerID", "b")
@@ -61,14 +64,14 @@ func TestPassing(t *testing.T) {
 	}
 }
 
-// TestPassingIsBounded: as many different lines as come do not fill the memory.
-func TestPassingIsBounded(t *testing.T) {
+// TestTransientIsBounded: as many different lines as come do not fill the memory.
+func TestTransientIsBounded(t *testing.T) {
 	t.Parallel()
-	l := newPassing(slog.DiscardHandler).seen
-	for i := range 3 * maxRepeats {
+	l := newTransient(slog.DiscardHandler).seen
+	for i := range 3 * maxRemembered {
 		l.note(strings.Repeat("x", i))
 	}
-	if len(l.lines) > maxRepeats {
-		t.Errorf("%d lines are remembered, at most %d should be", len(l.lines), maxRepeats)
+	if len(l.lines) > maxRemembered {
+		t.Errorf("%d lines are remembered, at most %d should be", len(l.lines), maxRemembered)
 	}
 }

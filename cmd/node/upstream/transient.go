@@ -11,24 +11,24 @@ import (
 )
 
 const (
-	// passingTime is how long a state may last that is usually over at once. What
-	// still says so then is trouble and is written.
-	passingTime = 30 * time.Second
-	// passingForgotten is when a line counts as a new one: more than the longest
-	// pause between two tries of Kubernetes, two minutes.
-	passingForgotten = 5 * time.Minute
+	// transientTime is how long a state may last that is usually over at once. A line
+	// that still comes then is about trouble, and is written.
+	transientTime = 30 * time.Second
+	// transientForgotten is after how long a line counts as a new one: more than the
+	// longest pause between two retries of Kubernetes, two minutes.
+	transientForgotten = 5 * time.Minute
 )
 
-// heldLine is an error or warning of an embedded component about a state that cures
-// itself: its parts work beside each other and meet what another one has not heard
-// of yet, or has already removed. Each says so, tries again, and is content.
-type heldLine struct {
+// linePattern is an error or warning of an embedded component about a state that
+// passes by itself: parts that work beside each other meet what another has not heard
+// of yet, or has already removed. Each logs it, retries, and succeeds.
+type linePattern struct {
 	message string // how the message begins
 	cause   string // what the message or an attribute contains
 }
 
-// ordinaryLines are each about one moment, however often they come.
-var ordinaryLines = []heldLine{
+// harmlessLines are about one moment each, however often they come.
+var harmlessLines = []linePattern{
 	// A container is removed between being listed and being looked at, a pod's
 	// group while its limits are read.
 	{"ContainerStatus for ", "not found"},
@@ -48,8 +48,8 @@ var ordinaryLines = []heldLine{
 	{"Error proxying data from ", "use of closed network connection"},
 }
 
-// passingLines are about states that are trouble when they last.
-var passingLines = []heldLine{
+// transientLines are about states that are trouble if they last.
+var transientLines = []linePattern{
 	// A controller replaces the pods of a namespace that is on its way out, and
 	// what is in one needs time to end.
 	{"", "because it is being terminated"},
@@ -66,40 +66,38 @@ var passingLines = []heldLine{
 	{"", "node updates may not change podCIDR"},
 }
 
-// passing holds back ordinaryLines, and passingLines until they have come for
-// passingTime.
-type passing struct {
+// transient holds back harmlessLines, and transientLines until they have come for
+// transientTime.
+type transient struct {
 	slog.Handler
 	seen *seenLines
 }
 
-// seenLines are those of all handlers made from one.
+// seenLines are shared by all handlers made from one.
 type seenLines struct {
-	now func() time.Time
-
 	mu    sync.Mutex
-	lines map[string]seenLine // by what they say, without its numbers
+	lines map[string]seenLine // by their text without its digits
 }
 
 type seenLine struct{ first, last time.Time }
 
-func newPassing(h slog.Handler) passing {
-	return passing{h, &seenLines{now: time.Now, lines: map[string]seenLine{}}}
+func newTransient(h slog.Handler) transient {
+	return transient{h, &seenLines{lines: map[string]seenLine{}}}
 }
 
-func (h passing) Handle(ctx context.Context, r slog.Record) error {
-	if r.Level < slog.LevelWarn || isLastWord(r) {
+func (h transient) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level < slog.LevelWarn || isFinal(r) {
 		return h.Handler.Handle(ctx, r)
 	}
 	text := whole(r)
 	switch {
-	case isOneOf(ordinaryLines, r.Message, text):
+	case matches(harmlessLines, r.Message, text):
 		return nil
-	case !isOneOf(passingLines, r.Message, text):
+	case !matches(transientLines, r.Message, text):
 		return h.Handler.Handle(ctx, r)
 	}
 	since := h.seen.note(text)
-	if since < passingTime {
+	if since < transientTime {
 		return nil
 	}
 	r = r.Clone()
@@ -107,15 +105,15 @@ func (h passing) Handle(ctx context.Context, r slog.Record) error {
 	return h.Handler.Handle(ctx, r)
 }
 
-func (h passing) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return passing{h.Handler.WithAttrs(attrs), h.seen}
+func (h transient) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return transient{h.Handler.WithAttrs(attrs), h.seen}
 }
 
-func (h passing) WithGroup(name string) slog.Handler {
-	return passing{h.Handler.WithGroup(name), h.seen}
+func (h transient) WithGroup(name string) slog.Handler {
+	return transient{h.Handler.WithGroup(name), h.seen}
 }
 
-// whole is a record's message with its attributes.
+// whole returns a record's message with its attributes.
 func whole(r slog.Record) string {
 	var out strings.Builder
 	out.WriteString(r.Message)
@@ -126,14 +124,14 @@ func whole(r slog.Record) string {
 	return out.String()
 }
 
-func isOneOf(lines []heldLine, message, text string) bool {
-	return slices.ContainsFunc(lines, func(l heldLine) bool {
+func matches(lines []linePattern, message, text string) bool {
+	return slices.ContainsFunc(lines, func(l linePattern) bool {
 		return strings.HasPrefix(message, l.message) && strings.Contains(text, l.cause)
 	})
 }
 
-// note returns for how long the same has been said. Revisions, times and ports in it
-// differ each time, so numbers do not count.
+// note returns for how long the same line has come. Revisions, times and ports in it
+// differ each time, so digits do not count.
 func (l *seenLines) note(text string) time.Duration {
 	key := strings.Map(func(c rune) rune {
 		if unicode.IsDigit(c) {
@@ -143,12 +141,12 @@ func (l *seenLines) note(text string) time.Duration {
 	}, text)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := l.now()
+	now := time.Now()
 	line, known := l.lines[key]
-	if !known && len(l.lines) >= maxRepeats {
+	if !known && len(l.lines) >= maxRemembered {
 		clear(l.lines)
 	}
-	if !known || now.Sub(line.last) > passingForgotten {
+	if !known || now.Sub(line.last) > transientForgotten {
 		line.first = now
 	}
 	line.last = now

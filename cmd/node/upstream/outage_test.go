@@ -6,17 +6,20 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"brink/datastore"
 )
 
-func TestAwayLines(t *testing.T) {
+func TestOutage(t *testing.T) {
 	t.Parallel()
+	synctest.Test(t, testOutage)
+}
+
+func testOutage(t *testing.T) {
 	var out bytes.Buffer
-	now := time.Unix(1000, 0)
-	h := newAwayLines(slog.NewTextHandler(&out, nil))
-	h.now = func() time.Time { return now }
+	h := newOutage(slog.NewTextHandler(&out, nil))
 	log := slog.New(h).With("logger", "x").WithGroup("g")
 	away := errors.New("rpc error: code = Unavailable desc = " + datastore.AwayText + "is away since 12:00")
 	for _, step := range []struct {
@@ -32,7 +35,7 @@ func TestAwayLines(t *testing.T) {
 		{"Pod failed", errors.New("exit code 1"), 0, true},
 		{"Failed to get", errors.New("context deadline exceeded"), 2 * echoTime, true},
 	} {
-		now = now.Add(step.after)
+		time.Sleep(step.after)
 		out.Reset()
 		log.Error(step.line, "err", step.err)
 		if shown := strings.Contains(out.String(), "msg="); shown != step.shown {

@@ -7,14 +7,13 @@ import (
 	"strings"
 )
 
-// lastWords are the functions of Kubernetes that log an error and end the
-// process by os.Exit in the next statement, a package each. Nothing of ours runs
-// after that call, so the error has to be shown when it is logged: it is all
-// that anybody ever hears of why the node is gone. klog's own ways to end the
-// process are caught by klog.OsExit.
+// exitingFuncs are the functions of Kubernetes, by package, that log an error and end
+// the process by os.Exit in the next statement. Nothing of ours runs after that call,
+// so the error must be shown when it is logged: it is all that anybody ever hears of
+// why the node is gone. klog's own ways to end the process are caught by klog.OsExit.
 //
 // A test reads the sources of the modules that are linked and compares.
-var lastWords = map[string][]string{
+var exitingFuncs = map[string][]string{
 	"k8s.io/kubernetes/pkg/kubelet":             {"Run", "initializeRuntimeDependentModules"},
 	"k8s.io/kubernetes/pkg/kubelet/certificate": {"addCertRotation"},
 	"k8s.io/kubernetes/pkg/kubelet/kuberuntime": {"NewKubeGenericRuntimeManager"},
@@ -23,20 +22,20 @@ var lastWords = map[string][]string{
 	},
 }
 
-// isLastWord tells whether r is an error of a function in lastWords.
-func isLastWord(r slog.Record) bool {
+// isFinal reports whether r is an error that a function in exitingFuncs logs.
+func isFinal(r slog.Record) bool {
 	if r.Level < slog.LevelError || r.PC == 0 {
 		return false
 	}
 	frame, _ := runtime.CallersFrames([]uintptr{r.PC}).Next()
-	return endsProcess(frame.Function)
+	return isExiting(frame.Function)
 }
 
-// endsProcess tells whether a function, as the runtime names it, is in lastWords
-// or a closure in one of them: import/path.(*Type).Method.func1.
-func endsProcess(function string) bool {
+// isExiting reports whether a function is in exitingFuncs or a closure in one of them.
+// It is named as the runtime does: import/path.(*Type).Method.func1.
+func isExiting(function string) bool {
 	slash := strings.LastIndexByte(function, '/') + 1
 	last, rest, _ := strings.Cut(function[slash:], ".")
-	enders := lastWords[function[:slash]+last]
+	enders := exitingFuncs[function[:slash]+last]
 	return slices.ContainsFunc(strings.Split(rest, "."), func(part string) bool { return slices.Contains(enders, part) })
 }

@@ -32,25 +32,25 @@ var notCalled = map[string][]string{
 	"k8s.io/kubernetes/pkg/proxy":                       {"NewNodeManager"}, // only with watchPodCIDRs
 }
 
-// TestLastWordsAreAll reads what is linked: a new version of Kubernetes may end
+// TestExitingFuncsAreAll reads what is linked: a new version of Kubernetes may end
 // the process elsewhere.
-func TestLastWordsAreAll(t *testing.T) {
+func TestExitingFuncsAreAll(t *testing.T) {
 	t.Parallel()
 	found := map[string]bool{}
 	for _, path := range linkedKubernetes(t) {
 		pkg, dir, _ := strings.Cut(path, " ")
 		for _, function := range exiting(t, dir) {
-			known := slices.Contains(lastWords[pkg], function) || slices.Contains(notCalled[pkg], function)
+			known := slices.Contains(exitingFuncs[pkg], function) || slices.Contains(notCalled[pkg], function)
 			if !known {
-				t.Errorf("%s.%s calls os.Exit: add it to lastWords, or to notCalled if brink never gets there", pkg, function)
+				t.Errorf("%s.%s calls os.Exit: add it to exitingFuncs, or to notCalled if brink never gets there", pkg, function)
 			}
 			found[pkg+"."+function] = true
 		}
 	}
-	for pkg, functions := range lastWords {
+	for pkg, functions := range exitingFuncs {
 		for _, function := range functions {
 			if !found[pkg+"."+function] {
-				t.Errorf("%s.%s does not call os.Exit any more: take it out of lastWords", pkg, function)
+				t.Errorf("%s.%s does not call os.Exit any more: take it out of exitingFuncs", pkg, function)
 			}
 		}
 	}
@@ -129,7 +129,7 @@ func TestEndsProcess(t *testing.T) {
 		"":         false,
 	}
 	for function, want := range cases {
-		if got := endsProcess(function); got != want {
+		if got := isExiting(function); got != want {
 			t.Errorf("%s: %v, want %v", function, got, want)
 		}
 	}

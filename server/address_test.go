@@ -1,16 +1,12 @@
-package node
+package server
 
 import (
-	"context"
-	"errors"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
-	"time"
 
-	"brink/internal/lifecycle"
 	"brink/network/nodeaddr"
 )
 
@@ -29,17 +25,16 @@ func TestMovedServer(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		begun []nodeaddr.Address
-		then  [][]nodeaddr.Address // nil is an error
-		want  string               // of the error, "" for none
+		then  [][]nodeaddr.Address
+		want  string // of the error, "" for none
 	}{
 		{"nothing changes", at, [][]nodeaddr.Address{at}, ""},
 		{"DHCP gives another address", at, [][]nodeaddr.Address{at, other}, "started with 192.0.2.7 of eth0, which is in its certificate and what pods ask, and is at 192.0.2.9 of eth0 now"},
 		{"the cable is out", at, [][]nodeaddr.Address{last}, ""},
-		{"the cable was out", at, [][]nodeaddr.Address{last, nil, at}, ""},
-		{"the user gave an address", nil, [][]nodeaddr.Address{other}, ""},
-		{"it never comes", last, [][]nodeaddr.Address{nil, last}, ""},
+		{"the cable was out", at, [][]nodeaddr.Address{last, at}, ""},
+		{"it never comes", last, [][]nodeaddr.Address{last}, ""},
 		{"it comes as before", last, [][]nodeaddr.Address{last, at}, ""},
-		{"it comes with another address", last, [][]nodeaddr.Address{nil, other}, "192.0.2.9 of eth0 now"},
+		{"it comes with another address", last, [][]nodeaddr.Address{other}, "192.0.2.9 of eth0 now"},
 		{"IPv6 comes late", at, [][]nodeaddr.Address{at, slices.Concat(at, six)}, ""},
 		{"IPv6 has another prefix", slices.Concat(at, six), [][]nodeaddr.Address{slices.Concat(at, six), slices.Concat(at, sixth)}, ""},
 		{"IPv6 is gone and IPv4 another", slices.Concat(at, six), [][]nodeaddr.Address{slices.Concat(other, sixGone)}, "192.0.2.9 of eth0 now"},
@@ -49,50 +44,29 @@ func TestMovedServer(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				begun := time.Now()
-				find := func() ([]nodeaddr.Address, error) {
-					minute := min(int(time.Since(begun).Minutes()), len(tt.then)-1)
-					if tt.then[minute] == nil {
-						return nil, errors.New("nothing yet")
+			c := newCertified(slog.New(slog.DiscardHandler), tt.begun[0])
+			var err error
+			for _, found := range tt.then {
+				for range 12 { // looks in a minute
+					if err == nil {
+						err = c.check(found)
 					}
-					return tt.then[minute], nil
 				}
-				ended, ready, err := runFor(time.Hour, movedServer(tt.begun, find, addressInterval))
-				if !ready {
-					t.Error("was not ready")
-				}
-				if (err == nil) != (tt.want == "") || (err != nil && !strings.Contains(err.Error(), tt.want)) {
-					t.Errorf("got %v, want %q", err, tt.want)
-				}
-				if err != nil && ended > 2*time.Minute {
-					t.Errorf("ended after %s", ended)
-				}
-			})
+			}
+			if (err == nil) != (tt.want == "") || (err != nil && !strings.Contains(err.Error(), tt.want)) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
 		})
 	}
-}
-
-// runFor runs a component for a time unless it ends before.
-func runFor(limit time.Duration, c lifecycle.Component) (ended time.Duration, ready bool, err error) {
-	begun := time.Now()
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	err = c.Run(ctx, func() { ready = true })
-	return time.Since(begun), ready, err
 }
 
 // TestAnAddressThatComesAndGoes is seen once at a time.
 func TestAnAddressThatComesAndGoes(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		looks := 0
-		find := func() ([]nodeaddr.Address, error) {
-			looks++
-			return address([]string{"192.0.2.7", "192.0.2.9", "192.0.2.10"}[looks%3], false), nil
+	c := newCertified(slog.New(slog.DiscardHandler), address("192.0.2.7", false)[0])
+	for i := range 100 {
+		if err := c.check(address([]string{"192.0.2.7", "192.0.2.9", "192.0.2.10"}[i%3], false)); err != nil {
+			t.Fatalf("at look %d: %v", i, err)
 		}
-		if _, _, err := runFor(time.Hour, movedServer(address("192.0.2.7", false), find, addressInterval)); err != nil || looks < 100 {
-			t.Errorf("%v after %d looks", err, looks)
-		}
-	})
+	}
 }

@@ -1,0 +1,193 @@
+package nodeaddr
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"brink/internal/lifecycle"
+	"brink/internal/once"
+)
+
+// ComponentName is that of the process's Watcher. A process has one, which is listed by
+// its server or, without one, by its agent.
+const ComponentName = "address"
+
+// interval is how often a Watcher compares its addresses with the machine's.
+const interval = 5 * time.Second
+
+// Watcher owns the addresses of the node in this process. It finds them, finds them
+// again while the node runs, and announces each change. Nobody else asks the machine or
+// keeps a copy: a kubelet or a certificate that is made for the addresses of one moment
+// is made again by a restart.
+type Watcher struct {
+	file  string
+	given bool // by the user: they never change
+	find  func(Query, []Address) ([]Address, error)
+
+	mu      sync.Mutex
+	query   Query
+	first   []Address // found at the start
+	now     []Address
+	changed chan struct{} // closed at the next change
+}
+
+// NewWatcher returns a Watcher that has no addresses until Find. file is where they are
+// remembered for a start without a network.
+func NewWatcher(file string) *Watcher {
+	return &Watcher{file: file, find: Stay, changed: make(chan struct{})}
+}
+
+// Given returns a Watcher of addresses that the user has given.
+func Given(ips ...netip.Addr) *Watcher {
+	w := &Watcher{given: true, changed: make(chan struct{})}
+	for _, ip := range ips {
+		w.first = append(w.first, Address{IP: ip})
+	}
+	w.now = w.first
+	return w
+}
+
+// Find finds the first addresses, of the families of the pods' ranges and outside of
+// the ranges of pods and Services. It writes nothing.
+func (w *Watcher) Find(pods, services []netip.Prefix) error {
+	if w.given {
+		return nil
+	}
+	query := Query{Families: pods, Inside: slices.Concat(pods, services), File: w.file}
+	found, err := w.find(query, nil)
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.query, w.first, w.now = query, found, found
+	return nil
+}
+
+// MayChange reports whether the addresses are found, not given.
+func (w *Watcher) MayChange() bool { return !w.given }
+
+// First returns the addresses that Find has found.
+func (w *Watcher) First() []Address {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.first)
+}
+
+// FirstIPs is First without the links.
+func (w *Watcher) FirstIPs() []netip.Addr { return ipsOf(w.First()) }
+
+// IPs returns the addresses that the node has now, one a family, the preferred family
+// first. It is empty before Find.
+func (w *Watcher) IPs() []netip.Addr {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return ipsOf(w.now)
+}
+
+// Changed returns a channel that is closed when IPs are others than at this moment.
+func (w *Watcher) Changed() <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.changed
+}
+
+// Run keeps the addresses up to date until ctx is done, after Find. What cannot be found
+// has not changed: the cable is out.
+//
+// A server, whose first addresses are in its certificate, passes check: it sees what is
+// found each time, and its error ends Run. The first addresses are then preferred for as
+// long as a link has them; without check the present ones are.
+func (w *Watcher) Run(ctx context.Context, ready func(), check func([]Address) error) error {
+	ready()
+	if w.given {
+		<-ctx.Done()
+		return nil
+	}
+	var logged once.Reporter
+	w.warnGone(ctx)
+	w.remember(ctx, &logged)
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		found, err := w.find(w.before(check != nil))
+		if err != nil {
+			continue
+		}
+		if check != nil {
+			if err := check(found); err != nil {
+				return err
+			}
+		}
+		w.set(lifecycle.Logger(ctx), found)
+		w.remember(ctx, &logged)
+	}
+}
+
+// before returns what Stay is asked with.
+func (w *Watcher) before(preferFirst bool) (Query, []Address) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if preferFirst {
+		return w.query, w.first
+	}
+	return w.query, w.now
+}
+
+func (w *Watcher) set(log *slog.Logger, found []Address) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	before, after := ipsOf(w.now), ipsOf(found)
+	w.now = found
+	if slices.Equal(before, after) {
+		return
+	}
+	log.Info("the node's addresses have changed", "were", text(before), "are", text(after))
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+// remember writes the addresses down for the next start. The file only helps: a node
+// whose disk is full runs.
+func (w *Watcher) remember(ctx context.Context, logged *once.Reporter) {
+	w.mu.Lock()
+	now := w.now
+	w.mu.Unlock()
+	if err := Remember(w.file, now); err == nil {
+		logged.Cleared(w.file)
+	} else if logged.Changed(w.file, err.Error()) {
+		lifecycle.Logger(ctx).Warn("remembering the node's addresses", "error", err)
+	}
+}
+
+func (w *Watcher) warnGone(ctx context.Context) {
+	if first := w.First(); slices.ContainsFunc(first, func(a Address) bool { return a.Gone }) {
+		lifecycle.Logger(ctx).Warn("no interface has the node's address now, using the last one: connect the network or give --node-ip", "address", String(first))
+	}
+}
+
+func ipsOf(addrs []Address) []netip.Addr {
+	var out []netip.Addr
+	for _, a := range addrs {
+		out = append(out, a.IP)
+	}
+	return out
+}
+
+func text(ips []netip.Addr) string {
+	var out []string
+	for _, ip := range ips {
+		out = append(out, ip.String())
+	}
+	return strings.Join(out, ",")
+}

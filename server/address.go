@@ -1,0 +1,68 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+
+	"brink/internal/lifecycle"
+	"brink/network/nodeaddr"
+)
+
+// watchAddresses ends the process when the machine has another address than the server
+// was started with, for its service manager to start it again. Pods do not notice.
+func (s *Server) watchAddresses(ctx context.Context, ready func()) error {
+	w := s.cfg.Addresses
+	if !w.MayChange() {
+		return w.Run(ctx, ready, nil)
+	}
+	return w.Run(ctx, ready, newCertified(lifecycle.Logger(ctx), w.First()[0]).check)
+}
+
+// certified is the first address of a server. Its certificate, and the address by which
+// pods and agents find the API, are made for it at the start. The server has moved when
+// no link has that address and there is another, because the DHCP server gives another,
+// or because the server had to start with its last address and the network came with
+// another. The other must be seen twice in a row: links come up in no order. A default
+// route that goes over to another link changes nothing, nor does a second family.
+type certified struct {
+	log   *slog.Logger
+	first nodeaddr.Address
+	late  bool       // the network has not come yet
+	seen  netip.Addr // the last time
+}
+
+func newCertified(log *slog.Logger, first nodeaddr.Address) *certified {
+	return &certified{log: log, first: first, late: first.Gone, seen: first.IP}
+}
+
+// check returns an error when the addresses that the machine has now are of a server
+// that has moved.
+func (c *certified) check(found []nodeaddr.Address) error {
+	now := sameFamily(found, c.first.IP)
+	switch {
+	case now.Gone || !now.IP.IsValid(): // the cable is out
+	case now.IP == c.first.IP:
+		if c.late {
+			c.log.Info("the network has come with the node's last address", "address", c.first.IP)
+		}
+		c.late, c.seen = false, c.first.IP
+	case now.IP != c.seen:
+		c.seen = now.IP
+	default:
+		return fmt.Errorf("this server was started with %s of %s, which is in its certificate and what pods ask, and is at %s of %s now: start brink again",
+			c.first.IP, c.first.Link, now.IP, now.Link)
+	}
+	return nil
+}
+
+// sameFamily returns the address of the family of ip, the zero Address if there is none.
+func sameFamily(found []nodeaddr.Address, ip netip.Addr) nodeaddr.Address {
+	for _, a := range found {
+		if a.IP.Is4() == ip.Is4() {
+			return a
+		}
+	}
+	return nodeaddr.Address{}
+}
