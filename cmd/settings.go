@@ -162,7 +162,7 @@ func accessOf(srv *server.Config) *agent.Access {
 // take the place of the first one's.
 func kubeconfigPath(c *cli.Context, l layout.Layout) (string, error) {
 	if !c.IsSet("write-kubeconfig") && !l.IsDefault() {
-		return filepath.Join(l.Data(), filepath.Base(defaultKubeconfig())), nil
+		return l.Kubeconfig(), nil
 	}
 	path := c.String("write-kubeconfig")
 	if path == "" {

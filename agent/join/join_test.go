@@ -94,7 +94,7 @@ func TestTheCertificateSurvivesARestart(t *testing.T) {
 	if _, err := s.Update(cert, key); err != nil || changes != 1 {
 		t.Fatalf("%v, %d changes", err, changes)
 	}
-	path := filepath.Join(dir, certificateFile)
+	path := filepath.Join(dir, layout.NodeCert)
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode of the file: %v, %v", info.Mode(), err)
 	}

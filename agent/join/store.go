@@ -16,11 +16,9 @@ import (
 	"k8s.io/client-go/util/certificate"
 
 	"brink/internal/atomicfile"
+	"brink/internal/layout"
 	"brink/internal/wire/nodeuser"
 )
-
-// certificateFile has the kubelet's own name for it.
-const certificateFile = "kubelet-client-current.pem"
 
 var errNoCertificate = errors.New("no certificate")
 
@@ -39,7 +37,7 @@ var _ certificate.Store = (*store)(nil)
 // openStore reads what there is. A damaged file is as good as none, for the
 // machine can join again; that is not so of one that cannot be read.
 func openStore(dir, nodeName string) (*store, error) {
-	s := &store{path: filepath.Join(dir, certificateFile), name: nodeName, changed: func() {}}
+	s := &store{path: filepath.Join(dir, layout.NodeCert), name: nodeName, changed: func() {}}
 	text, err := os.ReadFile(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, nil

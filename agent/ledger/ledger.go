@@ -36,11 +36,14 @@ const (
 
 // Places that upstream has no option to move.
 const (
-	KubeletDir       = "/var/lib/kubelet"
-	DevicePlugins    = KubeletDir + "/device-plugins"
-	ContainerLogsDir = "/var/log/containers"
-	CNIDir           = "/var/lib/cni"
-	CNIResults       = CNIDir + "/results"
+	KubeletDir    = "/var/lib/kubelet"
+	DevicePlugins = KubeletDir + "/" + layout.DevicePlugins
+	// DevicePluginSocket is where device plugins register, DeviceCheckpoint which have.
+	DevicePluginSocket = DevicePlugins + "/" + layout.KubeletSocket
+	DeviceCheckpoint   = DevicePlugins + "/" + layout.DeviceCheckpoint
+	ContainerLogsDir   = "/var/log/containers"
+	CNIDir             = "/var/lib/cni"
+	CNIResults         = CNIDir + "/results"
 )
 
 // RecordKubeconfig writes down where the administrator's kubeconfig is going to

@@ -27,7 +27,7 @@ const busyLimit = 2 * time.Second
 // A disk that the user has mounted into the data directory is none of it.
 func (u *run) removeMounts() {
 	kubelet := datadir.Resolve(u.Layout.Kubelet())
-	roots := []string{datadir.Resolve(filepath.Join(u.Layout.ContainerdRoot(), "tmpmounts"))}
+	roots := []string{datadir.Resolve(u.Layout.TempMounts())}
 	entries, _ := os.ReadDir(u.Layout.ContainerdState())
 	for _, e := range entries {
 		path := filepath.Join(u.Layout.ContainerdState(), e.Name())
@@ -42,7 +42,7 @@ func (u *run) removeMounts() {
 	var points []string
 	if u.ownsKubelet {
 		if !u.sharesKubelet {
-			roots = append(roots, filepath.Join(kubelet, "plugins", "kubernetes.io"))
+			roots = append(roots, filepath.Join(kubelet, layout.MountedVolumes))
 		}
 		points = selfBinds(table, kubelet)
 	}

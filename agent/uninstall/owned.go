@@ -35,17 +35,14 @@ func verdictOf(kind layout.Kind) removetree.Verdict {
 	return removetree.Keep
 }
 
-// notOfDefault is what the machine's own node has elsewhere.
-var notOfDefault = []string{"agent/kubelet", "agent/pod-logs", "agent/node-password"}
-
 // inData judges a path relative to the data directory.
 func (u *run) inData(rel string) removetree.Verdict {
-	path := filepath.Join(u.Layout.Data(), rel)
+	path := u.Layout.InData(rel)
 	dir, base := filepath.Split(path)
 	switch {
 	case slices.Contains(last(u.Layout), path), slices.Contains(u.laid, rel):
 		return removetree.Keep
-	case u.Layout.IsDefault() && slices.ContainsFunc(notOfDefault, func(name string) bool { return layout.IsBelow(rel, name) }):
+	case u.Layout.HasElsewhere(rel):
 		return removetree.Keep
 	case filepath.Clean(dir) == u.Layout.PodLogs():
 		return u.ofPod(ledger.PodOfLogs(base))

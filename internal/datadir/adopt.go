@@ -38,25 +38,25 @@ func adoptable(l layout.Layout) bool {
 }
 
 func isServer(l layout.Layout, listed bool) bool {
-	ca, ok := readPair(filepath.Join(l.TLS(), "server-ca"))
+	ca, ok := readPair(l, layout.ServerCA)
 	if !ok || !ca.IsCA {
 		return false
 	}
-	isNamed, hasDatabase := strings.HasPrefix(ca.Subject.CommonName, "brink-server-ca@"), hasDatabase(l.DB())
+	isNamed, hasDatabase := strings.HasPrefix(ca.Subject.CommonName, "brink-server-ca@"), hasDatabase(l)
 	if !listed {
 		return isNamed && hasDatabase
 	}
-	serving, ok := readPair(filepath.Join(l.TLS(), "serving-kube-apiserver"))
+	serving, ok := readPair(l, layout.ServingAPIServer)
 	return isNamed || hasDatabase || ok && serving.CheckSignatureFrom(ca) == nil
 }
 
 // readPair reads a certificate that has its key beside it.
-func readPair(path string) (*x509.Certificate, bool) {
-	return parsePair(path+".crt", path+".key")
+func readPair(l layout.Layout, name string) (*x509.Certificate, bool) {
+	return parsePair(l.Cert(name), l.Key(name))
 }
 
-// parsePair follows links: the kubelet's current certificate is one, and a user may
-// have laid links to a CA there.
+// parsePair follows links: a user may have laid links to a CA there, and the kubelet's
+// own store makes one of its current certificate.
 func parsePair(certPath, keyPath string) (*x509.Certificate, bool) {
 	cert, certErr := atomicfile.ReadTarget(certPath)
 	key, keyErr := atomicfile.ReadTarget(keyPath)
@@ -67,13 +67,13 @@ func parsePair(certPath, keyPath string) (*x509.Certificate, bool) {
 	return pair.Leaf, err == nil
 }
 
-func hasDatabase(dir string) bool {
-	if revision, err := atomicfile.Read(filepath.Join(dir, "volatile.revision")); err == nil {
+func hasDatabase(l layout.Layout) bool {
+	if revision, err := atomicfile.Read(l.SavedRevision()); err == nil {
 		if _, err := strconv.ParseUint(strings.TrimSpace(string(revision)), 10, 64); err == nil {
 			return true
 		}
 	}
-	return isDatabase(filepath.Join(dir, "state.db"))
+	return isDatabase(l.Database())
 }
 
 // isDatabase tells a database of SQLite's with kine's table in it. The schema is in
@@ -91,8 +91,7 @@ func isDatabase(path string) bool {
 // isAgent wants what there is to fit together: the node's certificate is by the
 // cluster's CA for clients where that has been kept.
 func isAgent(l layout.Layout) bool {
-	current := filepath.Join(l.KubeletCerts(), "kubelet-client-current.pem")
-	node, ok := parsePair(current, current)
+	node, ok := parsePair(l.NodeCert(), l.NodeCert())
 	if !ok || len(readBundle(l.ClusterCA())) == 0 {
 		return false
 	}
@@ -128,7 +127,7 @@ func readBundle(path string) []*x509.Certificate {
 func hasPrograms(l layout.Layout) bool {
 	versions, _ := os.ReadDir(l.Payload())
 	for _, v := range versions {
-		if len(Programs(filepath.Join(l.Payload(), v.Name()))) > 0 {
+		if len(Programs(l.Version(v.Name()))) > 0 {
 			return true
 		}
 	}

@@ -11,11 +11,8 @@ import (
 	"brink/internal/atomicfile"
 )
 
-const (
-	markName = "brink.mark"
-	// markTitle is the first line. The number is that of the format.
-	markTitle = "This directory is brink's: uninstalling removes what brink keeps in it. (1)"
-)
+// markTitle is the first line of a mark. The number is that of the format.
+const markTitle = "This directory is brink's: uninstalling removes what brink keeps in it. (1)"
 
 // mark is what the mark says: where it was written, the run directory, and what was
 // there before it.
