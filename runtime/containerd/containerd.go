@@ -173,7 +173,7 @@ func setVersion() {
 func setPath(binDir string) error {
 	dirs := []string{binDir}
 	current := filepath.SplitList(os.Getenv("PATH"))
-	for _, dir := range append(current, host.SystemPath()...) {
+	for _, dir := range append(current, host.ProgramDirs...) {
 		if dir != "" && !slices.Contains(dirs, dir) {
 			dirs = append(dirs, dir)
 		}

@@ -13,7 +13,7 @@ import (
 // keeps the user's, without sbin. The embedded components run programs by name.
 func CompletePath() {
 	dirs := filepath.SplitList(os.Getenv("PATH"))
-	for _, dir := range host.SystemPath() {
+	for _, dir := range host.ProgramDirs {
 		if !slices.Contains(dirs, dir) {
 			dirs = append(dirs, dir)
 		}
