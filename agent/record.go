@@ -44,6 +44,7 @@ func (a *Agent) record(groups []ledger.Entry) {
 	warnUnrecorded(errors.Join(
 		ledger.Record(l.Made(), append(groups, ledger.DirsOf(l)...)...),
 		ledger.RecordSettings(l, kubelet.Tunables()),
+		ledger.RecordSelfBinds(l),
 		err,
 	))
 }

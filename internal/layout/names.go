@@ -64,7 +64,7 @@ var pairs = []string{
 
 // runNames are those in the run directory.
 var runNames = []name{
-	{"status.sock", File},
+	{"status.sock", File}, {"self-binds", File},
 	{"datastore", Directory}, {"datastore/leases.copy", File}, {"datastore/*.sock", File},
 	{"containerd", Directory}, {"containerd/runc", Tree}, {"containerd/s", Tree}, {"containerd/registries", Tree},
 	{"containerd/containerd.sock", File}, {"containerd/containerd.sock.ttrpc", File}, {"containerd/io.containerd.*", Tree},
