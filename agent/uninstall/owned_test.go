@@ -155,6 +155,44 @@ func TestRemoveOwn(t *testing.T) {
 	})
 }
 
+// TestStateBesideAnotherKubelet: in a directory that another kubelet uses too, what this
+// node's has made goes unless the other's pods are in it, and what stays is not called
+// somebody else's.
+func TestStateBesideAnotherKubelet(t *testing.T) {
+	t.Parallel()
+	const own, other = "0b0e7a52-7a8c-4a4e-9a34-000000000001", "0b0e7a52-7a8c-4a4e-9a34-000000000002"
+	l := claimed(t, nil)
+	testtree.Fill(t, l.Data(), map[string]string{
+		"agent/pods":                           own + "\n",
+		"agent/kubelet/cpu_manager_state":      `{"policyName":"none","defaultCpuSet":"","checksum":1353318690}`,
+		"agent/kubelet/allocated_pods_state":   `{"data":"{\"entries\":{\"` + own + `\":{}}}","checksum":1}`,
+		"agent/kubelet/memory_manager_state":   `{"entries":{"` + own + `":{},"` + other + `":{}},"checksum":1}`,
+		"agent/kubelet/dra_manager_state":      `{"checksum":1}`,
+		"agent/kubelet/image_manager/pulled/x": "{}",
+		"agent/kubelet/pods/" + other + "/x":   "",
+		"agent/kubelet/pods/" + own + "/x":     "",
+	})
+	for _, name := range []string{"cpu_manager_state", "allocated_pods_state", "memory_manager_state", "image_manager"} {
+		if err := ledger.Record(l.Made(), ledger.Entry{Kind: ledger.KubeletHas, Path: filepath.Join(l.Kubelet(), name)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	u, said := runOn(t, l)
+	u.sharesKubelet = true
+	u.removeOwn()
+	want := []string{"dra_manager_state", "image_manager/pulled/x", "memory_manager_state", "pods/" + other + "/x"}
+	got := left(t, l.Kubelet())
+	if slices.Sort(got); !slices.Equal(got, want) || len(u.errs) > 0 {
+		t.Errorf("left %q, want %q; errors %v", got, want, u.errs)
+	}
+	slices.Sort(*said)
+	const in, why = "kept DIR/agent/kubelet/", ", which another kubelet uses too"
+	wantSaid := []string{in + "dra_manager_state" + why, in + "image_manager" + why, in + "memory_manager_state" + why, in + "pods/" + other + ", which is not brink's"}
+	if len(*said) < 4 || !slices.Equal((*said)[:4], wantSaid) {
+		t.Errorf("said %q, want %q", *said, wantSaid)
+	}
+}
+
 // TestLinks: what was empty before brink came is emptied, anything else is named.
 func TestLinks(t *testing.T) {
 	t.Parallel()

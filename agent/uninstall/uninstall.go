@@ -121,7 +121,7 @@ func (u *run) isShared() bool {
 	if layout.IsBelow(kubelet, u.Layout.Data()) {
 		return false
 	}
-	if ledger.IsShared(kubelet) || kubelet == ledger.KubeletDir && listenerOf(filepath.Join(ledger.DevicePlugins, "kubelet.sock")) != 0 {
+	if ledger.IsShared(kubelet) || kubelet == ledger.KubeletDir && kubeletLives() {
 		return true
 	}
 	pods, _ := os.ReadDir(filepath.Join(kubelet, "pods"))

@@ -125,6 +125,18 @@ func RunName(rel string) Kind { return kindOf(runNames, rel) }
 // KubeletName is what the kubelet has under a path relative to its directory.
 func KubeletName(rel string) Kind { return kindOf(kubeletNames, rel) }
 
+// KubeletFiles are the files and trees that the kubelet makes in its directory, relative
+// to it, but for its sockets.
+func KubeletFiles() []string {
+	var out []string
+	for _, n := range kubeletNames {
+		if n.kind != Directory && path.Ext(n.pattern) != ".sock" {
+			out = append(out, n.pattern)
+		}
+	}
+	return out
+}
+
 // kindOf also knows the temporary files of internal/atomicfile, which a process
 // that was killed leaves.
 func kindOf(names []name, rel string) Kind {
