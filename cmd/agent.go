@@ -3,7 +3,6 @@ package cmd
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -42,6 +41,7 @@ func agentCommand(exit func(code int)) *cli.Command {
 	}
 }
 
+// serverOf returns the server to join, as HOST:PORT.
 func serverOf(c *cli.Context) (string, error) {
 	if c.String("server") == "" {
 		return "", errors.New("--server is missing: give the URL of a server of the cluster, such as https://192.0.2.1:6443, also as BRINK_URL or server in the configuration file")
@@ -53,7 +53,9 @@ func serverOf(c *cli.Context) (string, error) {
 	return server, nil
 }
 
-// tokenOf is nil when no token is given: a machine that has joined needs none.
+// tokenOf returns the token to join with, nil when none is given: a machine that has
+// joined needs none. What others see of the arguments is overwritten before anything
+// else runs (internal/argsecrets), so this string is a copy of its own.
 func tokenOf(c *cli.Context) (*jointoken.Token, error) {
 	text, from, err := secretOf(c, "token")
 	if err != nil {
@@ -62,7 +64,7 @@ func tokenOf(c *cli.Context) (*jointoken.Token, error) {
 	if text == "" {
 		return nil, nil
 	}
-	token, err := jointoken.Parse(strings.Clone(text))
+	token, err := jointoken.Parse(text)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", from, err)
 	}

@@ -21,30 +21,30 @@ import (
 	"brink/internal/wire/jointoken"
 )
 
-// admin asks the API as the administrator.
-type admin struct {
+// apiClient asks the API server with the administrator's kubeconfig.
+type apiClient struct {
 	layout layout.Layout
-	from   string // the kubeconfig, for errors
+	from   string // the kubeconfig that was used, for errors
 	config *rest.Config
 	client kubernetes.Interface
 }
 
-// adminPatience is long enough for a board that is busy.
-const adminPatience = 30 * time.Second
+// apiTimeout is long enough for a board that is busy.
+const apiTimeout = 30 * time.Second
 
-// adminFlags are those of a command that asks the API.
-func adminFlags(more ...cli.Flag) []cli.Flag {
-	hidden := writeKubeconfigFlag().(*cli.StringFlag) // says where the file is
+// apiFlags are the flags of a command that asks the API server, with more of its own.
+func apiFlags(more ...cli.Flag) []cli.Flag {
+	hidden := writeKubeconfigFlag().(*cli.StringFlag) // the node's configuration may name the file by it
 	hidden.Hidden = true
 	kubeconfig := &cli.StringFlag{Name: "kubeconfig", Category: groupData,
 		Usage: "kubeconfig `FILE` (default: the KUBECONFIG variable, else that of the node on this machine)"}
-	return placeFlags(append([]cli.Flag{kubeconfig, hidden}, more...)...)
+	return pathFlags(append([]cli.Flag{kubeconfig, hidden}, more...)...)
 }
 
-// newAdmin finds the kubeconfig as kubectl does, with the node's own in place of
+// newAPIClient finds the kubeconfig as kubectl does, with the node's own in place of
 // the one in the home directory: tokens are for the cluster of this machine.
-func newAdmin(c *cli.Context) (*admin, error) {
-	here, err := placeOf(c)
+func newAPIClient(c *cli.Context) (*apiClient, error) {
+	here, err := pathsOf(c)
 	if err != nil {
 		return nil, err
 	}
@@ -62,13 +62,13 @@ func newAdmin(c *cli.Context) (*admin, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading kubeconfig %s: %w", from, err)
 	}
-	config.Timeout, config.QPS = adminPatience, -1
+	config.Timeout, config.QPS = apiTimeout, -1
 	client, err := kubernetes.NewForConfig(config)
-	return &admin{layout: here.layout, from: from, config: config, client: client}, err
+	return &apiClient{layout: here.layout, from: from, config: config, client: client}, err
 }
 
-// checkReadable says why a file cannot be read; own is the one of this machine's
-// node. Without a path there is nothing to say.
+// checkReadable explains why the kubeconfig at path cannot be read; own is that of the
+// node on this machine. An empty path is no error.
 func checkReadable(path, own string) error {
 	if path == "" {
 		return nil
@@ -87,8 +87,8 @@ func checkReadable(path, own string) error {
 	return fmt.Errorf("reading the kubeconfig: %w", err)
 }
 
-// explain says what an error of the API means here.
-func (a *admin) explain(err error) error {
+// explain returns an error that says what err, from the API, means here and what to do.
+func (a *apiClient) explain(err error) error {
 	var netErr net.Error
 	var unknown x509.UnknownAuthorityError
 	switch {
@@ -99,14 +99,14 @@ func (a *admin) explain(err error) error {
 	case apierrors.IsForbidden(err):
 		return fmt.Errorf("the user of %s may not do this: %w", a.from, err)
 	case errors.As(err, &netErr) && netErr.Timeout():
-		return fmt.Errorf("brink does not answer at %s within %s: see brink status", a.config.Host, adminPatience)
+		return fmt.Errorf("brink does not answer at %s within %s: see brink status", a.config.Host, apiTimeout)
 	case errors.As(err, &netErr):
 		return fmt.Errorf("brink does not answer at %s: is it running? %w", a.config.Host, rootOf(err))
 	}
 	return err
 }
 
-// rootOf leaves the method and the URL out.
+// rootOf returns err without the method and the URL of the request.
 func rootOf(err error) error {
 	var urlErr *url.Error
 	if errors.As(err, &urlErr) {
@@ -115,8 +115,8 @@ func rootOf(err error) error {
 	return err
 }
 
-// caHash is that of the CA by which the API server is verified.
-func (a *admin) caHash() (string, error) {
+// caHash returns the hash of the CA by which the API server is verified.
+func (a *apiClient) caHash() (string, error) {
 	config := rest.CopyConfig(a.config)
 	if err := rest.LoadTLSFiles(config); err != nil {
 		return "", fmt.Errorf("reading the CA named in %s: %w", a.from, err)

@@ -36,15 +36,15 @@ func checkCommand() *cli.Command {
 	}
 }
 
-// runChecks looks at the machine with the eyes of `brink server`, or of `brink agent`
-// if c has a server to join.
+// runChecks checks the machine for `brink server`, or for `brink agent` if --server says
+// which one to join.
 func runChecks(c *cli.Context, flags []cli.Flag) ([]host.Check, error) {
 	if err := applyConfigFile(c, flags); err != nil {
 		return nil, err
 	}
 	read := readServer
 	if c.IsSet("server") {
-		// What an agent does not take is an error for it.
+		// Keys that an agent does not know are an error for it.
 		if _, err := readConfigFile(c, agentFlags()); err != nil {
 			return nil, err
 		}

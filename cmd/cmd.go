@@ -1,6 +1,17 @@
-// Package cmd is what a user types: one file a command, with its flags. It alone
-// knows the library that parses them; what a command decides on it hands down as a
-// Config.
+// Package cmd is brink's command line: one file a command, with its flags. It alone
+// knows the library that parses them (urfave/cli), the configuration file and the
+// environment; what they say goes down as a Config, and packages below know no flags.
+// A command returns an error, which is printed as one line for each thing that is
+// wrong.
+//
+// kubectl and ctr are upstream's own clients, with flags, signals and exit codes of
+// their own: main hands them their arguments before anything is parsed here.
+//
+// Read in this order: cmd.go (the list of commands), server.go and agent.go, flags.go,
+// configfile.go and settings.go (from flags to a node's Config), values.go,
+// networkbackend.go and passthrough.go (single values, and flags of the embedded
+// components), secrets.go; then, for commands beside a running node, nodepaths.go
+// (where it keeps its files), apiclient.go and output.go, and the commands themselves.
 package cmd
 
 import (
@@ -15,9 +26,9 @@ import (
 	"brink/cmd/node/upstream"
 )
 
-// Run runs the command that args, whose first is the program's name, ask for, and
-// returns the exit code. Once ctx ends, a node stops. exit ends the process: it is
-// for upstream's code that does so by itself.
+// Run runs the command that args name, after the program's own name, and returns the
+// exit code. A node stops once ctx ends. exit ends the process, for upstream's code that
+// does so by itself.
 func Run(ctx context.Context, args []string, exit func(code int)) int {
 	upstream.CompletePath()
 	if len(args) == 2 && (args[1] == "--version" || args[1] == "-v") {
@@ -26,7 +37,8 @@ func Run(ctx context.Context, args []string, exit func(code int)) int {
 	return ExitCode(newApp(exit).RunContext(ctx, args))
 }
 
-// ExitCode prints err, one line for each thing that is wrong.
+// ExitCode prints err, one line for each thing that is wrong, and returns the code to
+// exit with.
 func ExitCode(err error) int {
 	if err == nil {
 		return 0
@@ -99,13 +111,14 @@ func noSuchCommand(c *cli.Context) error {
 	return fmt.Errorf("there is no command %q; see %s --help", called, path)
 }
 
-// usageError is one line instead of a screen of help with the reason on top.
+// usageError returns one line, where the library would print a screen of help with the
+// reason on top.
 func usageError(c *cli.Context, err error, _ bool) error {
 	path := commandPath(c)
 	return fmt.Errorf("%s: %w; see %s --help", path, err, path)
 }
 
-// commandPath is what the user typed to get to c's command: brink images import.
+// commandPath returns what the user typed to get to c's command: brink images import.
 func commandPath(c *cli.Context) string {
 	if c.Command != nil && c.Command.HelpName != "" {
 		return c.Command.HelpName

@@ -6,7 +6,8 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// The scripts ask the binary itself for words, by --generate-bash-completion.
+// completions are the scripts by shell. They ask the binary itself for words, by
+// --generate-bash-completion.
 var completions = map[string]string{
 	"bash": `_brink() {
   local cur words

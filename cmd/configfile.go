@@ -33,16 +33,16 @@ func readConfigFile(c *cli.Context, flags []cli.Flag) ([]configfile.Value, error
 			known[name] = configfile.Scalar
 		}
 	}
-	delete(known, "config") // a file that names its own place
+	delete(known, "config") // a file cannot name another
 	return configfile.Load(c.String("config"), c.IsSet("config"), known)
 }
 
-// sameSetting are flags that say the same thing in different ways.
+// sameSetting are flags for the same setting.
 var sameSetting = [][]string{{backendFlag, backendAlias}, {"token", "token-file"}, {"datastore-endpoint", "datastore-endpoint-file"}}
 
-// givenIn tells whether a setting was given on the command line or in the
-// environment, by any of its flags. What is set later, from a file, does not
-// count: two values in files are a mistake to tell.
+// givenIn returns a function that reports whether a setting was given on the command
+// line or in the environment, by any of its flags. What is set later, from a file, does
+// not count: two values in files are a mistake to be reported.
 func givenIn(c *cli.Context) func(name string) bool {
 	given := map[string]bool{}
 	for _, flags := range sameSetting {

@@ -27,7 +27,7 @@ func Ctr(args []string) int {
 
 // runCtr runs the embedded client with this node's containerd as the default.
 func runCtr(args []string) error {
-	here, err := defaultPlace()
+	here, err := defaultPaths()
 	if err != nil {
 		return err
 	}

@@ -228,13 +228,13 @@ func backendsPart() string {
 	return testdocs.Table([]string{"backend", ""}, rows)
 }
 
-// componentsPart lists the flags of components that checkOwned knows, those of one
+// componentsPart lists the flags of components that checkManaged knows, those of one
 // option with the same reason in one row.
 func componentsPart() string {
 	var rows [][]string
 	for _, option := range passThrough {
 		rowOf := map[string]int{}
-		for _, own := range ownFlags[option] {
+		for _, own := range managedFlags[option] {
 			said, why := "refused", own.refused
 			if own.refused == "" {
 				said, why = "no effect", own.ignored

@@ -21,7 +21,7 @@ const (
 	groupDebugging = "Debugging"
 )
 
-// env is the environment variable of a flag: BRINK_DATA_DIR for data-dir.
+// env returns the environment variable of a flag: BRINK_DATA_DIR for data-dir.
 func env(name string) []string {
 	return []string{"BRINK_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))}
 }
@@ -56,7 +56,7 @@ func writeKubeconfigFlag() cli.Flag {
 	return text(groupAPI, "write-kubeconfig", defaultKubeconfig(), "`FILE` for the administrator's kubeconfig")
 }
 
-// nodeFlags are those that any node has.
+// nodeFlags are the flags that any node has.
 func nodeFlags() []cli.Flag {
 	return []cli.Flag{
 		text(groupNode, "node-name", "", "`NAME` of the node (default: the host name)"),
@@ -74,7 +74,7 @@ func nodeFlags() []cli.Flag {
 	}
 }
 
-// joinFlags are those of a machine that joins a cluster.
+// joinFlags are the flags of a machine that joins a cluster.
 func joinFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "server", Aliases: []string{"s"}, Category: groupCluster, Usage: "`URL` of a server of the cluster: https://HOST:6443", EnvVars: append([]string{"BRINK_URL"}, env("server")...)},
@@ -83,7 +83,7 @@ func joinFlags() []cli.Flag {
 	}
 }
 
-// serverFlags are those of a control plane.
+// serverFlags are the flags of `brink server`.
 func serverFlags() []cli.Flag {
 	return append(nodeFlags(),
 		list(groupNetwork, "cluster-cidr", "`RANGE` of pod addresses, one a family", "10.42.0.0/16"),
@@ -112,11 +112,11 @@ func serverFlags() []cli.Flag {
 	)
 }
 
-// agentFlags are those of a machine without a control plane.
+// agentFlags are the flags of `brink agent`.
 func agentFlags() []cli.Flag { return append(joinFlags(), nodeFlags()...) }
 
-// allFlags are what the configuration file of a machine may hold, whichever it
-// runs.
+// allFlags are those of both: a configuration file may hold any of them, and what the
+// machine is does not follow from the file.
 func allFlags() []cli.Flag { return append(serverFlags(), joinFlags()...) }
 
 func defaultConfig() string { return filepath.Join(layout.ConfigDir, "config.yaml") }

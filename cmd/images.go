@@ -23,7 +23,7 @@ func imagesCommand() *cli.Command {
 			Usage:        "import archives made by docker save or in OCI layout, compressed or not",
 			ArgsUsage:    "ARCHIVE...",
 			Description:  "Archives in DATA-DIR/agent/images are imported at every start.",
-			Flags:        placeFlags(),
+			Flags:        pathFlags(),
 			OnUsageError: usageError,
 			Action:       importImages,
 		}, {
@@ -31,7 +31,7 @@ func imagesCommand() *cli.Command {
 			Aliases:      []string{"ls"},
 			Usage:        "list the images that pods can use without a pull",
 			Description:  "SIZE is what the image takes compressed. A pinned image is never removed to free disk space.",
-			Flags:        placeFlags(outputFlag()),
+			Flags:        pathFlags(outputFlag()),
 			OnUsageError: usageError,
 			Action:       listImages,
 		}},

@@ -38,7 +38,7 @@ func Kubectl(args []string) int {
 	if err := useKubeconfig(args); err != nil {
 		return ExitCode(err)
 	}
-	os.Args = args
+	os.Args = args // kubectl finds its plugins and its flags by them
 	_, _ = logs.GlogSetter(kubectlcmd.GetLogVerbosity(args))
 	command := kubectlcmd.NewDefaultKubectlCommand()
 	if err := cliruntime.RunNoErrOutput(command); err != nil {
@@ -53,7 +53,7 @@ func useKubeconfig(args []string) error {
 	if choosesKubeconfig(args) {
 		return nil
 	}
-	here, err := defaultPlace()
+	here, err := defaultPaths()
 	if err != nil && needsCluster(args) {
 		return err
 	}
@@ -68,9 +68,9 @@ func choosesKubeconfig(args []string) bool {
 	return os.Getenv("KUBECONFIG") != "" || slices.ContainsFunc(args, isFlag)
 }
 
-// findKubeconfig takes path, the node's own file, before the user's own in home,
-// as in k3s: who types `brink kubectl` on a node means the node. One who may not
-// read the first means the second, if there is one.
+// findKubeconfig prefers path, the node's own file, to the user's own in home, as k3s
+// does: `brink kubectl` on a node means that node. A user who may not read the first
+// means the second, if there is one.
 func findKubeconfig(args []string, path, home string) error {
 	f, err := os.Open(path)
 	switch {
@@ -86,11 +86,11 @@ func findKubeconfig(args []string, path, home string) error {
 	return fmt.Errorf("%s is readable by root only: use sudo, or start brink with --write-kubeconfig-mode 644", path)
 }
 
-// local are kubectl's commands that talk to no cluster, or answer without one.
+// local are kubectl's commands that ask no cluster, or work without one.
 var local = []string{"__complete", "__completeNoDesc", "completion", "config", "help", "kustomize", "options", "plugin"}
 
-// needsCluster tells whether kubectl, called with args, asks a cluster. In doubt
-// it does.
+// needsCluster reports whether kubectl, called with args, asks a cluster. In doubt it
+// does.
 func needsCluster(args []string) bool {
 	command := ""
 	for _, a := range args[1:] {

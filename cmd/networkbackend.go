@@ -30,7 +30,7 @@ var foreignBackends = map[string]string{
 	"alloc":            "use none and a network of your own",
 }
 
-// networkBackend is how pods reach pods on other nodes.
+// networkBackend returns how pods reach pods on other nodes.
 func networkBackend(c *cli.Context) (string, error) {
 	name, value := backendFlag, c.String(backendFlag)
 	if alias := c.String(backendAlias); alias != "" {

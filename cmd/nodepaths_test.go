@@ -26,7 +26,7 @@ func configured(t *testing.T, text string) {
 	t.Setenv("BRINK_CONFIG", path)
 }
 
-func TestDefaultPlace(t *testing.T) {
+func TestDefaultPaths(t *testing.T) {
 	cases := []struct {
 		name, config     string
 		env              map[string]string
@@ -37,7 +37,7 @@ func TestDefaultPlace(t *testing.T) {
 		{"another data directory has its own kubeconfig", "data-dir: /srv/a\n", nil, "/srv/a", "/srv/a/brink.yaml"},
 		{"the environment wins", "data-dir: /srv/a\n", map[string]string{"BRINK_DATA_DIR": "/srv/b"}, "/srv/b", "/srv/b/brink.yaml"},
 		{"mistakes in other keys", "data-dir: /srv/a\nno-such-key: 1\ndebug: perhaps\n", nil, "/srv/a", "/srv/a/brink.yaml"},
-		{"a mistake that hides the place", "data-dir: [/a, /b]\n", nil, "data-dir takes one value", ""},
+		{"a mistake that hides the paths", "data-dir: [/a, /b]\n", nil, "data-dir takes one value", ""},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -45,7 +45,7 @@ func TestDefaultPlace(t *testing.T) {
 			for key, value := range c.env {
 				t.Setenv(key, value)
 			}
-			got, err := defaultPlace()
+			got, err := defaultPaths()
 			if err != nil {
 				isLine(t, err, c.data)
 				return
@@ -57,9 +57,9 @@ func TestDefaultPlace(t *testing.T) {
 	}
 }
 
-// TestCommandsKnowThePlace asks commands about a node that does not run, which
+// TestCommandsKnowThePaths asks commands about a node that does not run, which
 // says where they looked for it.
-func TestCommandsKnowThePlace(t *testing.T) {
+func TestCommandsKnowThePaths(t *testing.T) {
 	dir, other := t.TempDir(), t.TempDir()
 	configured(t, "data-dir: "+dir+"\nnode-naem: typo\n")
 	for _, args := range []string{"status", "images list", "images import x.tar"} {
@@ -93,7 +93,7 @@ func asNobody(t *testing.T, f func() error) error {
 	return <-result
 }
 
-// TestUnreadableConfig: the file of the default place may be root's alone.
+// TestUnreadableConfig: the default file may be root's alone.
 func TestUnreadableConfig(t *testing.T) {
 	configured(t, "data-dir: /srv/a\n")
 	file := os.Getenv("BRINK_CONFIG")
@@ -101,7 +101,7 @@ func TestUnreadableConfig(t *testing.T) {
 	run := func(explicit bool) error {
 		c := cli.NewContext(nil, flagSetOf(t, file, explicit), nil)
 		c.Command = &cli.Command{}
-		return applyPlace(c, "data-dir")
+		return applyPaths(c, "data-dir")
 	}
 	if err := asNobody(t, func() error { return run(false) }); err != nil {
 		t.Errorf("by default: %v", err)

@@ -10,18 +10,19 @@ import (
 	"brink/internal/componentargs"
 )
 
-// ownFlag is a flag of an embedded component whose value brink decides on.
-type ownFlag struct {
-	// name is the flag's; with a * at its end also that of all that begin so.
+// managedFlag is a flag of an embedded component whose value brink decides.
+type managedFlag struct {
+	// name is that of the flag. With a * at its end it stands for all flags that begin
+	// with it.
 	name string
-	// refused says what to do instead, or why there is no such thing. Two places
-	// for one setting would disagree, and a node that silently does something
-	// else than its owner wrote is worse than one that does not start.
+	// refused says what to do instead, or why there is nothing to set. Two flags for one
+	// setting would disagree, and a node that silently does something else than its owner
+	// wrote is worse than one that does not start.
 	refused string
-	// with limits the refusal to when this flag of brink's is given too.
+	// with names a flag of brink's: the other is refused only beside it.
 	with string
-	// ignored says why the flag does nothing here. It is told in one line at the
-	// start: k3s's users have such flags in their files, and nothing breaks.
+	// ignored says why the flag does nothing here. One line at the start tells of it:
+	// k3s's users have such flags in their files, and nothing breaks.
 	ignored string
 }
 
@@ -35,13 +36,12 @@ const (
 	oneLog     = "all components share brink's log: see --debug"
 )
 
-// ownFlags are those of each pass-through option. What is not here is the
-// user's, also where it weakens a node: who writes authorization-mode or
-// anonymous-auth for the API server gets what upstream does with it. The packages
-// that embed the components refuse a few by themselves, whoever starts them:
-// config files, other proxy modes, and what would let others into a kubelet.
-var ownFlags = map[string][]ownFlag{
-	"kube-apiserver-arg": append([]ownFlag{
+// managedFlags are those of each pass-through option. All others are the user's, even
+// where they weaken a node: authorization-mode or anonymous-auth of the API server do
+// what upstream does with them. The packages that embed the components refuse a few
+// more: config files, other proxy modes, and what would let others into a kubelet.
+var managedFlags = map[string][]managedFlag{
+	"kube-apiserver-arg": append([]managedFlag{
 		{name: "secure-port", refused: "use brink's own --https-listen-port"},
 		{name: "bind-address", refused: "use brink's own --bind-address"},
 		{name: "advertise-address", refused: "use brink's own --advertise-address"},
@@ -58,7 +58,7 @@ var ownFlags = map[string][]ownFlag{
 		{name: "etcd-keyfile", refused: "use brink's own --datastore-keyfile"},
 	}, logFlags...),
 
-	"kube-controller-manager-arg": append([]ownFlag{
+	"kube-controller-manager-arg": append([]managedFlag{
 		{name: "cluster-cidr", refused: "use brink's own --cluster-cidr"},
 		{name: "service-cluster-ip-range", refused: "use brink's own --service-cidr"},
 		{name: "service-account-private-key-file", refused: ownCerts},
@@ -66,11 +66,11 @@ var ownFlags = map[string][]ownFlag{
 		{name: "use-service-account-credentials", ignored: "each controller always has its own identity"},
 	}, unservedFlags...),
 
-	"kube-scheduler-arg": append([]ownFlag{
+	"kube-scheduler-arg": append([]managedFlag{
 		{name: "write-config-to", refused: "brink does not write it"},
 	}, unservedFlags...),
 
-	"kubelet-arg": append([]ownFlag{
+	"kubelet-arg": append([]managedFlag{
 		{name: "hostname-override", refused: "use brink's own --node-name"},
 		{name: "node-ip", refused: "use brink's own --node-ip"},
 		{name: "cluster-dns", refused: "use brink's own --cluster-dns"},
@@ -90,7 +90,7 @@ var ownFlags = map[string][]ownFlag{
 		{name: "kube-api-burst", ignored: noLimit},
 	}, logFlags...),
 
-	"kube-proxy-arg": append([]ownFlag{
+	"kube-proxy-arg": append([]managedFlag{
 		{name: "hostname-override", refused: "use brink's own --node-name"},
 		{name: "bind-address", refused: "use brink's own --node-ip"},
 		{name: "cluster-cidr", refused: "use brink's own --cluster-cidr"},
@@ -107,9 +107,9 @@ var ownFlags = map[string][]ownFlag{
 	}, logFlags...),
 }
 
-// unservedFlags are common to the controllers and the scheduler, which as parts
-// of one process serve nothing and elect nobody.
-var unservedFlags = append([]ownFlag{
+// unservedFlags are common to the controllers and the scheduler, which open no port and
+// elect no leader in this process.
+var unservedFlags = append([]managedFlag{
 	{name: "kubeconfig", refused: inMemory},
 	{name: "master", refused: inMemory},
 	{name: "authentication-*", ignored: noPort},
@@ -125,20 +125,20 @@ var unservedFlags = append([]ownFlag{
 	{name: "kube-api-*", ignored: noLimit},
 }, logFlags...)
 
-// logFlags are those of all components. Their v=N is taken: see verbosity.
-var logFlags = []ownFlag{
+// logFlags are common to all components. Their v=N has an effect, see verbosity.
+var logFlags = []managedFlag{
 	{name: "logging-format", ignored: oneLog},
 	{name: "log-flush-frequency", ignored: oneLog},
 	{name: "vmodule", ignored: oneLog},
 }
 
-// checkOwned returns one line for each pass-through flag that does nothing, and
-// an error for those that are refused.
-func checkOwned(c *cli.Context) (ignored []string, err error) {
+// checkManaged returns a line for each pass-through flag that does nothing, and an error
+// for those that are refused.
+func checkManaged(c *cli.Context) (ignored []string, err error) {
 	var errs []error
 	for _, option := range passThrough {
 		for _, arg := range c.StringSlice(option) {
-			own, ok := ownFlagOf(option, componentargs.Name(arg))
+			own, ok := managedFlagOf(option, componentargs.Name(arg))
 			switch {
 			case !ok || own.with != "" && !c.IsSet(own.with):
 			case own.refused != "":
@@ -151,15 +151,15 @@ func checkOwned(c *cli.Context) (ignored []string, err error) {
 	return ignored, errors.Join(errs...)
 }
 
-// passThrough are the options with flags of components.
+// passThrough are the options whose values are flags of components.
 var passThrough = []string{"kube-apiserver-arg", "kube-controller-manager-arg", "kube-scheduler-arg", "kubelet-arg", "kube-proxy-arg"}
 
-func ownFlagOf(option, name string) (ownFlag, bool) {
-	for _, own := range ownFlags[option] {
+func managedFlagOf(option, name string) (managedFlag, bool) {
+	for _, own := range managedFlags[option] {
 		prefix, all := strings.CutSuffix(own.name, "*")
 		if name == own.name || all && strings.HasPrefix(name, prefix) {
 			return own, true
 		}
 	}
-	return ownFlag{}, false
+	return managedFlag{}, false
 }

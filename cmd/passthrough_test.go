@@ -15,7 +15,7 @@ import (
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app/options"
 )
 
-func TestCheckOwned(t *testing.T) {
+func TestCheckManaged(t *testing.T) {
 	t.Parallel()
 	cases := []struct {
 		args    string
@@ -43,7 +43,7 @@ func TestCheckOwned(t *testing.T) {
 		t.Run(c.args, func(t *testing.T) {
 			t.Parallel()
 			withFlags(t, strings.Fields(c.args), func(ctx *cli.Context) {
-				ignored, err := checkOwned(ctx)
+				ignored, err := checkManaged(ctx)
 				if c.refused != "" || err != nil {
 					isLine(t, err, c.refused)
 				}
@@ -55,14 +55,14 @@ func TestCheckOwned(t *testing.T) {
 	}
 }
 
-// TestOwnFlagsExist: a flag that upstream has renamed would not be recognised.
-func TestOwnFlagsExist(t *testing.T) {
+// TestManagedFlagsExist: a flag that upstream has renamed would not be recognised.
+func TestManagedFlagsExist(t *testing.T) {
 	t.Parallel()
 	for option, fs := range componentFlags(t) {
-		if len(ownFlags[option]) == 0 {
+		if len(managedFlags[option]) == 0 {
 			t.Errorf("nothing is known about --%s", option)
 		}
-		for _, own := range ownFlags[option] {
+		for _, own := range managedFlags[option] {
 			prefix, all := strings.CutSuffix(own.name, "*")
 			found := false
 			fs.VisitAll(func(f *pflag.Flag) { found = found || f.Name == own.name || all && strings.HasPrefix(f.Name, prefix) })

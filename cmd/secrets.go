@@ -18,20 +18,20 @@ import (
 	"brink/runtime/images"
 )
 
-// secretFlags are those whose values are secrets. NAME-file is the flag of a file
-// with the value.
+// secretFlags are the flags whose values are secrets. NAME-file names a file with the
+// value instead.
 var secretFlags = []string{"token", "datastore-endpoint"}
 
-// forgetSecrets keeps secrets out of the environment of what brink starts. Those
-// that are read are read by now.
+// forgetSecrets keeps secrets out of the environment of the processes that brink starts.
+// It is called once the flags are read.
 func forgetSecrets() {
 	for _, name := range argsecrets.Variables {
 		os.Unsetenv(name)
 	}
 }
 
-// secretOf is the value of a flag, or what stands in the file of the flag NAME-file.
-// from says which it was, for errors; the value is not in it.
+// secretOf returns the value of a flag, or the content of the file that the flag
+// NAME-file names. from is the flag that gave it, for errors, without the value.
 func secretOf(c *cli.Context, name string) (value, from string, err error) {
 	value, from = c.String(name), "--"+name
 	fileFlag := name + "-file"
@@ -53,7 +53,7 @@ func secretOf(c *cli.Context, name string) (value, from string, err error) {
 	return value, from, nil
 }
 
-// datastoreEndpoint is empty for brink's own database.
+// datastoreEndpoint returns the URL of the datastore, empty for brink's own database.
 func datastoreEndpoint(c *cli.Context) (string, error) {
 	endpoint, from, err := secretOf(c, "datastore-endpoint")
 	if strings.ContainsAny(endpoint, "\n\r") {
@@ -62,8 +62,8 @@ func datastoreEndpoint(c *cli.Context) (string, error) {
 	return endpoint, err
 }
 
-// checkSecretFiles warns of files with secrets that others than root may read:
-// values are those of the configuration files.
+// checkSecretFiles warns of files with secrets that others than root may read, among
+// them the configuration files with these values.
 func checkSecretFiles(c *cli.Context, values []configfile.Value) []host.Check {
 	holds := map[string]string{} // a file and what is in it
 	for _, v := range values {
@@ -89,8 +89,8 @@ func checkSecretFiles(c *cli.Context, values []configfile.Value) []host.Check {
 	return checks
 }
 
-// isOpen tells whether all may read a file, or a group that is not root's. One that
-// cannot be looked at is told by who reads it.
+// isOpen reports whether everybody may read a file, or a group that is not root's. A file
+// that cannot be examined is none: what reads it returns the error.
 func isOpen(file string) bool {
 	info, err := os.Stat(file)
 	if err != nil {

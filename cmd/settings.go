@@ -22,7 +22,8 @@ import (
 	"brink/server/pki"
 )
 
-// mistakes collects what is wrong with the flags: the user is told all of it at once.
+// mistakes collects what is wrong with the flags, so that the user hears of all of it at
+// once.
 type mistakes []error
 
 func (m *mistakes) add(err error) { *m = append(*m, err) }
@@ -63,7 +64,7 @@ func readServer(c *cli.Context) (node.Config, error) {
 	return cfg, errors.Join(wrong...)
 }
 
-// readNetwork reads what the cluster has of a network.
+// readNetwork reads the cluster's ranges, its DNS and how pods reach each other.
 func readNetwork(c *cli.Context, srv *server.Config, wrong *mistakes) {
 	var err error
 	srv.ClusterCIDRs, err = prefixes(c, "cluster-cidr")
@@ -86,8 +87,8 @@ func readAgent(c *cli.Context) (node.Config, error) {
 	return cfg, errors.Join(wrong...)
 }
 
-// readNode reads what any node has, into an agent's configuration also for a server
-// without pods.
+// readNode reads the flags that any node has. The returned Config has an Agent also for
+// a server without pods, whose addresses the server needs.
 func readNode(c *cli.Context, withoutPods bool) (node.Config, mistakes) {
 	var wrong mistakes
 	dir, err := dataDir(c)
@@ -101,7 +102,7 @@ func readNode(c *cli.Context, withoutPods bool) (node.Config, mistakes) {
 	own, external := readAddresses(c, l, withoutPods, &wrong)
 	wrong.add(checkLabels(values(c, "node-label")))
 	wrong.add(checkTaints(values(c, "node-taint")))
-	ignored, err := checkOwned(c)
+	ignored, err := checkManaged(c)
 	wrong.add(err)
 	wrong.add(checkRegistries(c))
 	cfg := node.Config{Layout: l, NodeName: name, Ignored: ignored, PProf: c.Bool("enable-pprof")}
@@ -147,7 +148,8 @@ func checkDataDir(l layout.Layout) error {
 	return errors.Join(wrong...)
 }
 
-// accessOf is that of the node beside a server, but for its API.
+// accessOf returns the access of the node beside a server, without its API: that comes
+// with the server.
 func accessOf(srv *server.Config) *agent.Access {
 	tls := pki.Dir(srv.Layout.TLS())
 	return &agent.Access{
@@ -157,9 +159,9 @@ func accessOf(srv *server.Config) *agent.Access {
 	}
 }
 
-// kubeconfigPath is where the administrator's kubeconfig goes. Another node on
-// the same machine keeps its own in its data directory: in /etc/brink it would
-// take the place of the first one's.
+// kubeconfigPath returns where the administrator's kubeconfig goes. A second node on the
+// same machine keeps its own in its data directory: in /etc/brink it would replace that
+// of the first.
 func kubeconfigPath(c *cli.Context, l layout.Layout) (string, error) {
 	if !c.IsSet("write-kubeconfig") && !l.IsDefault() {
 		return filepath.Join(l.Data(), filepath.Base(defaultKubeconfig())), nil
@@ -171,7 +173,8 @@ func kubeconfigPath(c *cli.Context, l layout.Layout) (string, error) {
 	return filepath.Abs(path)
 }
 
-// checkRegistries wants the file only when it was asked for.
+// checkRegistries refuses a file that is named and not there; the default one may be
+// missing.
 func checkRegistries(c *cli.Context) error {
 	path := c.String("private-registry")
 	if _, err := os.Stat(path); err != nil && c.IsSet("private-registry") {
@@ -180,8 +183,8 @@ func checkRegistries(c *cli.Context) error {
 	return nil
 }
 
-// verbosity is the highest "v" that any pass-through flag asks for: there is
-// one log, and one verbosity, in one process.
+// verbosity returns the highest "v" that any pass-through flag asks for: a process has
+// one log, and one verbosity.
 func verbosity(c *cli.Context) int {
 	highest := 0
 	for _, name := range passThrough {
@@ -197,5 +200,5 @@ func verbosity(c *cli.Context) int {
 }
 
 // maxVerbosity is below the level at which Kubernetes' clients log the bodies of
-// answers, Secrets with their values among them (client-go's logBody).
+// answers, among them Secrets with their values (client-go's logBody).
 const maxVerbosity = 7

@@ -19,7 +19,7 @@ func statusCommand() *cli.Command {
 		Category: "Look",
 		Description: "Exits with 0 when the node is ready, 1 when it is not or when brink does not run.\n" +
 			"Components are listed in start order, with how long each has been in its state.",
-		Flags: placeFlags(outputFlag()),
+		Flags: pathFlags(outputFlag()),
 		Action: func(c *cli.Context) error {
 			asJSON, err := wantsJSON(c)
 			if err != nil {
@@ -72,7 +72,8 @@ func printStatus(s node.Status, asJSON bool) error {
 	return w.Flush()
 }
 
-// waitingFor names the first component that is not ready.
+// waitingFor says why the node is not ready: by the first component that is not, else by
+// the first problem.
 func waitingFor(s node.Status) string {
 	for _, c := range s.Components {
 		if c.State != lifecycle.Ready {

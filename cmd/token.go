@@ -34,7 +34,7 @@ func tokenCommand() *cli.Command {
 			Description: "Whoever has it can add machines to the cluster until it expires; machines that have joined\n" +
 				"do not need it any more. It holds the fingerprint of the cluster's CA, by which a machine\n" +
 				"knows that it joins this cluster and no other.",
-			Flags: adminFlags(
+			Flags: apiFlags(
 				&cli.StringFlag{Name: "ttl", Value: "24h", Usage: "`TIME` until it expires, such as 30m, 24h or 7d; 0 is never"},
 				&cli.StringFlag{Name: "description", Usage: "`TEXT` shown by brink token list"},
 				&cli.BoolFlag{Name: "print-join-command", Usage: "print the command for the machine that joins, instead of the token"},
@@ -48,7 +48,7 @@ func tokenCommand() *cli.Command {
 			Description: "A server's own token, in DATA-DIR/server/token, does not expire. One that has expired is\n" +
 				"listed for a week. Bootstrap tokens that are not in the group " + token.Group + "\n" +
 				"are other people's and not listed.",
-			Flags:        adminFlags(outputFlag()),
+			Flags:        apiFlags(outputFlag()),
 			OnUsageError: usageError,
 			Action:       listTokens,
 		}, {
@@ -56,7 +56,7 @@ func tokenCommand() *cli.Command {
 			Aliases:      []string{"rm"},
 			Usage:        "delete tokens: no machine joins by them any more, those that have joined stay",
 			ArgsUsage:    "ID|TOKEN...",
-			Flags:        adminFlags(),
+			Flags:        apiFlags(),
 			OnUsageError: usageError,
 			Action:       deleteTokens,
 		}},
@@ -74,7 +74,7 @@ func createToken(c *cli.Context) error {
 	if err := checkDescription(c.String("description")); err != nil {
 		return err
 	}
-	a, err := newAdmin(c)
+	a, err := newAPIClient(c)
 	if err != nil {
 		return err
 	}
@@ -99,10 +99,10 @@ func createToken(c *cli.Context) error {
 	return nil
 }
 
-// minTTL is the shortest that does anybody any good.
+// minTTL is the shortest that leaves time to use the token.
 const minTTL = time.Minute
 
-// parseTTL takes what Go's durations are, and days.
+// parseTTL parses one of Go's durations, or a number of days such as 7d.
 func parseTTL(text string) (time.Duration, error) {
 	wrong := fmt.Errorf("--ttl=%s: not a time such as 30m, 24h or 7d, or 0 for never", text)
 	ttl, err := time.ParseDuration(text)
@@ -132,7 +132,7 @@ func checkDescription(text string) error {
 	return nil
 }
 
-// serverURL is where the API server is reached by other machines: what it has
+// serverURL returns where other machines reach the API server: the address that it has
 // published for pods.
 func serverURL(ctx context.Context, client kubernetes.Interface) (string, error) {
 	slice, err := client.DiscoveryV1().EndpointSlices(metav1.NamespaceDefault).Get(ctx, "kubernetes", metav1.GetOptions{})
@@ -153,7 +153,7 @@ func listTokens(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	a, err := newAdmin(c)
+	a, err := newAPIClient(c)
 	if err != nil {
 		return err
 	}
@@ -167,8 +167,8 @@ func listTokens(c *cli.Context) error {
 	return printTokens(os.Stdout, tokens, time.Now())
 }
 
-// describedToken is a token with its state, which who reads JSON should not have
-// to work out.
+// describedToken is a token with its state, so that readers of the JSON need not
+// compute it.
 type describedToken struct {
 	token.Token
 	State jointoken.State `json:"state"`
@@ -213,7 +213,7 @@ func deleteTokens(c *cli.Context) error {
 		}
 		ids = append(ids, id)
 	}
-	a, err := newAdmin(c)
+	a, err := newAPIClient(c)
 	if err != nil {
 		return err
 	}
@@ -233,7 +233,8 @@ func deleteTokens(c *cli.Context) error {
 	return errors.Join(errs...)
 }
 
-// tokenID takes an id or a token, of which nothing but the id is ever shown.
+// tokenID returns the id of a token that is given by its id or whole. No error repeats
+// more of arg than an id.
 func tokenID(arg string) (string, error) {
 	if jointoken.IsID(arg) {
 		return arg, nil

@@ -51,8 +51,8 @@ func uninstallCommand() *cli.Command {
 	}
 }
 
-// installedLayout is that of the configuration file's data-dir, unless one is
-// given.
+// installedLayout returns the layout by --data-dir, else by data-dir in the configuration
+// file.
 func installedLayout(c *cli.Context) (layout.Layout, error) {
 	if !c.IsSet("data-dir") {
 		values, err := readConfigFile(c, allFlags())
@@ -103,7 +103,7 @@ func runUninstall(ctx context.Context, l layout.Layout, keepData, yes bool) erro
 	return err
 }
 
-// confirm asks at a terminal. Where nobody can answer, nothing is done.
+// confirm asks at a terminal. Without one it returns an error, and nothing is removed.
 func confirm(ctx context.Context, l layout.Layout, keepData bool) error {
 	if !term.IsTerminal(int(os.Stdin.Fd())) {
 		return errors.New("there is no terminal to ask at: give --yes")
@@ -119,8 +119,8 @@ func confirm(ctx context.Context, l layout.Layout, keepData bool) error {
 	return nil
 }
 
-// readLine returns a line, or nothing when ctx ends first: ^C at a question is an
-// answer too. The read itself cannot be ended, and goes with the process.
+// readLine returns a line, or nothing if ctx ends first: ^C at a question is an answer
+// too. The read cannot be ended and lasts until the process does.
 func readLine(ctx context.Context, from io.Reader) string {
 	line := make(chan string, 1)
 	go func() {
@@ -136,7 +136,7 @@ func readLine(ctx context.Context, from io.Reader) string {
 	}
 }
 
-// tellKept names the user's own files, which are no node's.
+// tellKept names the files that stay because they are the user's, not the node's.
 func tellKept(l layout.Layout, keepData bool) {
 	if keepData {
 		fmt.Println("kept all files in", l.Data())

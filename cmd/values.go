@@ -17,8 +17,8 @@ import (
 	"brink/network/nodeaddr"
 )
 
-// values returns a list flag's values; one value may hold several, separated
-// by commas, where no value can contain one.
+// values returns the values of a list flag whose values contain no comma: one may hold
+// several, separated by commas.
 func values(c *cli.Context, name string) []string {
 	var out []string
 	for _, v := range c.StringSlice(name) {
@@ -78,8 +78,8 @@ func nodeName(given string) (string, error) {
 	return name, nil
 }
 
-// onePerFamily wants at most one IPv4 and one IPv6 address: that is what the network
-// and Kubernetes take for a node.
+// onePerFamily refuses a second IPv4 or IPv6 address: the network and Kubernetes take one
+// of each for a node.
 func onePerFamily(flag string, ips []netip.Addr) error {
 	for i, a := range ips {
 		for _, b := range ips[:i] {
@@ -91,7 +91,7 @@ func onePerFamily(flag string, ips []netip.Addr) error {
 	return nil
 }
 
-// reachable says why no other machine can send to an address.
+// reachable refuses an address that no other machine can send to.
 func reachable(flag string, a netip.Addr) error {
 	if !nodeaddr.IsRoutable(a) {
 		return fmt.Errorf("--%s=%s: other machines cannot send to it", flag, a)
@@ -99,7 +99,7 @@ func reachable(flag string, a netip.Addr) error {
 	return nil
 }
 
-// advertised is --advertise-address, zero when it is not given.
+// advertised returns --advertise-address, the zero Addr when it is not given.
 func advertised(c *cli.Context) (netip.Addr, error) {
 	text := c.String("advertise-address")
 	if text == "" {
@@ -112,7 +112,7 @@ func advertised(c *cli.Context) (netip.Addr, error) {
 	return a, reachable("advertise-address", a)
 }
 
-// clusterDNS is the tenth address of the first service range unless given.
+// clusterDNS returns the addresses given, else the tenth of the first service range.
 func clusterDNS(c *cli.Context, services []netip.Prefix) ([]netip.Addr, error) {
 	given, err := addresses(c, "cluster-dns")
 	if err != nil || len(given) > 0 || len(services) == 0 {
@@ -128,7 +128,7 @@ func clusterDNS(c *cli.Context, services []netip.Prefix) ([]netip.Addr, error) {
 	return []netip.Addr{a}, nil
 }
 
-// checkLabels wants KEY=VALUE as Kubernetes takes them.
+// checkLabels refuses what is not KEY=VALUE as Kubernetes takes it.
 func checkLabels(labels []string) error {
 	var errs []error
 	for _, label := range labels {
@@ -141,7 +141,7 @@ func checkLabels(labels []string) error {
 	return errors.Join(errs...)
 }
 
-// checkTaints wants KEY[=VALUE]:EFFECT.
+// checkTaints refuses what is not KEY[=VALUE]:EFFECT.
 func checkTaints(taints []string) error {
 	var errs []error
 	for _, taint := range taints {

@@ -14,9 +14,9 @@ import (
 )
 
 // Conflicts names the links of somebody else that take packets of pods or Services, or
-// the place of the VXLAN device, one line each: most often what another distribution
-// has left. Nothing is done about them, for they may be in use. Of a node that has no
-// range of pods yet, ClusterCIDRs count.
+// stand in the place of the VXLAN device, one line each. Most often another distribution
+// has left them. Nothing is done about them, for they may be in use. A node without a
+// range of pods yet is checked by ClusterCIDRs.
 func Conflicts(cfg Config) ([]string, error) {
 	links, err := rtnl.Links()
 	if err != nil {
@@ -29,7 +29,8 @@ func Conflicts(cfg Config) ([]string, error) {
 	return append(inRange, otherTunnels(cfg, links)...), nil
 }
 
-// linksInRanges are the links, but for ours, whose subnet meets a range of ours.
+// linksInRanges names the links, but for brink's, whose subnet meets a range of the
+// cluster.
 func linksInRanges(cfg Config, links []netlink.Link) ([]string, error) {
 	addrs, err := rtnl.Complete(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
@@ -51,8 +52,8 @@ func linksInRanges(cfg Config, links []netlink.Link) ([]string, error) {
 	return lines, nil
 }
 
-// subnetOf is a link's own address with the length of the subnet's prefix, which on a
-// point-to-point link stands at the other end's.
+// subnetOf is a link's own address with the length of the subnet's prefix. On a
+// point-to-point link that is the length of the other end's.
 func subnetOf(a netlink.Addr) netip.Prefix {
 	ip, _ := netip.AddrFromSlice(a.IP)
 	if ip.Is4In6() {
@@ -65,9 +66,9 @@ func subnetOf(a netlink.Addr) netip.Prefix {
 	return netip.PrefixFrom(ip, bits)
 }
 
-// rangeOf tells which range of ours a link's subnet meets, "" for none. With the backend
-// none somebody else leads to other nodes' pods and has addresses of all of them, but
-// not the one by which pods of this node reach it.
+// rangeOf names the cluster's range that a link's subnet meets, "" for none. With the
+// backend none somebody else routes to other nodes' pods and has addresses of all of
+// them, but not the one by which pods of this node reach it.
 func (c Config) rangeOf(addr netip.Prefix) string {
 	if c.backend() == None && len(c.NodeCIDRs) > 0 {
 		if slices.ContainsFunc(pods.Gateways(c.NodeCIDRs), addr.Contains) {
@@ -88,8 +89,8 @@ func (c Config) rangeOf(addr netip.Prefix) string {
 	return ""
 }
 
-// otherTunnels are the devices beside which the kernel makes none of ours: of the same
-// port and identifier, or that take all identifiers of the port.
+// otherTunnels names the devices beside which the kernel does not make brink's: those of
+// the same port and identifier, and those that take all identifiers of the port.
 func otherTunnels(cfg Config, links []netlink.Link) []string {
 	if cfg.backend() == None {
 		return nil
@@ -104,12 +105,12 @@ func otherTunnels(cfg Config, links []netlink.Link) []string {
 		if v.FlowBased {
 			what = "all VXLAN identifiers"
 		}
-		lines = append(lines, fmt.Sprintf("link %s%s has %s on UDP port %d, where the way to other nodes' pods is: if nothing uses it, ip link delete %s", v.Name, knownMaker(v.Name), what, v.Port, v.Name))
+		lines = append(lines, fmt.Sprintf("link %s%s has %s on UDP port %d, which leads to other nodes' pods here: if nothing uses it, ip link delete %s", v.Name, knownMaker(v.Name), what, v.Port, v.Name))
 	}
 	return lines
 }
 
-// makers say whose a link usually is by how its name begins.
+// makers are the programs that make links whose names begin like this.
 var makers = []struct{ name, maker string }{
 	{"cni0", "another Kubernetes distribution"}, {"cbr0", "another Kubernetes distribution"}, {"kube-", "another Kubernetes distribution"},
 	{"flannel", "flannel"}, {"cilium", "Cilium"}, {"vxlan.calico", "Calico"}, {"cali", "Calico"}, {"tunl0", "Calico"}, {"weave", "Weave Net"},
@@ -126,11 +127,11 @@ func knownMaker(name string) string {
 	return ""
 }
 
-// conflicts are warnings that are looked for when addresses change.
-func (n *node) conflicts() []string {
-	lines, err := Conflicts(n.cfg)
+// conflicts are warnings, which may change when addresses do.
+func (r *reconciler) conflicts() []string {
+	lines, err := Conflicts(r.cfg)
 	if err != nil {
-		n.log.Debug("looking for links of others", "error", err)
+		r.log.Debug("looking for links of others", "error", err)
 	}
 	return lines
 }

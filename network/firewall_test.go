@@ -2,8 +2,8 @@ package network
 
 import (
 	"fmt"
-	"log/slog"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"brink/network/testnet"
@@ -33,7 +33,7 @@ add table bridge walls
 add chain bridge walls FORWARD { type filter hook forward priority filter; policy drop; }
 add table inet brink
 add chain inet brink forward { type filter hook forward priority filter; policy drop; }`)
-	if got := list(); got != "[{ip filter FORWARD forward drop} {inet firewalld filter_FORWARD forward drop}]" {
+	if got := list(); got != "[ip filter FORWARD inet firewalld filter_FORWARD]" {
 		t.Errorf("got %s", got)
 	}
 }
@@ -48,21 +48,33 @@ func TestParseDroppingChains(t *testing.T) {
 // TestFirewalls: a chain is named once, also one that comes later.
 func TestFirewalls(t *testing.T) {
 	t.Parallel()
-	testnet.Enter(t)
-	f := firewalls{log: slog.Default()}
-	f.look(t.Context(), Config{}, 1)
-	testnet.NFT(t, "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority filter; policy drop; }")
-	f.look(t.Context(), Config{}, 2)
-	if len(f.said) != 0 {
-		t.Errorf("looked again at once: %v", f.said)
-	}
-	for range 2 {
-		f.looked = f.looked.Add(-firewallsEvery)
-		f.look(t.Context(), Config{}, 2)
-		if fmt.Sprint(f.said) != "[{ip filter FORWARD forward drop}]" {
-			t.Errorf("said %v", f.said)
+	synctest.Test(t, func(t *testing.T) {
+		testnet.Enter(t)
+		log, lines := recordingLog()
+		f := firewalls{log: log}
+		step := func(what string, generation uint32, want int) {
+			t.Helper()
+			f.check(t.Context(), Config{}, generation)
+			if len(*lines) != want {
+				t.Errorf("%s: %q", what, *lines)
+			}
 		}
-	}
+		const wall = "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority filter; policy drop; }"
+		step("without rules", 1, 0)
+		testnet.NFT(t, wall)
+		step("listed again at once", 2, 0)
+		time.Sleep(firewallsEvery)
+		step("listed although no rule has changed", 1, 0)
+		step("a firewall is not named", 2, 1)
+		time.Sleep(firewallsEvery)
+		step("named twice", 3, 1)
+		testnet.NFT(t, "flush ruleset")
+		time.Sleep(firewallsEvery)
+		step("gone", 4, 1)
+		testnet.NFT(t, wall)
+		time.Sleep(firewallsEvery)
+		step("not named when it comes back", 5, 2)
+	})
 }
 
 // TestHostFirewall: pods reach each other where a firewall that drops forwarded

@@ -17,25 +17,26 @@ import (
 	"brink/network/overlay"
 )
 
-// The tunnel believes whoever sends to its port: VXLAN has no proof of origin, and a
-// frame that anybody made arrives at a pod from any address that its maker likes. So
-// frames are taken from peers' underlay addresses only, which are kept in these sets.
-// Who can send from such an address, as a process in a node's own network can, is the
-// node. What tells frames of this network is port and identifier together: others'
-// VXLAN, and whatever else uses the port, is not ours to judge.
+// VXLAN has no proof of origin: the kernel takes a frame from anybody who sends to the
+// tunnel's port, and a frame made by hand arrives at a pod from any address that its maker
+// likes. So frames are taken from peers' underlay addresses only, which are kept in sets
+// of the table. Whatever can send from such an address, as a process in a node's own
+// network can, counts as the node. Frames of this network are recognised by port and
+// identifier together: others' VXLAN, and whatever else uses the port, passes.
 //
-// Packets that were translated on their way have their source given to them by this
-// node or a peer: a Service whose endpoint is the port of a tunnel makes a frame of
-// what a pod or a stranger sends to it. So the guard stands behind all translation,
-// and takes what was never tracked, which translation needs. And a node takes frames
-// only at the addresses that peers know it by: what a pod sends to another one of it
-// leaves the pod's node as that node's own, like all that pods send to the outside.
+// The source of a packet that was translated on its way was given to it by this node or
+// a peer: a Service whose endpoint is the port of a tunnel makes a frame of what a pod or
+// a stranger sends to it. So the guard stands behind all translation, and takes only what
+// was never tracked, which translation needs. And a node takes frames only at the
+// addresses that peers know it by: what a pod sends to another address of it leaves the
+// pod's node as that node's own, like all that pods send to the outside.
 const guardChain = "tunnel"
 
-// peerSet is the name of the set for a family of peers' underlay addresses, ownSet of
-// that for this node's.
+// peerSet names the set of peers' underlay addresses of a family.
 func peerSet(f family) string { return "peers-" + f.match }
-func ownSet(f family) string  { return "own-" + f.match }
+
+// ownSet names the set of this node's.
+func ownSet(f family) string { return "own-" + f.match }
 
 // member is an address in a set.
 type member struct {
@@ -51,7 +52,7 @@ func (m member) element() *knftables.Element {
 	return &knftables.Element{Set: m.set, Key: []string{m.addr.String()}}
 }
 
-// members are addresses, each in the set of its family.
+// members returns addresses, each as a member of the set of its family.
 func members(set func(family) string, addrs []netip.Addr) []member {
 	var out []member
 	for _, a := range addrs {
@@ -64,7 +65,7 @@ func members(set func(family) string, addrs []netip.Addr) []member {
 	return out
 }
 
-// guardSets are those that rules of guardTunnel refer to.
+// guardSets are the sets that the rules of guardTunnel refer to.
 func guardSets(cfg Config) []*knftables.Set {
 	if cfg.backend() == None {
 		return nil
@@ -83,11 +84,11 @@ func guardSets(cfg Config) []*knftables.Set {
 }
 
 // guardTunnel lets the tunnel's frames in from peers and keeps those, and only those,
-// out of connection tracking: what is inside of them is tracked, and so each packet
-// would pass it twice. In a trial with links made by hand that was a tenth of the
-// throughput; beside all that a node does the difference is within the noise. A
-// firewall loses nothing: the two directions of a tunnel have different ports, so no
-// packet was ever an answer. Both backends of ours have tunnels, to peers of the other.
+// out of connection tracking. What is inside of them is tracked, so each packet would
+// pass it twice. In a trial with links made by hand that was a tenth of the throughput;
+// beside all that a node does the difference is within the noise. A firewall loses
+// nothing: the two directions of a tunnel have different ports, so no packet was ever an
+// answer. With both backends there are tunnels, to peers of the other one.
 func guardTunnel(cfg Config) []*knftables.Rule {
 	if cfg.backend() == None {
 		return nil
@@ -120,36 +121,36 @@ func isFrame() string {
 	return fmt.Sprintf("udp dport %d @th,96,24 %d", DefaultVXLANPort, overlay.DefaultVNI)
 }
 
-// tunnelEnds are the addresses between which frames may go, in order: all of peers,
-// whatever their backend is, for it may be changing, and who sends first is not known;
-// and those of this node.
-func (n *node) tunnelEnds() []member {
-	w, ends := n.network.desired.Current(), n.inherited
-	if w.PeersKnown {
-		ends = nil
-		for _, p := range w.Peers {
-			ends = append(ends, p.Underlay...)
+// tunnelAddrs are the addresses between which frames may go, in order: those of all
+// peers and those of this node. A peer's backend does not count, for it may be changing,
+// and which of two nodes changes first is not known.
+func (r *reconciler) tunnelAddrs() []member {
+	desired, peers := r.network.desired.Current(), r.inherited
+	if desired.PeersKnown {
+		peers = nil
+		for _, p := range desired.Peers {
+			peers = append(peers, p.Underlay...)
 		}
-		ends = n.cfg.acceptEnds(ends)
+		peers = r.cfg.validPeerAddrs(peers)
 	}
-	out := append(members(peerSet, ends), members(ownSet, w.Underlay)...)
+	out := append(members(peerSet, peers), members(ownSet, desired.Underlay)...)
 	slices.SortFunc(out, member.compare)
 	return slices.Compact(out)
 }
 
-// acceptEnds sorts them, and leaves out what pods can send from.
-func (c Config) acceptEnds(ends []netip.Addr) []netip.Addr {
-	ends = slices.DeleteFunc(ends, func(a netip.Addr) bool {
+// validPeerAddrs returns the addresses in order, without those that pods can send from.
+func (c Config) validPeerAddrs(addrs []netip.Addr) []netip.Addr {
+	addrs = slices.DeleteFunc(addrs, func(a netip.Addr) bool {
 		return !a.IsValid() || iprange.Within(netip.PrefixFrom(a, a.BitLen()), c.ClusterCIDRs)
 	})
-	slices.SortFunc(ends, netip.Addr.Compare)
-	return slices.Compact(ends)
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	return slices.Compact(addrs)
 }
 
-// inherit finds the peers of the last run, who go on sending until somebody says
-// which there are now: those of the table, unless it was deleted or is of a brink that
-// knew no guard, and those that the device sends to.
-func inherit(ctx context.Context, cfg Config, ways *overlay.Overlay) ([]netip.Addr, error) {
+// inheritedPeers finds the underlay addresses of the last run's peers, which go on
+// sending until the peers of now are known. They are in the table, unless that was
+// deleted or is of a brink without the guard, and the device sends to them.
+func inheritedPeers(ctx context.Context, cfg Config, peers *overlay.Overlay) ([]netip.Addr, error) {
 	if cfg.backend() == None {
 		return nil, nil
 	}
@@ -157,25 +158,25 @@ func inherit(ctx context.Context, cfg Config, ways *overlay.Overlay) ([]netip.Ad
 	if err != nil {
 		return nil, err
 	}
-	ends, err := ways.Destinations()
+	addrs, err := peers.Destinations()
 	if err != nil {
 		return nil, err
 	}
 	for _, m := range table.members {
 		if strings.HasPrefix(m.set, "peers-") {
-			ends = append(ends, m.addr)
+			addrs = append(addrs, m.addr)
 		}
 	}
-	return cfg.acceptEnds(ends), nil
+	return cfg.validPeerAddrs(addrs), nil
 }
 
-// tableListing is what is looked at of the table "inet brink".
+// tableListing is the part of the table "inet brink" that is compared.
 type tableListing struct {
 	handles []string // of every rule, by chain
 	members []member // of the sets, in order
 }
 
-// listOwnTable asks nft once for all; a table that is not there has nothing.
+// listOwnTable asks nft once for everything. A table that does not exist has nothing.
 func listOwnTable(ctx context.Context) (tableListing, error) {
 	out, err := exec.CommandContext(ctx, "nft", "--json", "list", "table", "inet", tableName).Output()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
@@ -216,7 +217,7 @@ func parseTable(out []byte) (tableListing, error) {
 			continue
 		}
 		for _, element := range entry.Set.Elem {
-			// What is no address is not ours, and compares as different.
+			// Anything but an address is not brink's, and compares as different.
 			a, _ := netip.ParseAddr(fmt.Sprint(element))
 			table.members = append(table.members, member{entry.Set.Name, a})
 		}

@@ -1,7 +1,7 @@
 // Package network makes a node's pod network work in the kernel. It composes the
 // overlay to other nodes' pods (overlay) and what this node's pods attach to (pods)
 // with the kernel settings that routing pods needs and brink's own nftables rules. It
-// knows peers, prefixes, links and rules, not Kubernetes objects; the agent translates.
+// knows peers, prefixes, links and rules, not Kubernetes objects: the agent translates.
 //
 // It owns the nftables table "inet brink". It reads and writes nobody else's table.
 //
@@ -51,9 +51,8 @@ import (
 const componentName = "network"
 
 // checkEvery is how often the component compares the kernel with what it
-// wants, apart from the events that wake it. A look that finds nothing changed
-// reads a few small files and asks the kernel a few times, without starting a
-// process.
+// wants, apart from the events that wake it. When nothing has changed that means
+// to read a few small files and ask the kernel a few times, and starts no process.
 const checkEvery = 10 * time.Second
 
 // DefaultVXLANPort is the UDP port by which nodes exchange pods' packets.
@@ -93,12 +92,12 @@ type Config struct {
 	// Underlay are this node's addresses for other nodes, at most one of each
 	// family, the preferred one first: the tunnel goes by it. Not needed for None.
 	Underlay []netip.Addr
-	// Changing is told which kernel setting of the machine, such as
-	// net/ipv4/ip_forward, is about to get which value. An error keeps it as it is.
-	// Those of our own links are not told, they go with these.
+	// Changing is called before a kernel setting of the machine, such as
+	// net/ipv4/ip_forward, gets another value. An error keeps it as it is. Settings of
+	// brink's own links are left out: they go with the links.
 	Changing func(name, to string) error
 
-	// What only tests set; zero is what this package or pods and overlay say.
+	// Only tests set these. Zero is the default of this package, of pods or overlay.
 	mtu                 int
 	bridge, cniCacheDir string
 	checkEvery, linger  time.Duration
@@ -146,27 +145,26 @@ func New(cfg Config) *Network {
 	return &Network{cfg: cfg, desired: overlay.NewDesired(cfg.overlay()), wake: make(chan struct{}, 1)}
 }
 
-// SetPeers says which other nodes there are: all of them, each time, in any order.
-// It may be called at any time; saying the same again costs nothing. The peers'
-// slices must not change afterwards. Until the first call the ways to peers that an earlier run
-// left in the kernel stay as they are.
+// SetPeers replaces the list of all other nodes, which may be in any order. It may be
+// called at any time, and costs nothing when the list is the same. The peers' slices must
+// not change afterwards. Until the first call, what an earlier run left in the kernel for
+// peers stays as it is.
 func (n *Network) SetPeers(peers []Peer) {
 	if n.desired.SetPeers(peers) {
 		signal(n.wake)
 	}
 }
 
-// SetUnderlay says by which addresses other nodes reach this one from now on, at
-// most one of each family, the preferred one first. Saying the same again costs
-// nothing.
+// SetUnderlay replaces the addresses by which other nodes reach this one: at most one of
+// each family, the preferred one first. It costs nothing when they are the same.
 func (n *Network) SetUnderlay(addrs []netip.Addr) {
 	if n.desired.SetUnderlay(addrs) {
 		signal(n.wake)
 	}
 }
 
-// Warnings is nil while every peer can be reached as far as this node knows, and
-// otherwise says what keeps which peers from it and what helps.
+// Warnings returns nil while every peer can be reached as far as this node knows.
+// Otherwise the error says what keeps which peers from it and what helps.
 func (n *Network) Warnings() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -175,6 +173,15 @@ func (n *Network) Warnings() error {
 		errs = append(errs, errors.New(w))
 	}
 	return errors.Join(errs...)
+}
+
+// setWarnings returns those of before.
+func (n *Network) setWarnings(warnings []string) []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	before := n.warnings
+	n.warnings = warnings
+	return before
 }
 
 // Component returns the component "network". It is ready when pods can be
@@ -188,28 +195,28 @@ func (n *Network) run(ctx context.Context, ready func()) error {
 	if err := n.cfg.Validate(); err != nil {
 		return err
 	}
-	node, err := open(ctx, n)
+	r, err := open(ctx, n)
 	if err != nil {
 		return err
 	}
-	defer node.close()
-	if err := node.overlay.Watch(ctx); err != nil {
+	defer r.close()
+	if err := r.overlay.Watch(ctx); err != nil {
 		return err
 	}
 	rules := make(chan struct{}, 1)
 	if err := nftables.Watch(ctx, func() { signal(rules) }); err != nil {
-		node.log.Warn("changes of nftables rules are noticed later", "error", err)
+		r.log.Warn("changes of nftables rules are noticed later", "error", err)
 	}
-	if err := node.reconcile(ctx); err != nil {
+	if err := r.reconcile(ctx); err != nil {
 		return err
 	}
 	ready()
-	node.lookAround(ctx)
-	node.keep(ctx, n.wake, rules)
+	r.reconcileRest(ctx)
+	r.loop(ctx, n.wake, rules)
 	return nil
 }
 
-// signal makes sure that the other side looks once more.
+// signal makes sure that the receiver runs once more.
 func signal(c chan<- struct{}) {
 	select {
 	case c <- struct{}{}:

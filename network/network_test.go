@@ -33,7 +33,7 @@ func dualStack(t *testing.T) Config {
 }
 
 // openNode is a node in the test's namespace whose loop the test runs.
-func openNode(t *testing.T, cfg Config) *node {
+func openNode(t *testing.T, cfg Config) *reconciler {
 	t.Helper()
 	n, err := open(t.Context(), New(cfg))
 	testnet.Must(t, err)

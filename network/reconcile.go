@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -16,25 +17,25 @@ import (
 )
 
 // settle is how long the loop waits after an event: a pod that comes causes a
-// dozen of them, and the CNI plugin shall be done with its own changes.
+// dozen of them, and the CNI plugin has to be done with its own changes.
 const settle = 100 * time.Millisecond
 
-// node is the loop's view of this host.
-type node struct {
+// reconciler is what the running component holds of this host.
+type reconciler struct {
 	cfg       Config
 	log       *slog.Logger
 	network   *Network
 	rules     *ruleset
 	overlay   *overlay.Overlay
 	pods      *pods.Pods
-	inherited []netip.Addr // from where peers of the last run send
+	inherited []netip.Addr // underlay addresses of the last run's peers
 	firewalls firewalls
 	trouble   once.Reporter
-	warned    once.Reporter // of warnings that have been logged
+	warned    once.Reporter // of warnings about peers
 }
 
 // open acts in the network namespace of the calling thread.
-func open(ctx context.Context, n *Network) (*node, error) {
+func open(ctx context.Context, n *Network) (*reconciler, error) {
 	log, wake := lifecycle.Logger(ctx), func() { signal(n.wake) }
 	attached, err := pods.Open(ctx, n.cfg.pods(), wake, log)
 	if err != nil {
@@ -44,62 +45,61 @@ func open(ctx context.Context, n *Network) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	ways, err := overlay.Open(n.cfg.overlay(), n.desired, wake, log)
+	peers, err := overlay.Open(n.cfg.overlay(), n.desired, wake, log)
 	if err != nil {
 		return nil, err
 	}
-	inherited, err := inherit(ctx, n.cfg, ways)
+	inherited, err := inheritedPeers(ctx, n.cfg, peers)
 	if err != nil {
-		ways.Close()
-		return nil, err
+		peers.Close()
+		return nil, fmt.Errorf("finding the peers of the last run: %w", err)
 	}
-	return &node{
-		cfg: n.cfg, log: log, network: n, rules: rules, overlay: ways, pods: attached, inherited: inherited,
+	return &reconciler{
+		cfg: n.cfg, log: log, network: n, rules: rules, overlay: peers, pods: attached, inherited: inherited,
 		firewalls: firewalls{log: log}, trouble: once.Reporter{Every: time.Hour},
 	}, nil
 }
 
-func (n *node) close() { n.overlay.Close() }
+func (r *reconciler) close() { r.overlay.Close() }
 
 // reconcile brings the host in line with the configuration. The CNI
 // configuration comes last: by its presence the container runtime concludes
 // that the network works.
-func (n *node) reconcile(ctx context.Context) error {
-	err := errors.Join(applySettings(n.cfg, n.log), n.rules.reconcile(ctx, n.tunnelEnds()))
-	if n.overlay.Reconcile() { // also while nft is missing: peers come and go
-		n.report(append(n.overlay.Warnings(), n.conflicts()...))
+func (r *reconciler) reconcile(ctx context.Context) error {
+	err := errors.Join(applySettings(r.cfg, r.log), r.rules.reconcile(ctx, r.tunnelAddrs()))
+	if r.overlay.Reconcile() { // also while nft is missing: peers come and go
+		r.warn(append(r.overlay.Warnings(), r.conflicts()...))
 	}
-	if err = errors.Join(err, n.pods.Reconcile(n.overlay.PodMTU())); err != nil {
+	if err = errors.Join(err, r.pods.Reconcile(r.overlay.PodMTU())); err != nil {
 		return err
 	}
-	return n.pods.WriteConfig()
+	return r.pods.WriteConfig()
 }
 
-// report logs each warning when it first comes, not as long as it stays.
-func (n *node) report(warnings []string) {
-	n.network.mu.Lock()
-	before := n.network.warnings
-	n.network.warnings = warnings
-	n.network.mu.Unlock()
+// warn replaces the warnings of the network. It logs each when it first comes, not as
+// long as it stays.
+func (r *reconciler) warn(warnings []string) {
+	before := r.network.setWarnings(warnings)
 	for _, w := range before {
 		if !slices.Contains(warnings, w) {
-			n.warned.Cleared(w)
+			r.warned.Cleared(w)
 		}
 	}
 	for _, w := range warnings {
-		if n.warned.Changed(w, "") {
-			n.log.Warn(w)
+		if r.warned.Changed(w, "") {
+			r.log.Warn(w)
 		}
 	}
 	if len(before) > 0 && len(warnings) == 0 {
-		n.log.Info("what was said of peers does not hold any more")
+		r.log.Info("all warnings about peers have cleared")
 	}
 }
 
-// keep looks at each tick and soon after each event. Of rules only that a table of
-// ours is another one counts as an event: kube-proxy changes its own all the time.
-func (n *node) keep(ctx context.Context, changed, rules <-chan struct{}) {
-	tick := time.NewTicker(cmp.Or(n.cfg.checkEvery, checkEvery))
+// loop reconciles at each tick and soon after each event. Of changes of rules it heeds
+// only that a table of ours has become another one: kube-proxy changes its own all the
+// time.
+func (r *reconciler) loop(ctx context.Context, changed, rules <-chan struct{}) {
+	tick := time.NewTicker(cmp.Or(r.cfg.checkEvery, checkEvery))
 	defer tick.Stop()
 	for {
 		select {
@@ -114,20 +114,19 @@ func (n *node) keep(ctx context.Context, changed, rules <-chan struct{}) {
 			if !pause(ctx) {
 				return
 			}
-			if !n.rules.tableChanged() && !n.pods.HostPorts.TablesChanged() {
+			if !r.rules.tableChanged() && !r.pods.HostPorts.TablesChanged() {
 				continue
 			}
 		}
-		if err := n.reconcile(ctx); err != nil && ctx.Err() == nil {
-			n.complain("repairing", err)
-		} else {
-			n.trouble.Cleared("repairing")
-			n.lookAround(ctx)
+		err := r.reconcile(ctx)
+		r.logTrouble(ctx, "the pod network", err)
+		if err == nil {
+			r.reconcileRest(ctx)
 		}
 	}
 }
 
-// pause lets whoever makes changes finish, and tells whether to go on.
+// pause lets others finish their changes, and reports whether to go on.
 func pause(ctx context.Context) bool {
 	select {
 	case <-ctx.Done():
@@ -137,19 +136,18 @@ func pause(ctx context.Context) bool {
 	}
 }
 
-// lookAround sees to what pods on the node can do without for a moment.
-func (n *node) lookAround(ctx context.Context) {
-	if err := n.pods.HostPorts.Reconcile(ctx); err != nil && ctx.Err() == nil {
-		n.complain("host ports", err)
-	} else {
-		n.trouble.Cleared("host ports")
-	}
-	n.firewalls.look(ctx, n.cfg, n.rules.generation)
+// reconcileRest does what pods on the node can wait for.
+func (r *reconciler) reconcileRest(ctx context.Context) {
+	r.logTrouble(ctx, "host ports", r.pods.HostPorts.Reconcile(ctx))
+	r.firewalls.check(ctx, r.cfg, r.rules.generation)
 }
 
-// complain logs lasting trouble every hour, not at every look.
-func (n *node) complain(about string, err error) {
-	if n.trouble.Changed(about, err.Error()) {
-		n.log.Error("repairing the pod network, will try again", "error", err)
+// logTrouble logs an error when it first comes, and lasting trouble every hour.
+func (r *reconciler) logTrouble(ctx context.Context, what string, err error) {
+	switch {
+	case err == nil:
+		r.trouble.Cleared(what)
+	case ctx.Err() == nil && r.trouble.Changed(what, err.Error()):
+		r.log.Error("repairing the pod network, will try again", "error", err)
 	}
 }

@@ -14,12 +14,11 @@ import (
 	"brink/network/pods"
 )
 
-// Remove takes away what New's component and the CNI plugins made on this host:
-// the ways to peers and the VXLAN device, the bridge and the pod links still
-// attached to it, our nftables table, our pods' host ports, the CNI configuration
-// and leases. What is gone already is
-// no error. Kernel settings are put back by who was told of them, see Config.Changing. It
-// is meant for uninstalling, after the pods are gone.
+// Remove removes what New's component and the CNI plugins made on this host: the routes to
+// peers and the VXLAN device, the bridge and the pod links that are still attached to it,
+// brink's nftables table, its pods' host ports, the CNI configuration and leases. What is
+// gone already is no error. Kernel settings are left to the receiver of Config.Changing.
+// It is meant for uninstalling, after the pods are gone.
 //
 // Only CNIConfDir and CNIStateDir of cfg are used.
 func Remove(cfg Config) error {

@@ -15,7 +15,7 @@ import (
 
 const tableName = "brink"
 
-// ruleset is the table "inet brink" in the kernel and what is remembered of it.
+// ruleset writes the table "inet brink" and remembers how it was written.
 type ruleset struct {
 	log   *slog.Logger
 	nft   knftables.Interface
@@ -23,7 +23,7 @@ type ruleset struct {
 	rules []*knftables.Rule
 
 	applied    bool
-	generation uint32 // of the kernel's whole ruleset at the last look
+	generation uint32 // of the kernel's whole ruleset at the last check
 	has        tableListing
 	handle     uint64 // of the table
 }
@@ -36,11 +36,11 @@ func openRuleset(cfg Config, log *slog.Logger) (*ruleset, error) {
 	return &ruleset{log: log, nft: nft, sets: guardSets(cfg), rules: wantedRules(cfg)}, nil
 }
 
-// wantedRules give packets that leave the cluster the node's address, since
-// nobody outside knows a way back to a pod. Within the cluster pods meet each
-// other by their own addresses. Multicast has no answer to translate back.
-// Packets that stay on the bridge pass here too (see applySettings) and are
-// none of the world's business whatever their destination.
+// wantedRules are all rules of the table. Those made here give packets that leave the
+// cluster the node's address, since nobody outside knows a route back to a pod. Within
+// the cluster pods see each other's own addresses. Multicast has no answer to translate
+// back. Packets that stay on the bridge pass here too (see applySettings) and keep their
+// address whatever their destination is.
 func wantedRules(cfg Config) []*knftables.Rule {
 	rules := append(guardLoopback(cfg), guardTunnel(cfg)...)
 	for _, f := range families {
@@ -64,7 +64,7 @@ func wantedRules(cfg Config) []*knftables.Rule {
 	return rules
 }
 
-// guardLoopback keeps pods away from what listens on the host's loopback only.
+// guardLoopback keeps pods from reaching what listens on the host's loopback only.
 // The portmap plugin sets route_localnet on the bridge with the first pod that
 // has a hostPort, so that the port answers on the host's loopback too; from then
 // on the kernel takes packets for, and from, 127.0.0.0/8 off the bridge
@@ -91,7 +91,7 @@ func anonymousSet(prefixes []netip.Prefix) string {
 	return "{ " + strings.Join(texts, ", ") + " }"
 }
 
-// baseChains are the chains of the table; those without rules are left out.
+// baseChains are the chains of the table. Those without rules are left out.
 var baseChains = []*knftables.Chain{
 	{Name: "prerouting", Type: knftables.PtrTo(knftables.FilterType), Hook: knftables.PtrTo(knftables.PreroutingHook), Priority: knftables.PtrTo(knftables.RawPriority)},
 	{Name: "output", Type: knftables.PtrTo(knftables.FilterType), Hook: knftables.PtrTo(knftables.OutputHook), Priority: knftables.PtrTo(knftables.RawPriority)},
@@ -101,8 +101,8 @@ var baseChains = []*knftables.Chain{
 	{Name: guardChain},
 }
 
-// reconcile writes the table if it is not known to be as it was written last, with
-// the members of its sets, which are in order.
+// reconcile writes the table unless it is known to be as it was written last. The
+// members of its sets are in order.
 func (r *ruleset) reconcile(ctx context.Context, members []member) error {
 	if !r.applied {
 		return r.apply(ctx, members)
@@ -123,7 +123,7 @@ func (r *ruleset) reconcile(ctx context.Context, members []member) error {
 		r.generation = generation
 	}
 	if !slices.Equal(members, r.has.members) && len(r.sets) > 0 {
-		return r.exchange(ctx, members)
+		return r.updateSets(ctx, members)
 	}
 	return nil
 }
@@ -155,9 +155,9 @@ func (r *ruleset) apply(ctx context.Context, members []member) error {
 	return r.write(ctx, tx)
 }
 
-// exchange changes the members of sets and nothing else: packets under way to a
-// thousand peers shall not notice one that comes.
-func (r *ruleset) exchange(ctx context.Context, members []member) error {
+// updateSets changes the members of sets and nothing else: packets under way to a
+// thousand peers must not notice one that comes.
+func (r *ruleset) updateSets(ctx context.Context, members []member) error {
 	tx := r.nft.NewTransaction()
 	for _, m := range members {
 		if !slices.Contains(r.has.members, m) {
@@ -172,9 +172,9 @@ func (r *ruleset) exchange(ctx context.Context, members []member) error {
 	return r.write(ctx, tx)
 }
 
-// write runs a transaction and notes what the table looks like then. The generation
-// is read before the table, so that a change after it is seen at the next look; a
-// change before it, right after the table was written, shows in the number of rules.
+// write runs a transaction and records the table as it is then. The generation is read
+// before the table, so that a change after it is seen at the next check. A change before
+// it, right after the table was written, shows in the number of rules.
 func (r *ruleset) write(ctx context.Context, tx *knftables.Transaction) error {
 	r.applied = false
 	if err := r.nft.Run(ctx, tx); err != nil {
@@ -185,8 +185,8 @@ func (r *ruleset) write(ctx context.Context, tx *knftables.Transaction) error {
 		return err
 	}
 	// A table never gives a handle twice, so equal handles are equal rules, unless
-	// somebody makes a table of the same name and number of rules: that is a dump of
-	// ours being restored.
+	// somebody makes a table of the same name and number of rules, as when a dump of this
+	// one is restored.
 	has, err := listOwnTable(ctx)
 	if err != nil {
 		return err
@@ -198,7 +198,7 @@ func (r *ruleset) write(ctx context.Context, tx *knftables.Transaction) error {
 	return nil
 }
 
-// tableChanged tells whether somebody deleted the table, or made it anew.
+// tableChanged reports whether somebody has deleted the table or made it anew.
 func (r *ruleset) tableChanged() bool {
 	handle, err := nftables.TableHandle("inet", tableName)
 	return err == nil && handle != r.handle

@@ -17,10 +17,10 @@ import (
 	"brink/network/sysctl"
 )
 
-// applySettings makes the kernel route pods' packets, and show those that stay
-// on the bridge to nftables: the answer of a pod behind a Service to a pod on
-// the same bridge never meets the IP layer otherwise, keeps its own source
-// address, and is refused by the pod that asked.
+// applySettings makes the kernel route pods' packets, and show those that stay on the
+// bridge to nftables. Otherwise the answer of a pod behind a Service to a pod on the same
+// bridge never meets the IP layer, keeps its own source address, and is refused by the pod
+// that asked.
 func applySettings(cfg Config, log *slog.Logger) error {
 	change := func(key, want string) error { return cfg.change(log, key, want) }
 	for _, f := range families {
@@ -44,8 +44,8 @@ func applySettings(cfg Config, log *slog.Logger) error {
 	return nil
 }
 
-// requireKernel tells what the kernel lacks, after trying to load the module
-// that nothing else loads by itself.
+// requireKernel returns an error that says what the kernel lacks. It tries to load the
+// module that nothing else loads.
 func requireKernel(f family, log *slog.Logger) error {
 	if !sysctl.Exists(f.forward) {
 		return fmt.Errorf("the cluster has addresses of family %s but the kernel has it switched off: %s is missing (see ipv6.disable on the kernel command line)",
@@ -63,7 +63,7 @@ func requireKernel(f family, log *slog.Logger) error {
 		err, strings.TrimSpace(string(out)))
 }
 
-// change is sysctl.Set for what is the machine's.
+// change sets what is the machine's.
 func (cfg Config) change(log *slog.Logger, key, want string) error {
 	if has, err := sysctl.Get(key); err == nil && has != want && cfg.Changing != nil {
 		if err := cfg.Changing(key, want); err != nil {
@@ -73,12 +73,12 @@ func (cfg Config) change(log *slog.Logger, key, want string) error {
 	return sysctl.Set(log, key, want)
 }
 
-// keepRouterAdvertisements keeps a node's IPv6 default route alive. Once the
-// kernel forwards it is a router, and ignores the advertisements its own route
-// comes from unless accept_ra is 2. Links that have such a route are changed, and
-// those that may still learn one: a modem that is plugged in later, a network
-// whose router was off when the node started. Not those on which a pod could
-// advertise itself as the node's router: our own, and the ends of pods' links.
+// keepRouterAdvertisements keeps a node's IPv6 default route alive. A kernel that
+// forwards is a router, and ignores the advertisements that its own route comes from
+// unless accept_ra is 2. Links that have such a route are changed, and those that may
+// still learn one: a modem that is plugged in later, a network whose router was off when
+// the node started. Left out are those on which a pod could advertise itself as the
+// node's router: brink's own, and the ends of pods' links.
 func keepRouterAdvertisements(change func(key, want string) error, ours ...string) error {
 	learnt, err := linksWithLearntRoutes()
 	if err != nil {
@@ -97,7 +97,7 @@ func keepRouterAdvertisements(change func(key, want string) error, ours ...strin
 		if has, err := sysctl.Get(key); err != nil || has != "1" {
 			continue // 0: a daemon such as systemd-networkd handles them itself
 		}
-		// What may never be needed keeps no node from starting.
+		// A setting that may never be needed keeps no node from starting.
 		if err := change(key, "2"); err != nil && isLearnt {
 			return err
 		}
@@ -105,8 +105,7 @@ func keepRouterAdvertisements(change func(key, want string) error, ours ...strin
 	return nil
 }
 
-// linksWithLearntRoutes are the indices of links with a route from an
-// advertisement.
+// linksWithLearntRoutes returns the indices of links with a route from an advertisement.
 func linksWithLearntRoutes() (map[int]bool, error) {
 	routes, err := rtnl.Complete(func() ([]netlink.Route, error) {
 		return netlink.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{Protocol: unix.RTPROT_RA}, netlink.RT_FILTER_PROTOCOL)
@@ -121,7 +120,7 @@ func linksWithLearntRoutes() (map[int]bool, error) {
 	return out, nil
 }
 
-// mayMeetRouters excludes what leads to pods and containers, anyone's.
+// mayMeetRouters excludes links to pods and containers, anyone's.
 func mayMeetRouters(link netlink.Link) bool {
 	return link.Attrs().Flags&net.FlagLoopback == 0 && link.Type() != "veth" && link.Type() != "bridge"
 }

@@ -676,9 +676,9 @@ func TestName(t *testing.T) {
 		cert tls.Certificate
 		want string
 	}{
-		{"not a node", ca.client("admin", "system:masters"), `403 Forbidden: only nodes have tunnels, and "admin" is none`},
-		{"a node's name without its group", ca.client("system:node:a", "system:authenticated"), `403 Forbidden: only nodes have tunnels, and "system:node:a" is none`},
-		{"a node's group without a name", ca.client("system:node:", user.NodesGroup), `403 Forbidden: only nodes have tunnels, and "system:node:" is none`},
+		{"not a node", ca.client("admin", "system:masters"), `403 Forbidden: only nodes have tunnels, and "admin" is not a node`},
+		{"a node's name without its group", ca.client("system:node:a", "system:authenticated"), `403 Forbidden: only nodes have tunnels, and "system:node:a" is not a node`},
+		{"a node's group without a name", ca.client("system:node:", user.NodesGroup), `403 Forbidden: only nodes have tunnels, and "system:node:" is not a node`},
 		{"someone else's certificate", stranger.node("a"), "certificate"},
 		{"no certificate", tls.Certificate{}, "401 Unauthorized: who are you"},
 	}

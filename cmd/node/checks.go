@@ -21,15 +21,14 @@ import (
 	"brink/server/pki"
 )
 
-// buildTime is set by the linker, in seconds since 1970: a clock that shows
-// less is wrong.
+// buildTime is set by the linker, in seconds since 1970. A clock that shows less is wrong.
 var buildTime = "0"
 
 // proxyHealthPort is kube-proxy's default.
 const proxyHealthPort = 10256
 
-// CheckSettings tries all flags, those of the embedded components too, as a start
-// would. Nothing is started or written by that.
+// CheckSettings parses all flags as a start would, those of the embedded components too.
+// Nothing is started or written.
 func CheckSettings(cfg Config) error {
 	if cfg.Server != nil {
 		if err := cfg.Server.Check(); err != nil {
@@ -53,8 +52,8 @@ func CheckSettings(cfg Config) error {
 	return err
 }
 
-// HostChecks are those of `brink check` and of every start. pid is that of a
-// brink that runs on the data directory, 0 when none does.
+// HostChecks checks the machine, for `brink check` and every start. pid is that of a brink
+// which runs on the data directory, 0 for none.
 func HostChecks(cfg Config, pid int) []host.Check {
 	opts := host.CheckOptions{
 		DataDir:          cfg.Layout.Data(),
@@ -67,7 +66,7 @@ func HostChecks(cfg Config, pid int) []host.Check {
 	}
 	owned := datadir.Check(cfg.Layout)
 	if owned != nil {
-		opts.DataDir = "" // in what is not brink's nothing is tried out
+		opts.DataDir = "" // nothing is written into a directory that is not brink's
 	}
 	checks := host.Checks(opts)
 	if owned != nil {
@@ -88,7 +87,7 @@ func HostChecks(cfg Config, pid int) []host.Check {
 	return checks
 }
 
-// ports are those on which the node listens.
+// ports returns the ports on which the node listens.
 func (c Config) ports() []host.Port {
 	var out []host.Port
 	if c.mayUseVXLAN() {
@@ -105,13 +104,13 @@ func (c Config) ports() []host.Port {
 	return out
 }
 
-// mayUseVXLAN reports whether the node may need a VXLAN. A machine that joins does not
-// know before it has.
+// mayUseVXLAN reports whether the node may need a VXLAN. A machine learns that of its
+// cluster when it joins.
 func (c Config) mayUseVXLAN() bool {
 	return c.Server == nil || c.Agent != nil && c.Agent.Access.Backend == network.VXLAN
 }
 
-// listenAddress is the zero Addr for all addresses of the machine.
+// listenAddress returns bind, or the zero Addr if it stands for all addresses.
 func listenAddress(bind netip.Addr) netip.Addr {
 	if bind.IsUnspecified() {
 		return netip.Addr{}
@@ -119,7 +118,7 @@ func listenAddress(bind netip.Addr) netip.Addr {
 	return bind
 }
 
-// otherKubelet refuses the directory of a kubelet that is not brink's.
+// otherKubelet returns a failed check if another kubelet uses the node's directory.
 func otherKubelet(l layout.Layout) []host.Check {
 	pods := ledger.Strangers(l)
 	if len(pods) == 0 {
@@ -130,7 +129,7 @@ func otherKubelet(l layout.Layout) []host.Check {
 		Fix:     "uninstall that one, or remove " + l.Kubelet() + "/pods where nothing uses it, or give another --data-dir, which has a kubelet's directory of its own"}}
 }
 
-// builtAt is the time of the build, zero when it is not known.
+// builtAt returns the time of the build, the zero Time if it is not known.
 func builtAt() time.Time {
 	seconds, err := strconv.ParseInt(buildTime, 10, 64)
 	if err != nil || seconds == 0 {
@@ -139,17 +138,17 @@ func builtAt() time.Time {
 	return time.Unix(seconds, 0)
 }
 
-// notRoot is the error of a start without root. Other checks fail then too, for
-// no reason of their own.
+// notRoot returns the error of a start without root, alone: other checks fail then too,
+// for no other reason.
 func notRoot(cfg Config) error {
 	isOther := func(c host.Check) bool { return c.Name != "root" }
 	return host.Failed(slices.DeleteFunc(HostChecks(cfg, os.Getpid()), isOther))
 }
 
-// checkHost refuses to start on a machine that cannot work, before anything
-// has been written or started. A unit that takes the pods down with brink is told
-// at every start: its owner finds out in the moment of the first update. So are few
-// files, of which a user hears in the moment of the first busy day.
+// checkHost refuses to start on a machine that cannot work, before anything has been
+// written or started. Two warnings are logged at every start: of a unit that stops the
+// pods with brink, which its owner would learn at the first update, and of a low limit
+// of open files, which a user would learn on the first busy day.
 func checkHost(cfg Config) error {
 	checks := HostChecks(cfg, os.Getpid())
 	for _, c := range checks {

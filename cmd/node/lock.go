@@ -12,9 +12,9 @@ import (
 	"brink/internal/layout"
 )
 
-// lockDataDir makes the data directory this process's own until the returned
-// function is called. A second brink on the same directory is refused with the
-// process id of the first.
+// lockDataDir takes the data directory for this process until the returned function is
+// called. The error of a second brink on the same directory has the process id of the
+// first.
 func lockDataDir(l layout.Layout) (unlock func(), err error) {
 	if err := os.MkdirAll(l.Data(), 0o755); err != nil {
 		return nil, fmt.Errorf("making the data directory: %w", err)
@@ -30,27 +30,30 @@ func lockDataDir(l layout.Layout) (unlock func(), err error) {
 		}
 		return nil, fmt.Errorf("locking %s: %w", l.Lock(), err)
 	}
-	// The pid is only for the message above. It is not worth an error: on a full
-	// disk the check of the host has a better one. Written in place, it needs no
-	// room where the file was there before.
+	// The pid is only for the message above and not worth an error: on a full disk the
+	// check of the host has a better one. Written in place, it needs no room if the file
+	// existed before.
 	pid := strconv.Itoa(os.Getpid()) + "\n"
 	if n, err := f.WriteAt([]byte(pid), 0); err == nil {
 		_ = f.Truncate(int64(n))
 	}
-	return func() {
-		// Not by closing alone: a child between fork and exec has the file too.
-		_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
-		f.Close()
-	}, nil
+	return func() { unlockFile(f) }, nil
+}
+
+// unlockFile also unlocks explicitly: a child between fork and exec has the file open
+// too.
+func unlockFile(f *os.File) {
+	_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
+	f.Close()
 }
 
 func inUse(l layout.Layout) error {
 	return fmt.Errorf("%s is in use by brink with pid %s; stop that one first or give another --data-dir", l.Data(), lockHolder(l))
 }
 
-// lockDatabase makes the database's directory this process's own as well. Two data
-// directories may lead to one by a link, and two servers on one database destroy it.
-// The directory itself is locked: another file in it would only be one more to keep.
+// lockDatabase takes the database's directory as well. Two data directories may lead to
+// the same one by a link, and two servers on one database destroy it. The directory
+// itself is locked, so that no further file is needed.
 func lockDatabase(l layout.Layout) (unlock func(), err error) {
 	dir := l.DB()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -67,17 +70,14 @@ func lockDatabase(l layout.Layout) (unlock func(), err error) {
 		}
 		return nil, fmt.Errorf("locking %s: %w", dir, err)
 	}
-	return func() {
-		_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
-		f.Close()
-	}, nil
+	return func() { unlockFile(f) }, nil
 }
 
-// checkLock is the error of a lock that another process holds. It makes nothing.
+// checkLock returns an error if another process holds the lock. It makes no file.
 func checkLock(l layout.Layout) error {
-	f, err := os.OpenFile(l.Lock(), os.O_RDONLY|syscall.O_NONBLOCK, 0) // somebody's FIFO would be waited for
+	f, err := os.OpenFile(l.Lock(), os.O_RDONLY|syscall.O_NONBLOCK, 0) // opening a FIFO would block
 	if err != nil {
-		return nil // what is wrong with the directory is found by others
+		return nil // other checks find what is wrong with the directory
 	}
 	defer f.Close()
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); errors.Is(err, syscall.EWOULDBLOCK) {

@@ -7,9 +7,9 @@ import (
 	"brink/network"
 )
 
-// OtherNetworks names the links of others that are in the way of the pod network. A
-// machine that joins does not know its cluster's ranges before it has: the usual ones
-// are looked for.
+// OtherNetworks returns a warning for each foreign link that conflicts with the pod
+// network. A machine that has not joined does not know its cluster's ranges: the usual
+// ones are checked.
 func OtherNetworks(cfg Config) []host.Check {
 	const name = "other networks"
 	if cfg.Agent == nil {

@@ -5,8 +5,9 @@ import (
 	"net"
 )
 
-// notifySystemd sends a state to systemd, by sd_notify(3)'s datagram protocol.
-// Without a socket there is no systemd to tell.
+// notifySystemd sends a state to systemd by the datagram protocol of sd_notify(3).
+// Without a socket there is no systemd. The library that the kubelet uses for it reads
+// the socket from the environment, out of which it is taken before the kubelet starts.
 func notifySystemd(socket, state string) error {
 	if socket == "" {
 		return nil

@@ -14,11 +14,12 @@ import (
 	"brink/internal/layout"
 )
 
-// stopLimit is more than all components' deadlines together.
+// stopLimit is how long a brink may take to stop: longer than the deadlines of all its
+// components together.
 const stopLimit = 90 * time.Second
 
-// TakeOver stops a brink that runs and takes its lock, so that none starts
-// meanwhile. A data directory that is gone needs no lock.
+// TakeOver stops a running brink and takes its lock, so that no other starts meanwhile.
+// A data directory that does not exist needs no lock.
 func TakeOver(ctx context.Context, l layout.Layout) (unlock func(), err error) {
 	if _, err := os.Stat(l.Data()); errors.Is(err, fs.ErrNotExist) {
 		return func() {}, nil
@@ -35,8 +36,8 @@ func TakeOver(ctx context.Context, l layout.Layout) (unlock func(), err error) {
 	return lockDataDir(l)
 }
 
-// runningPID is the process that holds the lock, 0 when none does. What the
-// lock says is only believed of a process that has the file open.
+// runningPID returns the process that holds the lock, 0 if none does. The id in the lock
+// is only believed of a process that has the file open.
 func runningPID(l layout.Layout) (int, error) {
 	f, err := os.Open(l.Lock())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -56,6 +57,7 @@ func runningPID(l layout.Layout) (int, error) {
 	return pid, nil
 }
 
+// hasOpen reports whether a process has the file of f open.
 func hasOpen(pid int, f *os.File) bool {
 	want, err := f.Stat()
 	if err != nil {
@@ -70,7 +72,7 @@ func hasOpen(pid int, f *os.File) bool {
 	return false
 }
 
-// stopBrink ends a process as a user would: politely first.
+// stopBrink asks a process to stop, and kills it if it does not within stopLimit.
 func stopBrink(ctx context.Context, pid int) error {
 	p, err := os.FindProcess(pid)
 	if err != nil {
@@ -91,8 +93,8 @@ func stopBrink(ctx context.Context, pid int) error {
 	return nil
 }
 
-// endsBy sends the signal and waits. A process that is dead and not reaped by
-// its parent counts as ended: it has let go of everything.
+// endsBy sends the signal and reports whether the process ends within limit. One that is
+// dead and not reaped by its parent counts as ended: it has released everything.
 func endsBy(ctx context.Context, p *os.Process, sig syscall.Signal, limit time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

@@ -5,7 +5,7 @@ import (
 	"runtime/debug"
 )
 
-// version is set by the linker: scripts/build.
+// version is set by the linker, see scripts/build.
 var version = "dev"
 
 // Component is a part of brink whose version a user may need to know.
@@ -14,7 +14,7 @@ type Component struct {
 	Version string `json:"version"`
 }
 
-// modules are the embedded parts and the modules that carry their versions.
+// modules are the embedded parts, with the Go modules whose versions are theirs.
 var modules = []struct{ name, path string }{
 	{"kubernetes", "k8s.io/kubernetes"},
 	{"containerd", "github.com/containerd/containerd/v2"},
@@ -22,10 +22,10 @@ var modules = []struct{ name, path string }{
 	{"go-sqlite3", "github.com/mattn/go-sqlite3"},
 }
 
-// Version is brink's own.
+// Version returns brink's own version.
 func Version() string { return version }
 
-// Versions are those of brink and what it embeds.
+// Versions returns the versions of brink and of what it embeds.
 func Versions() []Component {
 	list := []Component{{"brink", version}}
 	info, _ := debug.ReadBuildInfo()

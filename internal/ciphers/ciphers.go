@@ -1,7 +1,7 @@
-// Package ciphers says which TLS 1.2 cipher suites brink's ports take: those that
-// authenticate what they encrypt. Go's own default has suites in CBC mode too, for
-// clients of the last century, and benchmarks for clusters count them as a
-// fault. TLS 1.3 has no others.
+// Package ciphers has the TLS 1.2 cipher suites that brink's ports accept: those with
+// authenticated encryption. Go's default also has suites in CBC mode, for very old clients,
+// which security benchmarks for clusters report as a fault. TLS 1.3 has only suites with
+// authenticated encryption.
 package ciphers
 
 import (
@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// Names is a list for the flag --tls-cipher-suites of Kubernetes' components.
+// Names returns the list for the flag --tls-cipher-suites of Kubernetes' components.
 func Names() string {
 	var names []string
 	for _, suite := range tls.CipherSuites() {

@@ -243,10 +243,14 @@ func (m machine) controllersOf(options string) []string {
 	return out
 }
 
-// program looks where a service manager would, also when brink was started
-// from a shell whose path has no sbin.
+// ProgramDirs are where distributions put modprobe, nft and mount, in the order in which
+// a service manager searches them.
+var ProgramDirs = []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"}
+
+// program returns the path of a program. It looks where a service manager would, also
+// when brink was started from a shell whose path has no sbin.
 func (m machine) program(name string) string {
-	for _, dir := range []string{"usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin"} {
+	for _, dir := range ProgramDirs {
 		path := m.path(filepath.Join(dir, name))
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
 			return path

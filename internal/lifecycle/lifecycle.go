@@ -1,17 +1,15 @@
-// Package lifecycle runs the parts of brink. There is one contract for all of
-// them:
+// Package lifecycle runs the parts of brink under one contract:
 //
 //	           start              ready()             ctx done
 //	pending ----------> starting ----------> ready ------------> stopping --> stopped
 //	                       |                   |                     |
 //	                       +---- Run returns --+--- Run returns -----+------> failed (error)
 //
-// A component is a name and a Run function. Returning is being stopped: there
-// is no Stop method that could disagree with it. A Group starts each component
-// when those it needs are ready, by default the one listed before it, and stops
-// them one by one in reverse of the list, each with its own deadline. The first
-// component to end while nobody asked it to stops all others, and its error is
-// the group's.
+// A component is a name and a Run function. When Run returns the component has stopped:
+// there is no Stop method that could disagree with it. A Group starts each component when
+// the components that it needs are ready, by default the one listed before it, and stops
+// them one by one in reverse of the list, each with its own deadline. The first component
+// that ends without being asked to stops all others, and its error is the group's.
 //
 // The idea of "first to stop stops all" is oklog/run's; readiness and ordered
 // stopping are what it lacks and a node needs: a kubelet must stop before the
@@ -33,27 +31,26 @@ import (
 // return after its context is done.
 const DefaultStopTimeout = 10 * time.Second
 
-// Component is one part of the process.
+// Component is a part of the process that starts, runs and stops as one.
 type Component struct {
-	// Name is what status and logs call it: lower case, dashes.
+	// Name is the component's name in `brink status` and the log: lower case, dashes.
 	Name string
-	// Run does the component's work until ctx is done, then cleans up and
-	// returns. It calls ready once, when others may rely on it. Calling ready
-	// again has no effect. Returning before ctx is done is a failure, also
-	// with a nil error.
+	// Run does the component's work until ctx is done, then cleans up and returns. It
+	// calls ready when others may rely on the component; further calls have no effect.
+	// Returning before ctx is done is a failure, even with a nil error.
 	Run func(ctx context.Context, ready func()) error
 	// StopTimeout bounds the time between ctx being done and Run returning.
-	// Zero is DefaultStopTimeout. A component that exceeds it is left behind.
+	// Zero is DefaultStopTimeout. A component that exceeds it is abandoned.
 	StopTimeout time.Duration
-	// Needs names the components that must be ready before this one starts.
-	// Nil is the one listed before it; Nothing starts it at once.
+	// Needs names the components that must be ready before this one starts. Nil means
+	// the one listed before it; Nothing starts it at once.
 	Needs []string
 }
 
 // Nothing is the Needs of a component that can start at once.
 var Nothing = []string{}
 
-// State is where a component is in its life.
+// State is the state of a component.
 type State string
 
 // The states of a component, in the order in which it passes through them.
@@ -87,8 +84,8 @@ type Group struct {
 	members []*member
 
 	mu       sync.Mutex    // guards what follows, and status and cancel of all members
-	stopping bool          // no component is started any more
-	over     chan struct{} // closed with stopping
+	stopping bool          // no more components are started
+	over     chan struct{} // closed when stopping is set
 }
 
 type member struct {
@@ -126,9 +123,9 @@ func (g *Group) Status() []Status {
 	return out
 }
 
-// Run starts the components, calls ready when all are ready, waits until ctx is
-// done or a component ends, stops all and returns the first failure: nil only
-// when ctx ended it and every component stopped cleanly.
+// Run starts the components, calls ready when all are ready, waits until ctx is done or a
+// component ends, stops all and returns the first failure. It returns nil only when ctx was
+// done and every component stopped cleanly.
 func (g *Group) Run(ctx context.Context, ready func()) error {
 	needs, err := g.needs()
 	if err != nil {
@@ -150,7 +147,7 @@ func (g *Group) Run(ctx context.Context, ready func()) error {
 	return g.stop(err)
 }
 
-// needs resolves what each member waits for.
+// needs returns the members that each member waits for.
 func (g *Group) needs() ([][]*member, error) {
 	byName := map[string]*member{}
 	for _, m := range g.members {
@@ -174,8 +171,8 @@ func (g *Group) needs() ([][]*member, error) {
 	return out, g.checkCycles(out)
 }
 
-// checkCycles finds components that wait for each other. Taking away all whose
-// needs are met, again and again, leaves just those.
+// checkCycles finds components that wait for each other: it takes away all whose needs are
+// met, again and again, and those are left.
 func (g *Group) checkCycles(needs [][]*member) error {
 	met := map[*member]bool{}
 	for range g.members {
@@ -194,7 +191,7 @@ func (g *Group) checkCycles(needs [][]*member) error {
 	return nil
 }
 
-// startWhenNeedsAreReady launches m, unless the group is told to stop before.
+// startWhenNeedsAreReady launches m, unless the group is stopped before.
 func (g *Group) startWhenNeedsAreReady(ctx context.Context, m *member, needs []*member, failed chan<- *member) {
 	for _, n := range needs {
 		select {
@@ -210,8 +207,8 @@ func (g *Group) startWhenNeedsAreReady(ctx context.Context, m *member, needs []*
 	}
 }
 
-// waitReady returns when all members are ready, with an error when one ended
-// instead, and early when ctx is done.
+// waitReady returns when all members are ready or ctx is done, and with an error when a
+// member ended before.
 func (g *Group) waitReady(ctx context.Context, failed <-chan *member) error {
 	for _, m := range g.members {
 		select {
@@ -225,7 +222,7 @@ func (g *Group) waitReady(ctx context.Context, failed <-chan *member) error {
 	return nil
 }
 
-// stopped is closed once the group stops.
+// stopped returns a channel that is closed when the group begins to stop.
 func (g *Group) stopped() <-chan struct{} {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -240,8 +237,7 @@ func (g *Group) overLocked() chan struct{} {
 	return g.over
 }
 
-// beginStop keeps components that have not been started from starting, and
-// returns the others.
+// beginStop keeps further components from starting and returns those that have started.
 func (g *Group) beginStop() []*member {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -256,8 +252,8 @@ func (g *Group) beginStop() []*member {
 	return started
 }
 
-// launchLocked runs m in a goroutine. Its context is cut off from ctx so that a
-// component stops when its turn comes, not when the group is told to.
+// launchLocked runs m in a goroutine. The member's context does not end with ctx: a member
+// stops when its turn comes, not when the group is told to stop.
 func (g *Group) launchLocked(ctx context.Context, m *member, failed chan<- *member) {
 	runCtx, cancel := context.WithCancel(withLogger(context.WithoutCancel(ctx), m.Name))
 	m.cancel = cancel
@@ -283,8 +279,7 @@ func (g *Group) launchLocked(ctx context.Context, m *member, failed chan<- *memb
 	}()
 }
 
-// protect turns a panic in a component into its error, with the stack in the
-// log rather than in the user's face.
+// protect turns a panic in a component into its error, and logs the stack.
 func protect(ctx context.Context, c Component, ready func()) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -295,8 +290,8 @@ func protect(ctx context.Context, c Component, ready func()) (err error) {
 	return c.Run(ctx, ready)
 }
 
-// stop ends components in reverse order. cause is the failure that led here,
-// nil when the group was asked to stop.
+// stop stops components in reverse order. cause is the failure that made the group stop, nil
+// when it was asked to.
 func (g *Group) stop(cause error) error {
 	errs := []error{cause}
 	started := g.beginStop()
@@ -323,7 +318,7 @@ func (m *member) endedEarly() error {
 	return fmt.Errorf("%s: %w", m.Name, m.err)
 }
 
-// finish records how m's Run returned; early is before it was told to.
+// finish records how m's Run returned. early means that m was not asked to stop.
 func (g *Group) finish(m *member, early bool) {
 	if early || m.err != nil && !errors.Is(m.err, context.Canceled) {
 		g.set(m, Failed, m.err)
@@ -332,8 +327,8 @@ func (g *Group) finish(m *member, early bool) {
 	g.set(m, Stopped, nil)
 }
 
-// set moves m to a state, unless m has already ended. One that becomes ready
-// while it is being stopped stays stopping.
+// set moves m to a state, unless m has already ended. A member that becomes ready while it
+// is being stopped stays stopping.
 func (g *Group) set(m *member, s State, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

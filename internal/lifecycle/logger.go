@@ -10,8 +10,8 @@ const componentKey = "component"
 
 type loggerKey struct{}
 
-// Logger returns the logger of the component that ctx was given to, with its name as
-// an attribute; elsewhere the process's own.
+// Logger returns the logger of the component that ctx was given to, which adds the
+// component's name to each line. Outside of components it returns the process's own.
 func Logger(ctx context.Context) *slog.Logger {
 	if log, ok := ctx.Value(loggerKey{}).(*slog.Logger); ok {
 		return log
@@ -19,8 +19,8 @@ func Logger(ctx context.Context) *slog.Logger {
 	return slog.Default()
 }
 
-// withLogger also serves a component that runs a group of its own: the innermost
-// name is the one that is logged.
+// withLogger returns a context with the logger of a component. When a component runs a group
+// of its own, the innermost name is logged.
 func withLogger(ctx context.Context, name string) context.Context {
 	return context.WithValue(ctx, loggerKey{}, slog.With(componentKey, name))
 }

@@ -18,30 +18,30 @@ import (
 	"brink/network/sysctl"
 )
 
-// keepBridge repairs what the CNI bridge plugin made, once a pod has an address:
-// the plugin itself looks only when the next pod comes, and until then every pod
-// on the node is cut off.
-func (p *Pods) keepBridge() error {
-	if err := p.leaveOldRanges(); err != nil {
-		return fmt.Errorf("leaving old ranges of bridge %s: %w", p.cfg.Bridge, err)
+// reconcileBridge repairs what the CNI bridge plugin made, once a pod has an address.
+// The plugin itself checks the bridge only when the next pod comes, and until then
+// every pod on the node would be cut off.
+func (p *Pods) reconcileBridge() error {
+	if err := p.removeOldAddresses(); err != nil {
+		return fmt.Errorf("removing old addresses of bridge %s: %w", p.cfg.Bridge, err)
 	}
 	if !hasLeases(p.cfg.leases()) {
 		return nil
 	}
 	bridge, err := p.ensureBridge()
 	if err != nil {
-		return fmt.Errorf("keeping bridge %s: %w", p.cfg.Bridge, err)
+		return fmt.Errorf("repairing bridge %s: %w", p.cfg.Bridge, err)
 	}
 	// The plugin that makes the bridge for the first pod gives it the addresses a
 	// moment after the pod's.
 	level := slog.LevelDebug
-	if p.hasAddresses {
+	if p.hadAddresses {
 		level = slog.LevelWarn
 	}
 	if err := p.ensureAddresses(bridge, level); err != nil {
-		return fmt.Errorf("keeping the addresses of bridge %s: %w", p.cfg.Bridge, err)
+		return fmt.Errorf("repairing the addresses of bridge %s: %w", p.cfg.Bridge, err)
 	}
-	p.hasAddresses = true
+	p.hadAddresses = true
 	if err := p.attachPods(bridge); err != nil {
 		return fmt.Errorf("attaching pods to bridge %s: %w", p.cfg.Bridge, err)
 	}
@@ -68,9 +68,9 @@ func (p *Pods) ensureBridge() (netlink.Link, error) {
 	return bridge, err
 }
 
-// makeBridge makes the bridge as the plugin does, and with the MAC address it
-// had before, which pods have in their neighbour tables for their gateway. An
-// address that is set explicitly does not change with the ports.
+// makeBridge makes the bridge as the plugin does, but with the MAC address that it had
+// before: pods have that in their neighbour tables for their gateway. An address that
+// is set explicitly does not change with the ports.
 func (p *Pods) makeBridge() (netlink.Link, error) {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = p.cfg.Bridge, p.mtu
@@ -97,10 +97,10 @@ func (p *Pods) makeBridge() (netlink.Link, error) {
 	return netlink.LinkByName(p.cfg.Bridge)
 }
 
-// leaveOldRanges takes addresses from the bridge that are of the cluster's ranges and
-// of none of this node's: the node was deleted and has joined again, and who has its
-// old range now could not be reached, for the bridge's route comes first.
-func (p *Pods) leaveOldRanges() error {
+// removeOldAddresses removes addresses of the bridge that are in the cluster's ranges but
+// not in this node's. The node was deleted and has joined again; the node that has its
+// old range now could not be reached, because the bridge's route comes first.
+func (p *Pods) removeOldAddresses() error {
 	bridge, err := netlink.LinkByName(p.cfg.Bridge)
 	if rtnl.IsGone(err) {
 		return nil
@@ -125,8 +125,8 @@ func (p *Pods) leaveOldRanges() error {
 	return nil
 }
 
-// ensureAddresses gives the bridge the first address of each prefix, which is
-// the pods' gateway. Others stay: they are the plugin's to remove.
+// ensureAddresses gives the bridge the first address of each prefix, which is the pods'
+// gateway. Other addresses stay: they are the plugin's to remove.
 func (p *Pods) ensureAddresses(bridge netlink.Link, level slog.Level) error {
 	has, err := rtnl.Complete(func() ([]netlink.Addr, error) { return netlink.AddrList(bridge, netlink.FAMILY_ALL) })
 	if err != nil {
@@ -159,11 +159,11 @@ func (p *Pods) attachPods(bridge netlink.Link) error {
 	if err != nil {
 		return err
 	}
-	// Who is on the bridge needs no look at files, and nearly always all are.
-	loose := slices.DeleteFunc(links, func(l netlink.Link) bool {
+	// Nearly always all are on the bridge, and no file has to be read.
+	detached := slices.DeleteFunc(links, func(l netlink.Link) bool {
 		return l.Type() != "veth" || l.Attrs().MasterIndex == bridge.Attrs().Index
 	})
-	if len(loose) == 0 {
+	if len(detached) == 0 {
 		return nil
 	}
 	ours, err := podLinks(p.cfg)
@@ -171,7 +171,7 @@ func (p *Pods) attachPods(bridge netlink.Link) error {
 		return err
 	}
 	var errs []error
-	for _, link := range loose {
+	for _, link := range detached {
 		if ours[link.Attrs().Name] {
 			p.log.Warn("a pod was off the bridge, attaching it", "bridge", bridge.Attrs().Name, "link", link.Attrs().Name)
 			errs = append(errs, attach(link, bridge))
@@ -180,8 +180,8 @@ func (p *Pods) attachPods(bridge netlink.Link) error {
 	return errors.Join(errs...)
 }
 
-// attach sets what the plugin sets by our configuration. A link that went in
-// the meantime went with its pod.
+// attach sets what the plugin sets by brink's configuration. A link that is gone in the
+// meantime went with its pod.
 func attach(link, bridge netlink.Link) error {
 	err := netlink.LinkSetMaster(link, bridge)
 	if err == nil {
@@ -196,8 +196,8 @@ func attach(link, bridge netlink.Link) error {
 	return err
 }
 
-// podLinks are the host's ends of the links of pods that hold an address of ours.
-// Neither kernel nor leases say which these are.
+// podLinks are the host's ends of the links of pods that have a lease. Neither the
+// kernel nor the leases say which these are.
 func podLinks(cfg Config) (map[string]bool, error) {
 	out := map[string]bool{}
 	err := eachPod(cfg, func(r cniResult) {

@@ -2,7 +2,6 @@ package pods
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -11,34 +10,32 @@ import (
 	"strings"
 	"time"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 	"sigs.k8s.io/knftables"
 
 	"brink/network/iprange"
 	"brink/network/nftables"
 )
 
-// HostPorts keeps the rules of pods' host ports. The portmap plugin writes them once,
-// when the pod comes; what somebody deletes later, as a firewall that starts from
-// an empty ruleset does, is written here again as the plugin writes it (v1.9.1,
+// HostPorts restores the rules of pods' host ports. The portmap plugin writes them once,
+// when the pod comes. What somebody deletes later, as a firewall does that starts from
+// an empty ruleset, is written here again as the plugin writes it (v1.9.1,
 // portmap_nftables.go), so that the plugin finds and removes it when the pod goes.
 type HostPorts struct {
 	cfg  Config
 	wake func() // makes the caller reconcile again
 	log  *slog.Logger
 
-	looked     bool
-	generation uint32          // of the kernel's whole ruleset at the last look
+	checked    bool            // what follows is known
+	generation uint32          // of the kernel's whole ruleset at the last check
 	handles    []uint64        // of the tables then, 0 of one that was not there
 	needed     bool            // there were pods with ports then
-	missed     map[string]bool // had no rule at the last look, which is so while a pod goes
-	wrote      map[string]bool // for whom rules were written, who may have been going
+	suspects   map[string]bool // pods that had no rule then, as while a pod goes
+	unproven   map[string]bool // pods whose rules were written, and which may have been going
 }
 
-// recheck is how long after rules were written it is looked whether their pods are
-// still there: removing a pod takes the plugins less than a second.
-const recheck = 5 * time.Second
+// recheckAfter is when it is checked whether pods are still there whose rules were
+// written: removing a pod takes the plugins less than a second.
+const recheckAfter = 5 * time.Second
 
 // podPorts are the host ports of one pod.
 type podPorts struct {
@@ -52,11 +49,11 @@ type portMapping struct {
 	Protocol, HostIP        string
 }
 
-// TablesChanged tells whether somebody deleted the tables of host ports, or made them
-// anew, since the last look: a few questions to the kernel, and no process.
+// TablesChanged reports whether somebody has deleted the tables of host ports, or made
+// them anew, since the last check. It asks the kernel and starts no process.
 func (h *HostPorts) TablesChanged() bool {
 	handles, err := hostPortTables()
-	return err == nil && h.looked && !slices.Equal(handles, h.handles)
+	return err == nil && h.checked && !slices.Equal(handles, h.handles)
 }
 
 func hostPortTables() ([]uint64, error) {
@@ -71,39 +68,39 @@ func hostPortTables() ([]uint64, error) {
 	return handles, nil
 }
 
-// Reconcile writes the rules that pods have lost. A table that is gone has lost those
-// of all; of a table that is as it was, rules may be missing because their pod is
-// just going, so they have to be missing twice.
+// Reconcile writes the rules that pods have lost. A table that is gone, or another one
+// than before, has lost all of them. In a table that is the same a pod may have no rules
+// because it is just going, so they have to be missing twice.
 func (h *HostPorts) Reconcile(ctx context.Context) error {
 	generation, err := nftables.Generation()
-	if err != nil || h.looked && generation == h.generation && len(h.missed) == 0 && len(h.wrote) == 0 {
+	if err != nil || h.checked && generation == h.generation && len(h.suspects) == 0 && len(h.unproven) == 0 {
 		return err
 	}
 	handles, err := hostPortTables()
 	if err != nil {
 		return err
 	}
-	// What no pod needs was not deleted; the plugin makes it with the first port.
-	if !h.looked || h.needed || slices.ContainsFunc(handles, func(handle uint64) bool { return handle != 0 }) {
+	// A table that no pod needs was not deleted: the plugin makes it with the first port.
+	if !h.checked || h.needed || slices.ContainsFunc(handles, func(handle uint64) bool { return handle != 0 }) {
 		wrote, err := h.restore(ctx, handles)
 		if err != nil {
 			return err
 		}
-		// Not otherwise: a table that was deleted since then shall be seen.
+		// Only then: a table that was deleted in the meantime must be noticed.
 		if wrote {
 			if handles, err = hostPortTables(); err != nil {
 				return err
 			}
 		}
 	}
-	h.looked, h.generation, h.handles = true, generation, handles
+	h.checked, h.generation, h.handles = true, generation, handles
 	return nil
 }
 
-// isLost tells whether all rules of a table were: it is another one than at the last
-// look, or there is none.
+// isLost reports whether all rules of a table were lost: there is none, or another one
+// than at the last check.
 func (h *HostPorts) isLost(table int, handles []uint64) bool {
-	return !h.looked || handles[table] == 0 || h.handles[table] != 0 && h.handles[table] != handles[table]
+	return !h.checked || handles[table] == 0 || h.handles[table] != 0 && h.handles[table] != handles[table]
 }
 
 func (h *HostPorts) restore(ctx context.Context, handles []uint64) (wrote bool, err error) {
@@ -112,54 +109,54 @@ func (h *HostPorts) restore(ctx context.Context, handles []uint64) (wrote bool, 
 		return false, err
 	}
 	h.needed = len(pods) > 0
-	if err := h.leaveGone(ctx, pods); err != nil || !h.needed {
+	if err := h.removeForGone(ctx, pods); err != nil || !h.needed {
 		return false, err
 	}
-	missed := map[string]bool{}
+	suspects := map[string]bool{}
 	for table, family := range hostPortFamilies {
 		nft, err := nftables.Open(family, hostPortTable)
 		if err != nil {
 			return wrote, err
 		}
-		missing, err := withoutRules(ctx, nft, family, pods)
+		bare, err := withoutRules(ctx, nft, family, pods)
 		if err != nil {
 			return wrote, err
 		}
 		if !h.isLost(table, handles) {
-			missing = slices.DeleteFunc(missing, func(p podPorts) bool {
-				isNews := !h.missed[p.container]
-				missed[p.container] = missed[p.container] || isNews
-				return isNews
+			bare = slices.DeleteFunc(bare, func(p podPorts) bool {
+				isNew := !h.suspects[p.container]
+				suspects[p.container] = suspects[p.container] || isNew
+				return isNew
 			})
 		}
-		if err := h.write(ctx, nft, family, missing); err != nil {
+		if err := h.write(ctx, nft, family, bare); err != nil {
 			return wrote, err
 		}
-		wrote = wrote || len(missing) > 0
+		wrote = wrote || len(bare) > 0
 	}
-	maps.DeleteFunc(missed, func(_ string, is bool) bool { return !is })
-	h.missed = missed
+	maps.DeleteFunc(suspects, func(_ string, is bool) bool { return !is })
+	h.suspects = suspects
 	return wrote, nil
 }
 
-// leaveGone removes what was written for pods that were just going.
-func (h *HostPorts) leaveGone(ctx context.Context, pods []podPorts) error {
+// removeForGone removes the rules that were written for pods that were just going.
+func (h *HostPorts) removeForGone(ctx context.Context, pods []podPorts) error {
 	for _, p := range pods {
-		delete(h.wrote, p.container)
+		delete(h.unproven, p.container)
 	}
-	if len(h.wrote) == 0 {
+	if len(h.unproven) == 0 {
 		return nil
 	}
 	for _, family := range hostPortFamilies {
 		nft, err := nftables.Open(family, hostPortTable)
 		if err == nil {
-			_, err = removeHostPortsOf(ctx, nft, h.wrote)
+			_, err = removeHostPortsOf(ctx, nft, h.unproven)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	h.wrote = nil
+	h.unproven = nil
 	return nil
 }
 
@@ -184,7 +181,7 @@ func withoutRules(ctx context.Context, nft knftables.Interface, family knftables
 	return out, nil
 }
 
-// write adds the rules of pods, and what they hang on, in one transaction.
+// write adds the rules of pods, and the chains that they need, in one transaction.
 func (h *HostPorts) write(ctx context.Context, nft knftables.Interface, family knftables.Family, pods []podPorts) error {
 	if len(pods) == 0 {
 		return nil
@@ -200,96 +197,20 @@ func (h *HostPorts) write(ctx context.Context, nft knftables.Interface, family k
 	if err := nft.Run(ctx, tx); err != nil {
 		return fmt.Errorf("writing nftables table %s %s: %s", family, hostPortTable, nftables.OneLine(err))
 	}
-	if h.wrote == nil {
-		h.wrote = map[string]bool{}
+	if h.unproven == nil {
+		h.unproven = map[string]bool{}
 	}
 	for _, p := range pods {
-		h.wrote[p.container] = true
-		h.forgetFlows(family, p.ports)
+		h.unproven[p.container] = true
+		h.deleteFlows(family, p.ports)
 	}
-	time.AfterFunc(recheck, h.wake)
+	time.AfterFunc(recheckAfter, h.wake)
 	return nil
 }
 
-// addPortTable makes the table and what all rules of ports hang on.
-func addPortTable(tx *knftables.Transaction) {
-	tx.Add(&knftables.Table{Comment: knftables.PtrTo("CNI portmap plugin")})
-	for _, name := range []string{hostPortChain, "hostip_hostports", "hostports_all"} {
-		tx.Add(&knftables.Chain{Name: name})
-	}
-	tx.Flush(&knftables.Chain{Name: "hostports_all"})
-	tx.Add(&knftables.Rule{Chain: "hostports_all", Rule: "jump hostip_hostports"})
-	tx.Add(&knftables.Rule{Chain: "hostports_all", Rule: "jump " + hostPortChain})
-	hooked := func(name string, hook knftables.BaseChainHook, priority knftables.BaseChainPriority) *knftables.Chain {
-		return &knftables.Chain{Name: name, Type: knftables.PtrTo(knftables.NATType), Hook: &hook, Priority: &priority}
-	}
-	for _, hook := range []knftables.BaseChainHook{knftables.PreroutingHook, knftables.OutputHook} {
-		chain := hooked(string(hook), hook, knftables.DNATPriority)
-		tx.Add(chain)
-		tx.Flush(chain)
-		tx.Add(&knftables.Rule{Chain: chain.Name, Rule: "fib daddr type local jump hostports_all"})
-	}
-	tx.Add(hooked("masquerading", knftables.PostroutingHook, knftables.SNATPriority))
-}
-
-// rules are those of a pod's ports in a family, none when it has none there.
-func (p podPorts) rules(family knftables.Family) []*knftables.Rule {
-	own, ok := iprange.SameFamily(p.addrs, loopback(family))
-	if !ok {
-		return nil
-	}
-	var rules []*knftables.Rule
-	add := func(chain string, parts ...any) {
-		rules = append(rules, &knftables.Rule{Chain: chain, Rule: knftables.Concat(parts...), Comment: knftables.PtrTo(p.container)})
-	}
-	for _, port := range p.ports {
-		to := []any{port.Protocol, "dport", port.HostPort, "dnat to", netip.AddrPortFrom(own, port.ContainerPort)}
-		switch at, err := netip.ParseAddr(port.HostIP); {
-		case err != nil || at.IsUnspecified() && at.Is4() == own.Is4():
-			add(hostPortChain, to...)
-		case at.Is4() == own.Is4():
-			add(hostPortChain, append([]any{family, "daddr", at}, to...)...)
-		}
-	}
-	if len(rules) == 0 {
-		return nil
-	}
-	add("masquerading", family, "saddr", own, family, "daddr", own, "masquerade")
-	if own.Is4() {
-		add("masquerading", family, "saddr 127.0.0.1", family, "daddr", own, "masquerade")
-	}
-	return rules
-}
-
-func loopback(family knftables.Family) netip.Addr {
-	if family == knftables.IPv6Family {
-		return netip.IPv6Loopback()
-	}
-	return netip.AddrFrom4([4]byte{127, 0, 0, 1})
-}
-
-// forgetFlows drops what the kernel remembers of UDP to these ports: senders that
-// went on while the rules were gone would be led past them for as long as they send.
-func (h *HostPorts) forgetFlows(family knftables.Family, ports []portMapping) {
-	kind := netlink.InetFamily(unix.AF_INET)
-	if family == knftables.IPv6Family {
-		kind = unix.AF_INET6
-	}
-	for _, port := range ports {
-		filter := &netlink.ConntrackFilter{}
-		err := errors.Join(filter.AddProtocol(unix.IPPROTO_UDP), filter.AddPort(netlink.ConntrackOrigDstPort, port.HostPort))
-		if port.Protocol != "udp" || err != nil {
-			continue
-		}
-		if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, kind, filter); err != nil {
-			h.log.Debug("forgetting flows to a host port", "port", port.HostPort, "error", err)
-		}
-	}
-}
-
-// podsWithPorts are the pods of our network that run and have host ports. A lease
-// says that the pod has not been taken off the network, its network namespace that
-// it is not of before a reboot.
+// podsWithPorts are the running pods of brink's network that have host ports. The lease
+// shows that a pod was not taken off the network, the network namespace that it has
+// started since the last boot.
 func podsWithPorts(cfg Config) ([]podPorts, error) {
 	var out []podPorts
 	err := eachPod(cfg, func(r cniResult) {

@@ -28,12 +28,12 @@ var (
 	hostPortFamilies = []knftables.Family{knftables.IPv4Family, knftables.IPv6Family}
 )
 
-// foreignHostPorts is the file below StateDir with the families whose table
-// was there before the node's first start: it is not ours to remove.
+// foreignHostPorts is the file below StateDir with the families whose table was there
+// before the node's first start: it is not brink's to remove.
 const foreignHostPorts = "foreign-hostports"
 
-// noteHostPorts writes that file at the first start.
-func noteHostPorts(ctx context.Context, cfg Config) error {
+// recordForeignHostPorts writes that file at the first start.
+func recordForeignHostPorts(ctx context.Context, cfg Config) error {
 	path := filepath.Join(cfg.StateDir, foreignHostPorts)
 	for _, known := range []string{path, filepath.Join(cfg.ConfDir, conflistName)} {
 		if _, err := os.Stat(known); err == nil {
@@ -58,9 +58,9 @@ func noteHostPorts(ctx context.Context, cfg Config) error {
 	return atomicfile.Write(path, []byte(strings.Join(found, "\n")), 0o644)
 }
 
-// removeHostPorts deletes the port rules of containers that have a lease from
-// us, and the table when it was not there before us and nobody has a rule in it:
-// should somebody need it, the plugin makes it anew with the next port.
+// removeHostPorts deletes the port rules of containers that have a lease of brink's, and
+// the table when brink was there first and nobody has a rule in it. For somebody who
+// needs it the plugin makes it anew with the next port.
 func removeHostPorts(ctx context.Context, cfg Config) error {
 	ours, err := leaseholders(cfg.leases())
 	if err != nil {

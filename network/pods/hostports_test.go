@@ -21,9 +21,9 @@ func ofNode(t *testing.T, n *testnet.Node) Config {
 	}
 }
 
-// TestHostPortsDeletedDuringALook: a table that goes while another look is under way
+// TestHostPortsDeletedDuringACheck: a table that goes while another check is under way
 // is missed by nobody.
-func TestHostPortsDeletedDuringALook(t *testing.T) {
+func TestHostPortsDeletedDuringACheck(t *testing.T) {
 	t.Parallel()
 	s := testnet.AllStacks["IPv4"]
 	testnet.EnterSegment(t)
@@ -39,7 +39,7 @@ func TestHostPortsDeletedDuringALook(t *testing.T) {
 			}
 			before, err := hostPortTables()
 			testnet.Must(t, err)
-			testnet.NFT(t, "delete table ip cni_hostport") // just after the look at the tables
+			testnet.NFT(t, "delete table ip cni_hostport") // just after the tables were listed
 			_, err = h.restore(t.Context(), before)
 			testnet.Must(t, err)
 			for range 2 {
@@ -54,7 +54,7 @@ func TestHostPortsDeletedDuringALook(t *testing.T) {
 }
 
 // TestHostPortsOfGoingPods: what is written for a pod that is just being removed goes
-// again, and one of before a reboot gets nothing.
+// again, and a pod that did not survive a reboot gets nothing.
 func TestHostPortsOfGoingPods(t *testing.T) {
 	t.Parallel()
 	s := testnet.AllStacks["IPv4"]

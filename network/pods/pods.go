@@ -1,6 +1,6 @@
-// Package pods attaches a node's pods to the network: the CNI configuration by which
-// the container runtime does it, the bridge that they are on, the rules of their host
-// ports, and the routes by which the host itself reaches Services.
+// Package pods attaches a node's pods to the network. It keeps the CNI configuration by
+// which the container runtime does that, the bridge that pods are on, the rules of their
+// host ports, and the routes by which the host itself reaches Services.
 //
 // It owns the file 10-brink.conflist, the address leases below StateDir, the bridge
 // (made by the CNI bridge plugin at the first pod, repaired here), and the routes of
@@ -15,6 +15,8 @@
 //     pod; brink has one rule for the whole cluster (see package network).
 //   - rp_filter is left as it is: pods answer on the link they are routed by, so that
 //     even strict mode drops nothing.
+//
+// Read in this order: pods.go, cni.go, bridge.go, services.go, hostports.go.
 package pods
 
 import (
@@ -36,7 +38,7 @@ const DefaultBridge = "brink0"
 // results, for which it has no option.
 const DefaultCacheDir = "/var/lib/cni"
 
-// Config is what of a node's pod network its pods meet.
+// Config says how pods are attached.
 type Config struct {
 	// ClusterCIDRs are the prefixes of all nodes' pods, NodeCIDRs this node's share of
 	// them, ServiceCIDRs those of Services: at most one of each family. The first
@@ -83,34 +85,34 @@ func Gateways(nodeCIDRs []netip.Prefix) []netip.Addr {
 	return out
 }
 
-// Pods keeps the bridge, the host ports and the routes to Services.
+// Pods reconciles the bridge, the host ports and the routes to Services.
 type Pods struct {
 	// HostPorts are the rules of pods' host ports.
 	HostPorts HostPorts
 
-	cfg          Config
-	log          *slog.Logger
-	mtu          int              // of pods' links
-	bridgeMAC    net.HardwareAddr // of the bridge at the last look
-	hasAddresses bool             // the bridge had all of its addresses once
-	routesLooked bool             // old routes to Services are gone
+	cfg              Config
+	log              *slog.Logger
+	mtu              int              // of pods' links
+	bridgeMAC        net.HardwareAddr // of the bridge at the last check
+	hadAddresses     bool             // the bridge had all of its addresses once
+	oldRoutesRemoved bool             // of Services
 }
 
-// Open returns the pods of the network namespace of the calling thread, in which
-// everything else has to be called too. What is given as wake makes the caller
-// reconcile again.
+// Open returns the pods of the network namespace of the calling thread. Its methods have
+// to be called there too, by one goroutine at a time. It calls wake when they have to be
+// called again.
 func Open(ctx context.Context, cfg Config, wake func(), log *slog.Logger) (*Pods, error) {
-	if err := noteHostPorts(ctx, cfg); err != nil {
+	if err := recordForeignHostPorts(ctx, cfg); err != nil {
 		return nil, err
 	}
 	return &Pods{HostPorts: HostPorts{cfg: cfg, wake: wake, log: log}, cfg: cfg, log: log}, nil
 }
 
-// Reconcile brings the bridge and the routes to Services in line. Links of pods that
-// come from now on have the given MTU in bytes; zero leaves it to the kernel.
+// Reconcile brings the bridge and the routes to Services in line. The MTU in bytes is
+// that of links of pods that come from now on; zero leaves it to the kernel.
 func (p *Pods) Reconcile(mtu int) error {
 	p.mtu = mtu
-	return errors.Join(p.keepBridge(), p.keepServiceRoutes())
+	return errors.Join(p.reconcileBridge(), p.reconcileServiceRoutes())
 }
 
 // WriteConfig writes the CNI configuration unless it is there already. By its presence

@@ -17,13 +17,13 @@ import (
 	"brink/network/rtnl"
 )
 
-// Remove takes away what the CNI plugins made on this host: the bridge and the pod
-// links still attached to it, our pods' host ports, the CNI configuration and leases.
-// What is gone already is no error. Only Bridge, ConfDir and StateDir of cfg are used.
+// Remove removes what the CNI plugins made on this host: the bridge and the pod links
+// that are still attached to it, host ports of brink's pods, the CNI configuration and
+// leases. What is gone already is no error. Only Bridge, ConfDir and StateDir of cfg are used.
 func Remove(ctx context.Context, cfg Config) error {
 	return errors.Join(
 		removeBridge(cfg.Bridge),
-		removeHostPorts(ctx, cfg), // knows its own by the leases, so before them
+		removeHostPorts(ctx, cfg), // before the leases, which say whose they are
 		removeFiles(cfg),
 	)
 }
@@ -36,7 +36,7 @@ func removeFiles(cfg Config) error {
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("removing the CNI configuration: %w", err)
 	}
-	if _, err := removetree.Sift(cfg.StateDir, ofState); err != nil {
+	if _, err := removetree.Sift(cfg.StateDir, stateVerdict); err != nil {
 		return fmt.Errorf("removing address leases: %w", err)
 	}
 	if err := unix.Rmdir(cfg.StateDir); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) {
@@ -45,9 +45,9 @@ func removeFiles(cfg Config) error {
 	return nil
 }
 
-// ofState tells what in StateDir is ours and the host-local plugin's (v1.9.1): an
-// address a file. The rest is somebody's.
-func ofState(rel string) removetree.Verdict {
+// stateVerdict has those files below StateDir removed that are brink's and the host-local
+// plugin's (v1.9.1), which keeps a file for each address. The rest is somebody's.
+func stateVerdict(rel string) removetree.Verdict {
 	dir, base := filepath.Split(rel)
 	_, err := netip.ParseAddr(base)
 	switch {

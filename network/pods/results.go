@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cniResult is the part that is used of what the CNI library remembers of a pod
-// in the file <CacheDir>/results/<network>-<container>-<interface>
+// cniResult is the part that is used of what the CNI library records about a pod in
+// the file <CacheDir>/results/<network>-<container>-<interface>
 // (github.com/containernetworking/cni v1.3.0, libcni/api.go).
 type cniResult struct {
 	Network      string `json:"networkName"`
@@ -36,7 +36,7 @@ type cniInterface struct {
 	Sandbox string `json:"sandbox"` // empty for the host's side
 }
 
-// isRunning tells whether the pod's network namespace is there.
+// isRunning reports whether the pod's network namespace exists.
 func (r cniResult) isRunning() bool {
 	return slices.ContainsFunc(r.Result.Interfaces, func(i cniInterface) bool {
 		var stat unix.Statfs_t
@@ -44,7 +44,7 @@ func (r cniResult) isRunning() bool {
 	})
 }
 
-// eachPod yields what the CNI library remembers of pods that hold an address of ours.
+// eachPod calls do with the CNI library's record of each pod that has a lease.
 func eachPod(cfg Config, do func(cniResult)) error {
 	holders, err := leaseholders(cfg.leases())
 	if err != nil {
@@ -56,7 +56,7 @@ func eachPod(cfg Config, do func(cniResult)) error {
 	}
 	for _, path := range paths {
 		var r cniResult
-		// One that is gone or half written is of a pod that comes or goes.
+		// A file that is gone or half written is of a pod that comes or goes.
 		if data, err := os.ReadFile(path); err != nil || json.Unmarshal(data, &r) != nil {
 			continue
 		}
@@ -67,11 +67,11 @@ func eachPod(cfg Config, do func(cniResult)) error {
 	return nil
 }
 
-// leases is the host-local plugin's directory for our network.
+// leases is the host-local plugin's directory for brink's network.
 func (c Config) leases() string { return filepath.Join(c.StateDir, networkName) }
 
-// hasLeases tells whether a pod holds an address: the plugin has a file of that
-// name for each.
+// hasLeases reports whether a pod has an address: the plugin keeps a file of the
+// address's name for each.
 func hasLeases(dir string) bool {
 	entries, err := os.ReadDir(dir)
 	return err == nil && slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
@@ -80,8 +80,8 @@ func hasLeases(dir string) bool {
 	})
 }
 
-// leaseholders returns the ids of the containers that hold an address. The
-// host-local plugin keeps a file for each address, its first line the id.
+// leaseholders returns the ids of the containers that have an address, from the first
+// lines of the leases.
 func leaseholders(dir string) (map[string]bool, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -15,36 +15,36 @@ import (
 	"brink/network/rtnl"
 )
 
-// keepServiceRoutes leads what this host sends to Services over the pods' bridge. Where
-// it goes is decided after the route was chosen, when the address of a Service becomes
-// that of a pod, but without any route nothing is sent: on a host without a default
-// route, as one whose cable is out may be, Services were reached by pods alone.
+// reconcileServiceRoutes routes what this host sends to Services over the pods' bridge.
+// Where a packet goes is decided after the route was chosen, when the address of a
+// Service becomes that of a pod. But without any route nothing is sent: on a host without
+// a default route, as one whose cable is out may be, only pods would reach Services.
 //
-// The route is there always, not only where no other leads to Services: by it the
-// kernel takes the bridge's address as source, which every pod and node can answer.
-// With a default route it is that of some link to the outside, and connections would
-// have one source or the other by the history of the links. Nobody's packets go another
-// way than before: of the whole range, addresses of no Service are refused by
-// kube-proxy. A route of somebody else to the same range or to a part of it wins.
-func (p *Pods) keepServiceRoutes() error {
-	if !p.routesLooked {
-		if err := p.leaveOldServices(); err != nil {
-			return fmt.Errorf("leaving old routes to Services: %w", err)
+// The route is always there, even where another one leads to Services, because it makes
+// the kernel take the bridge's address as source, which every pod and node can answer.
+// By a default route the source is that of some link to the outside, and connections
+// would have one source or the other by the history of the links. No packet goes
+// elsewhere than before: kube-proxy refuses addresses of the range that no Service has.
+// A route of somebody else to the same range or to a part of it wins.
+func (p *Pods) reconcileServiceRoutes() error {
+	if !p.oldRoutesRemoved {
+		if err := p.removeOldServiceRoutes(); err != nil {
+			return fmt.Errorf("removing old routes to Services: %w", err)
 		}
-		p.routesLooked = true
+		p.oldRoutesRemoved = true
 	}
 	for _, services := range p.cfg.ServiceCIDRs {
 		if _, ok := iprange.SameFamily(Gateways(p.cfg.NodeCIDRs), services.Addr()); !ok {
 			continue // the bridge has no address of this family
 		}
-		if err := p.keepServiceRoute(services); err != nil {
-			return fmt.Errorf("keeping the route to Services %s: %w", services, err)
+		if err := p.reconcileServiceRoute(services); err != nil {
+			return fmt.Errorf("adding the route to Services %s: %w", services, err)
 		}
 	}
 	return nil
 }
 
-func (p *Pods) keepServiceRoute(services netip.Prefix) error {
+func (p *Pods) reconcileServiceRoute(services netip.Prefix) error {
 	link, noRoute := linkTo(services.Addr().Next())
 	bridge, err := netlink.LinkByName(p.cfg.Bridge)
 	if rtnl.IsGone(err) {
@@ -60,7 +60,7 @@ func (p *Pods) keepServiceRoute(services netip.Prefix) error {
 		return nil
 	}
 	err = netlink.RouteAdd(serviceRoute(services, bridge.Attrs().Index))
-	if errors.Is(err, unix.EEXIST) { // somebody's own is in front of it
+	if errors.Is(err, unix.EEXIST) { // somebody's own is there and wins
 		return nil
 	}
 	if err == nil {
@@ -107,9 +107,9 @@ func (p *Pods) makeFirstBridge() (netlink.Link, error) {
 	return bridge, p.ensureAddresses(bridge, slog.LevelDebug)
 }
 
-// leaveOldServices removes routes to ranges that are not the Services' any more, as of
-// another cluster that this host was a node of.
-func (p *Pods) leaveOldServices() error {
+// removeOldServiceRoutes removes routes to ranges that are not the Services' any more, as
+// those of another cluster that this host was a node of.
+func (p *Pods) removeOldServiceRoutes() error {
 	routes, err := rtnl.Complete(func() ([]netlink.Route, error) {
 		return netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: rtnl.RouteProtocol, Priority: rtnl.ServiceMetric}, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_PRIORITY)
 	})

@@ -180,7 +180,7 @@ func setVersion() {
 func setPath(binDir string) error {
 	dirs := []string{binDir}
 	current := filepath.SplitList(os.Getenv("PATH"))
-	for _, dir := range append(current, "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin") {
+	for _, dir := range append(current, host.ProgramDirs...) {
 		if dir != "" && !slices.Contains(dirs, dir) {
 			dirs = append(dirs, dir)
 		}

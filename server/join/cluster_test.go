@@ -132,7 +132,7 @@ func (c *cluster) start() *Controller {
 	}
 	controller := New(Config{Client: c, Informers: informers.NewSharedInformerFactory(c, 0), OwnNode: "own", TokenStatus: c.tokens,
 		Sources: func(node string) []netip.Addr { return c.sources[node] }})
-	controller.now, controller.look = c.now, 5*time.Millisecond
+	controller.now, controller.recheck = c.now, 5*time.Millisecond
 	if c.before != nil {
 		c.before(controller)
 	}

@@ -14,14 +14,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"brink/internal/lifecycle"
 	"brink/internal/wire/jointoken"
 	"brink/internal/wire/nodekey"
 	"brink/internal/wire/nodestatus"
 	"brink/server/token"
 )
 
-// Reasons of a Denied condition. Its message is one line for the person at the
-// machine.
+// Reasons of a Denied condition. The condition's message is one line for the person at
+// the machine.
 const (
 	ReasonNameTaken       = "NameTaken"
 	ReasonBadRequest      = "BadRequest"
@@ -33,28 +34,29 @@ const (
 const reasonApproved = "BrinkApproved"
 
 const (
-	// patience is how long a node may ask for addresses before they are in its
-	// status, which a kubelet writes at about the same time.
-	patience     = time.Minute
-	lookInterval = 2 * time.Second
+	// patience is how long a request may ask for addresses that are not in the node's
+	// status yet: a kubelet writes both at about the same time.
+	patience        = time.Minute
+	recheckInterval = 2 * time.Second
 )
 
-// decision on a request. The zero value is none yet.
+// decision is what becomes of a request. The zero value means that it is too early to
+// decide.
 type decision struct {
 	approved bool
 	reason   string
 	message  string
-	tell     string // a line for the log, if it is worth one
+	event    string // the line for the log of an approval that is worth one
 }
 
 func refuse(reason, format string, args ...any) decision {
 	return decision{reason: reason, message: fmt.Sprintf(format, args...)}
 }
 
-// decide looks at a request and says yes, no, or looks again later.
+// decide approves or denies a request, or puts it back into the queue for later.
 func (c *Controller) decide(ctx context.Context, name string) error {
 	csr, err := c.csrs.Get(name)
-	if err != nil || !isOpen(csr) {
+	if err != nil || !needsWork(csr) {
 		delete(c.firstSeen, name) // gone, or somebody else decided
 		return nil
 	}
@@ -66,7 +68,7 @@ func (c *Controller) decide(ctx context.Context, name string) error {
 	r, err := read(csr)
 	switch {
 	case err != nil && !isUndecided(csr):
-		return nil // who has approved it will know
+		return nil // approved by somebody else, whose responsibility it is
 	case err != nil:
 		d = refuse(ReasonBadRequest, "%s", err)
 	case csr.Spec.SignerName == certificatesv1.KubeletServingSignerName:
@@ -83,34 +85,34 @@ func (c *Controller) decide(ctx context.Context, name string) error {
 		}
 	}
 	if d == (decision{}) {
-		c.queue.AddAfter(task{kind: decideRequest, name: name}, c.look)
+		c.queue.AddAfter(task{kind: decideRequest, name: name}, c.recheck)
 		return nil
 	}
 	if err := c.answer(ctx, csr, d); err != nil {
 		return err
 	}
 	delete(c.firstSeen, name)
-	c.tell(csr, r, d)
+	c.logDecision(ctx, csr, r, d)
 	return nil
 }
 
-// tell logs a decision, the same refusal now and then.
-func (c *Controller) tell(csr *certificatesv1.CertificateSigningRequest, r request, d decision) {
-	who := slog.String("node", r.node)
+// logDecision logs a decision, but a repeated refusal only once an hour.
+func (c *Controller) logDecision(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, r request, d decision) {
+	node := slog.String("node", r.node)
 	by := slog.String("token", tokenOf(csr))
 	if !isByToken(csr) {
 		by = slog.String("requester", csr.Spec.Username)
 	}
 	switch {
-	case d.tell != "":
-		slog.Info(d.tell, "component", "join", who, by)
-	case !d.approved && c.said.isNew(r.node+" "+d.message):
-		slog.Warn("a certificate was refused", "component", "join", who, by, "reason", d.message)
+	case d.event != "":
+		lifecycle.Logger(ctx).Info(d.event, node, by)
+	case !d.approved && c.reports.Changed(r.node+" "+d.message, ""):
+		lifecycle.Logger(ctx).Warn("a certificate was refused", node, by, "reason", d.message)
 	}
 }
 
-// decideClient decides on a machine that wants to be a node. One that is approved
-// has its name recorded before.
+// decideClient decides on a machine that wants to be a node. It records whose the name is
+// before it approves.
 func (c *Controller) decideClient(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, r request) (decision, error) {
 	proof, ok := csr.Annotations[nodekey.Annotation]
 	if !ok {
@@ -134,17 +136,17 @@ func (c *Controller) decideClient(ctx context.Context, csr *certificatesv1.Certi
 	}
 	switch owner {
 	case ownerNew:
-		return decision{approved: true, message: "a new machine", tell: "a new machine joins"}, c.awaitKey(ctx, r)
+		return decision{approved: true, message: "a new machine", event: "a new machine joins"}, c.awaitKey(ctx, r)
 	case ownerSame:
-		return decision{approved: true, message: "the machine that the name belongs to", tell: "a machine joins again"}, c.awaitKey(ctx, r)
+		return decision{approved: true, message: "the machine that the name belongs to", event: "a machine joins again"}, c.awaitKey(ctx, r)
 	case ownerJoining:
 		return refuse(ReasonNameTaken, "node name %q was taken a moment ago by another machine, which is joining: give this one another --node-name", r.node), nil
 	}
 	return refuse(ReasonNameTaken, "node name %q belongs to another machine: give this one another --node-name, or remove the old node with kubectl delete node %s", r.node, r.node), nil
 }
 
-// decideServing decides on a node that wants to be called. A node speaks for its
-// own name and for the addresses in its status, unless they are another's.
+// decideServing decides on a kubelet's serving certificate. A node may have its own name
+// and the addresses in its status in it, unless they are another node's.
 func (c *Controller) decideServing(csr *certificatesv1.CertificateSigningRequest, r request) decision {
 	record, err := c.secrets.Get(r.node + recordSuffix)
 	if err != nil {
@@ -155,7 +157,7 @@ func (c *Controller) decideServing(csr *certificatesv1.CertificateSigningRequest
 		node = nil
 	}
 	if !isOfRecord(csr, record, node) {
-		return notItsRecord(r)
+		return notOfRecord(r)
 	}
 	problem := c.foreignAddress(r)
 	if problem == "" {
@@ -171,8 +173,8 @@ func (c *Controller) decideServing(csr *certificatesv1.CertificateSigningRequest
 	return refuse(ReasonAddressNotOwned, "%s", problem)
 }
 
-// foreignAddress says why one of the addresses asked for is not the node's, and
-// nothing when all are.
+// foreignAddress returns why one of the requested addresses is not the node's, "" when all
+// are.
 func (c *Controller) foreignAddress(r request) string {
 	if len(r.ips) == 0 {
 		return ""
@@ -190,7 +192,7 @@ func (c *Controller) foreignAddress(r request) string {
 			return fmt.Sprintf("the address %s is not in the status of node %s", ip, r.node)
 		}
 		for _, other := range all {
-			if other.Name != own.Name && contested(ip, own, other) && !c.bothHave(own.Name, other.Name, ip) {
+			if other.Name != own.Name && contested(ip, own, other) && !c.mayShareAddress(own.Name, other.Name, ip) {
 				return fmt.Sprintf("the address %s of node %s is also that of node %s: give each its own with --node-ip, or remove the one that is gone with kubectl delete node %s",
 					ip, r.node, other.Name, other.Name)
 			}
@@ -199,24 +201,34 @@ func (c *Controller) foreignAddress(r request) string {
 	return ""
 }
 
-// contested tells that two nodes say of an address that it is one's alone. Several
-// may be reached from outside by one, that of their router.
+// contested reports whether two nodes claim an address of which at least one says that it
+// is internal, and so its alone. An external address may be that of a router by which
+// several nodes are reached.
 func contested(ip netip.Addr, own, other *corev1.Node) bool {
 	return slices.Contains(nodestatus.IPs(other), ip) && (slices.Contains(nodestatus.InternalIPs(own), ip) || slices.Contains(nodestatus.InternalIPs(other), ip))
 }
 
-// bothHave tells that a node may have an address although another one says that it
-// has it. Either the node speaks from there and the other does not, so that it is
-// the other who is wrong. Or the two are at sites of their own, where the same
-// private addresses are in use: both speak now, from different places, and if the
-// other is in this server's network, as it speaks from the address itself, the
-// node speaks from outside. Places are told apart by IPv4 only, where a site has
-// one address for all.
+// mayShareAddress reports whether node may have ip in its certificate although other
+// claims the same address. What counts is from where the two speak to this server (the
+// sources of their tunnels; this server's own node speaks from its address):
 //
-// The certificate matters to who calls kubelets by address, which the API server
-// does not. A node that is at the other's site and comes by another uplink would
-// get one for the other's address.
-func (c *Controller) bothHave(node, other string, ip netip.Addr) bool {
+//	node speaks   other speaks   ip        their sources                        verdict
+//	from ip       not from ip    any       any                                  yes: other is wrong
+//	from ip       from ip        any       any                                  no: one is behind the other
+//	elsewhere     any            public    any                                  no: there is one such address
+//	not at all    any            private   -                                    no: its place is not known
+//	elsewhere     not at all     private   -                                    no: other's place is not known
+//	elsewhere     from ip        private   node comes from outside, by IPv4     yes: other is in this network
+//	elsewhere     from ip        private   node may be inside, see mayBeInside  no: one network, one such address
+//	elsewhere     elsewhere      private   IPv4 only, none in common            yes: two sites
+//	elsewhere     elsewhere      private   one in common, or any of IPv6        no: perhaps the same site
+//
+// Sites are told apart by IPv4 only, where a site has one address for all of its machines.
+//
+// The certificate matters to clients that reach kubelets by address, which the API server
+// does not. Given up: a node that is at the other's site and speaks by another uplink gets
+// a certificate for the other's address.
+func (c *Controller) mayShareAddress(node, other string, ip netip.Addr) bool {
 	from, othersFrom := c.cfg.Sources(node), c.cfg.Sources(other)
 	if other == c.cfg.OwnNode {
 		othersFrom = []netip.Addr{ip}
@@ -225,27 +237,23 @@ func (c *Controller) bothHave(node, other string, ip netip.Addr) bool {
 	switch {
 	case slices.Contains(from, ip):
 		return !otherIsThere
-	case !ip.IsPrivate() || len(from) == 0 || len(othersFrom) == 0:
+	case !ip.IsPrivate(), len(from) == 0, len(othersFrom) == 0, slices.ContainsFunc(othersFrom, netip.Addr.Is6):
 		return false
 	}
-	isElsewhere := func(a netip.Addr) bool {
-		return a.Is4() && !slices.Contains(othersFrom, a) && !(otherIsThere && c.isInside(a))
+	isSameSite := func(a netip.Addr) bool {
+		return a.Is6() || slices.Contains(othersFrom, a) || otherIsThere && c.mayBeInside(a)
 	}
-	for _, a := range from {
-		if !isElsewhere(a) {
-			return false
-		}
-	}
-	return !slices.ContainsFunc(othersFrom, netip.Addr.Is6)
+	return !slices.ContainsFunc(from, isSameSite)
 }
 
-// isInside tells that whoever comes from an address may be in this server's network:
-// also by its router, when it uses the server's outer address.
-func (c *Controller) isInside(a netip.Addr) bool {
+// mayBeInside reports whether a machine that speaks from a may be in this server's
+// network. A machine inside comes from the router's address when it uses the server's
+// outer address.
+func (c *Controller) mayBeInside(a netip.Addr) bool {
 	return a.IsPrivate() || slices.Contains(c.cfg.OuterIPs, a)
 }
 
-// answer writes a decision. A request that is gone needs none.
+// answer writes a decision into the request, unless that is gone.
 func (c *Controller) answer(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, d decision) error {
 	condition := certificatesv1.CertificateSigningRequestCondition{
 		Type: certificatesv1.CertificateDenied, Status: corev1.ConditionTrue,

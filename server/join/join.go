@@ -1,37 +1,33 @@
-// Package join lets machines into the cluster: it decides on the certificate
-// requests of those that want to be nodes and of nodes that want to be called,
-// keeps records of which machine a node's name belongs to, and has join tokens removed
-// that have ended (see server/token).
+// Package join decides which machines become nodes: it approves or denies the certificate
+// requests of machines that want to be nodes, of nodes that renew their certificate and of
+// kubelets that want to serve, and it keeps the records that say which machine a node's
+// name belongs to (see noderecord). It also removes join tokens that have ended (see
+// token).
 //
-// What stands on either side is Kubernetes' own. Bootstrap tokens are checked by
-// the API server, certificates are signed by upstream's csrsigning, and old requests
-// are removed by csrcleaner. csrapproving would approve a node's renewals, and
-// requests with a token for any name, without a word to the node's record: nobody
-// is given the rights by which it does.
+// Both ends are Kubernetes' own: the API server checks bootstrap tokens, upstream's
+// csrsigning signs certificates and csrcleaner removes old requests. Upstream's
+// csrapproving would approve a node's renewals, and requests with a token for any name,
+// without regard to the node's record; so nobody is given the rights by which it does.
 //
 // Decisions:
-//   - A name belongs to the machine that first proved itself under it: see
-//     nodekey for the proof. The Secret NAME.node-key.brink in kube-system is the
-//     record of it; that it can be created only once decides a race. So a token
-//     alone takes no name away from anybody.
-//   - A certificate counts by the node's record, see noderecord: its key is in there
-//     before it is signed. Joining leaves the record no other key.
-//   - A node without a record did not join by a token, as the servers' own. Its
-//     name is taken.
-//   - A record lives as long as its node, whose uid it carries from the moment
-//     the node is there: a deleted node frees its name at once, whatever was
-//     missed meanwhile. A machine that proved itself and never became a node
-//     keeps the name for a day, and from another machine that wants it for
-//     unusedAfter, or as long as it has its tunnel.
-//   - Everything here is made from the shared informers, one queue and one worker:
-//     nothing runs while nobody joins. Deciding and keeping records in one
-//     goroutine also means that they do not race each other.
+//   - A name belongs to the machine that first proved itself under it (nodekey has the
+//     proof). The Secret NAME.node-key.brink in kube-system is the record; it can be
+//     created only once, which decides a race. So a token alone takes no name away.
+//   - A certificate is worth what the node's record says: its key is in the record before
+//     it is signed. Joining leaves no other key in the record.
+//   - A node without a record did not join by a token; the servers' own nodes are such.
+//     Its name is taken.
+//   - A record lives as long as its Node, whose uid it carries as soon as the Node exists:
+//     a deleted Node frees its name at once, whatever events were missed. A machine that
+//     proved itself and never became a node keeps the name for a day; against another
+//     machine that wants it, for unusedAfter or as long as it has a tunnel.
+//   - All work comes from the shared informers through one queue to one worker: nothing
+//     runs while nobody joins, and deciding never races with reconciling the records.
 package join
 
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net/netip"
 	"time"
 
@@ -46,28 +42,30 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 
+	"brink/internal/lifecycle"
+	"brink/internal/once"
 	"brink/server/noderecord"
 	"brink/server/token"
 )
 
-// Config says for what cluster to work.
+// Config is what a Controller works with.
 type Config struct {
 	// Client may approve for the kubelets' signers and write Secrets in kube-system.
 	Client kubernetes.Interface
 	// Informers are shared with others; those needed are started.
 	Informers informers.SharedInformerFactory
-	// OwnNode is a name that nobody may join under, also while there is no such
-	// node. Empty is none.
+	// OwnNode is a name that nobody may join under, even while there is no such node.
+	// Empty reserves none.
 	OwnNode string
-	// TokenStatus can answer from when Run has filled its caches.
+	// TokenStatus is given the Secrets once the caches of Run are filled.
 	TokenStatus *token.StatusHandler
-	// Sources are the addresses from which a node speaks to this server now.
+	// Sources returns the addresses from which a node has tunnels to this server now.
 	Sources func(node string) []netip.Addr
 	// OuterIPs are addresses by which this server is reached from outside.
 	OuterIPs []netip.Addr
 }
 
-// Controller is the part that runs.
+// Controller watches certificate requests, Nodes and Secrets, and acts on them.
 type Controller struct {
 	cfg   Config
 	csrs  certificateslisters.CertificateSigningRequestLister
@@ -75,21 +73,21 @@ type Controller struct {
 	// secrets are those of kube-system.
 	secrets corelisters.SecretNamespaceLister
 	queue   workqueue.TypedRateLimitingInterface[task]
-	said    *said
-	// firstSeen is when a request was first found to need patience. Only the worker
-	// uses it.
+	reports once.Reporter // of refusals and failures
+	// firstSeen is when a request was first found too early to decide on. Only the
+	// worker uses it.
 	firstSeen map[string]time.Time
 	now       func() time.Time
-	look      time.Duration // how often at a request that needs patience
+	recheck   time.Duration // how often an undecidable request is looked at again
 	synced    []cache.InformerSynced
 }
 
-// task is something to look at.
+// task is one item of the queue.
 type task struct {
 	kind taskKind
-	name string // of a certificate request, or of a node
-	key  string // of its certificate
-	// proven is the certificate of addProven.
+	name string // of a certificate request or of a node
+	key  string // of the node's certificate, for adoptKey
+	// proven is for addProven.
 	proven noderecord.Proven
 }
 
@@ -97,10 +95,10 @@ type taskKind int
 
 const (
 	decideRequest taskKind = iota
-	keepRecords
+	reconcileRecords
 	removeTokens
 	adoptKey
-	takeOver
+	migrate
 	addProven
 )
 
@@ -116,10 +114,10 @@ func New(cfg Config) *Controller {
 		secrets: core.Secrets().Lister().Secrets(namespace),
 		queue: workqueue.NewTypedRateLimitingQueue(
 			workqueue.NewTypedItemExponentialFailureRateLimiter[task](100*time.Millisecond, time.Minute)),
-		said:      newSaid(),
+		reports:   once.Reporter{Every: time.Hour}, // a refused kubelet asks again twice a minute
 		firstSeen: map[string]time.Time{},
 		now:       time.Now,
-		look:      lookInterval,
+		recheck:   recheckInterval,
 	}
 }
 
@@ -135,8 +133,8 @@ func (c *Controller) Run(ctx context.Context) error {
 		return nil
 	}
 	c.cfg.TokenStatus.Use(c.secrets)
-	c.queue.Add(task{kind: takeOver})
-	c.queue.Add(task{kind: keepRecords})
+	c.queue.Add(task{kind: migrate})
+	c.queue.Add(task{kind: reconcileRecords})
 	c.queue.Add(task{kind: removeTokens})
 	context.AfterFunc(ctx, c.queue.ShutDown)
 	for {
@@ -154,14 +152,14 @@ func (c *Controller) work(ctx context.Context, t task) {
 	switch t.kind {
 	case decideRequest:
 		err = c.decide(ctx, t.name)
-	case keepRecords:
-		err = c.keepRecords(ctx)
+	case reconcileRecords:
+		err = c.reconcileRecords(ctx)
 	case removeTokens:
 		err = c.removeTokens(ctx)
 	case adoptKey:
 		err = c.adopt(ctx, t.name, t.key)
-	case takeOver:
-		err = c.takeOver(ctx)
+	case migrate:
+		err = c.migrate(ctx)
 	case addProven:
 		err = c.addProven(ctx, t.proven)
 	}
@@ -169,10 +167,10 @@ func (c *Controller) work(ctx context.Context, t task) {
 		c.queue.Forget(t)
 		return
 	}
-	// Somebody was quicker: look again. All else somebody has to know of, such as
-	// a webhook that is out of order.
-	if !apierrors.IsConflict(err) && c.said.isNew(err.Error()) {
-		slog.Warn("trying again", "component", "join", "request", t.name, "error", err)
+	// A conflict means that somebody else was quicker. Everything else is worth a line,
+	// such as a webhook that is out of order.
+	if !apierrors.IsConflict(err) && c.reports.Changed(err.Error(), "") {
+		lifecycle.Logger(ctx).Warn("trying again", "request", t.name, "error", err)
 	}
 	c.queue.AddRateLimited(t)
 }
@@ -193,20 +191,20 @@ func (c *Controller) listen() (unregister func(), _ error) {
 		c.synced = append(c.synced, r.HasSynced)
 	}
 	on(c.cfg.Informers.Certificates().V1().CertificateSigningRequests().Informer(), cache.ResourceEventHandlerFuncs{
-		AddFunc:    c.seen,
-		UpdateFunc: func(_, now any) { c.seen(now) },
+		AddFunc:    c.onRequest,
+		UpdateFunc: func(_, now any) { c.onRequest(now) },
 	})
 	on(core.Nodes().Informer(), cache.ResourceEventHandlerFuncs{
-		AddFunc:    add(keepRecords),
-		DeleteFunc: add(keepRecords),
-		// A node that was deleted and made again while a watch was broken.
+		AddFunc:    add(reconcileRecords),
+		DeleteFunc: add(reconcileRecords),
+		// The uid differs when a Node was deleted and made again while a watch was broken.
 		UpdateFunc: func(before, now any) {
 			if before.(*corev1.Node).UID != now.(*corev1.Node).UID {
-				c.queue.Add(task{kind: keepRecords})
+				c.queue.Add(task{kind: reconcileRecords})
 			}
 		},
 	})
-	on(core.Secrets().Informer(), secretsOf(noderecord.Type, add(keepRecords)))
+	on(core.Secrets().Informer(), secretsOf(noderecord.Type, add(reconcileRecords)))
 	on(core.Secrets().Informer(), secretsOf(corev1.SecretTypeBootstrapToken, add(removeTokens)))
 	return func() {
 		for _, f := range undo {
@@ -215,8 +213,8 @@ func (c *Controller) listen() (unregister func(), _ error) {
 	}, errors.Join(errs...)
 }
 
-// secretsOf calls changed for Secrets of a type in kube-system that come or
-// change.
+// secretsOf calls changed for each Secret of a type in kube-system that is added or
+// updated.
 func secretsOf(kind corev1.SecretType, changed func(any)) cache.ResourceEventHandler {
 	return cache.FilteringResourceEventHandler{
 		FilterFunc: func(obj any) bool {
@@ -227,8 +225,9 @@ func secretsOf(kind corev1.SecretType, changed func(any)) cache.ResourceEventHan
 	}
 }
 
-func (c *Controller) seen(obj any) {
-	if csr, ok := obj.(*certificatesv1.CertificateSigningRequest); ok && readerOf(csr) != nil && isOpen(csr) {
+// onRequest queues requests that this package decides on.
+func (c *Controller) onRequest(obj any) {
+	if csr, ok := obj.(*certificatesv1.CertificateSigningRequest); ok && readerOf(csr) != nil && needsWork(csr) {
 		c.queue.Add(task{kind: decideRequest, name: csr.Name})
 	}
 }
@@ -240,5 +239,5 @@ func (c *Controller) removeTokens(ctx context.Context) error {
 	if next > 0 {
 		c.queue.AddAfter(task{kind: removeTokens}, next)
 	}
-	return firstOf(errs)
+	return firstError(errs)
 }

@@ -113,7 +113,7 @@ func TestSlowMachineKeepsItsName(t *testing.T) {
 	c.isApproved(c.asked(slow.joining("slow")))
 	c.isApproved(c.asked(silent.joining("till-3")))
 	c.wait(keptFor - time.Second)
-	controller.queue.Add(task{kind: keepRecords})
+	controller.queue.Add(task{kind: reconcileRecords})
 	c.isRefused(c.asked(newMachine(t).joining("slow")), ReasonNameTaken, strings.ReplaceAll(joining, "till-3", "slow"))
 	if c.record("till-3") == nil {
 		t.Fatal("the record of a machine that takes long is gone")
@@ -428,7 +428,7 @@ func TestWhoHasAnAddress(t *testing.T) {
 			controller := Controller{cfg: Config{
 				OwnNode: "own", Sources: func(node string) []netip.Addr { return sources[node] }, OuterIPs: addrs("203.0.113.1"),
 			}}
-			if got := controller.bothHave("node", c.other, netip.MustParseAddr(c.ip)); got != c.want {
+			if got := controller.mayShareAddress("node", c.other, netip.MustParseAddr(c.ip)); got != c.want {
 				t.Errorf("got %t", got)
 			}
 		})
@@ -523,29 +523,5 @@ func TestOthersRequests(t *testing.T) {
 		if err != nil || len(has.Status.Conditions) != len(r.Status.Conditions) {
 			t.Errorf("%s: %v, %v", r.Annotations["what"], has.Status.Conditions, err)
 		}
-	}
-}
-
-func TestSaidOnce(t *testing.T) {
-	t.Parallel()
-	s := newSaid()
-	now := time.Now()
-	s.now = func() time.Time { return now }
-	for i, want := range []bool{true, false, false} {
-		if s.isNew("a") != want {
-			t.Errorf("time %d: want %v", i, want)
-		}
-	}
-	if !s.isNew("b") {
-		t.Error("something new was kept back")
-	}
-	if now = now.Add(sayAgain); !s.isNew("a") {
-		t.Error("not said again after long")
-	}
-	for i := range 3 * maxSaid {
-		s.isNew(fmt.Sprint(i))
-	}
-	if len(s.times) > maxSaid {
-		t.Errorf("remembers %d lines", len(s.times))
 	}
 }

@@ -2,24 +2,24 @@ package join
 
 import (
 	"context"
-	"log/slog"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"brink/internal/lifecycle"
 	"brink/server/noderecord"
 )
 
-// Proven notes that a machine has proved a certificate to be its own whose key its
-// record does not have. It does not wait.
+// Proven queues a certificate that a machine has proved to be its own and whose key its
+// record does not have. It does not block.
 func (c *Controller) Proven(p noderecord.Proven) {
 	c.queue.Add(task{kind: addProven, name: p.Node, proven: p})
 }
 
-// addProven writes the key down, if what the gate has judged by is still so. Taking
-// over would forget it again, as in adopt.
+// addProven writes the key into the record, if the gate's reasons still hold. It migrates
+// first, which would otherwise drop the key again, as in adopt.
 func (c *Controller) addProven(ctx context.Context, p noderecord.Proven) error {
-	if err := c.takeOver(ctx); err != nil {
+	if err := c.migrate(ctx); err != nil {
 		return err
 	}
 	secrets := c.cfg.Client.CoreV1().Secrets(namespace)
@@ -30,7 +30,7 @@ func (c *Controller) addProven(ctx context.Context, p noderecord.Proven) error {
 	if err != nil {
 		return err
 	}
-	node, err := c.node(ctx, p.Node)
+	node, err := c.getNode(ctx, p.Node)
 	if err != nil || !p.Belongs(record, node) || noderecord.HasKey(record, p.Key) {
 		return err
 	}
@@ -39,7 +39,7 @@ func (c *Controller) addProven(ctx context.Context, p noderecord.Proven) error {
 	if _, err := secrets.Update(ctx, record, metav1.UpdateOptions{}); err != nil {
 		return err
 	}
-	slog.Info("a node's certificate is newer than its record, as after a restore, and its machine has proved that it is its own",
-		"component", "join", "node", p.Node)
+	lifecycle.Logger(ctx).Info("a node's certificate is newer than its record, as after a restore, and its machine has proved that it is its own",
+		"node", p.Node)
 	return nil
 }

@@ -16,11 +16,11 @@ import (
 	"brink/server/noderecord"
 )
 
-// cachePatience is how long a record that was written may take to come back by the
-// caches, by which requests are judged.
+// cachePatience is how long a written record may take to arrive in the caches, by which
+// requests are judged.
 const cachePatience = 5 * time.Second
 
-// readRenewal is for a node that asks for its next client certificate.
+// readRenewal reads the request of a node for its next client certificate.
 func readRenewal(csr *certificatesv1.CertificateSigningRequest) (request, error) {
 	r, err := readClient(csr)
 	if err == nil && csr.Spec.Username != nodeuser.Name(r.node) {
@@ -29,7 +29,8 @@ func readRenewal(csr *certificatesv1.CertificateSigningRequest) (request, error)
 	return r, err
 }
 
-// extraOf is what the API server knows of who has made a request, beside the name.
+// extraOf returns what the API server wrote into a request about its maker, beside the
+// name.
 func extraOf(csr *certificatesv1.CertificateSigningRequest, key string) string {
 	if values := csr.Spec.Extra[key]; len(values) == 1 {
 		return values[0]
@@ -37,8 +38,8 @@ func extraOf(csr *certificatesv1.CertificateSigningRequest, key string) string {
 	return ""
 }
 
-// isOfRecord tells that a request was made by a certificate that counts by this
-// record now.
+// isOfRecord reports whether a request was made by a certificate that has its rights by
+// this record.
 func isOfRecord(csr *certificatesv1.CertificateSigningRequest, record *corev1.Secret, node *corev1.Node) bool {
 	uid := ""
 	if record != nil {
@@ -47,22 +48,22 @@ func isOfRecord(csr *certificatesv1.CertificateSigningRequest, record *corev1.Se
 	return extraOf(csr, noderecord.ExtraRecord) == uid && (record == nil || noderecord.InForce(record, node))
 }
 
-// decideRenewal writes the key of a node's next certificate into its record before
-// it is signed.
+// decideRenewal writes the key of a node's next certificate into the node's record, and
+// only then has the certificate signed.
 func (c *Controller) decideRenewal(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, r request) (decision, error) {
 	record, err := c.cfg.Client.CoreV1().Secrets(namespace).Get(ctx, r.node+recordSuffix, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return notItsRecord(r), nil
+		return notOfRecord(r), nil
 	}
 	if err != nil {
 		return decision{}, err
 	}
-	node, err := c.node(ctx, r.node)
+	node, err := c.getNode(ctx, r.node)
 	if err != nil {
 		return decision{}, err
 	}
 	if !isOfRecord(csr, record, node) {
-		return notItsRecord(r), nil
+		return notOfRecord(r), nil
 	}
 	if !noderecord.HasKey(record, r.key) {
 		record = record.DeepCopy()
@@ -75,12 +76,12 @@ func (c *Controller) decideRenewal(ctx context.Context, csr *certificatesv1.Cert
 	return decision{approved: true, message: "the node's own next certificate"}, c.awaitKey(ctx, r)
 }
 
-func notItsRecord(r request) decision {
+func notOfRecord(r request) decision {
 	return refuse(ReasonNodeDeleted, "node %q was deleted since this certificate was given for it: join again with a token, which brink token create makes", r.node)
 }
 
-// awaitKey waits until the caches know the key of a certificate that is going to be
-// signed: its first use may come quickly.
+// awaitKey waits until the caches have the key of a certificate that is about to be
+// signed: it may be used soon after.
 func (c *Controller) awaitKey(ctx context.Context, r request) error {
 	err := wait.PollUntilContextTimeout(ctx, 5*time.Millisecond, cachePatience, true, func(context.Context) (bool, error) {
 		record, err := c.secrets.Get(r.node + recordSuffix)
@@ -92,14 +93,14 @@ func (c *Controller) awaitKey(ctx context.Context, r request) error {
 	return err
 }
 
-// Adopt notes that a node of an older brink has shown its certificate's key, for a
-// record that has none. It does not wait.
+// Adopt queues the certificate's key that a node of an older brink has shown, for a record
+// that has none. It does not block.
 func (c *Controller) Adopt(node, key string) { c.queue.Add(task{kind: adoptKey, name: node, key: key}) }
 
-// adopt writes the key down. Nodes show theirs before this begins to work, and taking
-// over forgets what records have.
+// adopt writes the key into the record. It migrates first: nodes show their keys before the
+// controller runs, and migrating drops the keys that records have.
 func (c *Controller) adopt(ctx context.Context, name, key string) error {
-	if err := c.takeOver(ctx); err != nil {
+	if err := c.migrate(ctx); err != nil {
 		return err
 	}
 	secrets := c.cfg.Client.CoreV1().Secrets(namespace)
@@ -116,11 +117,10 @@ func (c *Controller) adopt(ctx context.Context, name, key string) error {
 	return err
 }
 
-// takeOver makes the records of a cluster in which an older brink has run fit for
-// this one: nodes without one get one, and all adopt the certificate that their
-// machine shows next, since that brink has renewed certificates without a word to
-// the records.
-func (c *Controller) takeOver(ctx context.Context) error {
+// migrate brings the records of a cluster in which an older brink has run up to date: nodes
+// without a record get one, and every record adopts the certificate that its machine shows
+// next, because that brink renewed certificates without updating the records.
+func (c *Controller) migrate(ctx context.Context) error {
 	bindings := c.cfg.Client.RbacV1().ClusterRoleBindings()
 	_, err := bindings.Get(ctx, noderecord.OldRenewals, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -134,7 +134,7 @@ func (c *Controller) takeOver(ctx context.Context) error {
 		return err
 	}
 	for i := range nodes.Items {
-		if err := c.takeOverNode(ctx, &nodes.Items[i]); err != nil {
+		if err := c.migrateNode(ctx, &nodes.Items[i]); err != nil {
 			return fmt.Errorf("taking over node %s from an older brink: %w", nodes.Items[i].Name, err)
 		}
 	}
@@ -145,9 +145,9 @@ func (c *Controller) takeOver(ctx context.Context) error {
 	return err
 }
 
-// takeOverNode leaves out nodes that have never joined: they do not say whose they
-// are.
-func (c *Controller) takeOverNode(ctx context.Context, node *corev1.Node) error {
+// migrateNode leaves nodes alone that have never joined: they have no annotation with their
+// owner.
+func (c *Controller) migrateNode(ctx context.Context, node *corev1.Node) error {
 	secrets := c.cfg.Client.CoreV1().Secrets(namespace)
 	record, err := secrets.Get(ctx, node.Name+recordSuffix, metav1.GetOptions{})
 	says := nodekey.Public(node.Annotations[nodekey.NodeAnnotation])

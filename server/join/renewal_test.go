@@ -124,8 +124,8 @@ func TestNodeMadeAnew(t *testing.T) {
 	}
 }
 
-// TestTakesOver: in a cluster of an older brink all nodes go on, once.
-func TestTakesOver(t *testing.T) {
+// TestMigrates: in a cluster of an older brink all nodes go on, once.
+func TestMigrates(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
 	old := &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: noderecord.OldRenewals}}

@@ -23,19 +23,19 @@ import (
 // is refused when it cannot.
 const maxName = validation.LabelValueMaxLength
 
-// request is a certificate request that is well-formed and asks for nothing that
-// nodes do not have.
+// request is a certificate request that is well-formed and asks for nothing that nodes may
+// not have.
 type request struct {
-	node string // whose name the certificate would bear
+	node string // the name in the certificate
 	der  []byte // PKCS #10
-	key  string // of the certificate, as records have it
+	key  string // of the certificate, in the form that records have it
 	dns  []string
 	ips  []netip.Addr
 }
 
-// readerOf returns how to read a request that this package decides on, nil for
-// all others: client certificates for holders of our tokens, and serving
-// certificates for nodes. The API server vouches for user and groups.
+// readerOf returns the function that reads a request which this package decides on, nil for
+// all other requests: client certificates for holders of join tokens and for nodes, and
+// serving certificates for nodes. The API server vouches for user and groups.
 func readerOf(csr *certificatesv1.CertificateSigningRequest) func(*certificatesv1.CertificateSigningRequest) (request, error) {
 	spec := csr.Spec
 	switch {
@@ -49,12 +49,12 @@ func readerOf(csr *certificatesv1.CertificateSigningRequest) func(*certificatesv
 	return nil
 }
 
-// isByToken tells that a machine asks that has a join token.
+// isByToken reports whether a machine asks by a join token.
 func isByToken(csr *certificatesv1.CertificateSigningRequest) bool {
 	return slices.Contains(csr.Spec.Groups, token.Group) && strings.HasPrefix(csr.Spec.Username, bootstrapapi.BootstrapUserPrefix)
 }
 
-// isRenewal tells that a node asks for its next client certificate.
+// isRenewal reports whether a node asks for its next client certificate.
 func isRenewal(csr *certificatesv1.CertificateSigningRequest) bool {
 	return csr.Spec.SignerName == certificatesv1.KubeAPIServerClientKubeletSignerName && isByNode(csr)
 }
@@ -65,9 +65,9 @@ func isByNode(csr *certificatesv1.CertificateSigningRequest) bool {
 	return isNode && slices.Contains(csr.Spec.Groups, nodeuser.Group)
 }
 
-// isOpen tells that there is something to do for a request: to decide on it, or to
-// write down the key of a renewal that somebody else has approved.
-func isOpen(csr *certificatesv1.CertificateSigningRequest) bool {
+// needsWork reports whether a request has to be decided on, or is a renewal that somebody
+// else has approved and whose key has to be written into the record.
+func needsWork(csr *certificatesv1.CertificateSigningRequest) bool {
 	return isUndecided(csr) || isRenewal(csr) && len(csr.Status.Conditions) == 1 && csr.Status.Conditions[0].Type == certificatesv1.CertificateApproved && csr.Status.Conditions[0].Reason != reasonApproved
 }
 
@@ -75,7 +75,7 @@ func isUndecided(csr *certificatesv1.CertificateSigningRequest) bool {
 	return len(csr.Status.Certificate) == 0 && len(csr.Status.Conditions) == 0
 }
 
-// tokenOf is the id of the token by which a request was made.
+// tokenOf returns the id of the token by which a request was made.
 func tokenOf(csr *certificatesv1.CertificateSigningRequest) string {
 	id, _ := strings.CutPrefix(csr.Spec.Username, bootstrapapi.BootstrapUserPrefix)
 	return id
@@ -118,8 +118,8 @@ func readServing(csr *certificatesv1.CertificateSigningRequest) (request, error)
 	return r, checkUsages(csr.Spec.Usages, certificatesv1.UsageServerAuth)
 }
 
-// read checks what all requests of nodes have in common. The request it returns
-// with an error bears the name, as far as there was one.
+// read checks what all requests of nodes have in common. The request that it returns
+// with an error has the name, if the certificate request had one.
 func read(csr *certificatesv1.CertificateSigningRequest) (*x509.CertificateRequest, request, error) {
 	block, rest := pem.Decode(csr.Spec.Request)
 	if block == nil || block.Type != "CERTIFICATE REQUEST" || len(bytes.TrimSpace(rest)) > 0 {
@@ -151,7 +151,7 @@ func read(csr *certificatesv1.CertificateSigningRequest) (*x509.CertificateReque
 	return x, r, err
 }
 
-// checkUsages wants a signing key for the purpose; RSA keys also encipher.
+// checkUsages requires a signing key for the purpose; RSA keys may also encipher.
 func checkUsages(has []certificatesv1.KeyUsage, purpose certificatesv1.KeyUsage) error {
 	rest := slices.DeleteFunc(slices.Clone(has), func(u certificatesv1.KeyUsage) bool {
 		return u == certificatesv1.UsageKeyEncipherment

@@ -22,71 +22,72 @@ import (
 )
 
 const (
-	// backdate is upstream's of certificates, and a minute for clocks that are set.
+	// backdate is by how much upstream backdates certificates, plus a minute for clocks
+	// that are being set.
 	backdate = 6 * time.Minute
-	// readyPatience is how long a node's request waits for the caches. An agent
-	// waits longer for an answer.
+	// readyPatience is how long a node's request waits for the caches. Agents wait longer
+	// than that for an answer.
 	readyPatience = 8 * time.Second
 )
 
-// errEnded is why a request of a node ends whose rights have.
-var errEnded = errors.New("the node's record has ended")
+// errRightsEnded is the cause with which requests of a node are cancelled.
+var errRightsEnded = errors.New("the node's record has ended")
 
-// Gate believes certificates of nodes as far as their records go.
+// Gate accepts certificates of nodes as far as the nodes' records say.
 type Gate struct {
-	// ownNode is the node in this process. It has no record, and no certificate.
+	// ownNode is the node in this process. It has neither a record nor a certificate.
 	ownNode  string
 	ready    chan struct{} // closed when the caches are complete
 	secrets  corelisters.SecretNamespaceLister
 	nodes    corelisters.NodeLister
 	bindings rbaclisters.ClusterRoleBindingLister
 
-	mu      sync.Mutex
-	asking  map[string]map[*asking]struct{} // requests that run, by node
-	adopted map[string]adoption             // by node, until the record says so
-	adopt   func(node, key string)          // nil before AdoptBy
-	proven  func(Proven)                    // nil before ProvenBy
+	mu       sync.Mutex
+	requests map[string]map[*nodeRequest]struct{} // running requests, by node
+	adopted  map[string]adoption                  // by node, until the record has the key
+	adopt    func(node, key string)               // nil before AdoptBy
+	proven   func(Proven)                         // nil before ProvenBy
 }
 
-// adoption is a key that was taken for a node's own.
+// adoption is a key that was taken for a node's own, of the record or Node with a uid.
 type adoption struct{ of, key string }
 
 // New returns a gate that lets no node in before Watch.
 func New(ownNode string) *Gate {
 	return &Gate{
 		ownNode: ownNode, ready: make(chan struct{}),
-		asking: map[string]map[*asking]struct{}{}, adopted: map[string]adoption{},
+		requests: map[string]map[*nodeRequest]struct{}{}, adopted: map[string]adoption{},
 	}
 }
 
-// asking is a request by a certificate of a node.
-type asking struct {
-	isVerified atomic.Bool // by the API server: before, anyone can have made it
+// nodeRequest is a request with a certificate of a node.
+type nodeRequest struct {
+	isVerified atomic.Bool // by the API server; before that, anyone can have made the certificate
 	node       string
 	key        string
 	cert       *x509.Certificate
-	proof      string // that it is its machine's, "" without
+	proof      string // that the certificate is the machine's, "" without one
 	from       netip.Addr
 	answer     http.Header
 	end        context.CancelCauseFunc
 }
 
-type askingKey struct{}
+type requestKey struct{}
 
-// From is the address from which a node's request in ctx comes; invalid for all
-// others.
+// From returns the address from which the node's request with this context comes. It is
+// invalid for all other requests.
 func From(ctx context.Context) netip.Addr {
-	if a, ok := ctx.Value(askingKey{}).(*asking); ok {
+	if a, ok := ctx.Value(requestKey{}).(*nodeRequest); ok {
 		return a.from
 	}
 	return netip.Addr{}
 }
 
-// Handler stands before the API server's whole handler chain: it holds requests of
-// nodes until the gate can judge, and ends them when their rights do.
+// Handler stands before the API server's whole handler chain: it holds requests of nodes
+// until the gate can judge them, and cancels them when the node loses its rights.
 func (g *Gate) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		a := g.newAsking(w, r)
+		a := g.newNodeRequest(w, r)
 		if a == nil {
 			next.ServeHTTP(w, r)
 			return
@@ -99,14 +100,14 @@ func (g *Gate) Handler(next http.Handler) http.Handler {
 		ctx, end := context.WithCancelCause(r.Context())
 		defer end(nil)
 		a.end = end
-		g.begin(a)
-		defer g.done(a)
-		next.ServeHTTP(w, r.WithContext(context.WithValue(ctx, askingKey{}, a)))
+		g.track(a)
+		defer g.untrack(a)
+		next.ServeHTTP(w, r.WithContext(context.WithValue(ctx, requestKey{}, a)))
 	})
 }
 
-// newAsking is nil for a request without a certificate of a node.
-func (g *Gate) newAsking(w http.ResponseWriter, r *http.Request) *asking {
+// newNodeRequest returns nil for a request without a certificate of a node.
+func (g *Gate) newNodeRequest(w http.ResponseWriter, r *http.Request) *nodeRequest {
 	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
 		return nil
 	}
@@ -117,8 +118,8 @@ func (g *Gate) newAsking(w http.ResponseWriter, r *http.Request) *asking {
 	}
 	from, _ := netip.ParseAddrPort(r.RemoteAddr)
 	proof := r.Header.Get(noderights.Proof)
-	r.Header.Del(noderights.Proof) // what comes after may pass headers on
-	return &asking{
+	r.Header.Del(noderights.Proof) // later handlers may pass headers on
+	return &nodeRequest{
 		node: node, key: KeyOf(cert.RawSubjectPublicKeyInfo), cert: cert, proof: proof,
 		from: from.Addr().Unmap(), answer: w.Header(),
 	}
@@ -139,31 +140,32 @@ func (g *Gate) awaitReady(ctx context.Context) bool {
 	return false
 }
 
-func (g *Gate) begin(a *asking) {
+func (g *Gate) track(a *nodeRequest) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.asking[a.node] == nil {
-		g.asking[a.node] = map[*asking]struct{}{}
+	if g.requests[a.node] == nil {
+		g.requests[a.node] = map[*nodeRequest]struct{}{}
 	}
-	g.asking[a.node][a] = struct{}{}
+	g.requests[a.node][a] = struct{}{}
 }
 
-func (g *Gate) done(a *asking) {
+func (g *Gate) untrack(a *nodeRequest) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	delete(g.asking[a.node], a)
-	if len(g.asking[a.node]) == 0 {
-		delete(g.asking, a.node)
+	delete(g.requests[a.node], a)
+	if len(g.requests[a.node]) == 0 {
+		delete(g.requests, a.node)
 	}
 }
 
-// Authenticator refuses whom next takes for a node by a certificate without a
-// record in force, and adds to all others by which record they spoke.
+// Authenticator refuses users that next takes for a node by a certificate, when that has no
+// record in force. To other nodes it adds the record and the key by which they have their
+// rights.
 func (g *Gate) Authenticator(next authenticator.Request) authenticator.Request {
 	return authenticator.RequestFunc(func(req *http.Request) (*authenticator.Response, bool, error) {
 		resp, ok, err := next.AuthenticateRequest(req)
-		a, isAsking := req.Context().Value(askingKey{}).(*asking)
-		if err != nil || !ok || !isAsking || resp.User.GetName() != nodeuser.Name(a.node) {
+		a, isNode := req.Context().Value(requestKey{}).(*nodeRequest)
+		if err != nil || !ok || !isNode || resp.User.GetName() != nodeuser.Name(a.node) {
 			return resp, ok, err
 		}
 		a.isVerified.Store(true)
@@ -185,9 +187,9 @@ func withRecord(resp *authenticator.Response, record, key string) *authenticator
 	return &authenticator.Response{Audiences: resp.Audiences, User: u}
 }
 
-// judge returns the uid of the record by which a certificate counts, or why it does
-// not.
-func (g *Gate) judge(a *asking) (record, refused string) {
+// judge returns the uid of the record by which a certificate has its rights, or why it has
+// none.
+func (g *Gate) judge(a *nodeRequest) (record, refused string) {
 	node, err := g.nodes.Get(a.node)
 	if err != nil {
 		node = nil
@@ -208,9 +210,9 @@ func (g *Gate) judge(a *asking) (record, refused string) {
 	return "", noderights.Replaced
 }
 
-// judgeWithoutRecord: only in a cluster of an older brink is there a node without a
-// record that has a certificate.
-func (g *Gate) judgeWithoutRecord(a *asking, node *corev1.Node) (refused string) {
+// judgeWithoutRecord accepts a certificate only in a cluster of an older brink, where nodes
+// without a record have certificates.
+func (g *Gate) judgeWithoutRecord(a *nodeRequest, node *corev1.Node) (refused string) {
 	if node == nil || a.node == g.ownNode || !g.isOld() {
 		return noderights.Deleted
 	}
@@ -220,15 +222,15 @@ func (g *Gate) judgeWithoutRecord(a *asking, node *corev1.Node) (refused string)
 	return ""
 }
 
-// isOld tells that an older brink has run, and that its records are not complete yet.
+// isOld reports whether an older brink has run and its records are not migrated yet.
 func (g *Gate) isOld() bool {
 	_, err := g.bindings.Get(OldRenewals)
 	return err == nil
 }
 
-// adopts takes the first key that is shown for the one of a record, or of a Node
-// without one.
-func (g *Gate) adopts(a *asking, of string) bool {
+// adopts takes the first key that is shown for that of a record, or of a Node without a
+// record, and reports whether it is the request's.
+func (g *Gate) adopts(a *nodeRequest, of string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	had, isKnown := g.adopted[a.node]
@@ -242,8 +244,8 @@ func (g *Gate) adopts(a *asking, of string) bool {
 	return had.key == a.key
 }
 
-// AdoptBy has adopt called for each node whose record has no keys, or that has none,
-// and the key that was taken for its own. It must not wait.
+// AdoptBy has adopt called for each node without a record, or with a record without keys,
+// with the key that was taken for the node's own. adopt must not block.
 func (g *Gate) AdoptBy(adopt func(node, key string)) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -253,9 +255,9 @@ func (g *Gate) AdoptBy(adopt func(node, key string)) {
 	}
 }
 
-// HasRecord tells that a node's certificates count by a record, so that it is an
-// agent of brink: it is reached by its tunnel, whose other end has such a
-// certificate. Until it is known it is true.
+// HasRecord reports whether a node has a record. Such a node is an agent of brink and is
+// reached by its tunnel, whose other end has a certificate by that record. It is true until
+// the caches are complete.
 func (g *Gate) HasRecord(node string) bool {
 	select {
 	case <-g.ready:

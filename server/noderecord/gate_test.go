@@ -261,7 +261,7 @@ func TestRunningRequestsEnd(t *testing.T) {
 				var ctx context.Context
 				a.gate.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					ctx = r.Context()
-					ctx.Value(askingKey{}).(*asking).isVerified.Store(true)
+					ctx.Value(requestKey{}).(*nodeRequest).isVerified.Store(true)
 					a.hang(r)
 				})).ServeHTTP(httptest.NewRecorder(), r)
 				ended <- context.Cause(ctx)
@@ -281,12 +281,12 @@ func TestRunningRequestsEnd(t *testing.T) {
 			if err := act(a); err != nil {
 				t.Fatal(err)
 			}
-			if err := <-ended; !errors.Is(err, errEnded) {
+			if err := <-ended; !errors.Is(err, errRightsEnded) {
 				t.Errorf("it has ended with %v", err)
 			}
 			a.eventually("the certificate to be refused", func() bool { status, _ := a.asks(mine); return status == http.StatusUnauthorized })
-			if len(a.gate.asking) > 0 {
-				t.Errorf("requests are remembered: %v", a.gate.asking)
+			if len(a.gate.requests) > 0 {
+				t.Errorf("requests are remembered: %v", a.gate.requests)
 			}
 		})
 	}

@@ -8,7 +8,8 @@ import (
 	"brink/internal/wire/nodekey"
 )
 
-// Proven is a certificate whose key its machine's record has lost. It is comparable.
+// Proven is a certificate that its machine has proved to be its own, and whose key the
+// machine's record has lost. It is comparable.
 type Proven struct {
 	Node      string
 	Record    string // its uid
@@ -16,21 +17,21 @@ type Proven struct {
 	NotBefore int64 // of the certificate, seconds since 1970
 }
 
-// Belongs tells that the record, and the Node as it is now, are those for which it was
-// proven.
+// Belongs reports whether the certificate was proved for this record and for the Node as it
+// is now.
 func (p Proven) Belongs(record *corev1.Secret, node *corev1.Node) bool {
-	return string(record.UID) == p.Record && isAlive(record, node) && isNewest(time.Unix(p.NotBefore, 0), record)
+	return string(record.UID) == p.Record && isAlive(record, node) && isAfterAllKeys(time.Unix(p.NotBefore, 0), record)
 }
 
-// isAlive is InForce for a record that was bound. One that was not may be that of a
-// name that was given anew.
+// isAlive reports whether the Node exists that a record was bound to. Unlike InForce it is
+// false for a record that was bound to none: its name may have been given anew.
 func isAlive(record *corev1.Secret, node *corev1.Node) bool {
 	return record.Annotations[NodeUID] != "" && InForce(record, node)
 }
 
-// isNewest tells that a certificate was signed after all whose keys were written into
-// a record.
-func isNewest(notBefore time.Time, record *corev1.Secret) bool {
+// isAfterAllKeys reports whether a certificate was signed after all keys of a record were
+// written.
+func isAfterAllKeys(notBefore time.Time, record *corev1.Secret) bool {
 	since, err := time.Parse(time.RFC3339, record.Annotations[KeySince])
 	if err != nil {
 		return isNotOlder(notBefore, record)
@@ -38,10 +39,10 @@ func isNewest(notBefore time.Time, record *corev1.Secret) bool {
 	return !notBefore.Add(backdate).Before(since)
 }
 
-// isProven tells that a certificate is one of the machine that a record names, whose
-// key the record has lost, and has it written down.
-func (g *Gate) isProven(a *asking, record *corev1.Secret, node *corev1.Node) bool {
-	if a.proof == "" || !isAlive(record, node) || !isNewest(a.cert.NotBefore, record) {
+// isProven reports whether the request proves that its certificate belongs to the machine
+// that the record names, and passes it on to have its key written into the record.
+func (g *Gate) isProven(a *nodeRequest, record *corev1.Secret, node *corev1.Node) bool {
+	if a.proof == "" || !isAlive(record, node) || !isAfterAllKeys(a.cert.NotBefore, record) {
 		return false
 	}
 	machine, err := nodekey.VerifyCertificate(a.proof, a.cert.Raw)
@@ -56,8 +57,8 @@ func (g *Gate) isProven(a *asking, record *corev1.Secret, node *corev1.Node) boo
 	return true
 }
 
-// ProvenBy has proven called for each certificate that is believed by its machine's
-// proof, until the record has its key. It must not wait.
+// ProvenBy has proven called for each certificate that is accepted by its machine's proof,
+// until the record has its key. proven must not block.
 func (g *Gate) ProvenBy(proven func(Proven)) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -9,8 +9,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// Watch lets the gate judge by these informers, which somebody else starts, and lets
-// nodes in once they are complete. It must be called once.
+// Watch has the gate judge by these informers, which somebody else starts, and lets nodes
+// in once they are complete. It must be called once.
 func (g *Gate) Watch(ctx context.Context, shared informers.SharedInformerFactory) error {
 	core, rbac := shared.Core().V1(), shared.Rbac().V1()
 	g.nodes, g.secrets = core.Nodes().Lister(), core.Secrets().Lister().Secrets(Namespace)
@@ -34,8 +34,8 @@ func (g *Gate) Watch(ctx context.Context, shared informers.SharedInformerFactory
 	if err != nil {
 		return err
 	}
-	// Roles are none of the gate's business. But a node that is let in before they
-	// are read is told that it has no rights.
+	// The gate itself does not read roles. But a node that is let in before the authorizer
+	// has read them is refused.
 	synced := []cache.InformerSynced{
 		nodes.HasSynced, secrets.HasSynced,
 		rbac.ClusterRoles().Informer().HasSynced, rbac.ClusterRoleBindings().Informer().HasSynced,
@@ -49,8 +49,8 @@ func (g *Gate) Watch(ctx context.Context, shared informers.SharedInformerFactory
 	return nil
 }
 
-// recheck ends what runs for a node whose rights have ended. The object is the Node,
-// or its record whose name has the suffix.
+// recheck cancels the running requests of a node that has lost its rights. The object is
+// the Node, or its record, whose name ends in suffix.
 func (g *Gate) recheck(object any, suffix string) {
 	key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(object)
 	if err != nil {
@@ -63,17 +63,17 @@ func (g *Gate) recheck(object any, suffix string) {
 	}
 	for _, a := range g.running(node) {
 		if _, refused := g.judge(a); refused != "" {
-			a.end(errEnded)
+			a.end(errRightsEnded)
 		}
 	}
 }
 
-// running are a node's requests that were authenticated.
-func (g *Gate) running(node string) []*asking {
+// running returns the authenticated requests of a node.
+func (g *Gate) running(node string) []*nodeRequest {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	var out []*asking
-	for a := range g.asking[node] {
+	var out []*nodeRequest
+	for a := range g.requests[node] {
 		if a.isVerified.Load() {
 			out = append(out, a)
 		}

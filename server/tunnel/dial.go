@@ -16,15 +16,15 @@ import (
 	"brink/internal/wire/tunnelwire"
 )
 
-// directTimeout bounds an attempt without a tunnel: a packet that a firewall
-// drops is answered by nobody.
+// directTimeout bounds a connection attempt without a tunnel: nothing answers a packet that
+// a firewall drops.
 const directTimeout = 10 * time.Second
 
-// streamTimeout is for a node that answers pings and nothing else. The agent's own
-// limit for a target is less.
+// streamTimeout bounds opening a stream to a node that answers pings and nothing else. The
+// agent's own limit for a target is lower.
 const streamTimeout = 15 * time.Second
 
-// Use says where nodes and pods are looked up. Until then none is known, and only
+// Use sets where nodes and pods are looked up. Before it is called none is known, and only
 // nodes with a tunnel are reached by name.
 func (s *Server) Use(nodes corelisters.NodeLister, pods corelisters.PodLister) {
 	s.mu.Lock()
@@ -32,15 +32,15 @@ func (s *Server) Use(nodes corelisters.NodeLister, pods corelisters.PodLister) {
 	s.nodes, s.pods = nodes, pods
 }
 
-// DialKubelet connects to the kubelet of a node: address is its name and the
-// kubelet's port. The way is its tunnel; for the node in this process, and for one
-// that is no agent of brink, its internal address. Names, because two sites may use
-// the same private addresses, and because a kubelet's certificate always has its
-// node's name.
+// DialKubelet connects to the kubelet of a node: address is the node's name and the
+// kubelet's port. It dials through the node's tunnel; the node in this process, and a node
+// that is not an agent of brink, it dials by the internal address. Nodes are addressed by
+// name because two sites may use the same private addresses, and because a kubelet's
+// certificate always has the node's name.
 //
-// An agent is reached by its tunnel or not at all. The other end of that has a
-// certificate that counts now; what answers at an address that the node has claimed,
-// and at a port, may be a machine of before with its old serving certificate.
+// An agent is reached by its tunnel or not at all. The other end of a tunnel has a
+// certificate that is valid now; at an address that the node has claimed there may be an
+// earlier machine with its old serving certificate.
 func (s *Server) DialKubelet(ctx context.Context, network, address string) (net.Conn, error) {
 	name, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -60,7 +60,8 @@ func (s *Server) DialKubelet(ctx context.Context, network, address string) (net.
 	return s.reach(ctx, route{node: name, network: network, target: tunnelwire.Kubelet, direct: addresses})
 }
 
-// directIPs are those by which a node is dialed without a tunnel: none of an agent.
+// directIPs returns the addresses by which a node is dialed without a tunnel. An agent has
+// none.
 func (s *Server) directIPs(name string, node *corev1.Node) []netip.Addr {
 	if name != s.cfg.OwnNode && s.cfg.IsAgent != nil && s.cfg.IsAgent(name) {
 		return nil
@@ -68,13 +69,13 @@ func (s *Server) directIPs(name string, node *corev1.Node) []netip.Addr {
 	return nodestatus.InternalIPs(node)
 }
 
-// ownService is how the API server calls itself where webhooks and aggregated
-// servers name the Service kubernetes: it is nobody's node, and no DNS knows it here.
+// ownService is the host that the API server dials when a webhook or an aggregated API is
+// at the Service kubernetes, which is itself. No DNS resolves it here.
 const ownService = "kubernetes.default.svc"
 
-// DialPod connects to what address names in the cluster: a pod by its address; a
-// node, and with it its pods in the host's network, by address or name; the API
-// server by its Service's name; anything else directly.
+// DialPod connects to an address in the cluster: a pod by its IP address; a node, and with
+// it the pods in its host network, by IP address or name; the API server by the name of its
+// Service; anything else directly.
 func (s *Server) DialPod(ctx context.Context, network, address string) (net.Conn, error) {
 	host, port, err := splitHostPort(address)
 	if err != nil {
@@ -98,7 +99,7 @@ func (s *Server) DialPod(ctx context.Context, network, address string) (net.Conn
 	return s.reach(ctx, to)
 }
 
-// splitHostPort takes a URL's host without a port for one of HTTPS.
+// splitHostPort takes ownService without a port for one of HTTPS.
 func splitHostPort(address string) (host, port string, err error) {
 	if address == ownService {
 		return address, "443", nil
@@ -106,7 +107,7 @@ func splitHostPort(address string) (host, port string, err error) {
 	return net.SplitHostPort(address)
 }
 
-// dialIP connects to an address, by the tunnel of the node that has it.
+// dialIP connects to an IP address, through the tunnel of the node that has it.
 func (s *Server) dialIP(ctx context.Context, network string, ip netip.Addr, port string) (net.Conn, error) {
 	target := net.JoinHostPort(ip.String(), port)
 	name, err := s.holder(ip, port)
@@ -119,16 +120,16 @@ func (s *Server) dialIP(ctx context.Context, network string, ip netip.Addr, port
 	return s.reach(ctx, route{node: name, network: network, target: target, direct: []string{target}})
 }
 
-// route is how something on a node can be reached.
+// route is how a target on a node can be reached.
 type route struct {
 	node    string
 	network string
-	target  string   // through the node's tunnel
-	direct  []string // without
+	target  string   // what to ask for through the node's tunnel
+	direct  []string // addresses to dial without the tunnel
 }
 
-// reach tries the node's tunnel, waits a moment for one that is not there, and
-// then dials directly.
+// reach dials through the node's tunnel, for which it waits a moment if there is none, and
+// then directly.
 func (s *Server) reach(ctx context.Context, to route) (net.Conn, error) {
 	if to.node == s.cfg.OwnNode {
 		conn, err := direct(ctx, to.network, to.direct)
@@ -154,8 +155,8 @@ func (s *Server) reach(ctx context.Context, to route) (net.Conn, error) {
 	return conn, nil
 }
 
-// through dials by the node's tunnel, and once more by the next one when it
-// breaks meanwhile.
+// through dials through the node's tunnel, and once more through the next one if that
+// breaks.
 func (s *Server) through(ctx context.Context, to route) (net.Conn, error) {
 	patient, cancel := context.WithTimeout(ctx, s.cfg.Patience)
 	defer cancel()
@@ -165,7 +166,7 @@ func (s *Server) through(ctx context.Context, to route) (net.Conn, error) {
 			return nil, err
 		}
 		var conn net.Conn
-		// The API server's transports dial without the deadline of who asked.
+		// The API server's transports dial without the deadline of the request.
 		bounded, end := context.WithTimeout(ctx, streamTimeout)
 		conn, err = s.Dial(bounded, to.node, to.network, to.target)
 		end()
@@ -179,7 +180,7 @@ func (s *Server) through(ctx context.Context, to route) (net.Conn, error) {
 	return nil, err
 }
 
-// direct dials addresses one after the other.
+// direct dials the addresses one after the other.
 func direct(ctx context.Context, network string, addresses []string) (net.Conn, error) {
 	err := errors.New("its address is not known")
 	dialer := net.Dialer{Timeout: directTimeout}
@@ -192,7 +193,7 @@ func direct(ctx context.Context, network string, addresses []string) (net.Conn, 
 	return nil, err
 }
 
-// node is nil when it is not known.
+// node looks up a node, nil when it is not known.
 func (s *Server) node(name string) *corev1.Node {
 	s.mu.Lock()
 	nodes := s.nodes
@@ -207,7 +208,7 @@ func (s *Server) node(name string) *corev1.Node {
 	return node
 }
 
-// isPod keeps out what a node claims as its range that is none of the cluster's.
+// isPod reports whether ip is in a range of the cluster's pods, whatever range a node has.
 func (s *Server) isPod(ip netip.Addr) bool {
 	isIn := func(p netip.Prefix) bool { return p.Contains(ip) }
 	return len(s.cfg.ClusterCIDRs) == 0 || slices.ContainsFunc(s.cfg.ClusterCIDRs, isIn)

@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// holder returns the node that has an address, "" when none does: it is then dialed
+// holder returns the node that has an address, "" when none does and the address is dialed
 // directly.
 func (s *Server) holder(ip netip.Addr, port string) (string, error) {
 	s.mu.Lock()
@@ -27,17 +27,17 @@ func (s *Server) holder(ip netip.Addr, port string) (string, error) {
 	return s.choose(list, ip, port)
 }
 
-// choose returns which of the nodes has ip. The addresses of pods are unique, the
-// cluster gives each node its range. Those of nodes are what they say, and believing
-// them would hand requests, and what they show, to whoever claims the address of a
-// machine that is nobody's node. So:
+// choose returns which of the nodes has ip. Addresses of pods are unique, because the
+// cluster gives each node its range. Addresses of nodes are claims of the nodes, and
+// believing them would hand requests, and what is in them, to any node that claims the
+// address of a machine outside the cluster. So:
 //
 //   - The server's own addresses are its own.
-//   - The node has it whose tunnel comes from there.
-//   - Else it is dialed directly, unless the cluster itself has put pods into the
-//     network of a node that claims it and cannot be there for this server: see
-//     isBehind. Sites behind NAT number their machines alike, so there may be
-//     several such nodes; then the one whose pod has the port.
+//   - A node has the address from which its tunnel comes.
+//   - Any other address is dialed directly, unless the cluster itself has put pods into
+//     the host network of a node that claims the address and that this server cannot reach
+//     there, see behindRouters. Sites behind NAT number their machines alike, so there may
+//     be several such nodes; then the node whose pod has the port.
 func (s *Server) choose(nodes []*corev1.Node, ip netip.Addr, port string) (string, error) {
 	var claim, proven []string
 	for _, node := range nodes {
@@ -59,7 +59,7 @@ func (s *Server) choose(nodes []*corev1.Node, ip netip.Addr, port string) (strin
 	case len(proven) == 1:
 		return proven[0], nil
 	case len(proven) == 0:
-		if claim = s.behind(claim, ip, port); len(claim) == 0 {
+		if claim = s.behindRouters(claim, ip, port); len(claim) == 0 {
 			return "", nil
 		}
 	}
@@ -69,11 +69,11 @@ func (s *Server) choose(nodes []*corev1.Node, ip netip.Addr, port string) (strin
 	return "", fmt.Errorf("nodes %s all say that they have this address, and by their tunnels it cannot be told whose it is: kubectl delete node removes one that is gone", strings.Join(claim, ", "))
 }
 
-// behind leaves of the nodes those that have ip behind a router, those whose pods say
-// that they have the port where there are some.
-func (s *Server) behind(nodes []string, ip netip.Addr, port string) []string {
+// behindRouters returns those of the nodes that have ip behind a router: the nodes with a pod
+// that declares the port or, if there are none, all with a pod in the host network.
+func (s *Server) behindRouters(nodes []string, ip netip.Addr, port string) []string {
 	if !ip.IsPrivate() || s.cfg.InNetwork != nil && s.cfg.InNetwork(ip) {
-		return nil // anybody's, or a neighbour of this server
+		return nil // unique in the world, or a neighbour of this server
 	}
 	var some, exact []string
 	for _, name := range nodes {
@@ -91,17 +91,17 @@ func (s *Server) behind(nodes []string, ip netip.Addr, port string) []string {
 	return some
 }
 
-// isOutside tells that all tunnels of a node come from outside of this server's
-// network. One that comes from inside has to show more for an address from which it
-// does not come: it may be any machine's that the server reaches by itself.
+// isOutside reports whether all tunnels of a node come from outside this server's network.
+// A node inside needs better evidence for an address from which it does not come: it may be
+// the address of any machine that the server reaches by itself.
 func (s *Server) isOutside(node string) bool {
 	from := s.Sources(node)
 	isInside := func(a netip.Addr) bool { return a.IsPrivate() || slices.Contains(s.cfg.OwnIPs, a) }
 	return len(from) > 0 && !slices.ContainsFunc(from, isInside)
 }
 
-// hostPods tells whether the cluster has pods in the network of a node, and whether
-// one of them has the port. Mirror pods are the node's own words.
+// hostPods reports whether the cluster has pods in the host network of a node, and whether
+// one of them declares the port. Mirror pods do not count: the node itself makes them.
 func (s *Server) hostPods(node, port string) (has, hasPort bool) {
 	s.mu.Lock()
 	pods := s.pods
@@ -138,8 +138,8 @@ func declares(pod *corev1.Pod, port string) bool {
 	return slices.ContainsFunc(containers, func(c corev1.Container) bool { return slices.ContainsFunc(c.Ports, isIt) })
 }
 
-// Holder returns another node than the given one that speaks from an address which
-// is its own, "" when there is none.
+// Holder returns a node other than except whose tunnel comes from ip and whose status has
+// ip, "" when there is none.
 func (s *Server) Holder(ip netip.Addr, except string) string {
 	s.mu.Lock()
 	var speakers []string

@@ -20,25 +20,24 @@ import (
 )
 
 const (
-	// readIdle is how long a tunnel may be silent before this end sends a ping.
-	// Agents send theirs after 15 s, so this end has nothing to do as long as
-	// the agent lives.
+	// readIdle is how long a tunnel may be silent before this end sends a ping. Agents
+	// send theirs after 15 s, so this end sends none while the agent lives.
 	readIdle = 20 * time.Second
-	// pingTimeout is how long the answer may take. The link is then dead: 30 s
+	// pingTimeout is how long the answer to a ping may take. A link is found dead 30 s
 	// after the last sign of life.
 	pingTimeout = 10 * time.Second
-	// closeGrace is how long a connection that was closed has to deliver what
-	// was written to it.
+	// closeGrace is how long a closed connection may take to deliver what was written to
+	// it.
 	closeGrace = 10 * time.Second
 )
 
-// newTransport makes the HTTP/2 ends of tunnels; it keeps none of them.
+// newTransport returns what makes this end of tunnels. It does not hold connections.
 func newTransport(readIdle, pingTimeout time.Duration) *http2.Transport {
 	t, err := http2.ConfigureTransports(&http.Transport{
 		HTTP2: &http.HTTP2Config{
 			MaxReceiveBufferPerStream: tunnelwire.StreamWindow,
 			MaxReadFrameSize:          tunnelwire.FrameSize,
-			// A tunnel that is full is waited for; there is no other.
+			// Wait while a tunnel has its maximum of streams; there is no other.
 			StrictMaxConcurrentRequests: true,
 			SendPingTimeout:             readIdle,
 			PingTimeout:                 pingTimeout,
@@ -55,7 +54,7 @@ func newTransport(readIdle, pingTimeout time.Duration) *http2.Transport {
 type session struct {
 	conn   *closingConn
 	client *http2.ClientConn
-	from   netip.Addr // the other end, or whoever translates its address
+	from   netip.Addr // the other end, or the router that translates its address
 }
 
 func newSession(transport *http2.Transport, conn net.Conn) (*session, error) {
@@ -69,7 +68,7 @@ func newSession(transport *http2.Transport, conn net.Conn) (*session, error) {
 	return &session{conn: c, client: client, from: from.Addr().Unmap()}, nil
 }
 
-// usable is false as soon as the tunnel is known to have ended.
+// usable reports whether the tunnel takes streams: it is not known to have ended.
 func (s *session) usable() bool {
 	select {
 	case <-s.conn.done:
@@ -79,8 +78,8 @@ func (s *session) usable() bool {
 	}
 }
 
-// closingConn tells that it was closed, which an http2.ClientConn does with its
-// connection however it ends, and else tells nobody.
+// closingConn closes done when it is closed. An http2.ClientConn closes its connection
+// however it ends, and has no other way to report that.
 type closingConn struct {
 	net.Conn
 	once sync.Once
@@ -94,8 +93,8 @@ func (c *closingConn) Close() error {
 
 // TargetError is a node's answer that it does not connect to a target.
 type TargetError struct {
-	Refused bool   // it is none that a tunnel leads to
-	Reason  string // in the node's words
+	Refused bool   // the target is not the node's; else the node could not reach it
+	Reason  string // the node's text
 }
 
 func (e *TargetError) Error() string { return e.Reason }
@@ -142,23 +141,23 @@ func targetError(resp *http.Response) error {
 	return fmt.Errorf("the tunnel's other end answers %s: %s", resp.Status, text)
 }
 
-// conn is one connection through a tunnel. Reading is from one pipe and writing
-// to another: a pipe has deadlines, which a stream of HTTP/2 has not. Two of
-// them, because the body of a request is closed as soon as the answer is
-// complete, when its last bytes may not have been read.
+// conn is one connection through a tunnel. It reads from one pipe and writes to another:
+// pipes have deadlines and streams of HTTP/2 do not. There are two of them because the body
+// of a request is closed as soon as the answer is complete, when the last bytes of the
+// answer may not have been read.
 type conn struct {
-	net.Conn // what comes down
+	net.Conn // what comes from the node
 	up       net.Conn
 	cancel   context.CancelCauseFunc
 	target   string
 
 	mu     sync.Mutex
-	err    error // how reading ends, nil is an ordinary end
-	ended  bool  // nothing comes down any more
+	err    error // the error at the end of reading, nil for an ordinary end
+	ended  bool  // no more comes from the node
 	closed *time.Timer
 }
 
-// pump carries what comes from the node until there is no more.
+// pump copies what comes from the node until there is no more.
 func (c *conn) pump(from io.ReadCloser, to net.Conn) {
 	_, err := io.CopyBuffer(struct{ io.Writer }{to}, from, make([]byte, tunnelwire.FrameSize))
 	c.mu.Lock()
@@ -169,7 +168,7 @@ func (c *conn) pump(from io.ReadCloser, to net.Conn) {
 	c.mu.Unlock()
 	to.Close()
 	from.Close()
-	c.up.Close() // one end of a stream ends both
+	c.up.Close() // when one direction ends, both do
 	c.cancel(nil)
 }
 
@@ -187,7 +186,7 @@ func (c *conn) Read(p []byte) (int, error) {
 
 func (c *conn) Write(p []byte) (int, error) { return c.up.Write(p) }
 
-// Close lets what was written arrive, for closeGrace.
+// Close gives what was written closeGrace to arrive.
 func (c *conn) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

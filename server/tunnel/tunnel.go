@@ -1,33 +1,31 @@
-// Package tunnel lets the API server reach nodes that it cannot dial: behind
-// NAT, a firewall, a mobile link. Each agent dials the server and keeps the
-// connection; kubelets and pods are reached through it, see Server.DialKubelet
-// and Server.DialPod. agent/tunnel is the other end, internal/tunnelwire what
-// both have agreed on.
+// Package tunnel lets the API server reach nodes that it cannot dial: behind NAT, a
+// firewall or a mobile link. Each agent dials the server and keeps the connection, and the
+// API server reaches the node's kubelet and pods through it, see Server.DialKubelet and
+// Server.DialPod. agent/tunnel is the other end, internal/wire/tunnelwire their protocol.
 //
-// A tunnel is HTTP/2 with the roles changed: the server is its client, and each
-// connection to a target a CONNECT stream. Streams, windows that keep a slow
-// reader from stopping others, pings that find a dead link, a refusal that costs
-// one stream and not the tunnel: all of that is HTTP/2, and it is in the binary
-// already because Kubernetes speaks it. The server never takes streams, so an
-// agent cannot dial anything through its tunnel.
+// A tunnel is HTTP/2 with the roles reversed: the server is its client, and each connection
+// to a target is a CONNECT stream. Streams, flow control that keeps a slow reader from
+// stopping others, pings that find a dead link, a refusal that costs one stream and not the
+// tunnel: HTTP/2 has all of that, and it is in the binary already because Kubernetes speaks
+// it. The server never accepts streams, so an agent cannot dial anything through its tunnel.
 //
 // Given up:
 //   - rancher/remotedialer. Its dead link takes 60 s to notice and its pings are
-//     sent every 5 s, both constants; up to 4 MB wait in memory for a reader
-//     that does not read; deadlines set on its connections do not end a Read
-//     that waits, and the race detector objects to them.
+//     sent every 5 s, both constants; it buffers up to 4 MB for a reader that does
+//     not read; a deadline on its connections does not end a waiting Read, and the
+//     race detector reports them.
 //   - konnectivity. It is a second server beside the API server, with a port,
 //     certificates and gRPC of its own.
-//   - a tunnel made by the certificate of a machine but named by what it says:
-//     the name is the one that the API server has authenticated.
+//   - tunnels that name their node themselves. The name is that of the user whom the
+//     API server has authenticated.
 //
-// Measured, both ends in one process: a tunnel that does nothing sends 156 bytes
-// a minute each way inside TCP, in four segments, and has 52 kB of heap and 28 kB
-// of stacks, TLS included. Making one takes 2.3 kB up and 2.1 kB down.
+// Measured with both ends in one process: an idle tunnel sends 156 bytes a minute each way
+// inside TCP, in four segments, and has 52 kB of heap and 28 kB of stacks, TLS included.
+// Making one takes 2.3 kB up and 2.1 kB down.
 //
-// A node may have several tunnels to one server: the agent may know the server
-// by two addresses, and a connection that was lost is noticed here later than
-// there. All live; the newest is tried first.
+// A node may have several tunnels to one server: the agent may know the server by two
+// addresses, and this end may notice a lost connection later than the agent. All are used;
+// the newest is tried first.
 package tunnel
 
 import (
@@ -55,38 +53,40 @@ import (
 // ComponentName is the server's side of tunnels in `brink status` and the log.
 const ComponentName = "tunnel-server"
 
-// maxSessions is how many tunnels a node has at most; one more ends the oldest.
-// A machine that dials all the time would otherwise cost memory without end.
+// maxSessions is how many tunnels a node has at most; one more ends the oldest. Without it
+// a machine that dials all the time would use memory without bound.
 const maxSessions = 8
 
-// ErrNoTunnel is returned by Dial for a node that has none.
+// ErrNoTunnel is returned by Dial for a node without a tunnel.
 var ErrNoTunnel = errors.New("it has no tunnel to this server")
 
-// Config is what a server has to know.
+// Config is what a Server has to know.
 type Config struct {
 	// OwnNode is the node in this process: it and its pods are dialed directly.
 	// Empty when there is none.
 	OwnNode string
-	// OwnIPs are the server's own, also of one that is no node: whatever nodes claim.
+	// OwnIPs are the server's own addresses, whether it is a node or not. No claim of
+	// another node changes that.
 	OwnIPs []netip.Addr
 	// OwnAPI is where this server's API is, by TLS.
 	OwnAPI netip.AddrPort
-	// InNetwork tells addresses that this server reaches without a router; nil knows
-	// of none.
+	// InNetwork reports whether this server reaches an address without a router; nil means
+	// none.
 	InNetwork func(netip.Addr) bool
-	// IsAgent tells nodes that have joined; nil knows of none.
+	// IsAgent reports whether a node has joined as an agent; nil means none.
 	IsAgent func(node string) bool
-	// ClusterCIDRs are the prefixes of all pods; with none any prefix is believed.
+	// ClusterCIDRs are the prefixes of all pods. Without any, every prefix of a node
+	// counts.
 	ClusterCIDRs []netip.Prefix
-	// Witness is told which revision of the cluster's state a node has seen, before
-	// its tunnel is taken, and must not wait; nil when nobody wants to know.
+	// Witness is told which revision of the cluster's state a node has seen, before its
+	// tunnel is accepted. It must not block; nil ignores revisions.
 	Witness func(node string, revision int64)
-	// Patience is how long a connection waits for the tunnel of a node that has
-	// none: agents are back within seconds of a server's restart. Zero is 5 s.
+	// Patience is how long a connection waits for the tunnel of a node without one:
+	// agents are back within seconds of a server's restart. Zero is 5 s.
 	Patience time.Duration
 }
 
-// Server is the tunnels of all nodes to this server.
+// Server has the tunnels of all nodes to this server.
 type Server struct {
 	cfg       Config
 	transport *http2.Transport
@@ -99,7 +99,7 @@ type Server struct {
 	closed   bool
 }
 
-// New returns a Server without tunnels. It runs nothing of its own.
+// New returns a Server without tunnels. It starts no goroutines.
 func New(cfg Config) *Server {
 	if cfg.Patience == 0 {
 		cfg.Patience = 5 * time.Second
@@ -112,8 +112,8 @@ func New(cfg Config) *Server {
 	}
 }
 
-// ServeHTTP takes a node's tunnel and holds it until it ends. It must be behind
-// the API server's authentication, in a path whose requests may last.
+// ServeHTTP accepts a node's tunnel and returns when the tunnel ends. It must be behind the
+// API server's authentication, at a path whose requests may last.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	node, err := nodeOf(r)
 	if err != nil {
@@ -149,7 +149,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.remove(node, session)
-	// The rights by which it was taken may end before it does.
+	// The node may lose its rights before the tunnel ends.
 	defer context.AfterFunc(r.Context(), func() { session.conn.Close() })()
 	log.Debug("tunnel is up")
 	<-session.conn.done
@@ -164,7 +164,7 @@ func nodeOf(r *http.Request) (string, error) {
 	}
 	name, ok := nodeuser.Node(u.GetName())
 	if !ok || name == "" || !slices.Contains(u.GetGroups(), nodeuser.Group) {
-		return "", fmt.Errorf("only nodes have tunnels, and %q is none", u.GetName())
+		return "", fmt.Errorf("only nodes have tunnels, and %q is not a node", u.GetName())
 	}
 	return name, nil
 }
@@ -189,7 +189,7 @@ func upgrade(w http.ResponseWriter) (net.Conn, error) {
 	return conn, conn.SetDeadline(time.Time{})
 }
 
-// add is false when no more tunnels are taken.
+// add reports whether the tunnel was accepted: a closed Server accepts none.
 func (s *Server) add(node string, added *session) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -218,9 +218,9 @@ func (s *Server) remove(node string, removed *session) {
 	s.sessions[node] = list
 }
 
-// Sources are the addresses from which a node's tunnels come: its own where nobody
-// translates addresses between here and there, else that of its site. What a node
-// says of its own addresses is proven by nothing else.
+// Sources returns the addresses from which a node's tunnels come: its own, or that of its
+// site's router where addresses are translated. Nothing else proves what a node says of its
+// addresses.
 func (s *Server) Sources(node string) []netip.Addr {
 	list, _ := s.live(node)
 	var from []netip.Addr
@@ -232,8 +232,8 @@ func (s *Server) Sources(node string) []netip.Addr {
 	return from
 }
 
-// live returns a node's tunnels that take connections, newest first, and a
-// channel that is closed when any node has one more.
+// live returns a node's usable tunnels, newest first, and a channel that is closed when any
+// node gets a new one.
 func (s *Server) live(node string) ([]*session, <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -246,13 +246,13 @@ func (s *Server) live(node string) ([]*session, <-chan struct{}) {
 	return list, s.arrival
 }
 
-// Has says whether a node has a tunnel to this server.
+// Has reports whether a node has a tunnel to this server.
 func (s *Server) Has(node string) bool {
 	list, _ := s.live(node)
 	return len(list) > 0
 }
 
-// Drop ends all tunnels of a node, as when it is deleted.
+// Drop ends all tunnels of a node, for when it is deleted.
 func (s *Server) Drop(node string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -261,7 +261,7 @@ func (s *Server) Drop(node string) {
 	}
 }
 
-// Close ends all tunnels and takes no more.
+// Close ends all tunnels and accepts no more.
 func (s *Server) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -287,10 +287,9 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 	return nil
 }
 
-// Dial connects to a target through a node's tunnel: tunnelwire.Kubelet, or
-// address and port of one of its pods or of itself. The node decides what it
-// lets in; a TargetError is its no. ErrNoTunnel is returned at once for a node
-// without a tunnel.
+// Dial connects to a target through a node's tunnel: tunnelwire.Kubelet, or the address and
+// port of one of its pods or of the node itself. The node decides what it connects to; a
+// TargetError is its refusal. For a node without a tunnel Dial returns ErrNoTunnel at once.
 func (s *Server) Dial(ctx context.Context, node, network, target string) (net.Conn, error) {
 	if !strings.HasPrefix(network, "tcp") {
 		return nil, fmt.Errorf("a tunnel carries TCP, not %s", network)

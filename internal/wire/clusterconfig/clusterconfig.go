@@ -1,7 +1,7 @@
-// Package clusterconfig is what a node must know about its cluster: the servers
-// write it into a ConfigMap, and nodes read it with the rights of a node once
-// they have joined. So a setting is given in one place, and a node cannot
-// disagree with its cluster.
+// Package clusterconfig is the form of the settings that a node must know about its cluster:
+// servers write them into a ConfigMap, and nodes read them, with the rights of a node, once
+// they have joined. So each setting is given in one place, and no node can disagree with
+// its cluster.
 package clusterconfig
 
 import (
@@ -18,24 +18,23 @@ const (
 	Key       = "cluster.json"
 )
 
-// Config is the same on every node.
+// Config has the settings, which are the same on every node.
 type Config struct {
 	ClusterCIDRs   []netip.Prefix `json:"clusterCIDRs"` // of pods, one a family
 	ServiceCIDRs   []netip.Prefix `json:"serviceCIDRs"` // one a family
 	ClusterDNS     []netip.Addr   `json:"clusterDNS"`
 	ClusterDomain  string         `json:"clusterDomain"`
 	NetworkBackend string         `json:"networkBackend"` // as network.ParseBackend takes it
-	ClientCA       string         `json:"clientCA"`       // PEM; verifies who calls a kubelet
+	ClientCA       string         `json:"clientCA"`       // PEM; kubelets verify their clients by it
 }
 
-// Encode is the text under Key.
+// Encode returns the text under Key.
 func (c Config) Encode() (string, error) {
 	text, err := json.MarshalIndent(c, "", "  ")
 	return string(text), err
 }
 
-// Decode reads what Encode wrote. Keys it does not know are a newer server's and
-// no mistake.
+// Decode reads what Encode wrote. It ignores unknown keys: they come from a newer server.
 func Decode(text string) (Config, error) {
 	var c Config
 	if err := json.Unmarshal([]byte(text), &c); err != nil {

@@ -1,16 +1,16 @@
-// Package jointoken is what a machine is given to join a cluster:
+// Package jointoken has the form of join tokens, which a machine is given to join a cluster:
 //
 //	brink1.<hash>.<id>.<secret>
 //
-// hash is how the machine recognises the cluster before it trusts anything:
-// SHA-256, in 64 hexadecimal digits, over the DER of all certificates of the
-// server's CA bundle in file order. For the usual bundle of one certificate that
-// is its fingerprint, as `openssl x509 -fingerprint -sha256` prints it.
-// id.secret is how the cluster recognises who joins: a Kubernetes bootstrap token
-// (6 and 16 characters of a-z and 0-9), so the API server itself checks it.
+// By the hash the machine recognises the cluster before it trusts anything: SHA-256, in 64
+// hexadecimal digits, over the DER of all certificates of the server's CA bundle in file
+// order. For the usual bundle of one certificate that is its fingerprint, as
+// `openssl x509 -fingerprint -sha256` prints it. By id.secret the cluster recognises the
+// machine: it is a Kubernetes bootstrap token (6 and 16 characters of a-z and 0-9), which
+// the API server itself checks.
 //
-// Decision: there is no short form without a hash. A machine that joins without
-// one believes whoever answers at the address.
+// Decision: there is no short form without a hash. A machine that joined without one would
+// trust whatever answers at the address.
 package jointoken
 
 import (
@@ -43,7 +43,7 @@ var (
 // Token is a join token in its parts.
 type Token struct {
 	CAHash string // 64 hexadecimal digits
-	ID     string // tells tokens apart and is no secret
+	ID     string // public, tells tokens apart
 	Secret string
 }
 
@@ -64,13 +64,13 @@ func random(length int) string {
 	return string(out)
 }
 
-// Text is the token as it is given to a machine. It is a secret.
+// Text returns the token as it is given to a machine. It is a secret.
 func (t Token) Text() string { return strings.Join([]string{prefix, t.CAHash, t.ID, t.Secret}, ".") }
 
-// Bootstrap is the bearer token for the API server. It is a secret.
+// Bootstrap returns the bearer token for the API server. It is a secret.
 func (t Token) Bootstrap() string { return t.ID + "." + t.Secret }
 
-// String is for logs: without the secret.
+// String returns the token without its secret, for logs.
 func (t Token) String() string { return prefix + ".(hash)." + t.ID + ".(secret)" }
 
 // GoString keeps the secret out of %#v too.
@@ -88,7 +88,7 @@ func Parse(text string) (Token, error) {
 	case len(parts) == 2 && idForm.MatchString(parts[0]):
 		return Token{}, errors.New("this is only the last half of a token, without the hash of the cluster's CA: give all of brink1.HASH.ID.SECRET")
 	case parts[0] != prefix:
-		return Token{}, errors.New("this is no token of brink, which has the form brink1.HASH.ID.SECRET")
+		return Token{}, errors.New("this is not a token of brink, which has the form brink1.HASH.ID.SECRET")
 	case len(parts) != 4:
 		return Token{}, fmt.Errorf("the token has %d parts instead of the 4 of brink1.HASH.ID.SECRET: was it cut off?", len(parts))
 	}
@@ -108,16 +108,16 @@ func (t Token) check() error {
 	return nil
 }
 
-// IsID tells whether s has the form of a token's id.
+// IsID reports whether s has the form of a token's id.
 func IsID(s string) bool { return idForm.MatchString(s) }
 
-// IsBootstrap tells whether s has the form of a bootstrap token, id.secret.
+// IsBootstrap reports whether s has the form of a bootstrap token, id.secret.
 func IsBootstrap(s string) bool {
 	id, secret, ok := strings.Cut(s, ".")
 	return ok && idForm.MatchString(id) && secretForm.MatchString(secret)
 }
 
-// HashCA is the hash of a CA bundle in PEM.
+// HashCA returns the hash of a CA bundle in PEM.
 func HashCA(bundle []byte) (string, error) {
 	sum := sha256.New()
 	found := 0

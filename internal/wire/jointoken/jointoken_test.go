@@ -36,7 +36,7 @@ func TestParseSaysWhatIsWrong(t *testing.T) {
 	const secret = "0123456789abcdef"
 	for text, want := range map[string]string{
 		"":                             "empty",
-		"hello":                        "no token of brink",
+		"hello":                        "not a token of brink",
 		"K10abc::server:xyz":           "k3s",
 		"abcdef." + secret:             "last half",
 		"brink1." + hash + ".abcdef":   "3 parts",
@@ -44,7 +44,7 @@ func TestParseSaysWhatIsWrong(t *testing.T) {
 		"brink1." + strings.ToUpper(hash) + ".abcdef." + secret: "64 hexadecimal",
 		"brink1." + hash + ".ABCDEF." + secret:                  `id "ABCDEF"`,
 		"brink1." + hash + ".abcdef." + secret[:10]:             "10 characters instead of 16",
-		"brink2." + hash + ".abcdef." + secret:                  "no token of brink",
+		"brink2." + hash + ".abcdef." + secret:                  "not a token of brink",
 	} {
 		_, err := Parse(text)
 		if err == nil || !strings.Contains(err.Error(), want) {

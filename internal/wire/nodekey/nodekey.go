@@ -1,13 +1,12 @@
-// Package nodekey proves that a machine is the one that a node's name belongs
-// to. A machine makes itself a node password once: 32 random bytes in a
-// file. The server keeps what it can check it with.
+// Package nodekey proves that a machine is the one that a node's name belongs to. Each
+// machine makes a node password once, 32 random bytes in a file, and the server keeps what
+// it needs to check proofs.
 //
-// The password is the seed of an Ed25519 key and never leaves the machine. What
-// does is a signature over the certificate request with which the machine joins,
-// and the public key; so neither the server, nor who reads its database, nor who
-// watches the API learns how to pass for the machine, and a proof is worthless
-// for another request. A shared secret, of which k3s keeps a hash, would be
-// handed over at each joining.
+// The password is the seed of an Ed25519 key and never leaves the machine. What leaves it
+// is the public key and a signature over the certificate request by which the machine
+// joins. So neither the server, nor whoever reads its database or watches the API, learns
+// how to pass for the machine, and a proof is worthless for another request. A shared
+// secret, of which k3s keeps a hash, would be handed over each time a machine joins.
 package nodekey
 
 import (
@@ -29,19 +28,20 @@ import (
 const (
 	// Annotation of a CertificateSigningRequest that holds the proof.
 	Annotation = "brink.io/node-key-proof"
-	// NodeAnnotation of a Node says whose it is, in the node's own words: who has
-	// the node's certificate has proved it before. It helps where the server's
-	// record went with a Node that was deleted and has registered again.
+	// NodeAnnotation of a Node has the public key of the machine that owns it. The node
+	// itself writes it; whoever has the node's certificate has proved it before. It
+	// helps when the server's record was removed with a Node that was deleted and has
+	// registered again.
 	NodeAnnotation = "brink.io/node-key"
 )
 
-// Contexts keep a signature from meaning anything elsewhere.
+// The contexts keep a signature for one purpose from being valid for another.
 const (
 	context            = "brink node key proof v1\x00"
 	certificateContext = "brink node certificate proof v1\x00"
 )
 
-// Key is a machine's.
+// Key is the secret key of a machine.
 type Key struct{ private ed25519.PrivateKey }
 
 // Load reads the node password at path, or makes one.
@@ -53,8 +53,8 @@ func Load(path string) (Key, error) {
 	return key, err
 }
 
-// Read is Load for a machine that must have one: fs.ErrNotExist is returned when
-// there is none.
+// Read reads the node password of a machine that must have one. The error is fs.ErrNotExist
+// when there is none.
 func Read(path string) (Key, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -83,8 +83,8 @@ func create(path string) (Key, error) {
 // Prove returns a proof for a certificate request, DER of PKCS #10.
 func (k Key) Prove(request []byte) string { return k.prove(context, request) }
 
-// ProveCertificate returns a proof for a certificate, DER, that was signed for the
-// machine before. It is worth nothing without the certificate's own key.
+// ProveCertificate returns a proof for a certificate, DER, that was signed for the machine.
+// It is worthless without the certificate's own key.
 func (k Key) ProveCertificate(der []byte) string { return k.prove(certificateContext, der) }
 
 func (k Key) prove(context string, what []byte) string {
@@ -93,7 +93,7 @@ func (k Key) prove(context string, what []byte) string {
 	return base64.StdEncoding.EncodeToString(append([]byte(public), signature...))
 }
 
-// Public is what others know the machine by.
+// Public returns the public key, by which others know the machine.
 func (k Key) Public() Public {
 	return Public(base64.StdEncoding.EncodeToString(k.private.Public().(ed25519.PublicKey)))
 }
@@ -101,10 +101,10 @@ func (k Key) Public() Public {
 // Public identifies a machine: a key in base64.
 type Public string
 
-// Verify returns whose proof it is. An error is a proof that is none.
+// Verify returns the machine that made proof, or an error if proof is not valid for request.
 func Verify(proof string, request []byte) (Public, error) { return verify(proof, context, request) }
 
-// VerifyCertificate is Verify for a proof for a certificate.
+// VerifyCertificate is Verify for a proof that ProveCertificate made.
 func VerifyCertificate(proof string, der []byte) (Public, error) {
 	return verify(proof, certificateContext, der)
 }
@@ -121,7 +121,7 @@ func verify(proof, context string, what []byte) (Public, error) {
 	return Public(base64.StdEncoding.EncodeToString(public)), nil
 }
 
-// Is compares in constant time.
+// Is reports whether both are the same machine. It compares in constant time.
 func (p Public) Is(other Public) bool {
 	return subtle.ConstantTimeCompare([]byte(p), []byte(other)) == 1
 }
