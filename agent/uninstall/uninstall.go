@@ -27,7 +27,6 @@ import (
 	"strconv"
 	"time"
 
-	"brink/agent/join"
 	"brink/agent/ledger"
 	"brink/internal/datadir"
 	"brink/internal/layout"
@@ -134,7 +133,7 @@ func Guest(l layout.Layout) string {
 	if _, err := os.Stat(l.Server()); err == nil {
 		return ""
 	}
-	return join.NodeName(l.KubeletCerts())
+	return datadir.NodeName(l)
 }
 
 // Installed tells whether there is something to uninstall.

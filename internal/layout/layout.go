@@ -203,6 +203,12 @@ func (l Layout) ClientCA() string { return filepath.Join(l.Agent(), "client-ca.c
 // KubeletCerts is the kubelet's certificate directory.
 func (l Layout) KubeletCerts() string { return filepath.Join(l.Agent(), "pki") }
 
+// NodeCert is the certificate and key of a node that has joined, under the kubelet's own
+// name for them.
+func (l Layout) NodeCert() string {
+	return filepath.Join(l.KubeletCerts(), "kubelet-client-current.pem")
+}
+
 // Made lists what brink made on the machine outside of its own directories.
 func (l Layout) Made() string { return filepath.Join(l.data, "made") }
 

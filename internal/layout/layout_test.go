@@ -40,6 +40,7 @@ func TestDefaultPaths(t *testing.T) {
 		"Images":           "/var/lib/brink/agent/images",
 		"Manifests":        "/var/lib/brink/agent/pod-manifests",
 		"KubeletCerts":     "/var/lib/brink/agent/pki",
+		"NodeCert":         "/var/lib/brink/agent/pki/kubelet-client-current.pem",
 		"NodePassword":     "/etc/brink/node-password",
 		"RevisionCeiling":  "/etc/brink/revision",
 		"SeenRevision":     "/var/lib/brink/agent/seen-revision",
