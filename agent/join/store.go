@@ -16,7 +16,6 @@ import (
 	"k8s.io/client-go/util/certificate"
 
 	"brink/internal/atomicfile"
-	"brink/internal/layout"
 	"brink/internal/wire/nodeuser"
 )
 
@@ -36,8 +35,8 @@ var _ certificate.Store = (*store)(nil)
 
 // openStore reads what there is. A damaged file is as good as none, for the
 // machine can join again; that is not so of one that cannot be read.
-func openStore(dir, nodeName string) (*store, error) {
-	s := &store{path: filepath.Join(dir, layout.NodeCert), name: nodeName, changed: func() {}}
+func openStore(path, nodeName string) (*store, error) {
+	s := &store{path: path, name: nodeName, changed: func() {}}
 	text, err := os.ReadFile(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, nil
@@ -49,17 +48,6 @@ func openStore(dir, nodeName string) (*store, error) {
 		s.current = cert
 	}
 	return s, nil
-}
-
-// NodeName is the name that the certificate in a directory of them was signed for,
-// "" when there is none.
-func NodeName(dir string) string {
-	s, err := openStore(dir, "")
-	if err != nil || s.current == nil {
-		return ""
-	}
-	name, _ := nodeuser.Node(s.current.Leaf.Subject.CommonName)
-	return name
 }
 
 func parsePair(cert, key []byte) (*tls.Certificate, error) {

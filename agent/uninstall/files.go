@@ -151,8 +151,8 @@ func (u *run) removeKubeletDir() {
 
 func (u *run) removeDevicePlugins() {
 	socket := ledger.DevicePluginSocket
-	if listenerOf(socket) != 0 {
-		return // of a kubelet that lives
+	if kubeletLives() {
+		return
 	}
 	if info, err := os.Lstat(socket); err == nil && info.Mode()&fs.ModeSocket != 0 {
 		_ = os.Remove(socket)

@@ -88,6 +88,20 @@ func isDatabase(path string) bool {
 	return bytes.Contains(head, []byte("SQLite format 3\x00")) && bytes.Contains(head, []byte("kine"))
 }
 
+// NodeName returns the name that the machine has joined its cluster under, "" where it
+// has no certificate.
+func NodeName(l layout.Layout) string {
+	cert, ok := parsePair(l.NodeCert(), l.NodeCert())
+	if !ok {
+		return ""
+	}
+	name, isNode := nodeuser.Node(cert.Subject.CommonName)
+	if !isNode {
+		return ""
+	}
+	return name
+}
+
 // isAgent wants what there is to fit together: the node's certificate is by the
 // cluster's CA for clients where that has been kept.
 func isAgent(l layout.Layout) bool {

@@ -163,6 +163,9 @@ func (l Layout) Kubelet() string {
 	return filepath.Join(l.Agent(), "kubelet")
 }
 
+// InKubelet is a path that is relative to Kubelet, as those of KubeletName.
+func (l Layout) InKubelet(rel string) string { return filepath.Join(l.Kubelet(), rel) }
+
 // KubeletPods holds the pods' volumes, one directory a pod, by uid.
 func (l Layout) KubeletPods() string { return filepath.Join(l.Kubelet(), "pods") }
 
@@ -287,6 +290,10 @@ func (l Layout) DatastoreDir() string { return filepath.Join(l.run, "datastore")
 
 // StatusSocket is where `brink status` asks a running node.
 func (l Layout) StatusSocket() string { return filepath.Join(l.run, "status.sock") }
+
+// SelfBinds is where an agent writes how often the kubelet's directory was mounted on
+// itself before its kubelet did that.
+func (l Layout) SelfBinds() string { return filepath.Join(l.run, "self-binds") }
 
 // Mark is the file by which a directory is known to be brink's.
 func (l Layout) Mark() string { return filepath.Join(l.data, MarkFile) }

@@ -70,6 +70,7 @@ func TestDefaultPaths(t *testing.T) {
 		"NodeAddresses":      "/var/lib/brink/agent/node-addresses.json",
 		"Made":               "/var/lib/brink/made",
 		"DatastoreDir":       "/run/brink/datastore",
+		"SelfBinds":          "/run/brink/self-binds",
 		"StatusSocket":       "/run/brink/status.sock",
 		"PodResources":       "/var/lib/kubelet/pod-resources/kubelet.sock",
 		"Lock":               "/var/lib/brink/lock",
