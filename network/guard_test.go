@@ -112,7 +112,7 @@ func settled(heard <-chan string) (all []string) {
 	}
 }
 
-// TestForgedFrames: nobody but a peer gets a frame into the tunnel, by no way.
+// TestForgedFrames: nobody but a peer gets a frame into the tunnel.
 func TestForgedFrames(t *testing.T) {
 	t.Parallel()
 	for name, s := range map[string]testnet.Stacks{"IPv4": {Underlay: "4", Pods: "46"}, "IPv6": {Underlay: "6", Pods: "46"}} {
@@ -175,7 +175,7 @@ func TestForgedFrames(t *testing.T) {
 
 // TestPortOfOthers: what a pod sends to this port of somebody outside is masqueraded,
 // whether it looks like a frame or not, and the answer finds back. What others send
-// to a node with another identifier is none of the guard's business.
+// to a node with another identifier passes the guard.
 func TestPortOfOthers(t *testing.T) {
 	t.Parallel()
 	for name, s := range map[string]testnet.Stacks{"IPv4": {Underlay: "4", Pods: "4"}, "IPv6": {Underlay: "6", Pods: "6"}} {
@@ -206,8 +206,8 @@ func TestPortOfOthers(t *testing.T) {
 	}
 }
 
-// TestPeersOfTheGuard: who comes is let in, who has moved is let in from where it is
-// now only, who has gone is not, and what somebody takes out comes back.
+// TestPeersOfTheGuard: a new peer is let in, one that has moved only from where it is
+// now, one that has gone is not, and what somebody takes out comes back.
 func TestPeersOfTheGuard(t *testing.T) {
 	t.Parallel()
 	s := testnet.DualStack
@@ -254,7 +254,7 @@ func TestPeersOfTheGuard(t *testing.T) {
 	wait("[192.0.0.2 192.0.0.3 2001:db8::2 2001:db8::3]")
 	for _, damage := range []string{"nft delete element inet brink peers-ip { 192.0.0.2 }", "nft add element inet brink peers-ip { 192.0.0.99 }", "nft flush set inet brink peers-ip6", "nft flush ruleset"} {
 		nodes[0].Sh(t, damage)
-		signal(nodes[0].network.wake) // the next look is a day away
+		signal(nodes[0].network.wake) // the next tick is a day away
 		wait("[192.0.0.2 192.0.0.3 2001:db8::2 2001:db8::3]")
 	}
 	testnet.Meet(t, nodes...)

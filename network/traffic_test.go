@@ -14,7 +14,7 @@ import (
 	"brink/network/testnet"
 )
 
-// TestSources: by which address a server sees who calls from where. Within the
+// TestSources: by which address a server sees its callers. Within the
 // cluster pods keep theirs; outside, and for other nodes' own addresses, they have
 // their node's.
 func TestSources(t *testing.T) {

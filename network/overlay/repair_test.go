@@ -1,7 +1,9 @@
 package overlay
 
 import (
+	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -103,6 +105,28 @@ func TestNoneRemovesLeftovers(t *testing.T) {
 			}
 			if got := n.Sh(t, "ip route show 10.99.0.0/16"); !strings.Contains(got, "via 192.0.0.2") {
 				t.Errorf("somebody's route is %q", got)
+			}
+		})
+	}
+}
+
+// TestRemove takes everything of peers away, and that is nothing to warn of.
+func TestRemove(t *testing.T) {
+	t.Parallel()
+	for _, backend := range []Backend{VXLAN, HostGW} {
+		t.Run(string(backend), func(t *testing.T) {
+			t.Parallel()
+			nodes := cluster(t, testnet.DualStack, backend, backend)
+			testnet.Meet(t, nodes...)
+			n := nodes[0]
+			n.stop()
+			var logged strings.Builder
+			log := slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelWarn}))
+			testnet.Inside(t, n.NS, func() error {
+				return errors.Join(Remove(DefaultDevice, log), Remove(DefaultDevice, log))
+			})
+			if got := entriesOf(t, n.NS); got != "" || logged.Len() > 0 {
+				t.Errorf("left:\n%s\nlogged:\n%s", got, logged.String())
 			}
 		})
 	}
