@@ -1,6 +1,7 @@
 package cmd
 
-// k3sFlag are flags of k3s's server and agent (v1.36) of which the same is to be said.
+// k3sFlag are flags of k3s's server and agent of which the same is to be said. Those
+// that k3s has given up are not among them.
 type k3sFlag struct {
 	names []string
 	kind  string // same, differs, renamed or none
@@ -46,7 +47,7 @@ var k3sFlags = []k3sFlag{
 	none("there is no packaged component to disable yet", "disable", "disable-cloud-controller", "disable-helm-controller", "disable-network-policy",
 		"servicelb-namespace", "helm-job-image", "default-local-storage-path"),
 	none("a server always runs all of its parts", "disable-scheduler", "disable-apiserver", "disable-controller-manager", "disable-etcd", "disable-kube-proxy"),
-	none("there are no servers with embedded etcd yet", "cluster-init", "cluster-reset", "cluster-reset-restore-path", "etcd-arg", "etcd-expose-metrics",
+	none("there are no servers with embedded etcd yet; likewise all that begin with `--etcd-s3`", "cluster-init", "cluster-reset", "cluster-reset-restore-path", "etcd-arg", "etcd-expose-metrics",
 		"etcd-disable-snapshots", "etcd-snapshot-name", "etcd-snapshot-schedule-cron", "etcd-snapshot-retention", "etcd-snapshot-dir", "etcd-snapshot-compress", "etcd-s3"),
 	none("agents join by tokens of their own kind, never by the server's", "agent-token", "agent-token-file"),
 	none("everything is served on the one port of the API server", "supervisor-port", "apiserver-port", "apiserver-bind-address", "advertise-port", "lb-server-port", "supervisor-metrics"),

@@ -19,7 +19,7 @@ func TestNodeName(t *testing.T) {
 			t.Errorf("%q: got %q, %v", name, got, err)
 		}
 	}
-	for _, name := range []string{"Edge", "edge_1", "-edge", "edge.", "edge 1", "käse", strings.Repeat("a", 254)} {
+	for _, name := range []string{"Edge", "edge_1", "-edge", "edge.", "edge 1", "käse"} {
 		_, err := nodeName(name)
 		isLine(t, err, "--node-name="+name+": not usable as a node name")
 	}

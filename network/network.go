@@ -59,6 +59,12 @@ const checkEvery = 10 * time.Second
 // DefaultVXLANPort is the UDP port by which nodes exchange pods' packets.
 const DefaultVXLANPort = overlay.DefaultPort
 
+// The ranges of pods and Services in a cluster whose user chooses none.
+const (
+	DefaultClusterCIDR = "10.42.0.0/16"
+	DefaultServiceCIDR = "10.43.0.0/16"
+)
+
 // Backend is how pods' packets travel between nodes.
 type Backend = overlay.Backend
 

@@ -28,7 +28,7 @@ const (
 
 // connect waits for the administrator's kubeconfig and returns a client that
 // speaks TLS and protobuf from inside the machine, without a limit of its own.
-func connect(ctx context.Context, m *machine, path string) (kubernetes.Interface, error) {
+func connect(ctx context.Context, m *testbed, path string) (kubernetes.Interface, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for _, err := os.Stat(path); err != nil; _, err = os.Stat(path) {
@@ -42,7 +42,7 @@ func connect(ctx context.Context, m *machine, path string) (kubernetes.Interface
 	if err != nil {
 		return nil, err
 	}
-	config.Dial = m.dial
+	config.Dial = m.Netns().Dial
 	config.QPS = -1
 	config.ContentType = runtime.ContentTypeProtobuf
 	return kubernetes.NewForConfig(config)

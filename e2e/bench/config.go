@@ -34,7 +34,7 @@ func (n *separateNode) args(program string) []string {
 		return []string{"--config=" + n.file("containerd.toml")}
 	case "kube-apiserver":
 		return []string{
-			"--advertise-address=" + n.ip,
+			"--advertise-address=" + n.Addr.String(),
 			"--allow-privileged=true",
 			"--anonymous-auth=false",
 			"--authorization-mode=Node,RBAC",
@@ -79,7 +79,7 @@ func (n *separateNode) args(program string) []string {
 	case "kube-scheduler":
 		return []string{"--kubeconfig=" + n.kubeconfigOf(program), "--leader-elect=false"}
 	case "kubelet":
-		return []string{"--kubeconfig=" + n.kubeconfigOf(program), "--config=" + n.file("kubelet.yaml"), "--node-ip=" + n.ip,
+		return []string{"--kubeconfig=" + n.kubeconfigOf(program), "--config=" + n.file("kubelet.yaml"), "--node-ip=" + n.Addr.String(),
 			"--root-dir=" + n.file("kubelet"), "--cert-dir=" + n.file("kubelet-pki")}
 	default: // kube-proxy
 		return []string{
@@ -119,7 +119,7 @@ func (n *separateNode) kubeletConfig() ([]byte, error) {
 		"clusterDNS":               []string{"10.43.0.10"},
 		// A machine's /run is empty, so brink sees no systemd there either.
 		"cgroupDriver": "cgroupfs",
-		"cgroupRoot":   "/" + n.id,
+		"cgroupRoot":   "/" + n.ID,
 		"failCgroupV1": false,
 		"failSwapOn":   false,
 		// Upstream's default is made on the host, and left there.

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+
+	"brink/e2e/machine"
 )
 
 // handMade is two nodes with a pod each whose network was set up by hand: what a
@@ -9,13 +11,13 @@ import (
 // addresses and routes, no rule, no connection tracking and no process; the pods
 // stand behind a bridge as those of the other side do.
 type handMade struct {
-	nodes, pods []*netns
+	nodes, pods []*machine.Holder
 	ends        [2]pod
 }
 
 // handNode makes a node's bridge and its pod. N is its number, PEER the other's
 // address on the switch.
-const handNode = plainBridges + `
+const handNode = machine.PlainBridges + `
 echo 1 > /proc/sys/net/ipv4/ip_forward
 ip address add $IP/24 dev eth0
 ip link set eth0 up
@@ -54,7 +56,7 @@ const (
 )
 
 // makeByHand makes both nodes on a switch. The way is handRoute or handTunnel.
-func makeByHand(l *lan, way string, mtu int) (_ *handMade, err error) {
+func makeByHand(l *machine.Switch, way string, mtu int) (_ *handMade, err error) {
 	h := &handMade{}
 	defer func() {
 		if err != nil {
@@ -63,27 +65,27 @@ func makeByHand(l *lan, way string, mtu int) (_ *handMade, err error) {
 	}()
 	var ips []string
 	for range 2 {
-		for _, list := range []*[]*netns{&h.nodes, &h.pods} {
-			n, err := newNetns("")
+		for _, list := range []*[]*machine.Holder{&h.nodes, &h.pods} {
+			n, err := machine.HoldNetwork("")
 			if err != nil {
 				return nil, err
 			}
 			*list = append(*list, n)
 		}
-		ip, err := l.plug(h.nodes[len(ips)].pid())
+		ip, err := l.Plug(h.nodes[len(ips)], segment)
 		if err != nil {
 			return nil, err
 		}
-		ips = append(ips, ip)
+		ips = append(ips, ip.String())
 	}
 	for i, node := range h.nodes {
-		h.ends[i] = pod{h.pods[i].pid(), fmt.Sprintf("10.44.%d.2", i+1)}
+		h.ends[i] = pod{h.pods[i].PID(), fmt.Sprintf("10.44.%d.2", i+1)}
 		env := []string{fmt.Sprintf("N=%d", i+1), fmt.Sprintf("OTHER=%d", 2-i), "IP=" + ips[i], "PEER=" + ips[1-i],
-			fmt.Sprintf("MTU=%d", mtu), fmt.Sprintf("POD=%d", h.pods[i].pid())}
-		if err := node.script(handNode+way, env...); err != nil {
+			fmt.Sprintf("MTU=%d", mtu), fmt.Sprintf("POD=%d", h.pods[i].PID())}
+		if err := node.Script(handNode+way, env...); err != nil {
 			return nil, err
 		}
-		if err := h.pods[i].script(handPod, env[0], "IP="+h.ends[i].ip); err != nil {
+		if err := h.pods[i].Script(handPod, env[0], "IP="+h.ends[i].ip); err != nil {
 			return nil, err
 		}
 	}
@@ -92,6 +94,6 @@ func makeByHand(l *lan, way string, mtu int) (_ *handMade, err error) {
 
 func (h *handMade) close() {
 	for _, n := range append(h.pods, h.nodes...) {
-		n.close()
+		n.Close()
 	}
 }

@@ -58,7 +58,7 @@ func (r *runOf) settle() error {
 	if err != nil {
 		return err
 	}
-	shims, err := memoryOf(r.machine.shims())
+	shims, err := memoryOf(r.machine.Shims())
 	r.note("pss", float64(own.pss))
 	r.note("anon", float64(own.anon))
 	r.note("shims", float64(shims.pss))

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"brink/e2e/machine"
+
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -29,11 +31,11 @@ var joinedMetrics = []metric{
 // measureJoins has nodes join a server and leave it again. Each side has a server
 // of its own, of the same kind and with the same pod, and they take turns.
 func (r *report) measureJoins(ctx context.Context, log *slog.Logger) (err error) {
-	l, err := newLAN()
+	l, err := newSwitch()
 	if err != nil {
 		return err
 	}
-	defer l.close()
+	defer l.Close()
 	joins := map[string]*joining{}
 	for _, side := range sides {
 		// The other side has routes made by hand.
@@ -65,7 +67,7 @@ type joining struct {
 }
 
 func newJoining(ctx context.Context, c *cluster) (*joining, error) {
-	if err := await(ctx, c.client.CoreV1().Nodes().Watch, c.machine.id, readySince(time.Time{})); err != nil {
+	if err := await(ctx, c.client.CoreV1().Nodes().Watch, c.machine.ID, readySince(time.Time{})); err != nil {
 		return nil, err
 	}
 	p, err := c.place(ctx, "server", c.machine)
@@ -93,7 +95,7 @@ func (j *joining) measure(ctx context.Context, side string) (_ sample, err error
 		return nil, err
 	}
 	defer listener.Close()
-	remove, err := j.caller(ctx, node.id, listener.Addr().(*net.TCPAddr).Port)
+	remove, err := j.caller(ctx, node.ID, listener.Addr().(*net.TCPAddr).Port)
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +105,7 @@ func (j *joining) measure(ctx context.Context, side string) (_ sample, err error
 
 // listen hears calls to the server's pod.
 func (j *joining) listen() (listener *net.TCPListener, err error) {
-	err = within(j.pod.pid, func() error {
+	err = machine.NetnsOf(j.pod.pid).Do(func() error {
 		listener, err = net.ListenTCP("tcp", &net.TCPAddr{IP: net.ParseIP(j.pod.ip)})
 		return err
 	})
@@ -136,7 +138,7 @@ func (j *joining) time(ctx context.Context, n *joined, side string, calls net.Li
 	}
 	events := map[string]func() error{
 		"joinready": func() error {
-			return await(ctx, j.client.CoreV1().Nodes().Watch, n.id, func(node *corev1.Node) bool { return readySince(time.Time{})(node) })
+			return await(ctx, j.client.CoreV1().Nodes().Watch, n.ID, func(node *corev1.Node) bool { return readySince(time.Time{})(node) })
 		},
 		"joinpacket": func() error {
 			conn, err := calls.Accept()
@@ -147,7 +149,7 @@ func (j *joining) time(ctx context.Context, n *joined, side string, calls net.Li
 		},
 	}
 	if side == brinkName {
-		events["joinsaid"] = func() error { return n.says(ctx, "brink: node "+n.id+" is Ready") }
+		events["joinsaid"] = func() error { return n.says(ctx, "brink: node "+n.ID+" is Ready") }
 	}
 	happened := make(chan event, len(events))
 	begun := time.Now()
@@ -172,11 +174,11 @@ func (j *joining) time(ctx context.Context, n *joined, side string, calls net.Li
 }
 
 // says waits for a line that begins so in what brink wrote.
-func (m *machine) says(ctx context.Context, begin string) error {
+func (t *testbed) says(ctx context.Context, begin string) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
-		text, err := os.ReadFile(m.path("/run/brink.log"))
+		text, err := os.ReadFile(t.Inside("/run/brink.log"))
 		if err == nil && strings.Contains(string(text), begin+" ") {
 			return nil
 		}
@@ -191,11 +193,11 @@ func (m *machine) says(ctx context.Context, begin string) error {
 // measureAgent measures one run of a node that has joined and has one pod. Its
 // server runs no pods.
 func measureAgent(ctx context.Context, log *slog.Logger, s settings, side side, first bool) (_ sample, err error) {
-	l, err := newLAN()
+	l, err := newSwitch()
 	if err != nil {
 		return nil, err
 	}
-	defer l.close()
+	defer l.Close()
 	c, err := startCluster(ctx, log, s, l, "--disable-agent")
 	if err != nil {
 		return nil, err
@@ -206,6 +208,6 @@ func measureAgent(ctx context.Context, log *slog.Logger, s settings, side side, 
 	if err != nil {
 		return nil, err
 	}
-	r := &runOf{ctx: ctx, log: log.With("machine", j.id), settings: s, machine: j.machine, node: j.node, cluster: c, first: first, sample: sample{}}
+	r := &runOf{ctx: ctx, log: log.With("machine", j.ID), settings: s, machine: j.testbed, node: j.node, cluster: c, first: first, sample: sample{}}
 	return r.sample, r.through([]func() error{r.start, r.startPod, r.settle, r.idle})
 }

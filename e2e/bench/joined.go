@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"brink/e2e/machine"
 	"brink/internal/layout"
 	"brink/server/pki"
 )
@@ -24,8 +25,8 @@ import (
 type cluster struct {
 	settings settings
 	log      *slog.Logger
-	lan      *lan
-	machine  *machine
+	lan      *machine.Switch
+	machine  *testbed
 	server   *brinkNode
 	image    string // an archive; empty when nodes shall not have it from the start
 	client   kubernetes.Interface
@@ -34,18 +35,18 @@ type cluster struct {
 
 // joined is a machine with a node on it.
 type joined struct {
-	*machine
+	*testbed
 	node
 }
 
 // startCluster starts a server, with more arguments than its defaults need, and
 // waits until it can be joined.
-func startCluster(ctx context.Context, log *slog.Logger, s settings, l *lan, args ...string) (_ *cluster, err error) {
-	m, err := makeMachine(l)
+func startCluster(ctx context.Context, log *slog.Logger, s settings, l *machine.Switch, args ...string) (_ *cluster, err error) {
+	m, err := newTestbed(l)
 	if err != nil {
 		return nil, err
 	}
-	c := &cluster{settings: s, log: log, lan: l, machine: m, image: filepath.Join(m.dir, "image.tar")}
+	c := &cluster{settings: s, log: log, lan: l, machine: m, image: filepath.Join(m.Dir, "image.tar")}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.close())
@@ -95,7 +96,7 @@ func (c *cluster) awaitToken(ctx context.Context) error {
 
 func (c *cluster) layout() layout.Layout { return layout.New(c.server.data()) }
 
-func (c *cluster) url() string { return "https://" + c.machine.ip + ":6443" }
+func (c *cluster) url() string { return "https://" + c.machine.Addr.String() + ":6443" }
 
 // close ends what joined, then the server.
 func (c *cluster) close() error {
@@ -106,15 +107,15 @@ func (c *cluster) close() error {
 	if c.server != nil {
 		errs = append(errs, c.server.stop())
 	}
-	return errors.Join(append(errs, c.machine.destroy())...)
+	return errors.Join(append(errs, c.machine.Destroy())...)
 }
 
 func (j *joined) close() error {
-	return errors.Join(j.node.stop(), j.machine.destroy())
+	return errors.Join(j.node.stop(), j.testbed.Destroy())
 }
 
 // newAgent makes what joins the cluster on a machine.
-type newAgent func(*cluster, *machine) (node, error)
+type newAgent func(*cluster, *testbed) (node, error)
 
 // newAgents are by the names of sides.
 var newAgents = map[string]newAgent{brinkName: newBrinkAgent, separateName: newSeparateAgent}
@@ -122,7 +123,7 @@ var newAgents = map[string]newAgent{brinkName: newBrinkAgent, separateName: newS
 // prepareAgent makes a machine with a node that has the cluster's image, or
 // imports it at its start.
 func (c *cluster) prepareAgent(ctx context.Context, side string) (*joined, error) {
-	m, err := makeMachine(c.lan)
+	m, err := newTestbed(c.lan)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +132,7 @@ func (c *cluster) prepareAgent(ctx context.Context, side string) (*joined, error
 		err = n.prepare(ctx)
 	}
 	if err != nil {
-		return nil, errors.Join(err, m.destroy())
+		return nil, errors.Join(err, m.Destroy())
 	}
 	j := &joined{m, n}
 	c.started = append(c.started, j)
@@ -142,13 +143,13 @@ func (c *cluster) prepareAgent(ctx context.Context, side string) (*joined, error
 func (c *cluster) leave(ctx context.Context, j *joined) error {
 	c.started = slices.DeleteFunc(c.started, func(other *joined) bool { return other == j })
 	err := j.close()
-	if gone := c.client.CoreV1().Nodes().Delete(ctx, j.id, metav1.DeleteOptions{}); !apierrors.IsNotFound(gone) {
+	if gone := c.client.CoreV1().Nodes().Delete(ctx, j.ID, metav1.DeleteOptions{}); !apierrors.IsNotFound(gone) {
 		err = errors.Join(err, gone)
 	}
 	return err
 }
 
-func newBrinkAgent(c *cluster, m *machine) (node, error) {
+func newBrinkAgent(c *cluster, m *testbed) (node, error) {
 	path, err := copyProgram(m, c.settings.brink, "brink")
 	if err != nil {
 		return nil, err
@@ -157,10 +158,10 @@ func newBrinkAgent(c *cluster, m *machine) (node, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &brinkNode{machine: m}
-	b.server = &program{machine: m, name: "brink", argv: []string{
+	b := &brinkNode{testbed: m}
+	b.server = &program{testbed: m, name: "brink", argv: []string{
 		path, "agent", "--server", c.url(), "--token", strings.TrimSpace(string(token)),
-		"--data-dir", b.data(), "--kubelet-arg=cgroup-root=/" + m.id,
+		"--data-dir", b.data(), "--kubelet-arg=cgroup-root=/" + m.ID,
 	}}
 	return b, b.bringImage(c.image)
 }
@@ -168,10 +169,10 @@ func newBrinkAgent(c *cluster, m *machine) (node, error) {
 // newSeparateAgent has an advantage over brink in all that upstream leaves to
 // others: its certificates lie ready where brink asks the server for them; its
 // CNI configuration does, with a range that nobody else gets; and its routes.
-func newSeparateAgent(c *cluster, m *machine) (node, error) {
+func newSeparateAgent(c *cluster, m *testbed) (node, error) {
 	n := &separateNode{
-		machine: m, names: agentPrograms, api: c.url(), cluster: c,
-		podRange: fmt.Sprintf("10.42.%d.0/24", 100+c.lan.plugged),
+		testbed: m, names: agentPrograms, api: c.url(), cluster: c,
+		podRange: fmt.Sprintf("10.42.%d.0/24", 100+int(m.Addr.As4()[3])),
 	}
 	if c.image != "" {
 		// A machine does not see the files of another.
@@ -185,8 +186,8 @@ func newSeparateAgent(c *cluster, m *machine) (node, error) {
 		return nil, err
 	}
 	return n, errors.Join(
-		m.script("ip route add "+firstRange+" via "+c.machine.ip),
-		c.machine.script("ip route add "+n.podRange+" via "+m.ip))
+		m.Holder.Script("ip route add "+firstRange+" via "+c.machine.Addr.String()),
+		c.machine.Holder.Script("ip route add "+n.podRange+" via "+m.Addr.String()))
 }
 
 // firstRange is of the pods of a cluster's first node.
@@ -236,8 +237,8 @@ func pinned(name, node string, command ...string) *corev1.Pod {
 }
 
 // place runs a pod on a machine of the cluster and finds it there.
-func (c *cluster) place(ctx context.Context, name string, m *machine) (pod, error) {
-	_, err := c.client.CoreV1().Pods(namespace).Create(ctx, pinned(name, m.id), metav1.CreateOptions{})
+func (c *cluster) place(ctx context.Context, name string, m *testbed) (pod, error) {
+	_, err := c.client.CoreV1().Pods(namespace).Create(ctx, pinned(name, m.ID), metav1.CreateOptions{})
 	if err != nil {
 		return pod{}, err
 	}
@@ -253,14 +254,13 @@ func (c *cluster) place(ctx context.Context, name string, m *machine) (pod, erro
 	return pod{pid, is.Status.PodIP}, err
 }
 
-// processOf is a process of a pod, known by the cgroup that carries its UID.
-func (m *machine) processOf(uid string) (int, error) {
-	for _, pid := range processes(m.id, m.dir) {
-		cgroup, _ := os.ReadFile(procFile(pid, "cgroup"))
+// processOf is a process of a pod, but not its shim.
+func (t *testbed) processOf(uid string) (int, error) {
+	for _, pid := range t.PodProcesses(uid) {
 		exe, _ := os.Readlink(procFile(pid, "exe"))
-		if strings.Contains(string(cgroup), uid) && !strings.HasPrefix(exe, m.dir) {
+		if !strings.HasPrefix(exe, t.Dir) {
 			return pid, nil
 		}
 	}
-	return 0, fmt.Errorf("no process of pod %s on %s", uid, m.id)
+	return 0, fmt.Errorf("no process of pod %s on %s", uid, t.ID)
 }

@@ -28,6 +28,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"brink/e2e/machine"
 )
 
 // settings are the command line.
@@ -70,8 +72,7 @@ func (s settings) wants(part string) bool {
 }
 
 func main() {
-	if id := os.Getenv(janitorEnv); id != "" {
-		runJanitor(id)
+	if machine.RunJanitor() {
 		return
 	}
 	s, err := parse(os.Args[1:])
@@ -163,6 +164,11 @@ func run(ctx context.Context, s settings) error {
 	if os.Getuid() != 0 {
 		return errors.New("makes namespaces and runs containers: run it as root")
 	}
+	var err error
+	if janitor, err = machine.StartJanitor(""); err != nil {
+		return err
+	}
+	defer janitor.Close()
 	binary, held, err := openBinary(s.brink)
 	if err != nil {
 		return err

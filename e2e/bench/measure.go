@@ -23,7 +23,7 @@ type runOf struct {
 	ctx      context.Context
 	log      *slog.Logger
 	settings settings
-	machine  *machine
+	machine  *testbed
 	node     node
 	cluster  *cluster  // which the node joins, nil for a server's own
 	first    bool      // of this side: with what is measured once
@@ -31,7 +31,7 @@ type runOf struct {
 	sample   sample
 }
 
-type newNode func(settings, *machine) (node, error)
+type newNode func(settings, *testbed) (node, error)
 
 // measure starts a node on a new machine, measures it and removes everything.
 func measure(ctx context.Context, log *slog.Logger, s settings, newNode newNode, first bool) (sample, error) {
@@ -59,16 +59,16 @@ func measureDurable(ctx context.Context, log *slog.Logger, s settings) (sample, 
 
 // onNewMachine goes through steps with a node that is there for them only.
 func onNewMachine(ctx context.Context, log *slog.Logger, s settings, newNode newNode, steps func(*runOf) []func() error) (_ sample, err error) {
-	m, err := newMachine()
+	m, err := newTestbed(nil)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, m.destroy()) }()
+	defer func() { err = errors.Join(err, m.Destroy()) }()
 	n, err := newNode(s, m)
 	if err != nil {
 		return nil, err
 	}
-	r := &runOf{ctx: ctx, log: log.With("machine", m.id), settings: s, machine: m, node: n, sample: sample{}}
+	r := &runOf{ctx: ctx, log: log.With("machine", m.ID), settings: s, machine: m, node: n, sample: sample{}}
 	return r.sample, errors.Join(r.through(steps(r)), n.stop())
 }
 
@@ -113,7 +113,7 @@ func (r *runOf) ready() (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	err = await(r.ctx, client.CoreV1().Nodes().Watch, r.machine.id, readySince(r.begun))
+	err = await(r.ctx, client.CoreV1().Nodes().Watch, r.machine.ID, readySince(r.begun))
 	took := time.Since(r.begun)
 	for _, p := range r.node.running() {
 		if n := p.restarted(); n > 0 {
@@ -132,7 +132,7 @@ func (r *runOf) start() error {
 // startPod brings the image and one pod, of which every figure from here on is
 // in the presence.
 func (r *runOf) startPod() error {
-	archive := filepath.Join(r.machine.dir, "image.tar")
+	archive := filepath.Join(r.machine.Dir, "image.tar")
 	if err := writeImage(archive); err != nil {
 		return err
 	}

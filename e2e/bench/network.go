@@ -45,11 +45,11 @@ type networkResult struct {
 // all of them.
 func measureNetwork(ctx context.Context, log *slog.Logger, s settings, p pairing) (_ networkResult, err error) {
 	out := networkResult{pairing: p}
-	l, err := newLAN()
+	l, err := newSwitch()
 	if err != nil {
 		return out, err
 	}
-	defer l.close()
+	defer l.Close()
 	c, err := startCluster(ctx, log, s, l, "--network-backend="+p.backend)
 	if err != nil {
 		return out, err
@@ -102,6 +102,11 @@ func (n *networkResult) takeTurns(ctx context.Context, log *slog.Logger, s setti
 	return nil
 }
 
+// shownBridges is a script that undoes machine.PlainBridges.
+const shownBridges = `
+echo 1 > /proc/sys/net/bridge/bridge-nf-call-iptables
+`
+
 // copyProxyRules gives nodes set up by hand the rules that kube-proxy made on the
 // server's, and has bridges show packets to them, which Services need and which
 // Kubernetes asks of every node.
@@ -111,7 +116,7 @@ func (c *cluster) copyProxyRules(h *handMade) error {
 		return fmt.Errorf("reading kube-proxy's rules: %w", err)
 	}
 	for _, n := range h.nodes {
-		if err := n.script(shownBridges+"printf %s \"$RULES\" | nft -f -", "RULES="+string(rules)); err != nil {
+		if err := n.Script(shownBridges+"printf %s \"$RULES\" | nft -f -", "RULES="+string(rules)); err != nil {
 			return err
 		}
 	}
@@ -127,8 +132,8 @@ func (c *cluster) twoPods(ctx context.Context) (ends [2]pod, err error) {
 	if err := agent.start(); err != nil {
 		return ends, err
 	}
-	for i, m := range []*machine{c.machine, agent.machine} {
-		if err := await(ctx, c.client.CoreV1().Nodes().Watch, m.id, readySince(time.Time{})); err != nil {
+	for i, m := range []*testbed{c.machine, agent.testbed} {
+		if err := await(ctx, c.client.CoreV1().Nodes().Watch, m.ID, readySince(time.Time{})); err != nil {
 			return ends, fmt.Errorf("%w\n%s", err, m.logTail("brink"))
 		}
 		if ends[i], err = c.place(ctx, fmt.Sprintf("end-%d", i+1), m); err != nil {

@@ -13,7 +13,7 @@ import (
 // does with Restart=always: components that wait for each other give up and come
 // back.
 type program struct {
-	*machine
+	*testbed
 	name string
 	argv []string
 	env  []string

@@ -24,7 +24,7 @@ import (
 // that brink has too because the cluster or the host needs them, and leader
 // election, which is off as anybody with one server would have it.
 type separateNode struct {
-	*machine
+	*testbed
 	tls      pki.Dir
 	tools    payload.Dir // runc, shim, CNI plugins, pause image
 	brink    string      // for its ctr
@@ -53,20 +53,20 @@ var (
 	agentPrograms = []string{"containerd", "kubelet", "kube-proxy"}
 )
 
-func newSeparate(s settings, m *machine) (node, error) {
+func newSeparate(s settings, m *testbed) (node, error) {
 	// The range is the first that the node IPAM controller gives away.
-	n := &separateNode{machine: m, names: serverPrograms, endpoint: s.kineEndpoint, api: localAPI, podRange: "10.42.0.0/24"}
+	n := &separateNode{testbed: m, names: serverPrograms, endpoint: s.kineEndpoint, api: localAPI, podRange: "10.42.0.0/24"}
 	return n, n.make(s)
 }
 
 // make makes all files of the node.
 func (n *separateNode) make(s settings) (err error) {
-	m := n.machine
-	n.tls = pki.Dir(filepath.Join(m.dir, "tls"))
+	m := n.testbed
+	n.tls = pki.Dir(filepath.Join(m.Dir, "tls"))
 	if n.facts, err = host.Look(); err != nil {
 		return err
 	}
-	if n.tools, err = payload.Unpack(filepath.Join(m.dir, "tools")); err != nil {
+	if n.tools, err = payload.Unpack(filepath.Join(m.Dir, "tools")); err != nil {
 		return err
 	}
 	if n.brink, err = copyProgram(m, s.brink, "brink"); err != nil {
@@ -81,7 +81,7 @@ func (n *separateNode) make(s settings) (err error) {
 			return err
 		}
 		n.programs = append(n.programs, &program{
-			machine: m, name: name, argv: append([]string{path}, n.args(name)...),
+			testbed: m, name: name, argv: append([]string{path}, n.args(name)...),
 			env: []string{"PATH=" + n.tools.Bin() + ":/usr/sbin:/usr/bin:/sbin:/bin"},
 		})
 	}
@@ -97,8 +97,8 @@ func (n *separateNode) certify() error {
 		}
 	}
 	_, err := pki.Ensure(pki.Config{
-		Dir: string(n.tls), ClusterDomain: "cluster.local", NodeName: n.id,
-		NodeIPs: []netip.Addr{netip.MustParseAddr(n.ip)}, ServiceIPs: []netip.Addr{netip.MustParseAddr(serviceIP)},
+		Dir: string(n.tls), ClusterDomain: "cluster.local", NodeName: n.ID,
+		NodeIPs: []netip.Addr{n.Addr}, ServiceIPs: []netip.Addr{netip.MustParseAddr(serviceIP)},
 	})
 	if err != nil {
 		return err
@@ -107,7 +107,7 @@ func (n *separateNode) certify() error {
 		"kube-controller-manager": {CommonName: "system:kube-controller-manager"},
 		"kube-scheduler":          {CommonName: "system:kube-scheduler"},
 		"kube-proxy":              {CommonName: "system:kube-proxy"},
-		"kubelet":                 {CommonName: "system:node:" + n.id, Organization: []string{"system:nodes"}},
+		"kubelet":                 {CommonName: "system:node:" + n.ID, Organization: []string{"system:nodes"}},
 	} {
 		cert, key, err := clientCertificate(n.tls, user)
 		if err != nil {
@@ -122,7 +122,7 @@ func (n *separateNode) certify() error {
 	return errors.Join(certErr, keyErr, n.writeKubeconfig("admin", cert, key))
 }
 
-func (n *separateNode) file(name string) string { return filepath.Join(n.dir, name) }
+func (n *separateNode) file(name string) string { return filepath.Join(n.Dir, name) }
 
 func (n *separateNode) kubeconfigOf(user string) string { return n.file(user + ".kubeconfig") }
 
@@ -157,7 +157,7 @@ func (n *separateNode) await(ctx context.Context, socket string) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
-		conn, err := net.Dial("unix", n.path(socket))
+		conn, err := net.Dial("unix", n.Inside(socket))
 		if err == nil {
 			return conn.Close()
 		}

@@ -40,7 +40,7 @@ type node interface {
 
 type side struct {
 	name, title string
-	newNode     func(settings, *machine) (node, error)
+	newNode     func(settings, *testbed) (node, error)
 }
 
 // sides are what is compared, in the order of the table's columns.
@@ -52,13 +52,13 @@ var sides = []side{
 // copyProgram copies a program into the machine's directory: a file that others
 // run too would share its pages with them and so look smaller. Copying also puts
 // it into the page cache, so that no side's start waits for the disk.
-func copyProgram(m *machine, from, name string) (string, error) {
+func copyProgram(m *testbed, from, name string) (string, error) {
 	in, err := os.Open(from)
 	if err != nil {
 		return "", fmt.Errorf("%w; run scripts/bench, which builds it", err)
 	}
 	defer in.Close()
-	to := filepath.Join(m.dir, "bin", name)
+	to := filepath.Join(m.Dir, "bin", name)
 	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 		return "", err
 	}
@@ -73,30 +73,30 @@ func copyProgram(m *machine, from, name string) (string, error) {
 
 // brinkNode is brink with its defaults.
 type brinkNode struct {
-	*machine
+	*testbed
 	server *program
 }
 
-func newBrink(s settings, m *machine) (node, error) {
+func newBrink(s settings, m *testbed) (node, error) {
 	path, err := copyProgram(m, s.brink, "brink")
 	if err != nil {
 		return nil, err
 	}
-	b := &brinkNode{machine: m}
-	argv := []string{path, "server", "--data-dir", b.data(), "--write-kubeconfig", b.kubeconfig(), "--kubelet-arg=cgroup-root=/" + m.id}
+	b := &brinkNode{testbed: m}
+	argv := []string{path, "server", "--data-dir", b.data(), "--write-kubeconfig", b.kubeconfig(), "--kubelet-arg=cgroup-root=/" + m.ID}
 	if s.profiles != "" {
 		argv = append(argv, "--enable-pprof")
 	}
-	b.server = &program{machine: m, name: "brink", argv: argv}
+	b.server = &program{testbed: m, name: "brink", argv: argv}
 	return b, nil
 }
 
-func (b *brinkNode) data() string       { return filepath.Join(b.dir, "data") }
-func (b *brinkNode) kubeconfig() string { return filepath.Join(b.dir, "admin.kubeconfig") }
+func (b *brinkNode) data() string       { return filepath.Join(b.Dir, "data") }
+func (b *brinkNode) kubeconfig() string { return filepath.Join(b.Dir, "admin.kubeconfig") }
 func (b *brinkNode) logs() string       { return b.logTail("brink") }
 
 // statusSocket is where profiles are served.
-func (b *brinkNode) statusSocket() string { return b.path(layout.New(b.data()).StatusSocket()) }
+func (b *brinkNode) statusSocket() string { return b.Inside(layout.New(b.data()).StatusSocket()) }
 
 // prepare does nothing: brink brings all that a sandbox needs at its start.
 func (b *brinkNode) prepare(context.Context) error { return nil }

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"brink/e2e/machine"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -28,7 +30,7 @@ type stream struct{ from, to int }
 
 func openStream(from, to pod) (stream, error) {
 	var listener net.Listener
-	err := within(to.pid, func() (err error) {
+	err := machine.NetnsOf(to.pid).Do(func() (err error) {
 		listener, err = net.Listen("tcp", net.JoinHostPort(to.ip, "0"))
 		return err
 	})
@@ -37,7 +39,7 @@ func openStream(from, to pod) (stream, error) {
 	}
 	defer listener.Close()
 	var near net.Conn
-	err = within(from.pid, func() (err error) {
+	err = machine.NetnsOf(from.pid).Do(func() (err error) {
 		near, err = net.DialTimeout("tcp", listener.Addr().String(), time.Second)
 		return err
 	})

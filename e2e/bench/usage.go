@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -129,18 +128,6 @@ func parseFields(text string) map[string]int64 {
 			if n, err := strconv.ParseInt(words[0], 10, 64); err == nil {
 				out[name] = n
 			}
-		}
-	}
-	return out
-}
-
-// shims are containerd's, one a pod.
-func (m *machine) shims() []int {
-	var out []int
-	for _, pid := range processes(m.id, m.dir) {
-		exe, _ := os.Readlink(procFile(pid, "exe"))
-		if filepath.Base(exe) == "containerd-shim-runc-v2" {
-			out = append(out, pid)
 		}
 	}
 	return out

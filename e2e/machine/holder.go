@@ -55,7 +55,7 @@ func hold(namespaces []string, script string, env []string) (*Holder, error) {
 func (h *Holder) PID() int { return h.cmd.Process.Pid }
 
 // Netns is the holder's network namespace.
-func (h *Holder) Netns() Netns { return Netns(h.Proc("ns/net")) }
+func (h *Holder) Netns() Netns { return NetnsOf(h.PID()) }
 
 // Proc is the path of a file of the holder's in /proc.
 func (h *Holder) Proc(file string) string { return fmt.Sprintf("/proc/%d/%s", h.PID(), file) }

@@ -87,5 +87,7 @@ func clean(dir string, traces io.Reader) {
 	for _, m := range machines {
 		_ = m.erase()
 	}
-	_ = os.RemoveAll(dir)
+	if dir != "" {
+		_ = os.RemoveAll(dir)
+	}
 }

@@ -16,6 +16,9 @@ import (
 // Netns is the path of a network namespace.
 type Netns string
 
+// NetnsOf is the network namespace of a process.
+func NetnsOf(pid int) Netns { return Netns(fmt.Sprintf("/proc/%d/ns/net", pid)) }
+
 // Do runs f on a thread in the namespace. A thread that cannot be brought back
 // stays locked, so that the runtime ends it with its goroutine.
 func (n Netns) Do(f func() error) error {
