@@ -162,7 +162,7 @@ func install(u *userTrees, l layout.Layout) {
 	must(datadir.MakeAgent(l))
 	must(ledger.RecordNodePassword(l))
 	must(ledger.RecordFile(l, "/etc/brink/ceiling"))
-	must(ledger.Record(l.Made(), ledger.DirsOf(l)...))
+	must(ledger.Record(l.Made(), ledger.Shared(l)...))
 	list := ledger.NewPods(l)
 	must(list.Open())
 	must(list.Add("uid-1"))
@@ -225,7 +225,7 @@ func (u *userTrees) mustBeGone(l layout.Layout) {
 				}
 				return nil
 			}
-			isState := u.foreign && l.IsDefault() && layout.IsBelow(path, "/var/lib/kubelet")
+			isState := u.foreign && l.IsDefault() && layout.IsBelow(path, "/var/lib/kubelet") && filepath.Base(path) != "cpu_manager_state"
 			isStale := u.foreign && layout.IsBelow(path, ledger.DevicePlugins)
 			if !u.leadsToPlanted(path) && !isState && !isStale {
 				u.Errorf("%s of brink stays", path)

@@ -154,8 +154,8 @@ func (u *run) removeKubeletDir() {
 
 func (u *run) removeDevicePlugins() {
 	socket := filepath.Join(ledger.DevicePlugins, "kubelet.sock")
-	if listenerOf(socket) != 0 {
-		return // of a kubelet that lives
+	if kubeletLives() {
+		return
 	}
 	if info, err := os.Lstat(socket); err == nil && info.Mode()&fs.ModeSocket != 0 {
 		_ = os.Remove(socket)

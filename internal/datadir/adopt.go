@@ -109,11 +109,24 @@ func readHead(path string) []byte {
 	return head
 }
 
+// NodeName returns the name that the machine has joined its cluster under, "" where it
+// has no certificate.
+func NodeName(l layout.Layout) string {
+	cert, ok := parsePair(l.NodeCert(), l.NodeCert())
+	if !ok {
+		return ""
+	}
+	name, isNode := nodeuser.Node(cert.Subject.CommonName)
+	if !isNode {
+		return ""
+	}
+	return name
+}
+
 // isAgent wants what there is to fit together: the node's certificate is by the
 // cluster's CA for clients where that has been kept.
 func isAgent(l layout.Layout) bool {
-	current := filepath.Join(l.KubeletCerts(), "kubelet-client-current.pem")
-	node, ok := parsePair(current, current)
+	node, ok := parsePair(l.NodeCert(), l.NodeCert())
 	if !ok || len(readBundle(l.ClusterCA())) == 0 {
 		return false
 	}

@@ -257,3 +257,19 @@ func TestMakeAgent(t *testing.T) {
 		}
 	}
 }
+
+func TestNodeName(t *testing.T) {
+	t.Parallel()
+	ca, caKey := issue(t, "ca", true, "", "")
+	node, key := issue(t, "system:node:till", false, ca, caKey)
+	other, otherKey := issue(t, "admin", false, ca, caKey)
+	for text, want := range map[string]string{node + key: "till", other + otherKey: "", node: "", "": ""} {
+		l := layout.New(testtree.Make(t, map[string]string{"agent/pki/kubelet-client-current.pem": text}))
+		if got := NodeName(l); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	if got := NodeName(layout.New(t.TempDir())); got != "" {
+		t.Errorf("without a certificate: %q", got)
+	}
+}

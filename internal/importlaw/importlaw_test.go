@@ -61,9 +61,14 @@ var walls = []struct {
 	why  string
 }{
 	{"cmd/node/upstream", nil, "what is set for the whole process does not depend on what a node is"},
-	{"agent/uninstall", []string{"agent/cgroups", "agent/ledger", "agent/join"}, "what takes a node down must not need what runs one"},
+	{"agent/uninstall", []string{"agent/cgroups", "agent/ledger"}, "what takes a node down must not need what runs one"},
 	{"agent/cgroups", []string{"agent/ledger"}, "uninstall needs it, which knows nothing of running a node"},
 	{"agent/ledger", nil, "it is what the node writes and uninstall reads, and knows neither"},
+	{"agent/kubelet", nil, "agent composes its rooms, they do not know it or each other"},
+	{"agent/proxy", nil, "agent composes its rooms, they do not know it or each other"},
+	{"agent/tunnel", nil, "agent composes its rooms, they do not know it or each other"},
+	{"agent/servers", nil, "agent composes its rooms, they do not know it or each other"},
+	{"agent/join", []string{"agent/servers"}, "joining knows servers and certificates, not what runs afterwards"},
 	{"network/overlay", []string{"network/iprange", "network/rtnl", "network/sysctl"}, "network composes its rooms, they do not know it"},
 	{"network/pods", []string{"network/iprange", "network/nftables", "network/rtnl", "network/sysctl"}, "network composes its rooms, they do not know it"},
 	{"network/nftables", nil, "network composes its rooms, they do not know it"},

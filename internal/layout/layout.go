@@ -203,6 +203,12 @@ func (l Layout) ClientCA() string { return filepath.Join(l.Agent(), "client-ca.c
 // KubeletCerts is the kubelet's certificate directory.
 func (l Layout) KubeletCerts() string { return filepath.Join(l.Agent(), "pki") }
 
+// NodeCert is the certificate and key of a node that has joined, under the kubelet's own
+// name for them.
+func (l Layout) NodeCert() string {
+	return filepath.Join(l.KubeletCerts(), "kubelet-client-current.pem")
+}
+
 // Made lists what brink made on the machine outside of its own directories.
 func (l Layout) Made() string { return filepath.Join(l.data, "made") }
 
@@ -211,6 +217,10 @@ func (l Layout) DatastoreDir() string { return filepath.Join(l.run, "datastore")
 
 // StatusSocket is where `brink status` asks a running node.
 func (l Layout) StatusSocket() string { return filepath.Join(l.run, "status.sock") }
+
+// SelfBinds is where an agent writes how often the kubelet's directory was mounted on
+// itself before its kubelet did that.
+func (l Layout) SelfBinds() string { return filepath.Join(l.run, "self-binds") }
 
 // Mark is the file by which a directory is known to be brink's.
 func (l Layout) Mark() string { return filepath.Join(l.data, "brink.mark") }

@@ -64,7 +64,7 @@ var pairs = []string{
 
 // runNames are those in the run directory.
 var runNames = []name{
-	{"status.sock", File},
+	{"status.sock", File}, {"self-binds", File},
 	{"datastore", Directory}, {"datastore/leases.copy", File}, {"datastore/*.sock", File},
 	{"containerd", Directory}, {"containerd/runc", Tree}, {"containerd/s", Tree}, {"containerd/registries", Tree},
 	{"containerd/containerd.sock", File}, {"containerd/containerd.sock.ttrpc", File}, {"containerd/io.containerd.*", Tree},
@@ -124,6 +124,18 @@ func RunName(rel string) Kind { return kindOf(runNames, rel) }
 
 // KubeletName is what the kubelet has under a path relative to its directory.
 func KubeletName(rel string) Kind { return kindOf(kubeletNames, rel) }
+
+// KubeletFiles are the files and trees that the kubelet makes in its directory, relative
+// to it, but for its sockets.
+func KubeletFiles() []string {
+	var out []string
+	for _, n := range kubeletNames {
+		if n.kind != Directory && path.Ext(n.pattern) != ".sock" {
+			out = append(out, n.pattern)
+		}
+	}
+	return out
+}
 
 // kindOf also knows the temporary files of internal/atomicfile, which a process
 // that was killed leaves.
