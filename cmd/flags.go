@@ -7,6 +7,7 @@ import (
 
 	"brink/datastore"
 	"brink/internal/layout"
+	"brink/network"
 )
 
 // Groups of flags in `brink server --help`.
@@ -85,8 +86,8 @@ func joinFlags() []cli.Flag {
 // serverFlags are the flags of `brink server`.
 func serverFlags() []cli.Flag {
 	return append(nodeFlags(),
-		list(groupNetwork, "cluster-cidr", "`RANGE` of pod addresses, one a family", "10.42.0.0/16"),
-		list(groupNetwork, "service-cidr", "`RANGE` of Service addresses, one a family", "10.43.0.0/16"),
+		list(groupNetwork, "cluster-cidr", "`RANGE` of pod addresses, one a family", network.DefaultClusterCIDR),
+		list(groupNetwork, "service-cidr", "`RANGE` of Service addresses, one a family", network.DefaultServiceCIDR),
 		list(groupNetwork, "cluster-dns", "`IP` of the cluster's DNS (default: the tenth address of service-cidr)"),
 		text(groupNetwork, backendFlag, backends[0], "`HOW` pods reach pods on other nodes: "+strings.Join(backends, ", ")),
 		text(groupNetwork, backendAlias, "", "the same as --"+backendFlag),
