@@ -3,7 +3,8 @@
 // with the kernel settings that routing pods needs and brink's own nftables rules. It
 // knows peers, prefixes, links and rules, not Kubernetes objects: the agent translates.
 //
-// It owns the nftables table "inet brink". It reads and writes nobody else's table.
+// It owns the nftables table "inet brink". In tables of others it changes nothing but the
+// rules of host ports of its own pods (see package pods).
 //
 // Everything is desired state: the component compares it with what is there,
 // changes what differs, and keeps comparing, so that what someone else deletes
@@ -181,7 +182,7 @@ func (n *Network) Warnings() error {
 	return errors.Join(errs...)
 }
 
-// setWarnings returns those of before.
+// setWarnings replaces the warnings and returns the old ones.
 func (n *Network) setWarnings(warnings []string) []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()

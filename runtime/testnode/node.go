@@ -20,16 +20,17 @@ import (
 	"testing"
 	"time"
 
-	"brink/internal/host"
-	"brink/runtime/containerd"
-	"brink/runtime/images"
-	"brink/runtime/payload"
-
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"brink/internal/host"
+	"brink/internal/testneed"
+	"brink/runtime/containerd"
+	"brink/runtime/images"
+	"brink/runtime/payload"
 )
 
 // Patience is how long anything may take that is to come.
@@ -134,9 +135,7 @@ func (l *Lines) String() string {
 // process, so tests that start one must not be parallel.
 func New(t *testing.T) *Node {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root to run containers")
-	}
+	testneed.Root(t)
 	// The state directory is short because sockets in it have long names.
 	base, err := os.MkdirTemp("/tmp", "brink-")
 	if err != nil {
