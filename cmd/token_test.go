@@ -163,7 +163,8 @@ func TestTokensNeedRoot(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("KUBECONFIG", "")
-	t.Setenv("BRINK_CONFIG", "")
+	t.Setenv("BRINK_CONFIG", "") // so that it is set back at the end
+	os.Unsetenv("BRINK_CONFIG")
 	t.Setenv("BRINK_DATA_DIR", dir)
 	list := func() error { return newApp(os.Exit).Run([]string{"brink", "token", "list"}) }
 	isLine(t, asNobody(t, list), own+" is readable by root only: use sudo")
