@@ -14,6 +14,7 @@ import (
 
 	"brink/cmd/node"
 	"brink/internal/layout"
+	"brink/internal/testneed"
 )
 
 // configured makes a configuration file the default one for the test.
@@ -77,9 +78,7 @@ func TestCommandsKnowThePaths(t *testing.T) {
 // asNobody runs f on a thread that may not read root's files.
 func asNobody(t *testing.T, f func() error) error {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("changing the user needs root")
-	}
+	testneed.Root(t)
 	result := make(chan error)
 	go func() {
 		// Never unlocked: the thread ends with the goroutine, so nobody else

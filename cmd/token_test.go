@@ -119,9 +119,6 @@ func TestTokenErrors(t *testing.T) {
 		t.Cleanup(s.Close)
 		return s
 	}
-	stranger := httptest.NewTLSServer(http.NotFoundHandler())
-	t.Cleanup(stranger.Close)
-	stranger.Config.ErrorLog = nil
 	gone := answers(200)
 	gone.Close()
 	rejecting := answers(401)
@@ -156,11 +153,19 @@ func TestTokenErrors(t *testing.T) {
 			isLine(t, newApp(os.Exit).Run(append([]string{"brink", "token"}, strings.Fields(test.args)...)), test.want)
 		})
 	}
+}
+
+// TestTokensNeedRoot: the node's own kubeconfig is root's.
+func TestTokensNeedRoot(t *testing.T) {
+	dir := t.TempDir()
+	own := filepath.Join(dir, "brink.yaml")
 	if err := os.WriteFile(own, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("KUBECONFIG", "")
-	os.Unsetenv("BRINK_CONFIG") // set again at the test's end by configured
+	t.Setenv("BRINK_CONFIG", "") // so that it is set back at the end
+	os.Unsetenv("BRINK_CONFIG")
 	t.Setenv("BRINK_DATA_DIR", dir)
-	isLine(t, asNobody(t, func() error { return newApp(os.Exit).Run([]string{"brink", "token", "list"}) }), own+" is readable by root only: use sudo")
+	list := func() error { return newApp(os.Exit).Run([]string{"brink", "token", "list"}) }
+	isLine(t, asNobody(t, list), own+" is readable by root only: use sudo")
 }

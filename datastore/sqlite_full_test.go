@@ -12,6 +12,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"brink/internal/testdisk"
+	"brink/internal/testneed"
 )
 
 func TestFullDisk(t *testing.T) {
@@ -68,14 +69,12 @@ func TestFullDisk(t *testing.T) {
 // does that fails, and returns the file in /sys that makes one.
 func mountLoop(t *testing.T, image, dir string) (trigger string) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("mounting needs root")
-	}
+	testneed.Root(t)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := exec.Command("mount", "-o", "loop,errors=remount-ro", image, dir).CombinedOutput(); err != nil {
-		t.Skipf("cannot mount an image here: %v: %s", err, out)
+		t.Fatalf("mounting an image: %v: %s", err, out)
 	}
 	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
 	mounts, err := os.ReadFile("/proc/self/mounts")
@@ -98,8 +97,8 @@ func makeImage(t *testing.T) string {
 		t.Fatal(err)
 	}
 	truncate(t, image, 32<<20)
-	if out, err := exec.Command("mkfs.ext4", "-q", "-F", image).CombinedOutput(); err != nil {
-		t.Skipf("cannot make a file system here: %v: %s", err, out)
+	if out, err := exec.Command(testneed.Program(t, "mkfs.ext4"), "-q", "-F", image).CombinedOutput(); err != nil {
+		t.Fatalf("making a file system: %v: %s", err, out)
 	}
 	return image
 }
@@ -115,7 +114,7 @@ func TestDiskTurnsReadOnly(t *testing.T) {
 	r := start(t, cfg)
 	rev := mustCreate(t, r.durable, "/kept", "before")
 	if err := os.WriteFile(trigger, []byte("failing on purpose"), 0); err != nil {
-		t.Skipf("cannot make a file system fail here: %v", err)
+		t.Fatalf("making a file system fail: %v", err)
 	}
 	before := contents(t, cfg.Dir)
 	for range 3 {

@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/kubernetes/pkg/proxy"
 
+	"brink/internal/testneed"
 	"brink/internal/testprocess"
 	"brink/network/nftables"
 )
@@ -55,9 +56,7 @@ func nft(t *testing.T, args ...string) string {
 // once, in a process with a network of its own.
 func TestRulesComeBack(t *testing.T) {
 	if testprocess.Argument() == "" {
-		if os.Geteuid() != 0 {
-			t.Skip("needs root")
-		}
+		testneed.Root(t)
 		cmd := testprocess.Again(t, "rules")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 		if out, err := cmd.CombinedOutput(); err != nil {

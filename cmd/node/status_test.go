@@ -34,7 +34,7 @@ func TestStatus(t *testing.T) {
 		{"a warning", true, fine, broken, "true [] [disk full]"},
 	}
 	for _, c := range cases {
-		p := &Process{health: []func() error{fine, c.health}, warnings: []func() error{c.warnings}}
+		p := &process{health: []func() error{fine, c.health}, warnings: []func() error{c.warnings}}
 		p.ready.Store(c.ready)
 		status := p.status()
 		if got := fmt.Sprint(status.Ready, status.Problems, status.Warnings); got != c.want {

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"brink/internal/testneed"
 )
 
 func TestAuthoritiesLastTenYearsFromAnHourAgo(t *testing.T) {
@@ -140,10 +142,7 @@ func TestCheckClock(t *testing.T) {
 // root signed. It returns the intermediate's bundle and key, and where the root is.
 func companyAuthority(t *testing.T) (bundle, key []byte, root string) {
 	t.Helper()
-	openssl, err := exec.LookPath("openssl")
-	if err != nil {
-		t.Skip("openssl is not installed")
-	}
+	openssl := testneed.Program(t, "openssl")
 	tmp := t.TempDir()
 	run := func(args ...string) {
 		cmd := exec.Command(openssl, args...)
@@ -165,7 +164,7 @@ func companyAuthority(t *testing.T) (bundle, key []byte, root string) {
 		}
 		bundle = append(bundle, data...)
 	}
-	key, err = os.ReadFile(filepath.Join(tmp, "edge.key"))
+	key, err := os.ReadFile(filepath.Join(tmp, "edge.key"))
 	if err != nil {
 		t.Fatal(err)
 	}
