@@ -53,7 +53,7 @@ func TestDrainAndDelete(t *testing.T) {
 	// This one runs on when it is deleted, as a machine that nobody can reach.
 	ns.kubectl("delete", "node", next.ID)
 	ns.eventually("the deleted node to say so", func() error {
-		r, err := next.Brink(append([]string{"status"}, next.Flags("data-dir")...)...)
+		r, err := next.Status()
 		if err == nil && r.Code != 1 {
 			err = fmt.Errorf("exit code %d", r.Code)
 		}

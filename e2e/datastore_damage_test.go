@@ -134,7 +134,7 @@ func (n *node) timedStart(t *testing.T) time.Duration {
 
 func (n *node) status(t *testing.T) string {
 	t.Helper()
-	r, err := n.Brink("status", "--data-dir", n.Data)
+	r, err := n.Status()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -122,7 +122,7 @@ func TestImportedImagesAfterAPowerCut(t *testing.T) {
 	ns.apply(runs("damaged", damagedImage, "Never"))
 	ns.readyPod("damaged")
 
-	if err := errors.Join(n.Stop(), n.Start()); err != nil {
+	if err := n.Restart(); err != nil {
 		t.Fatal(err)
 	}
 	ns.apply(runs("later", silent, "Never"))

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -84,16 +83,12 @@ func TestJoin(t *testing.T) {
 	n.refuses(t, "node of another cluster", "brink uninstall")
 	// So is another cluster's server, as this one is after its data was lost.
 	n.give(t, "")
-	for i, line := range n.Config {
-		if strings.HasPrefix(line, "server: ") {
-			n.Config[i] = "server: https://" + sharedNode(t).Addr.String() + ":6443"
-		}
-	}
-	if err := errors.Join(n.WriteConfig(), os.Remove(n.Layout().Servers()), n.Launch()); err != nil {
+	err := n.Configure("server", "https://"+sharedNode(t).Addr.String()+":6443")
+	if err := errors.Join(err, os.Remove(n.Layout().Servers()), n.Launch()); err != nil {
 		t.Fatal(err)
 	}
-	err := n.Await("the reason", func() error { return n.Says("err", "is no server of the cluster that this machine has joined") })
-	if err = errors.Join(err, n.Says("err", "brink uninstall and join again")); err != nil {
+	err = errors.Join(n.AwaitText("err", "is no server of the cluster that this machine has joined"), n.Says("err", "brink uninstall and join again"))
+	if err != nil {
 		t.Error(err)
 	}
 }
@@ -101,17 +96,7 @@ func TestJoin(t *testing.T) {
 // give has the next start use a token, "" for none.
 func (n *node) give(t *testing.T, token string) {
 	t.Helper()
-	var config []string
-	for _, line := range n.Config {
-		if !strings.HasPrefix(line, "token") {
-			config = append(config, line)
-		}
-	}
-	if token != "" {
-		config = append(config, "token: "+token)
-	}
-	n.Config = config
-	if err := n.WriteConfig(); err != nil {
+	if err := errors.Join(n.Configure("token-file", ""), n.Configure("token", token)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -266,14 +251,7 @@ func (n *node) forgetCertificate(t *testing.T) {
 
 func (n *node) rename(t *testing.T, name string) {
 	t.Helper()
-	var config []string
-	for _, line := range n.Config {
-		if !strings.HasPrefix(line, "node-name: ") {
-			config = append(config, line)
-		}
-	}
-	n.Config = append([]string{"node-name: " + name}, config...)
-	if err := n.WriteConfig(); err != nil {
+	if err := n.Configure("node-name", name); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -318,11 +296,8 @@ func TestJoinByEnvironment(t *testing.T) {
 	c := aControlPlane(t)
 	token := c.server.newToken(t)
 	n := c.prepareAgent(t)
-	n.Config = slices.DeleteFunc(n.Config, func(line string) bool {
-		return strings.HasPrefix(line, "server:") || strings.HasPrefix(line, "token")
-	})
 	n.Env = []string{"BRINK_URL=https://" + c.server.Addr.String() + ":6443", "BRINK_TOKEN=" + token.Text()}
-	if err := errors.Join(n.WriteConfig(), n.Start()); err != nil {
+	if err := errors.Join(n.Configure("server", ""), n.Configure("token-file", ""), n.Start()); err != nil {
 		t.Fatal(err)
 	}
 	ns := newNamespace(t, c.server)

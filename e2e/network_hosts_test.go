@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"brink/e2e/machine"
-
 	corev1 "k8s.io/api/core/v1"
+
+	"brink/e2e/machine"
 )
 
 // frame is what goes into the tunnel's port to forge a datagram between pods: VXLAN
@@ -211,7 +211,7 @@ func TestHostOfANode(t *testing.T) {
 			t.Errorf("check says %v (%v)", r, err)
 		}
 		said := func() error {
-			r, err := n.Brink(append([]string{"status"}, n.Flags("data-dir")...)...)
+			r, err := n.Status()
 			return errors.Join(err, contains(r.Stdout, want))
 		}
 		ns.eventually("status to name the link", said)

@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"brink/e2e/machine"
-
 	corev1 "k8s.io/api/core/v1"
+
+	"brink/e2e/machine"
 )
 
 // What every site calls its router and its machine.
@@ -150,7 +150,7 @@ func TestUnreachableAgent(t *testing.T) {
 	}
 	ns := newNamespace(t, c.server)
 	ns.eventually("the agent to say that no other node reaches it", func() error {
-		r, err := n.Brink(append([]string{"status"}, n.Flags("data-dir")...)...)
+		r, err := n.Status()
 		return errors.Join(err, contains(r.Stdout+r.Stderr, "no other node has answered through the tunnel yet: on all nodes let UDP port 8472 in"))
 	})
 	ns.apply(strings.Replace(hostPortPod("far", 28083), "spec:", "spec:\n  nodeSelector: {reach: none}", 1))

@@ -15,11 +15,11 @@ import (
 	"testing"
 	"time"
 
-	"brink/e2e/machine"
-
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"brink/e2e/machine"
 )
 
 // watchedFor is how long a fresh node is watched: trials of these versions lost
@@ -229,7 +229,7 @@ func secondStartIsRefused(ns *namespace) {
 // statusTells checks `brink status` for people and for machines.
 func statusTells(ns *namespace) {
 	ns.Helper()
-	r, err := ns.node.Brink("status", "--data-dir", ns.node.Data)
+	r, err := ns.node.Status()
 	if err != nil || r.Code != 0 {
 		ns.Fatalf("brink status: %v %v", err, r)
 	}

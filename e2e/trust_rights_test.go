@@ -239,7 +239,7 @@ func TestDeletedNodeHasNoRights(t *testing.T) {
 
 	// The same after a restart of the server, whose own node was deleted as well.
 	ns.kubectl("delete", "node", c.server.ID)
-	if err := errors.Join(c.server.Stop(), c.server.Start()); err != nil {
+	if err := c.server.Restart(); err != nil {
 		t.Fatalf("the server's own node, deleted and started again: %v", err)
 	}
 	ns.nodeIs(c.server, corev1.ConditionTrue)
@@ -267,7 +267,7 @@ func TestDeletedNodeHasNoRights(t *testing.T) {
 func (n *node) saysDeleted(ns *namespace, what string) {
 	ns.Helper()
 	ns.eventually("the deleted node to say so", func() error {
-		r, err := n.Brink(append([]string{"status"}, n.Flags("data-dir")...)...)
+		r, err := n.Status()
 		if err == nil && r.Code != 1 {
 			err = fmt.Errorf("exit code %d", r.Code)
 		}

@@ -12,9 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"brink/e2e/machine"
-
 	corev1 "k8s.io/api/core/v1"
+
+	"brink/e2e/machine"
 )
 
 // TestCertificatesRotate has certificates of two minutes. While they are renewed

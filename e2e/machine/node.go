@@ -111,6 +111,21 @@ func (n *Node) WriteConfig() error {
 	return os.WriteFile(n.ConfigFile(), []byte(strings.Join(n.Config, "\n")+"\n"), 0o644)
 }
 
+// Configure gives a setting a value on one line of the configuration file, or takes
+// it out with an empty value, and writes the file.
+func (n *Node) Configure(key, value string) error {
+	at := slices.IndexFunc(n.Config, func(line string) bool { return strings.HasPrefix(line, key+":") })
+	switch {
+	case value == "" && at >= 0:
+		n.Config = slices.Delete(n.Config, at, at+1)
+	case value != "" && at >= 0:
+		n.Config[at] = key + ": " + value
+	case value != "":
+		n.Config = append(n.Config, key+": "+value)
+	}
+	return n.WriteConfig()
+}
+
 // AddImages puts an archive of images where brink imports it from before it starts
 // the kubelet. A hard link costs nothing.
 func (n *Node) AddImages(archive string) error {
@@ -188,11 +203,16 @@ func (n *Node) StartUntil(announced string) error {
 	if err := n.Launch(); err != nil {
 		return err
 	}
-	err := n.Await(fmt.Sprintf("%q on stdout", announced), func() error { return n.Says("out", announced) })
-	if err != nil {
+	if err := n.AwaitText("out", announced); err != nil {
 		return err
 	}
 	return n.ConnectClient()
+}
+
+// AwaitText waits until the running brink has written text to its standard output
+// ("out") or error ("err").
+func (n *Node) AwaitText(stream, text string) error {
+	return n.Await(fmt.Sprintf("%q on std%s", text, stream), func() error { return n.Says(stream, text) })
 }
 
 // Says is nil when the running brink has written text.
@@ -308,6 +328,19 @@ func (n *Node) Stop() error {
 		return fmt.Errorf("brink stopped with %v\n%s", n.Cmd.ProcessState, n.LogTail())
 	}
 	return nil
+}
+
+// Restart stops brink and starts it again.
+func (n *Node) Restart() error {
+	if err := n.Stop(); err != nil {
+		return err
+	}
+	return n.Start()
+}
+
+// Status runs brink status.
+func (n *Node) Status() (Result, error) {
+	return n.Brink(append([]string{"status"}, n.Flags("data-dir")...)...)
 }
 
 // Kill ends brink as the kernel does when memory runs out.
