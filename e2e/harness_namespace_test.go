@@ -47,6 +47,13 @@ func newNamespace(t *testing.T, n *node) *namespace {
 	return ns
 }
 
+// in is the namespace in a part of its test.
+func (ns *namespace) in(t *testing.T) *namespace {
+	part := *ns
+	part.T = t
+	return &part
+}
+
 func (ns *namespace) close() {
 	if ns.Failed() {
 		ns.Log(ns.diagnosis())
