@@ -88,7 +88,7 @@ var internalMay = []struct {
 }{
 	{"golang.org/x/sys", []string{"internal/..."}},
 	{"github.com/spf13/pflag", []string{"internal/componentargs"}},
-	{"go.yaml.in/yaml/v3", []string{"internal/configfile"}},
+	{"go.yaml.in/yaml/v3", []string{"internal/configfile", "internal/yamlfile"}},
 	{"k8s.io/api", []string{"internal/wire/nodestatus"}}, // the Node is what both sides read
 }
 
