@@ -42,8 +42,9 @@ func (a *Agent) record(groups []ledger.Entry) {
 	l := a.cfg.Layout
 	err := a.pods.Open() // before anything else is recorded: it reads the record of an older brink
 	warnUnrecorded(errors.Join(
-		ledger.Record(l.Made(), append(groups, ledger.DirsOf(l)...)...),
+		ledger.Record(l.Made(), append(groups, ledger.Shared(l)...)...),
 		ledger.RecordSettings(l, kubelet.Tunables()),
+		ledger.RecordSelfBinds(l),
 		err,
 	))
 }

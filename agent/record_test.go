@@ -13,8 +13,8 @@ import (
 // node goes on.
 func TestAFullDiskDoesNotKeepPodsFromRunning(t *testing.T) {
 	t.Parallel()
-	l := layout.New(t.TempDir())
-	for _, path := range []string{l.Made(), l.Pods()} {
+	l := layout.At(t.TempDir(), t.TempDir())
+	for _, path := range []string{l.Made(), l.Pods(), l.SelfBinds()} {
 		if err := os.MkdirAll(filepath.Join(path, "in-the-way"), 0o755); err != nil {
 			t.Fatal(err)
 		}

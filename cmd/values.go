@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"brink/internal/wire/nodeuser"
 	"brink/network/nodeaddr"
 )
 
@@ -63,6 +64,8 @@ func dataDir(c *cli.Context) (string, error) {
 	return dir, nil
 }
 
+// nodeName returns the name that is given, else the host's. A check of the host refuses
+// one that is too long.
 func nodeName(given string) (string, error) {
 	name, flag := given, "--node-name="+given
 	if given == "" {
@@ -72,7 +75,7 @@ func nodeName(given string) (string, error) {
 		}
 		name, flag = strings.ToLower(hostname), "host name "+hostname
 	}
-	if problems := validation.IsDNS1123Subdomain(name); len(problems) > 0 {
+	if !nodeuser.HasNodeNameForm(name) {
 		return "", fmt.Errorf("%s: not usable as a node name: lower-case letters, digits, '-' and '.' only; give --node-name", flag)
 	}
 	return name, nil

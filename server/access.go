@@ -14,21 +14,20 @@ import (
 	"brink/server/token"
 )
 
-// kubeletAPIBinding lets the API server fetch logs and run commands through
-// kubelets, and nothing else.
+// kubeletAPIBinding lets the API server use the kubelets' API, by which it fetches logs and
+// runs commands, and nothing else.
 func kubeletAPIBinding() *rbacv1.ClusterRoleBinding {
 	return bind("brink:kube-apiserver-to-kubelet", "system:kubelet-api-admin", rbacv1.UserKind, pki.KubeletClientUser)
 }
 
-// nodeBindings give upstream's roles to nodes and to who wants to be one. Nobody is bound to
-// system:certificates.k8s.io:certificatesigningrequests:nodeclient or :selfnodeclient: with
-// them upstream's csrapproving would approve any name for who has it, and renewals
-// that no record knows of.
+// nodeBindings bind roles to nodes and to machines that join. Nobody is bound to
+// system:certificates.k8s.io:certificatesigningrequests:nodeclient or :selfnodeclient: for
+// whoever is, upstream's csrapproving would approve any name, and renewals without a record.
 func nodeBindings() []*rbacv1.ClusterRoleBinding {
 	return []*rbacv1.ClusterRoleBinding{
 		// A node's service proxy, which has the node's identity.
 		bind("brink:node-proxier", "system:node-proxier", rbacv1.GroupKind, nodeuser.Group),
-		// A machine with a join token asks for its first one.
+		// A machine with a join token asks for its first certificate.
 		bind("brink:node-bootstrapper", "system:node-bootstrapper", rbacv1.GroupKind, token.Group),
 		bind(nodeRole().Name, nodeRole().Name, rbacv1.GroupKind, nodeuser.Group),
 	}
@@ -42,7 +41,7 @@ func bind(name, role, kind, subject string) *rbacv1.ClusterRoleBinding {
 	}
 }
 
-// nodeRole is what brink's agents do with brink's own paths: keep a tunnel.
+// nodeRole lets brink's agents use brink's own paths: they keep a tunnel there.
 func nodeRole() *rbacv1.ClusterRole {
 	return &rbacv1.ClusterRole{
 		ObjectMeta: metav1.ObjectMeta{Name: "brink:node"},
@@ -69,10 +68,9 @@ func clusterConfigBinding() *rbacv1.RoleBinding {
 	}
 }
 
-// joinLevel is what machines that want to be nodes share of the API server: enough for
-// a hundred of them a minute, and what they do with it stops nobody else. Each token
-// has its own queues, so that one that is used badly does not keep others from
-// joining.
+// joinLevel is the share of the API server for machines that join: enough for a hundred of
+// them a minute, and bounded so that they cannot hold up anybody else. Each token has its own
+// queues, so that a misused one does not keep machines with other tokens from joining.
 func joinLevel() *flowcontrolv1.PriorityLevelConfiguration {
 	shares, lendable := int32(10), int32(50)
 	return &flowcontrolv1.PriorityLevelConfiguration{
@@ -91,7 +89,7 @@ func joinLevel() *flowcontrolv1.PriorityLevelConfiguration {
 	}
 }
 
-// joinFlow puts all that is asked by a join token into joinLevel.
+// joinFlow puts all requests by join tokens into joinLevel.
 func joinFlow() *flowcontrolv1.FlowSchema {
 	return &flowcontrolv1.FlowSchema{
 		ObjectMeta: metav1.ObjectMeta{Name: joinLevel().Name},
@@ -110,13 +108,13 @@ func joinFlow() *flowcontrolv1.FlowSchema {
 	}
 }
 
-// objects are those of a kind, as the typed clients have them.
+// objects are the methods of a typed client that ensureObject needs.
 type objects[T any] interface {
 	Get(ctx context.Context, name string, opts metav1.GetOptions) (T, error)
 	Create(ctx context.Context, object T, opts metav1.CreateOptions) (T, error)
 }
 
-// ensureObject makes an object that is missing. One that is there is its user's.
+// ensureObject makes an object that is missing. An object that exists is the user's and stays.
 func ensureObject[T metav1.Object](ctx context.Context, all objects[T], want T) error {
 	_, err := all.Get(ctx, want.GetName(), metav1.GetOptions{})
 	return ifMissing(err, func() error {
@@ -125,8 +123,8 @@ func ensureObject[T metav1.Object](ctx context.Context, all objects[T], want T) 
 	})
 }
 
-// nodeAccess is what makes the objects that nodes, and who wants to be one, have
-// their rights by, under what they are called.
+// nodeAccess returns functions that make the objects by which nodes, and machines that join,
+// have their rights. The keys say what each makes.
 func nodeAccess(client kubernetes.Interface) map[string]func(context.Context) error {
 	rbac, flow := client.RbacV1(), client.FlowcontrolV1()
 	role, binding := clusterConfigRole(), clusterConfigBinding()

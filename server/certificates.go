@@ -6,9 +6,9 @@ import (
 	"brink/server/pki"
 )
 
-// runCertificates makes the certificates and the admin kubeconfig, and renews
-// them for as long as the server runs. It starts after the datastore: a database
-// elsewhere may belong to a cluster that has its own.
+// runCertificates makes the certificates and the admin kubeconfig, and renews them while the
+// server runs. It starts after the datastore: an external database may belong to a cluster
+// that has other certificates.
 func (s *Server) runCertificates(ctx context.Context, ready func()) error {
 	serviceIPs, err := firstAddresses(s.cfg.ServiceCIDRs)
 	if err != nil {
@@ -30,5 +30,5 @@ func (s *Server) runCertificates(ctx context.Context, ready func()) error {
 	return tree.Renewer(0, writeKubeconfig).Run(ctx, ready)
 }
 
-// localURL is how a kubectl on this machine reaches the API server.
+// localURL returns the URL by which a kubectl on this machine reaches the API server.
 func (s *Server) localURL() string { return "https://" + s.cfg.local().String() }

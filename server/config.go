@@ -11,7 +11,7 @@ import (
 	"brink/network/nodeaddr"
 )
 
-// Config is what the server is told by its user.
+// Config is what a user sets.
 type Config struct {
 	Layout   layout.Layout
 	NodeName string
@@ -21,10 +21,10 @@ type Config struct {
 	Addresses *nodeaddr.Watcher
 
 	ExternalIPs []netip.Addr // of the node, by which it is reached from outside
-	// AdvertiseAddress is what agents and pods on all nodes reach the API server by:
-	// it is told to agents, and the Service kubernetes leads there. Zero is the
-	// external address of the family of the node's first address, else that one. Nodes at other
-	// sites can do nothing with a private address.
+	// AdvertiseAddress is the address by which agents, and pods on all nodes, reach the
+	// API server: agents are told it, and it is the endpoint of the Service kubernetes.
+	// Zero is the external address of the family of the node's first address, or else
+	// that first address. Nodes at other sites cannot reach a private address.
 	AdvertiseAddress netip.Addr
 
 	BindAddress netip.Addr // of the HTTPS port
@@ -35,8 +35,8 @@ type Config struct {
 	ServiceCIDRs  []netip.Prefix // one, or one a family
 	ClusterDNS    []netip.Addr   // what pods are told to ask
 	ClusterDomain string
-	// NetworkBackend is how the pods of different nodes reach each other, as the
-	// network package spells it. A server only passes it on to nodes.
+	// NetworkBackend is how pods of different nodes reach each other, in the words of the
+	// network package. A server only passes it on to nodes.
 	NetworkBackend string
 
 	DatastoreEndpoint        string // empty is SQLite in the data directory
@@ -91,7 +91,7 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// advertised is what AdvertiseAddress means.
+// advertised returns AdvertiseAddress or its default.
 func (c Config) advertised() netip.Addr {
 	if c.AdvertiseAddress.IsValid() {
 		return c.AdvertiseAddress
@@ -114,7 +114,7 @@ func (c Config) nodeIPs() []netip.Addr {
 	return c.Addresses.FirstIPs()
 }
 
-// outerIPs are those by which the server is reached from elsewhere, beside the
+// outerIPs returns the addresses by which the server is reached from outside, beside the
 // node's own.
 func (c Config) outerIPs() []netip.Addr {
 	outer := slices.Clone(c.ExternalIPs)
@@ -124,8 +124,8 @@ func (c Config) outerIPs() []netip.Addr {
 	return outer
 }
 
-// extraSANs are the further names of the API server, and the addresses by which it
-// is reached from elsewhere.
+// extraSANs returns the further names of the API server, and the addresses by which it is
+// reached from outside.
 func (c Config) extraSANs() []string {
 	sans := slices.Clone(c.TLSSANs)
 	for _, a := range c.outerIPs() {
@@ -134,7 +134,7 @@ func (c Config) extraSANs() []string {
 	return sans
 }
 
-// ownNode is the name of the node in this process, empty without one.
+// ownNode returns the name of the node in this process, empty without one.
 func (c Config) ownNode() string {
 	if c.HasAgent {
 		return c.NodeName
@@ -142,7 +142,7 @@ func (c Config) ownNode() string {
 	return ""
 }
 
-// local is where the API server is for this machine.
+// local returns where this machine reaches the API server.
 func (c Config) local() netip.AddrPort {
 	ip := netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	if b := c.BindAddress; b.IsValid() && !b.IsUnspecified() {
@@ -151,7 +151,7 @@ func (c Config) local() netip.AddrPort {
 	return netip.AddrPortFrom(ip, uint16(c.Port))
 }
 
-// checkCIDRs wants one prefix, or one of each family.
+// checkCIDRs requires one prefix, or one of each family.
 func checkCIDRs(flag string, prefixes []netip.Prefix) error {
 	switch {
 	case len(prefixes) == 0:

@@ -17,15 +17,14 @@ import (
 	"brink/server/controlplane"
 )
 
-// runFirstNode gives the server's own node its pod range when it is the first
-// node of the cluster. The node IPAM controller would give it the very same one,
-// but only after the API server has made all RBAC roles, a second later, and
-// until then no pod could be attached. Later nodes, and all later starts, are the
-// controller's alone.
+// runFirstNode gives the server's own node its pod range when it is the first node of the
+// cluster. The node IPAM controller would give it the very same range, but only after the
+// API server has made all RBAC roles, a second later, and until then no pod could be attached
+// to the network. It leaves later nodes, and all later starts, to the controller.
 func (s *Server) runFirstNode(ctx context.Context, ready func()) error {
 	ready()
 	if !s.cfg.HasAgent || slices.ContainsFunc(s.cfg.ControllerArgs, decidesRanges) {
-		<-ctx.Done() // there is no such node, or the controller cuts ranges in its own way
+		<-ctx.Done() // there is no such node, or the user decides on the ranges
 		return nil
 	}
 	client, err := s.ownClient()
@@ -33,7 +32,7 @@ func (s *Server) runFirstNode(ctx context.Context, ready func()) error {
 		return err
 	}
 	nodes := client.CoreV1().Nodes()
-	answers := func(ctx context.Context) (bool, error) { // which takes long on a board
+	answers := func(ctx context.Context) (bool, error) { // takes long on a board
 		_, err := nodes.List(ctx, metav1.ListOptions{})
 		return err == nil, nil
 	}
@@ -45,8 +44,8 @@ func (s *Server) runFirstNode(ctx context.Context, ready func()) error {
 	return nil
 }
 
-// giveFirstRange is done when the cluster has nodes and the only one, if it is
-// this server's, has its range.
+// giveFirstRange gives this server's node its range if it is the only node. It is done when
+// the cluster has nodes and nothing is left to give.
 func (s *Server) giveFirstRange(ctx context.Context, nodes typedcorev1.NodeInterface) (done bool, _ error) {
 	list, err := nodes.List(ctx, metav1.ListOptions{})
 	if err != nil || len(list.Items) == 0 {
@@ -60,8 +59,8 @@ func (s *Server) giveFirstRange(ctx context.Context, nodes typedcorev1.NodeInter
 	return err == nil, nil
 }
 
-// decidesRanges tells the flags of the controllers by which a user takes the
-// nodes' ranges into their own hands.
+// decidesRanges reports whether a flag of the controllers is one by which the user decides on
+// the nodes' ranges.
 func decidesRanges(arg string) bool {
 	name := componentargs.Name(arg)
 	return strings.HasPrefix(name, "node-cidr-mask-size") || slices.Contains([]string{"allocate-node-cidrs", "controllers"}, name)
@@ -69,12 +68,13 @@ func decidesRanges(arg string) bool {
 
 const (
 	firstNodeInterval = 20 * time.Millisecond
-	// firstNodePatience, from the API server's first answer on, is long past the
-	// moment when the controller takes over.
+	// firstNodePatience counts from the API server's first answer. The controller takes
+	// over long before it ends.
 	firstNodePatience = 10 * time.Second
 )
 
-// firstRangePatch sets the first node-sized range of each pod network.
+// firstRangePatch returns the patch that gives a node the first node-sized range of each pod
+// network.
 func firstRangePatch(pods []netip.Prefix) []byte {
 	var ranges []string
 	for _, p := range pods {

@@ -16,9 +16,9 @@ import (
 	"brink/server/tunnel"
 )
 
-// What each part is told, as it follows from the server's Config.
+// This file derives from the server's Config what each part has to know.
 
-// pki is the part of c that certificates are made for.
+// pki returns what certificates are made for.
 func (c Config) pki(serviceIPs []netip.Addr) pki.Config {
 	return pki.Config{
 		Dir:           c.Layout.TLS(),
@@ -30,8 +30,9 @@ func (c Config) pki(serviceIPs []netip.Addr) pki.Config {
 	}
 }
 
-// tunnels takes those of agents; the node in this process has none. Agents remember
-// how far the cluster's state was, for a server whose disk is restored.
+// tunnels returns the server's end of agents' tunnels; the node in this process has none.
+// witness hears from agents how far the cluster's state was, in case this server's disk was
+// restored from a copy.
 func (c Config) tunnels(gate *noderecord.Gate, witness func(node string, revision int64)) *tunnel.Server {
 	return tunnel.New(tunnel.Config{
 		OwnNode:      c.ownNode(),
@@ -62,8 +63,8 @@ func (c Config) datastore() datastore.Config {
 	}
 }
 
-// cluster is the hash of the server CA, by which agents know their cluster; empty
-// before there is one.
+// cluster returns the hash of the server CA, by which agents know their cluster, empty before
+// there is a CA.
 func (c Config) cluster() string {
 	hash, err := token.CAHash(pki.Dir(c.Layout.TLS()).ServerCA())
 	if err != nil {
@@ -72,7 +73,8 @@ func (c Config) cluster() string {
 	return hash
 }
 
-// controlPlane is c for a datastore at these etcd endpoints.
+// controlPlane returns what the control plane has to know, with a datastore at these etcd
+// endpoints.
 func (c Config) controlPlane(durable, volatile string, tunnels *tunnel.Server) controlplane.Config {
 	return controlplane.Config{
 		BindAddress:      c.BindAddress,
@@ -99,7 +101,7 @@ func (c Config) controlPlane(durable, volatile string, tunnels *tunnel.Server) c
 	}
 }
 
-// etcd is nil unless the datastore endpoint is somebody else's etcd.
+// etcd returns nil unless the datastore endpoint is an etcd that somebody else runs.
 func (c Config) etcd() *controlplane.Etcd {
 	if c.datastore().Served() {
 		return nil
@@ -120,8 +122,8 @@ func files(dir pki.Dir) controlplane.Files {
 	}
 }
 
-// public are the paths of the HTTPS port that a machine asks before the cluster
-// knows it.
+// public returns the paths of the HTTPS port that answer a machine before the cluster knows
+// it.
 func (c Config) public(status *token.StatusHandler) map[string]http.Handler {
 	return map[string]http.Handler{
 		jointoken.CAPath:     token.CACerts(pki.Dir(c.Layout.TLS()).ServerCA()),
@@ -129,7 +131,7 @@ func (c Config) public(status *token.StatusHandler) map[string]http.Handler {
 	}
 }
 
-// serverToken is this server's own token.
+// serverToken returns where this server's own token is.
 func (c Config) serverToken() token.ServerToken {
 	return token.ServerToken{File: c.Layout.ServerToken(), CAFile: pki.Dir(c.Layout.TLS()).ServerCA(), Server: c.NodeName}
 }

@@ -46,7 +46,7 @@ func (s *Server) checkRanges(ctx context.Context) error {
 	return compareRanges(has, s.cfg.ServiceCIDRs)
 }
 
-// compareRanges wants the flags to begin with what the cluster has.
+// compareRanges requires that the flags begin with the ranges that the cluster has.
 func compareRanges(has, wanted []netip.Prefix) error {
 	if len(wanted) >= len(has) && slices.Equal(wanted[:len(has)], has) {
 		return nil
@@ -62,9 +62,8 @@ func joined(ranges []netip.Prefix) string {
 	return strings.Join(out, ",")
 }
 
-// serviceRanges reads the stored object from which the API server takes addresses
-// of Services. Nothing is known of a new cluster, and of one whose owner has it
-// encrypted.
+// serviceRanges reads the stored object from which the API server takes the addresses of
+// Services. Nothing is known of a new cluster, nor of one whose owner encrypts the object.
 func serviceRanges(value []byte) ([]netip.Prefix, bool) {
 	if len(value) == 0 || bytes.HasPrefix(value, []byte("k8s:enc:")) {
 		return nil, false
@@ -72,7 +71,7 @@ func serviceRanges(value []byte) ([]netip.Prefix, bool) {
 	object, _, err := scheme.Codecs.UniversalDeserializer().Decode(value, nil, nil)
 	cidr, ok := object.(*networkingv1.ServiceCIDR)
 	if err != nil || !ok {
-		return nil, false // told by the API server
+		return nil, false // the API server reports that
 	}
 	var out []netip.Prefix
 	for _, text := range cidr.Spec.CIDRs {
@@ -85,25 +84,25 @@ func serviceRanges(value []byte) ([]netip.Prefix, bool) {
 	return out, len(out) > 0
 }
 
-// storePatience is how long one question to the datastore may take before that is
-// told. A database beyond a network may come later than brink.
+// storePatience is how long one request to the datastore may take before a warning. A
+// database across a network may start later than brink.
 const storePatience = 10 * time.Second
 
-// stored returns the value of a key below the API server's prefix, nil for none.
+// stored returns the value of a key below the API server's prefix, nil if there is none.
 func (s *Server) stored(ctx context.Context, key string) ([]byte, error) {
 	client, err := s.storeClient()
 	if err != nil {
-		return nil, fmt.Errorf("the datastore: %w", err)
+		return nil, fmt.Errorf("making a client of the datastore: %w", err)
 	}
 	defer client.Close()
-	for told := false; ; {
+	for warned := false; ; {
 		value, err := ask(ctx, client, path.Join("/", s.cfg.storePrefix(), key))
 		if err == nil || ctx.Err() != nil {
 			return value, ctx.Err()
 		}
-		if !told {
+		if !warned {
 			lifecycle.Logger(ctx).Warn("the datastore does not answer, waiting", "error", err)
-			told = true
+			warned = true
 		}
 		select {
 		case <-ctx.Done():
@@ -134,7 +133,8 @@ func (s *Server) storeClient() (*clientv3.Client, error) {
 	return clientv3.New(cfg)
 }
 
-// storePrefix is upstream's, unless the user gives another.
+// storePrefix returns the prefix of the API server's keys: upstream's, unless the user gives
+// another.
 func (c Config) storePrefix() string {
 	prefix := "registry"
 	for _, arg := range c.APIServerArgs {

@@ -16,13 +16,12 @@ import (
 	"brink/internal/lifecycle"
 )
 
-// runClusterSetup makes sure that the objects exist without which brink's own
-// parts have no rights. They are made once and then belong to the user: one
-// who changes them is not overruled.
+// runClusterSetup makes the objects that brink's own parts have their rights by. They are
+// made when they are missing and then belong to the user, whose changes stay.
 //
-// It holds nobody up for long and never ends the server: an admission webhook
-// that is out of order refuses these writes too, and it can only be repaired
-// while the API server runs.
+// It is ready after setupPatience at the latest, and never ends the server: a broken
+// admission webhook refuses these writes too, and can be repaired only while the API server
+// runs.
 func (s *Server) runClusterSetup(ctx context.Context, ready func()) error {
 	client, err := s.ownClient()
 	if err != nil {
@@ -48,13 +47,13 @@ func (s *Server) runClusterSetup(ctx context.Context, ready func()) error {
 	return nil
 }
 
-// ownClient acts as the server itself.
+// ownClient returns a client that acts as the server itself.
 func (s *Server) ownClient() (kubernetes.Interface, error) {
 	return kubernetes.NewForConfig(s.ClientConfig("system:apiserver", "system:masters"))
 }
 
-// setupPatience is how long an object may be missing before that is told and
-// nobody waits for it any more.
+// setupPatience is how long an object may be missing before that is logged and nothing waits
+// for it any more.
 const setupPatience = 20 * time.Second
 
 // ensure calls make until it succeeds or ctx ends, ever more slowly. It logs once that
@@ -77,8 +76,9 @@ func ensure(ctx context.Context, what string, make func(context.Context) error) 
 	})
 }
 
-// ifMissing creates what looking for it has not found. One looks before one
-// writes: admission has a say in every create, also of what exists.
+// ifMissing calls create if found, the error of a Get, says that the object does not exist.
+// The Get comes first because admission may refuse any create, even of an object that
+// exists.
 func ifMissing(found error, create func() error) error {
 	if !apierrors.IsNotFound(found) {
 		return found
@@ -91,12 +91,12 @@ func ifMissing(found error, create func() error) error {
 
 // ensureLeaseNamespace makes the namespace of the nodes' heartbeats.
 //
-// The API server makes it too, but when its only attempt at start fails, the
-// next comes a minute later (upstream's systemnamespaces.NewController). Until
-// then no kubelet can renew its lease, its status it reports every five minutes
-// when nothing changes, and after 50 s without either the node is NotReady
-// (NodeMonitorGracePeriod): for ten seconds, 50 s after the first start, which
-// is what a trial with upstream's components in separate processes showed.
+// The API server makes it too, but when its only attempt at the start fails, the next comes a
+// minute later (upstream's systemnamespaces.NewController). Until then no kubelet can renew
+// its lease. It reports its status only every five minutes when nothing changes, and after
+// 50 s without either the node is NotReady (NodeMonitorGracePeriod). A trial with upstream's
+// components in separate processes showed that: NotReady for ten seconds, 50 s after the
+// first start.
 func ensureLeaseNamespace(ctx context.Context, client kubernetes.Interface) error {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: corev1.NamespaceNodeLease}}
 	return ensureObject(ctx, client.CoreV1().Namespaces(), namespace)
@@ -104,11 +104,11 @@ func ensureLeaseNamespace(ctx context.Context, client kubernetes.Interface) erro
 
 const controlPlaneLabel = "node-role.kubernetes.io/control-plane"
 
-// errNoNode is told only when the node stays away for long.
+// errNoNode is logged only when the node does not register for long.
 var errNoNode = errors.New("the node has not registered")
 
-// labelOwnNode gives the server's own node its role. A kubelet may not do that
-// for itself: NodeRestriction keeps such labels from it.
+// labelOwnNode gives the server's own node its role. The kubelet may not do that itself:
+// NodeRestriction refuses such labels.
 func (s *Server) labelOwnNode(ctx context.Context, client kubernetes.Interface) error {
 	node, err := client.CoreV1().Nodes().Get(ctx, s.cfg.NodeName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {

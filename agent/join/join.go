@@ -120,7 +120,7 @@ func New(cfg Config) (*Join, error) {
 	l := cfg.Layout
 	j := &Join{cfg: cfg, pool: servers.Open(cfg.Server, l.Servers()), seen: newSeen(l.SeenRevision()), refusal: &refusal{}}
 	var err error
-	if j.certs, err = openStore(l.KubeletCerts(), cfg.NodeName); err != nil {
+	if j.certs, err = openStore(l.NodeCert(), cfg.NodeName); err != nil {
 		return nil, err
 	}
 	j.prover = &prover{certs: j.certs, password: l.NodePassword()}

@@ -74,8 +74,8 @@ func pair(t *testing.T, name string, until time.Time) (cert, key []byte) {
 
 func TestTheCertificateSurvivesARestart(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "pki")
-	s, err := openStore(dir, "till")
+	path := filepath.Join(t.TempDir(), "pki", "kubelet-client-current.pem")
+	s, err := openStore(path, "till")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,12 +94,11 @@ func TestTheCertificateSurvivesARestart(t *testing.T) {
 	if _, err := s.Update(cert, key); err != nil || changes != 1 {
 		t.Fatalf("%v, %d changes", err, changes)
 	}
-	path := filepath.Join(dir, certificateFile)
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode of the file: %v, %v", info.Mode(), err)
 	}
 	for name, want := range map[string]string{"till": "", "other": "that of system:node:till, not system:node:other"} {
-		again, err := openStore(dir, name)
+		again, err := openStore(path, name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -110,21 +109,13 @@ func TestTheCertificateSurvivesARestart(t *testing.T) {
 			t.Error("an expired certificate is usable")
 		}
 	}
-	if got := NodeName(dir); got != "till" {
-		t.Errorf("the name in the certificate: %q", got)
-	}
 	// Half a file is what a power cut leaves of others' ways to write.
 	if err := os.WriteFile(path, cert, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	damaged, err := openStore(dir, "till")
+	damaged, err := openStore(path, "till")
 	if err != nil || !errors.Is(damaged.usable(time.Now()), errNoCertificate) {
 		t.Errorf("a damaged file: %v, %v", err, damaged.usable(time.Now()))
-	}
-	for _, none := range []string{dir, t.TempDir()} {
-		if got := NodeName(none); got != "" {
-			t.Errorf("the name in no certificate: %q", got)
-		}
 	}
 }
 
@@ -135,7 +126,7 @@ func TestWithoutATokenTheReasonIsTold(t *testing.T) {
 	if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), "has not joined") {
 		t.Errorf("a new machine: %v", err)
 	}
-	s, err := openStore(l.KubeletCerts(), "till")
+	s, err := openStore(l.NodeCert(), "till")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,7 +14,7 @@ import (
 func TestProof(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	certs, err := openStore(dir, "till")
+	certs, err := openStore(filepath.Join(dir, "node.pem"), "till")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,9 +19,6 @@ import (
 	"brink/internal/wire/nodeuser"
 )
 
-// certificateFile has the kubelet's own name for it.
-const certificateFile = "kubelet-client-current.pem"
-
 var errNoCertificate = errors.New("no certificate")
 
 // store keeps the node's certificate, its chain and its key in one file.
@@ -38,8 +35,8 @@ var _ certificate.Store = (*store)(nil)
 
 // openStore reads what there is. A damaged file is as good as none, for the
 // machine can join again; that is not so of one that cannot be read.
-func openStore(dir, nodeName string) (*store, error) {
-	s := &store{path: filepath.Join(dir, certificateFile), name: nodeName, changed: func() {}}
+func openStore(path, nodeName string) (*store, error) {
+	s := &store{path: path, name: nodeName, changed: func() {}}
 	text, err := os.ReadFile(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, nil
@@ -51,17 +48,6 @@ func openStore(dir, nodeName string) (*store, error) {
 		s.current = cert
 	}
 	return s, nil
-}
-
-// NodeName is the name that the certificate in a directory of them was signed for,
-// "" when there is none.
-func NodeName(dir string) string {
-	s, err := openStore(dir, "")
-	if err != nil || s.current == nil {
-		return ""
-	}
-	name, _ := nodeuser.Node(s.current.Leaf.Subject.CommonName)
-	return name
 }
 
 func parsePair(cert, key []byte) (*tls.Certificate, error) {

@@ -31,16 +31,20 @@ const (
 	Dir        = "dir"        // a directory that was not there before
 	Kubeconfig = "kubeconfig" // the administrator's
 	File       = "file"       // any other file, in a directory shared with others
+	KubeletHas = "kubelet"    // a file or tree of the kubelet's in its directory that was not there before
 	Sysctl     = "sysctl"     // a kernel setting: see Setting
 )
 
 // Places that upstream has no option to move.
 const (
-	KubeletDir       = "/var/lib/kubelet"
-	DevicePlugins    = KubeletDir + "/device-plugins"
-	ContainerLogsDir = "/var/log/containers"
-	CNIDir           = "/var/lib/cni"
-	CNIResults       = CNIDir + "/results"
+	KubeletDir    = "/var/lib/kubelet"
+	DevicePlugins = KubeletDir + "/" + layout.DevicePlugins
+	// DevicePluginSocket is where device plugins register, DeviceCheckpoint which have.
+	DevicePluginSocket = DevicePlugins + "/" + layout.KubeletSocket
+	DeviceCheckpoint   = DevicePlugins + "/" + layout.DeviceCheckpoint
+	ContainerLogsDir   = "/var/log/containers"
+	CNIDir             = "/var/lib/cni"
+	CNIResults         = CNIDir + "/results"
 )
 
 // RecordKubeconfig writes down where the administrator's kubeconfig is going to
@@ -67,11 +71,21 @@ func RecordFile(l layout.Layout, path string) error {
 // RecordNodePassword is RecordFile for the node password.
 func RecordNodePassword(l layout.Layout) error { return RecordFile(l, l.NodePassword()) }
 
-// DirsOf are the shared directories that the node is the first to use.
-func DirsOf(l layout.Layout) []Entry {
+// Shared are the places outside of the data directory that the node is the first to use:
+// directories, and what the kubelet is going to make in its own.
+func Shared(l layout.Layout) []Entry {
 	entries := newDirs(l, KubeletDir, DevicePlugins, l.Kubelet(), l.PodLogs(), ContainerLogsDir, CNIDir, CNIResults)
 	if l.Kubelet() == KubeletDir && isVacant(datadir.Resolve(KubeletDir)) && !slices.Contains(entries, Entry{Dir, KubeletDir}) {
 		entries = append(entries, Entry{Dir, KubeletDir})
+	}
+	if layout.IsBelow(l.Kubelet(), l.Data()) {
+		return entries
+	}
+	for _, name := range layout.KubeletFiles() {
+		path := l.InKubelet(name)
+		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+			entries = append(entries, Entry{KubeletHas, path})
+		}
 	}
 	return entries
 }

@@ -29,6 +29,11 @@ func (l *link) stream(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), targetTimeout)
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", target.String())
 	cancel()
+	if err != nil && r.Context().Err() != nil {
+		// The tunnel ends, or the server does not want the stream any more: that says
+		// nothing of the target, and the server may have another tunnel.
+		panic(http.ErrAbortHandler)
+	}
 	if err != nil {
 		l.log.Debug("target not reached", "target", r.Host, "error", err)
 		http.Error(w, err.Error(), tunnelwire.StatusUnreachable)

@@ -2,9 +2,11 @@ package tunnel
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"testing"
@@ -120,5 +122,28 @@ func TestReasonOf(t *testing.T) {
 		if got := reasonOf(strings.NewReader(body)); got != want {
 			t.Errorf("%.40s: got %.40s", body, got)
 		}
+	}
+}
+
+// TestAnEndingTunnelIsNoAnswer: a target that is being dialed when its tunnel ends is not
+// called unreachable, which would keep the server from its other tunnels to the node.
+func TestAnEndingTunnelIsNoAnswer(t *testing.T) {
+	t.Parallel()
+	l := &link{tunnels: New(Config{Kubelet: netip.MustParseAddrPort("127.0.0.1:1")}), log: slog.New(slog.DiscardHandler)}
+	answer := func(ctx context.Context) (code int, aborted any) {
+		w := httptest.NewRecorder()
+		r := httptest.NewRequestWithContext(ctx, http.MethodConnect, "http://"+tunnelwire.Kubelet, nil)
+		r.Host = tunnelwire.Kubelet
+		defer func() { code, aborted = w.Code, recover() }()
+		l.stream(w, r)
+		return
+	}
+	if code, aborted := answer(t.Context()); code != tunnelwire.StatusUnreachable || aborted != nil {
+		t.Errorf("a target that refuses: %d, %v", code, aborted)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if code, aborted := answer(ended); aborted != http.ErrAbortHandler {
+		t.Errorf("the tunnel has ended: %d, %v", code, aborted)
 	}
 }

@@ -7,11 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/moby/sys/mountinfo"
+
+	"brink/agent/ledger"
 	"brink/internal/datadir"
 	"brink/internal/layout"
 )
@@ -23,11 +25,43 @@ const umountNoFollow = 8
 // busyLimit is how long a mount may be busy before it is only detached.
 const busyLimit = 2 * time.Second
 
-// removeMounts unmounts what containerd, its shims and the kubelet have mounted.
-// A disk that the user has mounted into the data directory is none of it.
+// removeMounts unmounts what containerd, its shims, the kubelet and pods have mounted,
+// and names what others have: a disk that the user has mounted into a directory of the
+// node's is none of it.
 func (u *run) removeMounts() {
+	table, err := mountinfo.GetMounts(nil)
+	if err != nil {
+		u.failed(fmt.Errorf("reading the table of mounts: %w", err))
+		return
+	}
 	kubelet := datadir.Resolve(u.Layout.Kubelet())
-	roots := []string{datadir.Resolve(filepath.Join(u.Layout.ContainerdRoot(), "tmpmounts"))}
+	points := mountsBelow(pointsOf(table), u.mountRoots(kubelet))
+	if u.ownsKubelet {
+		points = append(points, u.ownSelfBinds(table, kubelet)...)
+	}
+	count := 0
+	for _, point := range points {
+		whose := u.whoseMount(kubelet, point)
+		if whose == byOthers {
+			u.Kept(point + ", which somebody else has mounted")
+			continue
+		}
+		if err := unmount(point); err != nil {
+			u.failed(fmt.Errorf("unmounting %s: %w", point, err))
+			continue
+		}
+		if whose == inVolume {
+			u.Removed("what was mounted in a pod's volume at " + point)
+			continue
+		}
+		count++
+	}
+	u.removed(count, "mount", "mounts")
+}
+
+// mountRoots are the directories below which mounts are the node's.
+func (u *run) mountRoots(kubelet string) []string {
+	roots := []string{datadir.Resolve(u.Layout.TempMounts())}
 	entries, _ := os.ReadDir(u.Layout.ContainerdState())
 	for _, e := range entries {
 		path := filepath.Join(u.Layout.ContainerdState(), e.Name())
@@ -38,23 +72,57 @@ func (u *run) removeMounts() {
 	for uid := range u.pods {
 		roots = append(roots, filepath.Join(kubelet, "pods", uid))
 	}
-	table := readMountinfo()
-	var points []string
-	if u.ownsKubelet {
-		if !u.sharesKubelet {
-			roots = append(roots, filepath.Join(kubelet, "plugins", "kubernetes.io"))
-		}
-		points = selfBinds(table, kubelet)
+	if u.ownsKubelet && !u.sharesKubelet {
+		roots = append(roots, filepath.Join(kubelet, layout.MountedVolumes))
 	}
-	count := 0
-	for _, point := range append(mountsBelow(pointsOf(table), roots), points...) {
-		if err := unmount(point); err != nil {
-			u.failed(fmt.Errorf("unmounting %s: %w", point, err))
-			continue
-		}
-		count++
+	return roots
+}
+
+// ownSelfBinds returns the kubelet's directory once for each time that the kubelet has
+// mounted it on itself. Those of the user lie below.
+func (u *run) ownSelfBinds(table []*mountinfo.Info, kubelet string) []string {
+	theirs, all := ledger.UsersSelfBinds(u.Layout), ledger.SelfBinds(table, kubelet)
+	if theirs > 0 && all > 0 {
+		u.Kept(kubelet + ", which somebody else has mounted on itself")
 	}
-	u.removed(count, "mount", "mounts")
+	return slices.Repeat([]string{kubelet}, max(all-theirs, 0))
+}
+
+// mounter is who has made a mount.
+type mounter int
+
+const (
+	byNode   mounter = iota
+	inVolume         // by a pod through a volume that hands its mounts on, or by somebody
+	byOthers
+)
+
+// whoseMount tells mounts in a pod's directory apart. The kubelet makes them at
+// volumes/PLUGIN/NAME, for CSI with "mount" at the end, volumeDevices/PLUGIN/NAME and
+// volume-subpaths/VOLUME/CONTAINER/NUMBER. One in a volume has to go for the volume to
+// go; it is told, since nothing says who has made it. At all other places they are
+// others'.
+func (u *run) whoseMount(kubelet, point string) mounter {
+	rel, err := filepath.Rel(filepath.Join(kubelet, "pods"), point)
+	if err != nil || !filepath.IsLocal(rel) {
+		return byNode
+	}
+	parts := strings.Split(rel, "/")[1:]
+	depth := map[string]int{"volumes": 3, "volumeDevices": 3, "volume-subpaths": 4}[first(parts)]
+	switch {
+	case depth == 0 || len(parts) < depth:
+		return byOthers
+	case len(parts) == depth, len(parts) == depth+1 && parts[0] == "volumes" && parts[depth] == "mount":
+		return byNode
+	}
+	return inVolume
+}
+
+func first(parts []string) string {
+	if len(parts) == 0 {
+		return ""
+	}
+	return parts[0]
 }
 
 func unmount(point string) error {
@@ -72,75 +140,12 @@ func unmount(point string) error {
 	return err
 }
 
-// mount is a line of /proc/self/mountinfo, see proc(5).
-type mount struct {
-	id, parent string
-	device     string
-	root       string // of the file system, what is mounted
-	point      string
-}
-
-// readMountinfo lists the mounts of this namespace, in the kernel's order.
-func readMountinfo() []mount {
-	text, _ := os.ReadFile("/proc/self/mountinfo")
-	return parseMountinfo(string(text))
-}
-
-func parseMountinfo(text string) []mount {
-	var out []mount
-	for line := range strings.Lines(text) {
-		if f := strings.Fields(line); len(f) > 4 {
-			out = append(out, mount{f[0], f[1], f[2], unescape(f[3]), unescape(f[4])})
-		}
-	}
-	return out
-}
-
-func pointsOf(table []mount) []string {
+func pointsOf(table []*mountinfo.Info) []string {
 	var out []string
 	for _, m := range table {
-		out = append(out, m.point)
+		out = append(out, m.Mountpoint)
 	}
 	return out
-}
-
-// selfBinds returns dir once for each time it is mounted on itself, which the
-// kubelet does where dir does not lie on a shared mount. The mount below shows the
-// same directory of the same file system at this place, whatever part of the file
-// system that one is: a disk, a directory bound there, a subvolume.
-func selfBinds(table []mount, dir string) []string {
-	byID := map[string]mount{}
-	for _, m := range table {
-		byID[m.id] = m
-	}
-	var out []string
-	for _, m := range table {
-		below, ok := byID[m.parent]
-		if !ok || m.point != dir || m.device != below.device {
-			continue
-		}
-		rel, err := filepath.Rel(below.point, dir)
-		if err == nil && filepath.Join(below.root, rel) == m.root {
-			out = append(out, dir)
-		}
-	}
-	return out
-}
-
-// unescape undoes the kernel's \040 for a space and the like.
-func unescape(text string) string {
-	var out strings.Builder
-	for i := 0; i < len(text); i++ {
-		if text[i] == '\\' && i+4 <= len(text) {
-			if code, err := strconv.ParseUint(text[i+1:i+4], 8, 8); err == nil {
-				out.WriteByte(byte(code))
-				i += 3
-				continue
-			}
-		}
-		out.WriteByte(text[i])
-	}
-	return out.String()
 }
 
 // mountsBelow selects the mounts strictly below the roots in the order in which

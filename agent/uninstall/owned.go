@@ -6,10 +6,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
 	"brink/agent/ledger"
+	"brink/internal/atomicfile"
 	"brink/internal/datadir"
 	"brink/internal/layout"
 	"brink/internal/removetree"
@@ -35,17 +37,14 @@ func verdictOf(kind layout.Kind) removetree.Verdict {
 	return removetree.Keep
 }
 
-// notOfDefault is what the machine's own node has elsewhere.
-var notOfDefault = []string{"agent/kubelet", "agent/pod-logs", "agent/node-password"}
-
 // inData judges a path relative to the data directory.
 func (u *run) inData(rel string) removetree.Verdict {
-	path := filepath.Join(u.Layout.Data(), rel)
+	path := u.Layout.InData(rel)
 	dir, base := filepath.Split(path)
 	switch {
 	case slices.Contains(last(u.Layout), path), slices.Contains(u.laid, rel):
 		return removetree.Keep
-	case u.Layout.IsDefault() && slices.ContainsFunc(notOfDefault, func(name string) bool { return layout.IsBelow(rel, name) }):
+	case u.Layout.HasElsewhere(rel):
 		return removetree.Keep
 	case filepath.Clean(dir) == u.Layout.PodLogs():
 		return u.ofPod(ledger.PodOfLogs(base))
@@ -64,11 +63,47 @@ func (u *run) inKubelet(rel string) removetree.Verdict {
 		return u.ofPod(base)
 	}
 	kind := layout.KubeletName(rel)
-	if kind != layout.Directory && (!u.ownsKubelet || u.sharesKubelet) {
-		return removetree.Keep
+	if kind == layout.Directory || u.ownsKubelet && !u.sharesKubelet || u.isOwnState(rel, kind) {
+		return verdictOf(kind)
 	}
-	return verdictOf(kind)
+	return removetree.Keep
 }
+
+// isOwnState reports whether a file or tree of the kubelet's is this node's in a
+// directory that is not: it was recorded before the node's kubelet made it. Where another
+// kubelet has come since it may be the other's by now. Of a file what is in it decides:
+// one that names no pod but this node's says nothing of the other's. What is in a tree,
+// such as images that were pulled, names no pods.
+func (u *run) isOwnState(rel string, kind layout.Kind) bool {
+	path := u.Layout.InKubelet(rel)
+	if !slices.Contains(u.entries, ledger.Entry{Kind: ledger.KubeletHas, Path: path}) {
+		return false
+	}
+	if !u.sharesKubelet {
+		return true
+	}
+	return kind == layout.File && !kubeletLives() && u.namesOwnPods(path)
+}
+
+// podUIDs are those of the API server's pods and of static ones, which are hashes.
+var podUIDs = regexp.MustCompile(`\b([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32})\b`)
+
+// namesOwnPods reports whether a file can be read and names no pod but this node's.
+func (u *run) namesOwnPods(path string) bool {
+	text, err := atomicfile.Read(path)
+	if err != nil {
+		return false
+	}
+	for _, uid := range podUIDs.FindAllString(string(text), -1) {
+		if !u.pods[uid] {
+			return false
+		}
+	}
+	return true
+}
+
+// kubeletLives reports whether a kubelet uses the one place that all kubelets have.
+func kubeletLives() bool { return listenerOf(ledger.DevicePluginSocket) != 0 }
 
 // ofPod: a pod's directory goes with the pod, emptyDirs too; what was mounted in it
 // is not in it any more.
@@ -99,15 +134,22 @@ func (u *run) keep(kept []removetree.Kept) {
 		if said++; said > mostNamed {
 			continue
 		}
-		why := "which is not brink's"
-		if strings.HasPrefix(k.Why, removetree.IsLink) {
-			why = k.Why + ": what brink has kept there stays, remove it by hand"
-		}
-		u.Kept(datadir.Show(k.Path) + ", " + why)
+		u.Kept(datadir.Show(k.Path) + ", " + u.whyKept(k))
 	}
 	if said > mostNamed {
 		u.Kept(fmt.Sprintf("%d more beside these", said-mostNamed))
 	}
+}
+
+func (u *run) whyKept(k removetree.Kept) string {
+	if strings.HasPrefix(k.Why, removetree.IsLink) {
+		return k.Why + ": what brink has kept there stays, remove it by hand"
+	}
+	rel, err := filepath.Rel(datadir.Resolve(u.Layout.Kubelet()), k.Path)
+	if err == nil && u.sharesKubelet && layout.KubeletName(rel) != layout.Foreign {
+		return "which another kubelet uses too"
+	}
+	return "which is not brink's"
 }
 
 // followLaid empties what a link leads to that lay there, with nothing behind it,

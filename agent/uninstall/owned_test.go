@@ -11,6 +11,7 @@ import (
 	"brink/agent/ledger"
 	"brink/internal/datadir"
 	"brink/internal/layout"
+	"brink/internal/testneed"
 	"brink/internal/testtree"
 	"brink/runtime/payload"
 )
@@ -155,6 +156,44 @@ func TestRemoveOwn(t *testing.T) {
 	})
 }
 
+// TestStateBesideAnotherKubelet: in a directory that another kubelet uses too, what this
+// node's has made goes unless the other's pods are in it, and what stays is not called
+// somebody else's.
+func TestStateBesideAnotherKubelet(t *testing.T) {
+	t.Parallel()
+	const own, other = "0b0e7a52-7a8c-4a4e-9a34-000000000001", "0b0e7a52-7a8c-4a4e-9a34-000000000002"
+	l := claimed(t, nil)
+	testtree.Fill(t, l.Data(), map[string]string{
+		"agent/pods":                           own + "\n",
+		"agent/kubelet/cpu_manager_state":      `{"policyName":"none","defaultCpuSet":"","checksum":1353318690}`,
+		"agent/kubelet/allocated_pods_state":   `{"data":"{\"entries\":{\"` + own + `\":{}}}","checksum":1}`,
+		"agent/kubelet/memory_manager_state":   `{"entries":{"` + own + `":{},"` + other + `":{}},"checksum":1}`,
+		"agent/kubelet/dra_manager_state":      `{"checksum":1}`,
+		"agent/kubelet/image_manager/pulled/x": "{}",
+		"agent/kubelet/pods/" + other + "/x":   "",
+		"agent/kubelet/pods/" + own + "/x":     "",
+	})
+	for _, name := range []string{"cpu_manager_state", "allocated_pods_state", "memory_manager_state", "image_manager"} {
+		if err := ledger.Record(l.Made(), ledger.Entry{Kind: ledger.KubeletHas, Path: filepath.Join(l.Kubelet(), name)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	u, said := runOn(t, l)
+	u.sharesKubelet = true
+	u.removeOwn()
+	want := []string{"dra_manager_state", "image_manager/pulled/x", "memory_manager_state", "pods/" + other + "/x"}
+	got := left(t, l.Kubelet())
+	if slices.Sort(got); !slices.Equal(got, want) || len(u.errs) > 0 {
+		t.Errorf("left %q, want %q; errors %v", got, want, u.errs)
+	}
+	slices.Sort(*said)
+	const in, why = "kept DIR/agent/kubelet/", ", which another kubelet uses too"
+	wantSaid := []string{in + "dra_manager_state" + why, in + "image_manager" + why, in + "memory_manager_state" + why, in + "pods/" + other + ", which is not brink's"}
+	if len(*said) < 4 || !slices.Equal((*said)[:4], wantSaid) {
+		t.Errorf("said %q, want %q", *said, wantSaid)
+	}
+}
+
 // TestLinks: what was empty before brink came is emptied, anything else is named.
 func TestLinks(t *testing.T) {
 	t.Parallel()
@@ -183,13 +222,11 @@ func TestLinks(t *testing.T) {
 
 func TestMountsAreNamed(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("mounting needs root")
-	}
+	testneed.Root(t)
 	u, _ := testRun(t, nodeFiles)
 	dir := filepath.Join(u.Layout.CNIState(), "brink")
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
-		t.Skip("mounting is not allowed here:", err)
+		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = unmount(dir) })
 	testtree.Fill(t, dir, map[string]string{"precious": "data"})
@@ -241,30 +278,6 @@ func TestCheckDataDir(t *testing.T) {
 	}
 	if err := CheckDataDir(claimed(t, nil)); err != nil {
 		t.Error(err)
-	}
-}
-
-func TestSelfBinds(t *testing.T) {
-	t.Parallel()
-	const dir = "/var/lib/brink/agent/kubelet"
-	root := "46 1 254:0 / / rw - ext4 /dev/vda rw\n"
-	for _, c := range []struct {
-		name, table string
-		want        int
-	}{
-		{"bound on itself", root + "72 46 254:0 /var/lib/brink/agent/kubelet " + dir + " rw shared:4 - ext4 /dev/vda rw\n", 1},
-		{"on a disk of its own for /var", root + "50 46 254:1 / /var rw - ext4 /dev/vdb rw\n" + "72 50 254:1 /lib/brink/agent/kubelet " + dir + " rw shared:4 - ext4 /dev/vdb rw\n", 1},
-		{"below a directory that is bound", root + "50 46 254:0 /mnt/big/lib /var/lib rw - ext4 /dev/vda rw\n" + "72 50 254:0 /mnt/big/lib/brink/agent/kubelet " + dir + " rw shared:4 - ext4 /dev/vda rw\n", 1},
-		{"on a subvolume", root + "50 46 0:33 /@var /var rw - btrfs /dev/vdb rw\n" + "72 50 0:33 /@var/lib/brink/agent/kubelet " + dir + " rw shared:4 - btrfs /dev/vdb rw\n", 1},
-		{"twice", root + "72 46 254:0 " + dir + " " + dir + " rw - ext4 /dev/vda rw\n" + "73 72 254:0 " + dir + " " + dir + " rw - ext4 /dev/vda rw\n", 2},
-		{"a disk of the user's", root + "72 46 254:2 / " + dir + " rw shared:4 - ext4 /dev/vdc rw\n", 0},
-		{"another disk's directory of the same name", root + "72 46 254:2 " + dir + " " + dir + " rw shared:4 - ext4 /dev/vdc rw\n", 0},
-		{"another directory bound there", root + "72 46 254:0 /srv/big " + dir + " rw shared:4 - ext4 /dev/vda rw\n", 0},
-		{"elsewhere", root + "72 46 254:0 /x /x rw - ext4 /dev/vda rw\n", 0},
-	} {
-		if got := selfBinds(parseMountinfo(c.table), dir); len(got) != c.want {
-			t.Errorf("%s: %v, want %d", c.name, got, c.want)
-		}
 	}
 }
 

@@ -1,7 +1,6 @@
 package uninstall
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/prometheus/procfs"
 
 	"brink/agent/cgroups"
 	"brink/internal/datadir"
@@ -137,8 +138,11 @@ func (u *run) killAll() bool {
 func (u *run) survivors() error {
 	var errs []error
 	for _, pid := range append(payloadProcesses(u.Layout), slices.Sorted(maps.Keys(u.podProcesses()))...) {
-		name, _ := os.ReadFile(procFile(pid, "comm"))
-		errs = append(errs, fmt.Errorf("process %d (%s) does not end: nothing was removed yet, try again when it has ended", pid, bytes.TrimSpace(name)))
+		name := ""
+		if p, err := procfs.NewProc(pid); err == nil {
+			name, _ = p.Comm()
+		}
+		errs = append(errs, fmt.Errorf("process %d (%s) does not end: nothing was removed yet, try again when it has ended", pid, name))
 	}
 	return errors.Join(errs...)
 }
@@ -228,38 +232,28 @@ func descendants(parents map[int]int, roots []int) map[int]bool {
 
 // processes maps every process that has not ended to its parent.
 func processes() map[int]int {
-	entries, _ := os.ReadDir("/proc")
+	all, _ := procfs.AllProcs()
 	out := map[int]int{}
-	for _, e := range entries {
-		if pid, err := strconv.Atoi(e.Name()); err == nil {
-			if parent := parentOf(pid); parent >= 0 {
-				out[pid] = parent
-			}
+	for _, p := range all {
+		if parent := parentOf(p.PID); parent >= 0 {
+			out[p.PID] = parent
 		}
 	}
 	return out
 }
 
+// parentOf returns the parent of a process, -1 of one that has ended, which may still
+// wait to be reaped.
 func parentOf(pid int) int {
-	stat, err := os.ReadFile(procFile(pid, "stat"))
+	p, err := procfs.NewProc(pid)
 	if err != nil {
 		return -1
 	}
-	return parseParent(string(stat))
-}
-
-// parseParent reads the parent from /proc/PID/stat, -1 for one that has ended
-// and only waits to be reaped. The name before may contain anything.
-func parseParent(stat string) int {
-	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
-	if len(fields) < 2 || fields[0] == "Z" || fields[0] == "X" {
+	stat, err := p.Stat()
+	if err != nil || stat.State == "Z" || stat.State == "X" {
 		return -1
 	}
-	parent, err := strconv.Atoi(fields[1])
-	if err != nil {
-		return -1
-	}
-	return parent
+	return stat.PPID
 }
 
 func procFile(pid int, name string) string { return fmt.Sprintf("/proc/%d/%s", pid, name) }
@@ -302,8 +296,11 @@ func runsPayload(l layout.Layout, pid int) bool {
 
 // servesSocket is false for the shim of another containerd.
 func servesSocket(pid int, socket string) bool {
-	text, err := os.ReadFile(procFile(pid, "cmdline"))
-	args := strings.Split(string(text), "\x00")
+	p, err := procfs.NewProc(pid)
+	if err != nil {
+		return false
+	}
+	args, err := p.CmdLine()
 	i := slices.Index(args, "-address")
 	return err == nil && (i < 0 || i+1 < len(args) && args[i+1] == socket)
 }

@@ -27,7 +27,6 @@ import (
 	"strconv"
 	"time"
 
-	"brink/agent/join"
 	"brink/agent/ledger"
 	"brink/internal/datadir"
 	"brink/internal/layout"
@@ -121,7 +120,7 @@ func (u *run) isShared() bool {
 	if layout.IsBelow(kubelet, u.Layout.Data()) {
 		return false
 	}
-	if ledger.IsShared(kubelet) || kubelet == ledger.KubeletDir && listenerOf(filepath.Join(ledger.DevicePlugins, "kubelet.sock")) != 0 {
+	if ledger.IsShared(kubelet) || kubelet == ledger.KubeletDir && kubeletLives() {
 		return true
 	}
 	pods, _ := os.ReadDir(filepath.Join(kubelet, "pods"))
@@ -134,7 +133,7 @@ func Guest(l layout.Layout) string {
 	if _, err := os.Stat(l.Server()); err == nil {
 		return ""
 	}
-	return join.NodeName(l.KubeletCerts())
+	return datadir.NodeName(l)
 }
 
 // Installed tells whether there is something to uninstall.

@@ -13,21 +13,9 @@ import (
 
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
+	"brink/internal/testneed"
 	"brink/internal/testtree"
 )
-
-func TestParseMounts(t *testing.T) {
-	t.Parallel()
-	const mountinfo = `22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
-31 22 0:26 / /data/agent/kubelet/pods/u/volumes/a\040b rw shared:9 master:1 - tmpfs tmpfs rw
-40 22 0:4 net:[4026532300] /run/brink/netns/cni\134x rw - nsfs nsfs rw
-short line
-`
-	want := []string{"/", "/data/agent/kubelet/pods/u/volumes/a b", `/run/brink/netns/cni\x`}
-	if got := pointsOf(parseMountinfo(mountinfo)); !slices.Equal(got, want) {
-		t.Errorf("got %q, want %q", got, want)
-	}
-}
 
 func TestMountsBelow(t *testing.T) {
 	t.Parallel()
@@ -134,19 +122,38 @@ func TestTrees(t *testing.T) {
 	}
 }
 
-func TestParseParent(t *testing.T) {
+// TestParentOf: a process that has ended and waits to be reaped is none any more, and a
+// name may contain anything.
+func TestParentOf(t *testing.T) {
 	t.Parallel()
-	for stat, want := range map[string]int{
-		"12 (sleep) S 7 12 12 0":      7,
-		"12 (a) b) (c) R 9 12 12 0":   9,
-		"12 (defunct) Z 7 12 12 0":    -1,
-		"12 (half":                    -1,
-		"":                            -1,
-		"12 (x) S not-a-number 1 2 3": -1,
-	} {
-		if got := parseParent(stat); got != want {
-			t.Errorf("%q: got %d, want %d", stat, got, want)
-		}
+	sleep, err := exec.LookPath("sleep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(sleep)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "a) Z (b")
+	if err := os.WriteFile(path, content, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(path, "100")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if got := parentOf(cmd.Process.Pid); got != os.Getpid() {
+		t.Errorf("the parent is %d, want %d", got, os.Getpid())
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if !waitFor(t.Context(), 10*time.Second, func() bool { return parentOf(cmd.Process.Pid) == -1 }) {
+		t.Error("a process that was killed and not reaped counts")
+	}
+	_ = cmd.Wait()
+	if got := parentOf(cmd.Process.Pid); got != -1 {
+		t.Errorf("the parent of one that is gone is %d", got)
 	}
 }
 
@@ -163,10 +170,7 @@ func TestDescendants(t *testing.T) {
 func TestPayloadProcesses(t *testing.T) {
 	t.Parallel()
 	u, _ := testRun(t, map[string]string{"made": ""})
-	sleep, err := exec.LookPath("sleep")
-	if err != nil {
-		t.Skip(err)
-	}
+	sleep := testneed.Program(t, "sleep")
 	program, err := os.ReadFile(sleep)
 	if err != nil {
 		t.Fatal(err)

@@ -14,8 +14,8 @@ import (
 	"brink/internal/layout"
 )
 
-// stopLimit is how long a brink may take to stop: longer than the deadlines of all its
-// components together.
+// stopLimit is how long a brink may take to stop before it is killed. One that is well
+// stops within seconds; a component that hangs is left behind after its own deadline.
 const stopLimit = 90 * time.Second
 
 // TakeOver stops a running brink and takes its lock, so that no other starts meanwhile.

@@ -221,7 +221,7 @@ func TestLocate(t *testing.T) {
 	if err := Claim(Locate(copied)); err != nil {
 		t.Error(err)
 	}
-	if got, err := readMark(filepath.Join(copied, markName)); err != nil || got.data != copied || got.run != layout.RunOf(copied) {
+	if got, err := readMark(filepath.Join(copied, layout.MarkFile)); err != nil || got.data != copied || got.run != layout.RunOf(copied) {
 		t.Errorf("the copy's mark says %+v (%v)", got, err)
 	}
 }
@@ -255,5 +255,21 @@ func TestMakeAgent(t *testing.T) {
 		if info, err := os.Stat(l.Agent()); err != nil || info.Mode().Perm() != AgentMode {
 			t.Errorf("from %o: got %v (%v)", before, info.Mode(), err)
 		}
+	}
+}
+
+func TestNodeName(t *testing.T) {
+	t.Parallel()
+	ca, caKey := issue(t, "ca", true, "", "")
+	node, key := issue(t, "system:node:till", false, ca, caKey)
+	other, otherKey := issue(t, "admin", false, ca, caKey)
+	for text, want := range map[string]string{node + key: "till", other + otherKey: "", node: "", "": ""} {
+		l := layout.New(testtree.Make(t, map[string]string{"agent/pki/kubelet-client-current.pem": text}))
+		if got := NodeName(l); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	if got := NodeName(layout.New(t.TempDir())); got != "" {
+		t.Errorf("without a certificate: %q", got)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"brink/internal/wire/nodeuser"
 )
 
 func checkRoot(f Facts) Check {
@@ -274,19 +276,13 @@ func checkClock(now, notBefore time.Time) Check {
 	return ok(name, "%s", now.UTC().Format(time.RFC3339))
 }
 
-// A node name is an RFC 1123 subdomain that is also a label value: 63 bytes,
-// because the kubelet puts it into the label kubernetes.io/hostname.
-const maxNodeName = 63
-
-var subdomain = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
-
 func checkNodeName(node string) Check {
 	const name, fix = "node name", "rename the machine with hostnamectl, or give another name with --node-name"
 	switch {
-	case !subdomain.MatchString(node):
+	case !nodeuser.HasNodeNameForm(node):
 		return fail(name, fix, "%q cannot be the name of a node, only lower case letters, digits, - and . can be in it", node)
-	case len(node) > maxNodeName:
-		return fail(name, fix, "%q cannot be the name of a node, it is longer than %d bytes", node, maxNodeName)
+	case len(node) > nodeuser.MaxNodeName:
+		return fail(name, fix, "%q cannot be the name of a node, it is longer than %d bytes", node, nodeuser.MaxNodeName)
 	case node == "localhost" || strings.HasPrefix(node, "localhost."):
 		return warn(name, fix, "this machine is called %q, like any other that nobody has named: a second one could not join", node)
 	}

@@ -41,12 +41,16 @@ var only = []onlyRule{
 	{"github.com/urfave/cli", []string{"cmd"}, "flags and commands are cmd's; packages take a Config"},
 	{"github.com/spf13/cobra", nil, "upstream's commands install signal handlers; use their options"},
 	{"os/signal", []string{"", "cmd/node/upstream", "runtime/testnode"}, "signals belong to the process"},
-	{"testing", []string{"internal/testdisk", "internal/testdocs", "internal/testprocess", "internal/testtree", "network/testnet", "runtime/testnode"}, "it belongs to tests and brings their flags"},
+	{"testing", []string{"internal/testdisk", "internal/testdocs", "internal/testerror", "internal/testneed", "internal/testprocess", "internal/testtree", "internal/testwait", "network/testnet", "runtime/testnode"}, "it belongs to tests and brings their flags"},
+	{"brink/internal/testaddr", nil, "a text that is no address panics"},
 	{"brink/internal/testdatabase", nil, "only tests run databases of their own"},
 	{"brink/internal/testdisk", nil, "only tests mount file systems of their own"},
 	{"brink/internal/testdocs", nil, "only tests write documentation"},
+	{"brink/internal/testerror", nil, "only tests check errors by their text"},
+	{"brink/internal/testneed", nil, "only tests ask what the machine has"},
 	{"brink/internal/testprocess", nil, "only tests run themselves again"},
 	{"brink/internal/testtree", nil, "only tests make trees of files"},
+	{"brink/internal/testwait", nil, "only tests wait by looking again and again"},
 	{"brink/network/testnet", nil, "only tests make machines of their own"},
 	{"brink/runtime/testnode", nil, "only tests run containerd in a process of its own"},
 	{"brink/network/overlay", []string{"network"}, "network composes it with the rest of the pod network"},
@@ -61,9 +65,14 @@ var walls = []struct {
 	why  string
 }{
 	{"cmd/node/upstream", nil, "what is set for the whole process does not depend on what a node is"},
-	{"agent/uninstall", []string{"agent/cgroups", "agent/ledger", "agent/join"}, "what takes a node down must not need what runs one"},
+	{"agent/uninstall", []string{"agent/cgroups", "agent/ledger"}, "what takes a node down must not need what runs one"},
 	{"agent/cgroups", []string{"agent/ledger"}, "uninstall needs it, which knows nothing of running a node"},
 	{"agent/ledger", nil, "it is what the node writes and uninstall reads, and knows neither"},
+	{"agent/kubelet", nil, "agent composes its rooms, they do not know it or each other"},
+	{"agent/proxy", nil, "agent composes its rooms, they do not know it or each other"},
+	{"agent/tunnel", nil, "agent composes its rooms, they do not know it or each other"},
+	{"agent/servers", nil, "agent composes its rooms, they do not know it or each other"},
+	{"agent/join", []string{"agent/servers"}, "joining knows servers and certificates, not what runs afterwards"},
 	{"network/overlay", []string{"network/iprange", "network/rtnl", "network/sysctl"}, "network composes its rooms, they do not know it"},
 	{"network/pods", []string{"network/iprange", "network/nftables", "network/rtnl", "network/sysctl"}, "network composes its rooms, they do not know it"},
 	{"network/nftables", nil, "network composes its rooms, they do not know it"},
@@ -79,7 +88,7 @@ var internalMay = []struct {
 }{
 	{"golang.org/x/sys", []string{"internal/..."}},
 	{"github.com/spf13/pflag", []string{"internal/componentargs"}},
-	{"go.yaml.in/yaml/v3", []string{"internal/configfile"}},
+	{"go.yaml.in/yaml/v3", []string{"internal/configfile", "internal/yamlfile"}},
 	{"k8s.io/api", []string{"internal/wire/nodestatus"}}, // the Node is what both sides read
 }
 

@@ -31,8 +31,9 @@ import (
 	"brink/server/noderecord"
 )
 
-// APIServerStopTimeout is how long RunAPIServer may take to return. It covers upstream's own waits: for requests in flight, and 20 s for
-// a database that is away to forget the server's endpoints.
+// APIServerStopTimeout is how long RunAPIServer may take to return. It covers upstream's own
+// waits: for requests in flight, and 20 s in which a database that is away cannot be told to
+// remove the server's endpoints.
 const APIServerStopTimeout = 30 * time.Second
 
 type apiServer struct {
@@ -81,8 +82,8 @@ func apiServerDefaults(cfg Config) []string {
 		"kubelet-certificate-authority="+cfg.Files.KubeletCA,
 		"kubelet-client-certificate="+cfg.Files.KubeletClientCert,
 		"kubelet-client-key="+cfg.Files.KubeletClientKey,
-		// By name: Dialer finds the way, and the serving certificate of every
-		// kubelet has it. Private addresses are not unique among sites.
+		// By name: Dialer finds the node, and every kubelet's serving certificate has
+		// the name. Private addresses are not unique among sites.
 		"kubelet-preferred-address-types=Hostname,InternalIP,ExternalIP",
 		"profiling=false",
 		"proxy-client-cert-file="+cfg.Files.ProxyClientCert,
@@ -103,7 +104,7 @@ func apiServerDefaults(cfg Config) []string {
 	)
 }
 
-// storageDefaults say where state is.
+// storageDefaults are the flags that say where state is.
 func storageDefaults(cfg Config) []string {
 	args := []string{"etcd-servers=" + cfg.DurableEndpoint}
 	if cfg.VolatileEndpoint != cfg.DurableEndpoint {
@@ -121,9 +122,8 @@ func storageDefaults(cfg Config) []string {
 	return args
 }
 
-// volatileResources lists what changes all the time and means nothing after a
-// power cut. The last two are the API servers' own presence, renewed every ten
-// seconds.
+// volatileResources lists the resources that change all the time and are worthless after a
+// power cut. The last two are the API servers' own presence, renewed every ten seconds.
 func volatileResources(endpoint string) string {
 	var overrides []string
 	for _, resource := range []string{"/events", "events.k8s.io/events", "coordination.k8s.io/leases", "/apiServerIPInfo", "/apiServerPeerIPInfo"} {
@@ -140,7 +140,7 @@ func joinPrefixes(prefixes []netip.Prefix) string {
 	return strings.Join(out, ",")
 }
 
-// merge puts a component's sections of flags into one set.
+// merge puts the sections of a component's flags into one set.
 func merge(name string, sections cliflag.NamedFlagSets) *pflag.FlagSet {
 	fs := pflag.NewFlagSet(name, pflag.ContinueOnError)
 	for _, section := range sections.FlagSets {
@@ -149,12 +149,12 @@ func merge(name string, sections cliflag.NamedFlagSets) *pflag.FlagSet {
 	return fs
 }
 
-// run builds the server chain, serves until ctx is done and is ready when
-// /readyz says so.
+// run builds the chain of servers, serves until ctx is done and is ready when /readyz says
+// so.
 func (a *apiServer) run(ctx context.Context, ready func()) error {
 	completed, err := a.options.Complete(ctx)
 	if err != nil {
-		return err
+		return fmt.Errorf("completing the flags: %w", err)
 	}
 	if err := utilerrors.NewAggregate(completed.Validate()); err != nil {
 		return fmt.Errorf("checking --kube-apiserver-arg: %w", err)
@@ -181,9 +181,9 @@ func (a *apiServer) run(ctx context.Context, ready func()) error {
 	return prepared.Run(ctx)
 }
 
-// build does what upstream's NewConfig does, with one difference that upstream
-// has no hook for: the loopback client is the in-memory transport, so the
-// shared informers and everything else inside the server never meet TLS.
+// build does what upstream's NewConfig does, with one difference for which upstream has no
+// hook: the loopback client is the in-memory transport, so the shared informers and
+// everything else inside the server use no TLS.
 func (a *apiServer) build(opts options.CompletedOptions) (*aggregator.APIAggregator, error) {
 	generic, err := a.genericConfig(opts)
 	if err != nil {
@@ -191,35 +191,35 @@ func (a *apiServer) build(opts options.CompletedOptions) (*aggregator.APIAggrega
 	}
 	kube, resolver, initializers, err := app.CreateKubeAPIServerConfig(opts, generic.Config, generic.informers, generic.storage)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("configuring the server of Kubernetes' own APIs: %w", err)
 	}
 	a.dial(kube, generic)
 	cp := &kube.ControlPlane
 	authWrapper := webhook.NewDefaultAuthenticationInfoResolverWrapper(cp.ProxyTransport, cp.Generic.EgressSelector, cp.Generic.LoopbackClientConfig, cp.Generic.TracerProvider)
 	extensions, err := controlplaneapiserver.CreateAPIExtensionsConfig(*cp.Generic, cp.VersionedInformers, initializers, opts.CompletedOptions, opts.MasterCount, resolver, authWrapper)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("configuring the server of custom resources: %w", err)
 	}
 	aggregated, err := controlplaneapiserver.CreateAggregatorConfig(*cp.Generic, opts.CompletedOptions, cp.VersionedInformers, resolver, cp.ProxyTransport, cp.Extra.PeerProxy, initializers)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("configuring the aggregator: %w", err)
 	}
 	describeAggregator(&aggregated.GenericConfig.Config)
 	config := &app.Config{Options: opts, KubeAPIs: kube, ApiExtensions: extensions, Aggregator: aggregated}
 	completed, err := config.Complete()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("completing the configuration: %w", err)
 	}
 	a.cp.shared = generic.informers
 	return a.chain(completed, generic)
 }
 
-// chain builds the three servers, each answering what the one before does not
-// know, and puts the answers for OpenAPI in place.
+// chain builds the three servers, each of which passes on what it does not know to the
+// next, and installs the OpenAPI endpoints.
 func (a *apiServer) chain(completed app.CompletedConfig, generic *genericConfig) (*aggregator.APIAggregator, error) {
 	aggregated, err := app.CreateServerChain(completed)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("building the chain of servers: %w", err)
 	}
 	kube, ok := aggregated.GenericAPIServer.NextDelegate().(*genericapiserver.GenericAPIServer)
 	if !ok {
@@ -234,11 +234,11 @@ func (a *apiServer) chain(completed app.CompletedConfig, generic *genericConfig)
 	o.mutating = generic.informers.Admissionregistration().V1().MutatingAdmissionPolicies()
 	o.groups = aggregated.APIRegistrationInformers.Apiregistration().V1().APIServices()
 	if err := o.followPolicies(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("following mutating policies: %w", err)
 	}
 	o.loopback = generic.LoopbackClientConfig
 	o.aggregated = aggregated.GenericAPIServer
-	o.kube, o.extensions = newOpenAPIPlace(kube), newOpenAPIPlace(extensions)
+	o.kube, o.extensions = newOpenAPIEndpoint(kube), newOpenAPIEndpoint(extensions)
 	return aggregated, nil
 }
 
@@ -268,7 +268,7 @@ func waitReady(ctx context.Context, config *rest.Config) error {
 	})
 }
 
-// failing picks the failed checks out of a verbose readyz report.
+// failing returns the failed checks of a verbose readyz report.
 func failing(report string) []string {
 	var out []string
 	for _, line := range strings.Split(report, "\n") {

@@ -7,9 +7,8 @@ import (
 	"k8s.io/kubernetes/pkg/controlplane"
 )
 
-// dial makes the API server's connections to nodes and pods go through a.dialer,
-// as upstream makes them go through an egress selector. One that the user has
-// configured keeps its place.
+// dial makes the API server's connections to nodes and pods go through a.dialer, as upstream
+// makes them go through an egress selector. An egress selector of the user takes precedence.
 func (a *apiServer) dial(kube *controlplane.Config, generic *genericConfig) {
 	if a.dialer == nil || kube.ControlPlane.Generic.EgressSelector != nil {
 		return
@@ -23,9 +22,9 @@ func (a *apiServer) dial(kube *controlplane.Config, generic *genericConfig) {
 	kube.Extra.KubeletClientConfig.Lookup = func(egressselector.NetworkContext) (utilnet.DialFunc, error) {
 		return directly(a.dialer.DialKubelet), nil
 	}
-	// Changed in place and not replaced: admission has this one already, and
-	// asks it for its dialer at each first call of a webhook. The aggregator
-	// takes the dialer from it too.
+	// The transport is changed in place and not replaced: admission has a reference to it
+	// already, and takes its dialer at each first call of a webhook. The aggregator takes
+	// the dialer from it too.
 	kube.ControlPlane.ProxyTransport.DialContext = directly(a.dialer.DialPod)
 	kube.ControlPlane.ProxyTransport.Proxy = nil // it is for nodes, pods and Services
 }

@@ -13,15 +13,14 @@ import (
 	"time"
 )
 
-// directly keeps connections to nodes and pods out of a proxy that the environment
-// names. Kubelets are addressed by the names of their nodes, which cannot be listed
-// in NO_PROXY before they exist, and upstream builds the transport to them without
-// a way to say that there is no proxy. But it dials what dial gives it: where the
-// address is the proxy's, the answer to CONNECT comes from here, and the
-// connection is the one to where it was asked for.
+// directly keeps connections to nodes and pods from going through a proxy of the
+// environment. Kubelets are addressed by the names of their nodes, which cannot be listed in
+// NO_PROXY before the nodes exist, and upstream builds the transport to kubelets without an
+// option for no proxy. But the transport dials by our function: when it dials the proxy, the
+// answer to its CONNECT comes from here, and it gets a connection to the target itself.
 //
-// A proxy that is spoken to by TLS or SOCKS does not begin with CONNECT; with
-// one of those kubelets are reached only if NO_PROXY has the names of their nodes.
+// With a proxy by TLS or SOCKS a connection does not begin with CONNECT. Kubelets are then
+// reached only if NO_PROXY has the names of their nodes.
 func directly(dial dialFunc) dialFunc {
 	proxy := proxyAddress()
 	if proxy == "" {
@@ -37,8 +36,8 @@ func directly(dial dialFunc) dialFunc {
 
 type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
 
-// proxyAddress is what net/http dials for a name of which it knows nothing, "" when
-// that is not a proxy that takes CONNECT.
+// proxyAddress returns the address of the proxy that net/http dials for a name which is not
+// in NO_PROXY, "" when there is none that takes CONNECT.
 func proxyAddress() string {
 	stranger := &http.Request{URL: &url.URL{Scheme: "https", Host: "node.invalid"}}
 	proxy, err := http.ProxyFromEnvironment(stranger)
@@ -51,11 +50,10 @@ func proxyAddress() string {
 	return proxy.Host
 }
 
-// connecting takes a CONNECT request and is from then on the connection to where
-// that wants to go.
+// connecting answers a CONNECT request, and is then the connection to the request's target.
 type connecting struct {
 	dial    func(target string) (net.Conn, error)
-	request []byte // as far as it has come
+	request []byte // the part that was written so far
 	answer  bytes.Reader
 
 	mu     sync.Mutex
@@ -68,7 +66,7 @@ var (
 	connected   = []byte("HTTP/1.1 200 Connection established\r\n\r\n")
 )
 
-// maxConnect bounds a request that has no end.
+// maxConnect bounds the bytes of a request.
 const maxConnect = 64 << 10
 
 func (c *connecting) Write(b []byte) (int, error) {
@@ -88,7 +86,7 @@ func (c *connecting) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// connect dials what the request names.
+// connect dials the target of the request.
 func (c *connecting) connect() error {
 	req, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(c.request)))
 	if err != nil {
@@ -140,8 +138,8 @@ func (c *connecting) current() net.Conn {
 	return c.target
 }
 
-// withTarget calls f with the connection when there is one. Deadlines are set
-// later, by who speaks over it.
+// withTarget calls f with the connection to the target, if there is one yet. Deadlines are
+// set later, by the protocol over the connection.
 func (c *connecting) withTarget(f func(net.Conn) error) error {
 	if target := c.current(); target != nil {
 		return f(target)

@@ -34,11 +34,10 @@ import (
 	"brink/server/noderecord"
 )
 
-// resync is how often informers replay their store to handlers, a safety net
-// that queues every object in every controller. Upstream has ten minutes in the
-// API server, which handles nothing there that it would not hear of otherwise,
-// twelve hours in the controller manager and never in the scheduler; controllers
-// that need one oftener set their own.
+// resync is how often informers replay their store to handlers: a safety net that queues
+// every object in every controller. Upstream has ten minutes in the API server, which
+// learns nothing from it, twelve hours in the controller manager and never in the
+// scheduler; controllers that need it more often set their own period.
 const resync = 12 * time.Hour
 
 // genericConfig is the part of the API server's configuration that the core,
@@ -61,29 +60,40 @@ func (a *apiServer) genericConfig(opts options.CompletedOptions) (*genericConfig
 	config.BuildHandlerChainFunc = func(h http.Handler, c *genericapiserver.Config) http.Handler {
 		return a.paths.outside(a.gated(genericapiserver.DefaultBuildHandlerChain(a.paths.inside(a.names.wrap(a.openAPI.wrap(h))), c)))
 	}
-	steps := []func() error{
-		func() error { return opts.GenericServerRunOptions.ApplyTo(config) },
-		// Not ApplyToConfig: that would replace the loopback client by one
-		// that speaks TLS to our own port.
-		func() error { return opts.SecureServing.SecureServingOptions.ApplyTo(&config.SecureServing) },
-		func() error { return opts.Features.ApplyTo(config, client, g.informers) },
-		func() error {
-			return opts.APIEnablement.ApplyTo(config, config.MergedResourceConfig, legacyscheme.Scheme)
-		},
-		func() error { return opts.EgressSelector.ApplyTo(config) },
-		func() error { return opts.Traces.ApplyTo(config.EgressSelector, config) },
-		func() error { return g.applyStorage(opts) },
-		func() error { g.applyAPIDescription(); return nil },
-		func() error { g.LongRunningFunc = a.paths.longRunning(g.LongRunningFunc); return nil },
-		func() error { return g.applyAuth(opts, client, a.gate) },
-		func() error { return opts.Audit.ApplyTo(config) },
-	}
-	for _, step := range steps {
-		if err := step(); err != nil {
-			return nil, err
+	for _, step := range a.genericSteps(opts, g, client) {
+		if err := step.apply(); err != nil {
+			return nil, fmt.Errorf("applying the flags about %s: %w", step.flags, err)
 		}
 	}
 	return g, nil
+}
+
+// genericStep applies one group of upstream's flags.
+type genericStep struct {
+	flags string
+	apply func() error
+}
+
+// genericSteps are upstream's steps to g, in upstream's order.
+func (a *apiServer) genericSteps(opts options.CompletedOptions, g *genericConfig, client kubernetes.Interface) []genericStep {
+	config := g.Config
+	return []genericStep{
+		{"the generic server", func() error { return opts.GenericServerRunOptions.ApplyTo(config) }},
+		// Not ApplyToConfig: that would replace the loopback client by one
+		// that speaks TLS to our own port.
+		{"secure serving", func() error { return opts.SecureServing.SecureServingOptions.ApplyTo(&config.SecureServing) }},
+		{"features", func() error { return opts.Features.ApplyTo(config, client, g.informers) }},
+		{"enabled APIs", func() error {
+			return opts.APIEnablement.ApplyTo(config, config.MergedResourceConfig, legacyscheme.Scheme)
+		}},
+		{"the egress selector", func() error { return opts.EgressSelector.ApplyTo(config) }},
+		{"tracing", func() error { return opts.Traces.ApplyTo(config.EgressSelector, config) }},
+		{"etcd", func() error { return g.applyStorage(opts) }},
+		{"the description of APIs", func() error { g.applyAPIDescription(); return nil }},
+		{"long requests", func() error { g.LongRunningFunc = a.paths.longRunning(g.LongRunningFunc); return nil }},
+		{"authentication and authorization", func() error { return g.applyAuth(opts, client, a.gate) }},
+		{"audit", func() error { return opts.Audit.ApplyTo(config) }},
+	}
 }
 
 // applyStorage connects resources to their etcd endpoints.
@@ -104,8 +114,7 @@ func (g *genericConfig) applyStorage(opts options.CompletedOptions) error {
 	return etcd.ApplyWithStorageFactoryTo(g.storage, g.Config)
 }
 
-// applyAPIDescription sets up OpenAPI, aggregated discovery and which requests
-// are long.
+// applyAPIDescription sets up OpenAPI, aggregated discovery and which requests may last.
 func (g *genericConfig) applyAPIDescription() {
 	definitions := openapi.GetOpenAPIDefinitionsWithoutDisabledFeatures(generatedopenapi.GetOpenAPIDefinitions)
 	namer := openapinamer.NewDefinitionNamer([]*runtime.Scheme{legacyscheme.Scheme, apiextensions.Scheme, aggregatorscheme.Scheme}...)
@@ -113,7 +122,7 @@ func (g *genericConfig) applyAPIDescription() {
 	g.OpenAPIConfig.Info.Title = "Kubernetes"
 	g.OpenAPIV3Config = genericapiserver.DefaultOpenAPIV3Config(definitions, namer)
 	g.OpenAPIV3Config.Info.Title = "Kubernetes"
-	// The documents are made when asked for, see openAPI.
+	// The documents are made on demand, see openAPI.
 	g.SkipOpenAPIInstallation = true
 	g.AggregatedDiscoveryGroupManager = aggregated.NewResourceManager("apis")
 	g.LongRunningFunc = filters.BasicLongRunningRequestCheck(
@@ -122,9 +131,9 @@ func (g *genericConfig) applyAPIDescription() {
 	)
 }
 
-// describeAggregator gives the aggregation server the definitions of its own two
-// kinds. Upstream gives it those of all of Kubernetes; it makes its part of the
-// OpenAPI documents at start, and keeps them.
+// describeAggregator gives the aggregator the definitions of its own two kinds. Upstream
+// gives it those of all of Kubernetes; it makes its part of the OpenAPI documents at start
+// and keeps it.
 func describeAggregator(config *genericapiserver.Config) {
 	v2, v3 := *config.OpenAPIConfig, *config.OpenAPIV3Config
 	v2.GetDefinitions = aggregatoropenapi.GetOpenAPIDefinitions
@@ -142,8 +151,8 @@ func definitionsV3(config *common.OpenAPIV3Config) map[string]common.OpenAPIDefi
 	})
 }
 
-// applyAuth sets up who may come in and what they may do. Identities asserted
-// by the in-memory transport are recognised before credentials are looked for.
+// applyAuth sets up authentication and authorization. Identities that the in-memory transport
+// asserts are recognised before credentials are looked for.
 func (g *genericConfig) applyAuth(opts options.CompletedOptions, client kubernetes.Interface, gate *noderecord.Gate) error {
 	ctx := wait.ContextForChannel(g.DrainedNotify())
 	err := opts.Authentication.ApplyTo(ctx, &g.Authentication, g.SecureServing, g.EgressSelector, g.OpenAPIConfig, g.OpenAPIV3Config, client, g.informers, g.APIServerID)
@@ -176,8 +185,8 @@ func (a *apiServer) gated(chain http.Handler) http.Handler {
 	return a.gate.Handler(chain)
 }
 
-// dropManagedFields keeps field ownership out of informer caches: nothing that
-// reads them needs it, and it is often half of an object.
+// dropManagedFields removes field ownership from objects in informer caches: no reader of the
+// caches needs it, and it is often half of an object.
 func dropManagedFields(obj any) (any, error) {
 	if accessor, err := meta.Accessor(obj); err == nil && accessor.GetManagedFields() != nil {
 		accessor.SetManagedFields(nil)

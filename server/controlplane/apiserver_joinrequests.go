@@ -25,18 +25,19 @@ import (
 const joinRequestsPlugin = "BrinkJoinRequests"
 
 const (
-	// maxUndecided is how many requests of one token may wait for a decision, which
-	// takes milliseconds, and maxRequests how many there may be at all: upstream's
-	// csrcleaner removes them an hour after the decision. That many machines can join
-	// by one token in an hour.
+	// maxUndecided is how many requests of one token may wait for a decision, which takes
+	// milliseconds. maxRequests is how many there may be at all, and so how many machines
+	// can join by one token in an hour: upstream's csrcleaner removes requests an hour
+	// after the decision.
 	maxUndecided = 50
 	maxRequests  = 1000
-	// tryAgainAfter is in seconds.
+	// tryAgainAfter is for the header Retry-After, in seconds.
 	tryAgainAfter = 10
 )
 
-// joinRequests bounds what a join token makes of the one thing it may make,
-// certificate requests: a token is handed around, and each request is kept.
+// joinRequests is the admission plugin that bounds how many certificate requests a join
+// token makes. Tokens may make nothing else, but they are handed around, and each request
+// is stored.
 type joinRequests struct {
 	*admission.Handler
 	requests certificateslisters.CertificateSigningRequestLister

@@ -22,30 +22,31 @@ import (
 // nodeClaimsPlugin is the name of the admission plugin of nodeClaims.
 const nodeClaimsPlugin = "BrinkNodeClaims"
 
-// nodeClaims refuses what a node may say of itself by upstream's NodeRestriction,
-// and what would turn the traffic of others to it: peers route a range of pods to
-// whoever has it in its spec, and the API server sends to a node's addresses what
-// is for its pods in the host's network. A node may write both, its range even as
-// long as the cluster has not given it one. And what the Node says of the machine
-// whose it is stays: one that had the name before has its certificate still.
+// nodeClaims is the admission plugin that refuses claims of a node about itself which would
+// lead the traffic of others to it. Upstream's NodeRestriction allows them: peers route a
+// range of pods to the node that has it in its spec, and the API server sends to a node's
+// addresses what is meant for pods in the node's host network. NodeRestriction lets a node
+// write its addresses, and its range as long as the cluster has not given it one. The
+// annotation with the node's owner cannot be changed either: an earlier owner of the name
+// may still hold a certificate.
 //
-// In this process and not as a ValidatingAdmissionPolicy, which is an object that
-// can be deleted, and is not there yet when the first node registers.
+// It is compiled in and not a ValidatingAdmissionPolicy, which is an object that can be
+// deleted and does not exist yet when the first node registers.
 type nodeClaims struct {
 	*admission.Handler
 	nodes    nodeidentifier.NodeIdentifier
-	notNodes []netip.Prefix // where no node is: pods and services
+	notNodes []netip.Prefix // ranges without nodes: pods and services
 	ownNode  string
-	own      []netip.Addr // ownNode's alone
-	outer    []netip.Addr // ownNode's alone
+	own      []netip.Addr // the server's addresses, which no other node may claim
+	outer    []netip.Addr // those by which it is reached from outside
 	holder   func(ip netip.Addr, except string) string
 }
 
 var _ admission.ValidationInterface = &nodeClaims{}
 
-// useNodeClaims puts the plugin after NodeRestriction, and turns on both unless
-// the user turns them off by name: upstream leaves NodeRestriction out when
-// enable-admission-plugins names others.
+// useNodeClaims puts the plugin after NodeRestriction, and turns both on unless the user
+// turns them off by name: upstream leaves NodeRestriction out when enable-admission-plugins
+// names others.
 func useNodeClaims(opts *options.AdmissionOptions, cfg Config) {
 	generic := opts.GenericAdmission
 	generic.Plugins.Register(nodeClaimsPlugin, func(io.Reader) (admission.Interface, error) {
@@ -80,7 +81,7 @@ func (p *nodeClaims) Validate(ctx context.Context, a admission.Attributes, _ adm
 	}
 	was, ok := a.GetOldObject().(*core.Node)
 	if !ok {
-		was = &core.Node{} // it is being made
+		was = &core.Node{} // it is being created
 	}
 	if !slices.Equal(is.Spec.PodCIDRs, was.Spec.PodCIDRs) {
 		return admission.NewForbidden(a, fmt.Errorf("node %q may not choose the range of its pods, %v: the cluster gives it one", name, is.Spec.PodCIDRs))
@@ -99,8 +100,8 @@ func (p *nodeClaims) Validate(ctx context.Context, a admission.Attributes, _ adm
 	return nil
 }
 
-// check says why a node cannot have an address. The server's outer address may be
-// that of a site's router, by which other nodes are reached from outside too.
+// check returns why a node cannot have an address, nil if it can. The server's outer address
+// may be that of a site's router, by which other nodes are reached from outside too.
 func (p *nodeClaims) check(ctx context.Context, node string, address core.NodeAddress) error {
 	if address.Type != core.NodeInternalIP && address.Type != core.NodeExternalIP {
 		if address.Address != node {
@@ -122,9 +123,9 @@ func (p *nodeClaims) check(ctx context.Context, node string, address core.NodeAd
 	return p.checkOthers(noderecord.From(ctx), node, ip)
 }
 
-// checkOthers keeps a node from an address that is another's, as far as that is known,
-// unless the node speaks from there. At another site a private address is another
-// machine's.
+// checkOthers refuses an address that another node or the server has, as far as that is
+// known, unless the node speaks from the address. At another site the same private address
+// belongs to another machine.
 func (p *nodeClaims) checkOthers(from netip.Addr, node string, ip netip.Addr) error {
 	isElsewhere := from.IsValid() && !from.IsPrivate() && !slices.Contains(p.own, from) && !slices.Contains(p.outer, from)
 	switch {

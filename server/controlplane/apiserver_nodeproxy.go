@@ -20,17 +20,17 @@ import (
 	"brink/internal/wire/nodestatus"
 )
 
-// nodeNames lets /api/v1/nodes/NAME/proxy work although no DNS knows the names of
-// nodes. Upstream resolves the host it is about to dial, to refuse loopback and
-// link-local addresses, and since kubelets are addressed by name that is a name.
-// There is no setting for it: the resolver is net.DefaultResolver. Replacing that
-// would change name resolution for the whole process, kubelet and image pulls
-// included; these requests alone are given a context in which their node's name
-// has the node's internal addresses. The check keeps its sense.
+// nodeNames makes /api/v1/nodes/NAME/proxy work although DNS does not know the names of
+// nodes. Upstream resolves the host that it is about to dial, to refuse loopback and
+// link-local addresses, and the host is a name because kubelets are addressed by name. It
+// resolves by net.DefaultResolver, without a setting. Replacing that would change name
+// resolution for the whole process, kubelet and image pulls included; instead these requests
+// get a context in which their node's name resolves to the node's internal addresses. So the
+// check still checks the right addresses.
 //
-// And it keeps requests to the kubelet that they are for. Upstream dials what a
-// node's status says, and keeps connections by that: whose status named another node
-// would have its requests answered there.
+// It also makes sure that requests reach the kubelet that they are for. Upstream dials the
+// host in a node's status and caches connections by host: a status with the name of another
+// node would send requests to that node.
 type nodeNames struct {
 	nodes corelisters.NodeLister // nil when nodes are dialed by address
 	pods  corelisters.PodLister
@@ -55,7 +55,7 @@ func (n *nodeNames) wrap(next http.Handler) http.Handler {
 	})
 }
 
-// kubeletOf is the node whose kubelet a request is for, "" for all others.
+// kubeletOf returns the node whose kubelet a request is for, "" for all other requests.
 func (n *nodeNames) kubeletOf(info *request.RequestInfo) string {
 	switch info.Resource + "/" + info.Subresource {
 	case "nodes/proxy":
@@ -73,7 +73,7 @@ func (n *nodeNames) kubeletOf(info *request.RequestInfo) string {
 func (n *nodeNames) checkKubelet(info *request.RequestInfo) error {
 	node, err := n.nodes.Get(n.kubeletOf(info))
 	if err != nil {
-		return nil // upstream says so
+		return nil // upstream answers that
 	}
 	host := n.hostOf(node)
 	switch {
@@ -87,7 +87,7 @@ func (n *nodeNames) checkKubelet(info *request.RequestInfo) error {
 	return n.checkAddress(node, host)
 }
 
-// hostOf is by what upstream dials a node's kubelet.
+// hostOf returns the host by which upstream dials a node's kubelet.
 func (n *nodeNames) hostOf(node *corev1.Node) string {
 	for _, kind := range n.types {
 		for _, address := range node.Status.Addresses {
@@ -99,7 +99,8 @@ func (n *nodeNames) hostOf(node *corev1.Node) string {
 	return ""
 }
 
-// checkAddress is for kubelets that are addressed in an order of the user's.
+// checkAddress refuses a host that two nodes have. That is possible only where the user set
+// --kubelet-preferred-address-types.
 func (n *nodeNames) checkAddress(node *corev1.Node, host string) error {
 	all, err := n.nodes.List(labels.Everything())
 	if err != nil {
@@ -113,14 +114,14 @@ func (n *nodeNames) checkAddress(node *corev1.Node, host string) error {
 	return nil
 }
 
-// resolving is a context in which the names of nodes can be resolved.
+// resolving is a context in which the names of nodes resolve to their internal addresses.
 type resolving struct {
 	context.Context
 	nodes corelisters.NodeLister
 }
 
-// Value answers package net, which asks for a resolver under a key of a type that
-// only the standard library can name. A test fails when it asks no more.
+// Value gives package net a resolver: net asks for it by a key whose type only the standard
+// library can name. A test fails when it no longer asks.
 func (c resolving) Value(key any) any {
 	if t := reflect.TypeOf(key); t != nil && t.PkgPath() == "internal/nettrace" && t.Name() == "LookupIPAltResolverKey" {
 		return c.lookup
@@ -131,7 +132,7 @@ func (c resolving) Value(key any) any {
 func (c resolving) lookup(_ context.Context, _, host string) ([]net.IPAddr, error) {
 	node, err := c.nodes.Get(host)
 	if err != nil {
-		// Another resolver: the default one would wait for this very lookup.
+		// A new resolver: the default one would wait for this very lookup.
 		return (&net.Resolver{}).LookupIPAddr(c.Context, host)
 	}
 	var out []net.IPAddr

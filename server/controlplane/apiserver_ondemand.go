@@ -5,20 +5,19 @@ import (
 	"time"
 )
 
-// onDemand is something costly: it is made when somebody wants it, and let go of
-// when nobody has wanted it for a while. The zero value needs idle and make.
+// onDemand holds something costly, which is made when it is wanted and released when nobody
+// has wanted it for idle. Both fields, idle and make, must be set.
 type onDemand struct {
 	idle time.Duration
-	// make returns how to let go of what it has made.
+	// make returns the function that releases what it has made.
 	make func() (release func(), err error)
 
 	mu      sync.Mutex
-	release func()    // nil while there is nothing
-	wanted  time.Time // when last
+	release func()    // nil while nothing is made
+	wanted  time.Time // when it was last wanted
 }
 
-// want returns when the thing is there. One that could not be made is tried
-// again by the next who wants it.
+// want returns when the thing is made. After an error, the next call tries again.
 func (d *onDemand) want() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -35,7 +34,7 @@ func (d *onDemand) want() error {
 	return nil
 }
 
-// expire lets go, or looks again when it is time.
+// expire releases the thing, or checks again when its time comes.
 func (d *onDemand) expire() {
 	d.mu.Lock()
 	defer d.mu.Unlock()

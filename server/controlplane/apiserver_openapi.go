@@ -34,35 +34,34 @@ import (
 	"brink/internal/footprint"
 )
 
-// openAPIIdle is how long the documents stay when nobody asks for them.
+// openAPIIdle is how long the documents are kept when nobody asks for them.
 const openAPIIdle = 10 * time.Minute
 
-// trimAfter is when those who asked have their answers.
+// trimAfter is when whoever waited for the documents has got an answer.
 const trimAfter = 10 * time.Second
 
-// openAPI serves the descriptions of all APIs (kubectl explain, apply). It makes
-// them when somebody asks and lets go of them ten minutes after the last one did.
-// Upstream makes them at every start: a second or two of a PC's processor, many
-// of a board's, and half of the heap, on machines that most of the time nobody
-// looks at.
+// openAPI serves the descriptions of all APIs (kubectl explain, apply). It makes them on
+// demand and releases them ten minutes after they were last wanted. Upstream makes them at
+// every start, which costs a second or two of a PC's processor, many seconds of a board's,
+// and half of the heap, on machines where they are rarely used.
 //
-// The aggregator asks the servers below it once a second; while there are no
-// documents they answer with empty ones.
+// The aggregator asks the servers behind it once a second; while there are no documents they
+// answer with empty ones.
 type openAPI struct {
 	v2 *common.Config
 	v3 *common.OpenAPIV3Config
-	// mutating knows the policies whose evaluation needs the documents, and groups
-	// what they may be about.
+	// mutating has the policies whose evaluation needs the documents, groups the API
+	// groups that they may be about.
 	mutating admissioninformers.MutatingAdmissionPolicyInformer
 	groups   aggregatorinformers.APIServiceInformer
 
 	loopback   *rest.Config
 	aggregated *genericapiserver.GenericAPIServer
-	kube       *openAPIPlace
-	extensions *openAPIPlace
+	kube       *openAPIEndpoint
+	extensions *openAPIEndpoint
 
 	documents onDemand
-	made      atomic.Bool // and not let go of
+	made      atomic.Bool // and not released
 	stop      <-chan struct{}
 }
 
@@ -72,31 +71,31 @@ func newOpenAPI() *openAPI {
 	return o
 }
 
-// openAPIPlace is where one server answers for its documents.
-type openAPIPlace struct {
+// openAPIEndpoint answers requests for the documents of one of the servers.
+type openAPIEndpoint struct {
 	server  *genericapiserver.GenericAPIServer
 	current atomic.Pointer[mux.PathRecorderMux]
 }
 
-// newOpenAPIPlace puts a server's answers in place. It must come before
-// PrepareRun, which makes the aggregator ask for the first time.
-func newOpenAPIPlace(server *genericapiserver.GenericAPIServer) *openAPIPlace {
-	place := &openAPIPlace{server: server}
+// newOpenAPIEndpoint installs the endpoint of a server. It must be called before PrepareRun,
+// in which the aggregator asks for the first time.
+func newOpenAPIEndpoint(server *genericapiserver.GenericAPIServer) *openAPIEndpoint {
+	endpoint := &openAPIEndpoint{server: server}
 	paths := server.Handler.NonGoRestfulMux
-	paths.Handle("/openapi/v2", place)
-	paths.Handle("/openapi/v3", place)
-	paths.HandlePrefix("/openapi/v3/", place)
-	return place
+	paths.Handle("/openapi/v2", endpoint)
+	paths.Handle("/openapi/v3", endpoint)
+	paths.HandlePrefix("/openapi/v3/", endpoint)
+	return endpoint
 }
 
-// emptyDocuments are not errors: the aggregator would go on with the last
-// document that it got.
+// emptyDocuments are answered while there are no documents. After an error the aggregator
+// would go on with the last document that it got.
 var emptyDocuments = map[string]string{
 	"/openapi/v2": `{"swagger":"2.0","info":{"title":"Kubernetes","version":"empty"},"paths":{},"definitions":{}}`,
 	"/openapi/v3": `{"paths":{}}`,
 }
 
-func (p *openAPIPlace) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (p *openAPIEndpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if made := p.current.Load(); made != nil {
 		made.ServeHTTP(w, r)
 		return
@@ -111,8 +110,8 @@ func (p *openAPIPlace) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, document)
 }
 
-// make builds the server's documents and serves them from now on.
-func (p *openAPIPlace) make(v2 *common.Config, v3 *common.OpenAPIV3Config) (*handler.OpenAPIService, *spec.Swagger, *handler3.OpenAPIService) {
+// make builds the server's documents and serves them until they are released.
+func (p *openAPIEndpoint) make(v2 *common.Config, v3 *common.OpenAPIV3Config) (*handler.OpenAPIService, *spec.Swagger, *handler3.OpenAPIService) {
 	made := mux.NewPathRecorderMux("openapi")
 	container := p.server.Handler.GoRestfulContainer
 	service2, static := routes.OpenAPI{Config: v2}.InstallV2(container, made)
@@ -121,19 +120,19 @@ func (p *openAPIPlace) make(v2 *common.Config, v3 *common.OpenAPIV3Config) (*han
 	return service2, static, service3
 }
 
-// prepared is told that PrepareRun is done.
+// prepared is called when PrepareRun is done.
 func (o *openAPI) prepared() {
 	o.forgetDefinitions()
-	// What the aggregator gets first it keeps for good, for when it gets
-	// nothing better; that shall be the empty documents.
+	// The aggregator keeps its first answer for good, as its fallback. It should be the
+	// empty documents.
 	o.ask("/openapi/v2", "application/json")
 }
 
-// forgetDefinitions lets go of the definitions of all kinds, from which the
-// documents are made and, at start, the rules for merging fields.
+// forgetDefinitions releases the definitions of all kinds, from which the documents and, at
+// the start, the rules for merging fields are made.
 func (o *openAPI) forgetDefinitions() { o.v3.Definitions = nil }
 
-// wrap makes the documents before a request for them is answered.
+// wrap has the documents made before a request for them is answered.
 func (o *openAPI) wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
@@ -153,7 +152,7 @@ func (o *openAPI) wrap(next http.Handler) http.Handler {
 	})
 }
 
-// make builds the documents and returns when the aggregator has them.
+// make builds the documents of all servers and returns when the aggregator has them.
 func (o *openAPI) make() (release func(), err error) {
 	begun := time.Now()
 	ctx, cancel := context.WithCancel(wait.ContextForChannel(o.stop))
@@ -177,14 +176,14 @@ func (o *openAPI) make() (release func(), err error) {
 	o.waitAggregated(ctx, append(custom, `"api/v1"`))
 	slog.Debug("OpenAPI documents made", "component", "apiserver", "took", time.Since(begun))
 	done = true
-	// The making leaves as much garbage as documents.
+	// Making the documents leaves as much garbage as they have bytes.
 	time.AfterFunc(trimAfter, footprint.Trim)
 	o.made.Store(true)
 	return undo, nil
 }
 
-// release lets go of the documents. The aggregator's copies go when it finds
-// that there are others: it only looks when it is asked, for each format.
+// release releases the documents. The aggregator releases its copies when it finds other
+// documents, for which it only looks when it is asked, for each format.
 func (o *openAPI) release() {
 	o.made.Store(false)
 	o.kube.current.Store(nil)
@@ -192,13 +191,13 @@ func (o *openAPI) release() {
 	for _, format := range []string{"application/json", "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"} {
 		o.ask("/openapi/v2", format)
 	}
-	slog.Debug("OpenAPI documents let go", "component", "apiserver")
+	slog.Debug("OpenAPI documents released", "component", "apiserver")
 	go footprint.Trim()
 }
 
-// followCRDs adds the documents of custom resources and keeps them up to date,
-// as upstream's post-start hook would, until ctx is done. It returns the paths
-// of those there are, quoted as in the list of documents.
+// followCRDs adds the documents of custom resources and keeps them up to date until ctx is
+// done, as upstream's post-start hook would. It returns the paths of the present ones,
+// quoted as in the list of documents.
 func (o *openAPI) followCRDs(ctx context.Context) ([]string, error) {
 	client, err := crdclient.NewForConfig(o.loopback)
 	if err != nil {
@@ -218,7 +217,7 @@ func (o *openAPI) followCRDs(ctx context.Context) ([]string, error) {
 	return documentPaths(existing.Items), nil
 }
 
-// documentPaths are those of the versions that are served.
+// documentPaths returns the paths of the versions that are served.
 func documentPaths(crds []crdv1.CustomResourceDefinition) []string {
 	var out []string
 	for _, crd := range crds {
@@ -231,7 +230,7 @@ func documentPaths(crds []crdv1.CustomResourceDefinition) []string {
 	return out
 }
 
-// aggregationPatience bounds the wait for the aggregator's next look.
+// aggregationPatience bounds the wait for the aggregator to ask the servers again.
 const aggregationPatience = 10 * time.Second
 
 // waitAggregated returns when the aggregator lists the awaited documents.
@@ -243,7 +242,7 @@ func (o *openAPI) waitAggregated(ctx context.Context, awaited []string) {
 	})
 }
 
-// ask returns the aggregator's answer, past authentication and wrap.
+// ask returns the aggregator's answer, without authentication and wrap.
 func (o *openAPI) ask(path, format string) string {
 	answer := httptest.NewRecorder()
 	req := httptest.NewRequest(http.MethodGet, path, nil)

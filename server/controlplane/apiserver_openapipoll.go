@@ -13,21 +13,21 @@ import (
 	"brink/server/inmemory"
 )
 
-// The admission of mutating policies asks every five seconds for the list of
-// documents, and what is not in its last list it refuses with 503: it is the only
-// one who asks without needing an answer most of the time. So it always gets a list of
-// all groups, without the documents being made; when a policy is evaluated it asks
-// for that of the group, which makes them. To keep that first evaluation short they
-// are made as soon as there is a policy. While they are there it gets the real list,
-// in which the names change when the documents do.
+// The admission of mutating policies asks for the list of documents every five seconds, and
+// refuses with 503 what is not in its last list. It is the only client that asks, most of the
+// time, without needing the documents. So it always gets a list of all groups, for which no
+// documents are made; when a policy is evaluated it asks for the group's document, which
+// makes them. To keep the first evaluation short they are made as soon as there is a policy.
+// While there are documents it gets the real list, in which the names change with the
+// documents.
 
-// isPoll tells that admission's request.
+// isPoll reports whether r is that request of admission.
 func isPoll(r *http.Request) bool {
 	who, inside := inmemory.Identity(r.Context())
 	return inside && who.GetName() == user.APIServerUser && r.URL.Path == "/openapi/v3"
 }
 
-// followPolicies makes the documents when there is a policy. It comes before the
+// followPolicies has the documents made when there is a policy. It must be called before the
 // informers start.
 func (o *openAPI) followPolicies() error {
 	_, err := o.mutating.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: func(any) { go o.makeEarly() }})
@@ -40,8 +40,8 @@ func (o *openAPI) makeEarly() {
 	}
 }
 
-// answerPoll leaves the answer to the real documents where there are some. They
-// stay as long as there are policies.
+// answerPoll answers the poll, unless there are documents to answer it. Those are kept as
+// long as there are policies.
 func (o *openAPI) answerPoll(w http.ResponseWriter) (answered bool) {
 	policies, err := o.mutating.Lister().List(labels.Everything())
 	needed := err != nil || len(policies) > 0
@@ -56,8 +56,8 @@ func (o *openAPI) answerPoll(w http.ResponseWriter) (answered bool) {
 	return true
 }
 
-// list names the documents that there would be. The groups of custom resources are
-// known a moment after the start: for policies about those it is right from the
+// list returns the list of the documents that would be made. The groups of custom resources
+// are known a moment after the start: for policies about them the list is right from the
 // second request on.
 func (o *openAPI) list() []byte {
 	paths := map[string]map[string]string{}

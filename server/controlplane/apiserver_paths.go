@@ -6,16 +6,16 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 )
 
-// paths are those that brink adds to the API server's, by their exact text.
+// paths are the handlers that brink adds to the API server, by their exact paths.
 type paths struct {
 	authenticated map[string]http.Handler
 	public        map[string]http.Handler
 }
 
-// inside answers what has come through the whole handler chain.
+// inside answers requests that have come through the whole handler chain.
 func (p paths) inside(next http.Handler) http.Handler { return dispatch(p.authenticated, next) }
 
-// outside answers what nobody has looked at, before the handler chain.
+// outside answers requests before the handler chain: nobody has authenticated them.
 func (p paths) outside(next http.Handler) http.Handler { return dispatch(p.public, next) }
 
 func dispatch(handlers map[string]http.Handler, next http.Handler) http.Handler {
@@ -28,8 +28,8 @@ func dispatch(handlers map[string]http.Handler, next http.Handler) http.Handler 
 	})
 }
 
-// longRunning keeps upstream's time limit and its limit of requests in flight
-// from authenticated paths.
+// longRunning exempts authenticated paths from upstream's time limit and from its limit of
+// requests in flight.
 func (p paths) longRunning(next request.LongRunningRequestCheck) request.LongRunningRequestCheck {
 	return func(r *http.Request, info *request.RequestInfo) bool {
 		_, ok := p.authenticated[r.URL.Path]

@@ -33,10 +33,10 @@ import (
 )
 
 const (
-	// inMemoryMaster satisfies upstream's options, which insist on knowing an
-	// API server. No client is ever made from it.
+	// inMemoryMaster satisfies upstream's options, which require the URL of an API
+	// server. No client uses it.
 	inMemoryMaster = "https://kubernetes.default.svc"
-	// restMapperReset is upstream's period for noticing new kinds (CRDs).
+	// restMapperReset is upstream's period for finding new kinds (CRDs).
 	restMapperReset = 30 * time.Second
 	// controllerShutdown bounds the wait for controllers to end.
 	controllerShutdown = 8 * time.Second
@@ -56,8 +56,8 @@ func newControllerManager(cp *ControlPlane, cfg Config) (*controllerManager, err
 	if err := componentargs.Parse(fs, "kube-controller-manager-arg", controllerDefaults(cfg), cfg.ControllerArgs); err != nil {
 		return nil, err
 	}
-	// Metrics and health are the process's own; a second HTTPS port with a
-	// certificate of its own would serve the same registry.
+	// The API server's port has the metrics and health of the whole process; a second
+	// port with its own certificate would serve the same registry.
 	opts.SecureServing.BindPort = 0
 	opts.Generic.LeaderElection.LeaderElect = false
 	opts.Master = inMemoryMaster
@@ -79,10 +79,10 @@ func controllerDefaults(cfg Config) []string {
 		"cluster-signing-legacy-unknown-cert-file=" + f.ServerCA,
 		"cluster-signing-legacy-unknown-key-file=" + f.ServerCAKey,
 		"configure-cloud-routes=false",
-		// Neither bootstrapsigner, which signs a ConfigMap that only kubeadm makes,
-		// nor tokencleaner, whose work the server's join part does.
+		// Without bootstrapsigner, which signs a ConfigMap that only kubeadm makes, and
+		// without tokencleaner, whose work server/join does.
 		"controllers=*",
-		// Upstream's default is in /usr, where it is made at every start.
+		// Upstream's default is in /usr, and the directory is made at every start.
 		"flex-volume-plugin-dir=" + cfg.VolumePlugins,
 		"profiling=false",
 		"root-ca-file=" + f.ServerCA,
@@ -92,7 +92,7 @@ func controllerDefaults(cfg Config) []string {
 	return append(defaults, nodeMasks(cfg)...)
 }
 
-// nodeMasks says how large a node's share of each pod network is.
+// nodeMasks returns the flags for the size of a node's share of each pod network.
 func nodeMasks(cfg Config) []string {
 	if len(cfg.ClusterCIDRs) == 1 {
 		return []string{fmt.Sprintf("node-cidr-mask-size=%d", NodeMask(cfg.ClusterCIDRs[0]))}
@@ -108,10 +108,9 @@ func nodeMasks(cfg Config) []string {
 	return out
 }
 
-// NodeMask is the prefix length of a node's share of a pod network: /24 and
-// /64, or all of it when it is smaller than that.
-// Upstream's allocator keeps a bitmap of all shares and refuses IPv6 networks
-// that would have more than 2^16 of them.
+// NodeMask returns the prefix length of a node's share of a pod network: /24 or /64, or the
+// whole network if it is smaller. Upstream's allocator keeps a bitmap of all shares and
+// refuses IPv6 networks that would have more than 2^16 of them.
 func NodeMask(pods netip.Prefix) int {
 	if pods.Addr().Is4() {
 		return max(24, pods.Bits())
@@ -127,12 +126,12 @@ func (m *controllerManager) validate() error {
 	return nil
 }
 
-// run starts all controllers on the shared informers and is ready when they
-// are started: each waits for its own caches.
+// run runs all controllers on the shared informers. It is ready when they are started: each
+// waits for its caches by itself.
 func (m *controllerManager) run(ctx context.Context, ready func()) error {
 	completed, err := m.config(ctx)
 	if err != nil {
-		return err
+		return fmt.Errorf("configuring controllers: %w", err)
 	}
 	events, err := kubernetes.NewForConfig(m.cp.ClientConfig("system:kube-controller-manager"))
 	if err != nil {
@@ -143,14 +142,14 @@ func (m *controllerManager) run(ctx context.Context, ready func()) error {
 	held := newHeldFactory(m.cp.shared)
 	controllerContext, err := m.context(ctx, completed, held)
 	if err != nil {
-		return err
+		return fmt.Errorf("making the controllers' clients: %w", err)
 	}
 	controllers, err := m.build(ctx, controllerContext)
 	if err != nil {
-		return err
+		return fmt.Errorf("building controllers: %w", err)
 	}
 	if err := held.release(); err != nil {
-		return err
+		return fmt.Errorf("adding the controllers' event handlers: %w", err)
 	}
 	controllerContext.InformerFactory.Start(ctx.Done())
 	controllerContext.ObjectOrMetadataInformerFactory.Start(ctx.Done())
@@ -162,8 +161,8 @@ func (m *controllerManager) run(ctx context.Context, ready func()) error {
 	return nil
 }
 
-// config turns flags into component configuration. Upstream also makes clients
-// for its --master there; they are replaced in context.
+// config turns flags into component configuration. Upstream makes clients of its --master
+// there too, which context replaces.
 func (m *controllerManager) config(ctx context.Context) (*config.CompletedConfig, error) {
 	c, err := m.options.Config(ctx, app.KnownControllers(), app.ControllersDisabledByDefault(), app.ControllerAliases())
 	if err != nil {
@@ -172,14 +171,14 @@ func (m *controllerManager) config(ctx context.Context) (*config.CompletedConfig
 	return c.Complete(), nil
 }
 
-// recordEvents sends the controllers' events to the API and returns how to stop.
+// recordEvents sends the controllers' events to the API until stop is called.
 func recordEvents(c *config.CompletedConfig, client kubernetes.Interface) (stop func()) {
 	c.EventBroadcaster.StartRecordingToSink(eventSink(client))
 	return c.EventBroadcaster.Shutdown
 }
 
-// context is what upstream's CreateControllerContext makes, on the API server's
-// own informers instead of a second set.
+// context makes what upstream's CreateControllerContext makes, on the API server's informers
+// instead of a second set.
 func (m *controllerManager) context(ctx context.Context, c *config.CompletedConfig, shared informers.SharedInformerFactory) (app.ControllerContext, error) {
 	root := m.cp.ClientConfig("system:kube-controller-manager")
 	metadataClient, err := metadata.NewForConfig(root)
@@ -223,8 +222,8 @@ func (m *controllerManager) restMapper(ctx context.Context) (*restmapper.Deferre
 	return mapper, nil
 }
 
-// build constructs every enabled controller. Upstream builds the one that fills
-// token Secrets apart, with a constructor it does not export.
+// build constructs every enabled controller. Upstream builds the controller of token Secrets
+// apart from the others, with a constructor that it does not export.
 func (m *controllerManager) build(ctx context.Context, cc app.ControllerContext) ([]app.Controller, error) {
 	descriptors := app.NewControllerDescriptors()
 	tokens := descriptors[names.ServiceAccountTokenController]
@@ -245,11 +244,11 @@ func (m *controllerManager) tokenController(ctx context.Context, cc app.Controll
 	sa := cc.ComponentConfig.SAController
 	key, err := keyutil.PrivateKeyFromFile(sa.ServiceAccountKeyFile)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("reading the service account key: %w", err)
 	}
 	rootCA, err := os.ReadFile(sa.RootCAFile)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("reading the root CA: %w", err)
 	}
 	generator, err := serviceaccount.JWTTokenGenerator(serviceaccount.LegacyIssuer, key)
 	if err != nil {
@@ -269,7 +268,7 @@ func (m *controllerManager) tokenController(ctx context.Context, cc app.Controll
 	return loop{name: names.ServiceAccountTokenController, run: func(ctx context.Context) { tokens.Run(ctx, workers) }}, nil
 }
 
-// loop is a controller of one function.
+// loop is a controller that consists of one function.
 type loop struct {
 	name string
 	run  func(context.Context)
@@ -278,8 +277,8 @@ type loop struct {
 func (l loop) Name() string            { return l.name }
 func (l loop) Run(ctx context.Context) { l.run(ctx) }
 
-// noHealthz takes the controllers' health checks, which upstream serves on the
-// port that brink does not open. Controllers that fail report it in the log.
+// noHealthz drops the controllers' health checks, which upstream serves on a port that brink
+// does not open. Controllers that fail log it.
 type noHealthz struct{}
 
 func (noHealthz) AddHealthChecker(...healthz.HealthChecker) {}

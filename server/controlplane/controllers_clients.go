@@ -12,9 +12,8 @@ import (
 )
 
 // controllerClients builds clients that act as the controllers' own service
-// accounts, so each controller has the rights of its RBAC role and no more.
-// Upstream mints and renews a token for each; in one process it is enough to
-// say who is asking.
+// accounts, so each controller has the rights of its RBAC role and no more. Upstream issues
+// and renews a token for each; in one process it is enough to assert the identity.
 type controllerClients struct{ api *inmemory.Server }
 
 var _ clientbuilder.ControllerClientBuilder = controllerClients{}
@@ -59,8 +58,8 @@ func (b controllerClients) DiscoveryClientOrDie(name string) discovery.Discovery
 	return client
 }
 
-// orDie panics: the interface has no way to return the error, and lifecycle
-// turns a component's panic into its error.
+// orDie panics on an error, which the interface cannot return. lifecycle turns a component's
+// panic into its error.
 func orDie(name string, err error) {
 	if err != nil {
 		klog.ErrorS(err, "building a client", "controller", name)

@@ -12,13 +12,13 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// heldFactory hands out the shared informers and holds back the event handlers
-// that are added to them until release.
+// heldFactory hands out the shared informers, and holds back event handlers that are added to
+// them until release.
 //
-// Upstream's controllers add handlers in the middle of their constructors and
-// rely on informers that have not been started: a handler that runs at once
-// meets a half-built controller, and the nil it finds there ends the process.
-// The API server's informers run before any controller exists.
+// Upstream's controllers add handlers in the middle of their constructors and rely on
+// informers that were not started: a handler that runs at once finds a half-built controller,
+// and ends the process by a nil pointer. But the API server's informers run before any
+// controller exists.
 type heldFactory struct {
 	informers.SharedInformerFactory
 
@@ -39,8 +39,8 @@ func (f *heldFactory) InformerFor(obj runtime.Object, newFunc internalinterfaces
 	return f.wrap(f.SharedInformerFactory.InformerFor(obj, newFunc))
 }
 
-// ForResource is the second way to an informer, that of quota and garbage
-// collection.
+// ForResource returns the shared informer of a resource, wrapped. Quota and garbage
+// collection get their informers by it.
 func (f *heldFactory) ForResource(resource schema.GroupVersionResource) (informers.GenericInformer, error) {
 	generic, err := f.SharedInformerFactory.ForResource(resource)
 	if err != nil {
@@ -65,7 +65,7 @@ func (f *heldFactory) wrap(inner cache.SharedIndexInformer) cache.SharedIndexInf
 	return f.wrapped[inner]
 }
 
-// release adds the handlers that were held back; later ones are added at once.
+// release adds the handlers that were held back. Later handlers are added at once.
 func (f *heldFactory) release() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -116,7 +116,7 @@ func (i *heldInformer) RemoveEventHandler(handle cache.ResourceEventHandlerRegis
 	return i.SharedIndexInformer.RemoveEventHandler(held.real)
 }
 
-// heldRegistration stands for a handler, before and after it is added.
+// heldRegistration is the registration of a handler before and after it is added.
 type heldRegistration struct {
 	informer cache.SharedIndexInformer
 	handler  cache.ResourceEventHandler

@@ -23,9 +23,9 @@ import (
 	"k8s.io/client-go/informers/storagemigration"
 )
 
-// A group's accessor of the embedded factory would lead past InformerFor of the
-// heldFactory, so each is repeated here. A group that upstream adds and that is
-// missing is noticed by TestHeldFactoryCoversAllGroups.
+// An accessor of the embedded factory would call that factory's InformerFor and not the
+// heldFactory's, so each is overridden here. TestHeldFactoryCoversAllGroups fails when
+// upstream adds a group that is missing here.
 
 func (f *heldFactory) Admissionregistration() admissionregistration.Interface {
 	return admissionregistration.New(f, "", nil)

@@ -1,17 +1,18 @@
-// Package controlplane embeds kube-apiserver, kube-controller-manager and
-// kube-scheduler. It is one of the few packages that import k8s.io/kubernetes:
-// that costs minutes to compile and carries process globals, so nothing else of
-// the server does.
+// Package controlplane embeds kube-apiserver, kube-controller-manager and kube-scheduler. It
+// is the only package of the server that imports k8s.io/kubernetes, which costs minutes to
+// compile and carries process globals.
 //
-// What the components would duplicate as separate processes they share here:
-// clients reach the API server through server/inmemory, and there is one
-// informer factory, the API server's own, for its admission and authorization,
-// for the controllers and for the scheduler. The controllers and the scheduler
-// do not elect leaders: in a process with one of each there is nothing to win.
+// The components share what they would duplicate as separate processes: clients reach the API
+// server through server/inmemory, and there is one informer factory, the API server's own,
+// for its admission and authorization, for the controllers and for the scheduler. The
+// controllers and the scheduler do not elect leaders, because there is one of each.
 //
-// The upstream commands (cobra) are not used. They install signal handlers,
-// apply logging and panic when a second one does. Their options are used, so
-// every upstream flag is there under its own name.
+// The upstream commands (cobra) are not used: they install signal handlers and apply logging,
+// and panic when a second one does so. Their options are used, so every upstream flag exists
+// under its own name.
+//
+// Files are grouped by component: controlplane.go, apiserver*.go, controllers*.go and
+// scheduler.go. effects.go has what upstream's main packages import for its side effects.
 package controlplane
 
 import (
@@ -33,8 +34,8 @@ import (
 	"brink/server/noderecord"
 )
 
-// Files are the paths of keys and certificates that the control plane reads.
-// Leaf certificates are read again when they change.
+// Files are the paths of keys and certificates that the control plane reads. It reads leaf
+// certificates again when they change.
 type Files struct {
 	ServerCA, ServerCAKey               string // signs the API server's certificate
 	KubeletCA, KubeletCAKey             string // signs kubelets' serving certificates
@@ -46,22 +47,22 @@ type Files struct {
 	ServiceAccountKey                   string // ECDSA, PEM
 }
 
-// Etcd is about an etcd that somebody else runs.
+// Etcd is an etcd that somebody else runs.
 type Etcd struct {
 	CAFile, CertFile, KeyFile string // TLS to it; each may be empty
 }
 
-// Config says what to run.
+// Config is what a ControlPlane has to know.
 type Config struct {
 	BindAddress      netip.Addr // what the HTTPS port listens on
 	Port             int        // HTTPS port
-	AdvertiseAddress netip.Addr // what the kubernetes Service leads to
+	AdvertiseAddress netip.Addr // the endpoint of the Service kubernetes
 	OwnNode          string     // the node in this process, empty without one
-	// OwnIPs are the addresses of this server's machine, OuterIPs further ones by which
-	// it is reached: no other node may say that they are its own.
+	// OwnIPs are the addresses of this server's machine, OuterIPs further ones by which it
+	// is reached. No other node may claim them.
 	OwnIPs, OuterIPs []netip.Addr
-	// HolderOf returns another node that proves to have an address, "" when none does;
-	// nil knows of none.
+	// HolderOf returns a node other than except that has proved to have ip, "" when there
+	// is none. Nil means that there never is.
 	HolderOf         func(ip netip.Addr, except string) string
 	ClusterCIDRs     []netip.Prefix
 	ServiceCIDRs     []netip.Prefix
@@ -72,15 +73,15 @@ type Config struct {
 	Files            Files
 	VolumePlugins    string // directory of FlexVolume drivers, made when missing
 
-	// Authenticated and Public answer requests to exactly these paths of the
-	// HTTPS port. Those of Authenticated went through authentication,
-	// authorization and audit, and may last as long as they like; the user is in
-	// the request's context. Those of Public did not, and come from anyone.
+	// Authenticated and Public answer requests to exactly these paths of the HTTPS port.
+	// Requests to Authenticated went through authentication, authorization and audit, and
+	// may last; the user is in the request's context. Requests to Public did not go
+	// through anything and come from anyone.
 	Authenticated, Public map[string]http.Handler
-	// Gate judges certificates of nodes; nil believes all that are valid.
+	// Gate judges the certificates of nodes; nil accepts all that are valid.
 	Gate *noderecord.Gate
-	// Dialer makes the connections to nodes and pods; nil dials them directly.
-	// It is not asked when the user configures an egress selector.
+	// Dialer makes the connections to nodes and pods; nil dials directly. It is not used
+	// when the user configures an egress selector.
 	Dialer Dialer
 
 	// Flags passed through to the components, each "name=value".
@@ -89,14 +90,13 @@ type Config struct {
 	Debug bool
 }
 
-// Dialer makes the connections that the API server opens to kubelets (logs, exec,
-// port-forward) and to pods, nodes and what is behind Services (proxying,
-// webhooks, aggregated API servers). Addresses are as in package net; a kubelet's
-// host is the name of its node.
+// Dialer makes the API server's connections to kubelets (logs, exec, port-forward) and to
+// pods, nodes and the endpoints of Services (proxying, webhooks, aggregated API servers).
+// Addresses are as in package net; a kubelet's host is the name of its node.
 type Dialer interface {
 	DialKubelet(ctx context.Context, network, address string) (net.Conn, error)
 	DialPod(ctx context.Context, network, address string) (net.Conn, error)
-	// Use is called once, before the first Dial: the listers of the shared
+	// Use is called once before the first connection, with the listers of the shared
 	// informers.
 	Use(corelisters.NodeLister, corelisters.PodLister)
 }
@@ -111,8 +111,8 @@ type ControlPlane struct {
 	shared informers.SharedInformerFactory
 }
 
-// New parses all flags and validates them; nothing is opened or started. Every
-// error names the flag it is about.
+// New parses and validates all flags. It opens and starts nothing, but it sets the process's
+// feature gates. Every error names the flag that it is about.
 func New(cfg Config) (*ControlPlane, error) {
 	quietEtcdClient()
 	cp := &ControlPlane{api: &inmemory.Server{}}
@@ -129,17 +129,16 @@ func New(cfg Config) (*ControlPlane, error) {
 	if cp.scheduler, err = newScheduler(cp, cfg); err != nil {
 		return nil, err
 	}
-	// Feature gates of all components are one set of process globals. They
-	// take effect here, once, after every component's flags were parsed and
-	// before anything reads them.
+	// Feature gates of all components are one set of process globals. They take effect
+	// here, once, after all components' flags were parsed and before anything reads them.
 	if err := compatibility.DefaultComponentGlobalsRegistry.Set(); err != nil {
 		return nil, fmt.Errorf("%s: %w", gateArgs(cfg), err)
 	}
 	return cp, cp.validate()
 }
 
-// gateArgs is what the user has said about feature gates and versions, for an
-// error: upstream's does not say which component it is about.
+// gateArgs returns the user's flags about feature gates and versions, for an error:
+// upstream's own does not say which component it is about.
 func gateArgs(cfg Config) string {
 	var out []string
 	add := func(option string, args []string) {
@@ -182,17 +181,17 @@ func (cp *ControlPlane) RunScheduler(ctx context.Context, ready func()) error {
 	return cp.scheduler.run(ctx, ready)
 }
 
-// ClientConfig returns a client configuration that acts as the given identity
-// by the in-memory transport. Requests fail until the API server serves.
+// ClientConfig returns a client configuration for the in-memory transport that acts as the
+// given identity. Requests fail until the API server serves.
 func (cp *ControlPlane) ClientConfig(name string, groups ...string) *rest.Config {
 	return cp.api.Config(identity(name, groups...))
 }
 
-// Informers are the API server's own, which the controllers and the scheduler
-// share. There are none before the API server is ready.
+// Informers returns the API server's own informers, which the controllers and the scheduler
+// share. It returns nil before the API server is ready.
 func (cp *ControlPlane) Informers() informers.SharedInformerFactory { return cp.shared }
 
-// identity is a user as its certificate would prove it.
+// identity returns the user that a certificate with this name and these groups proves.
 func identity(name string, groups ...string) user.Info {
 	return &user.DefaultInfo{Name: name, Groups: append(groups, user.AllAuthenticated)}
 }

@@ -1,9 +1,9 @@
 package controlplane
 
-// What upstream's main packages import for its effect alone. Embedding a component
-// leaves its main package out, and with it these; a test compares them with
-// upstream's. Not here is logs/json/register: all components share brink's log, which
-// has no JSON format.
+// These are the imports of upstream's main packages for their side effects. Embedding a
+// component leaves out its main package, and these with it; a test compares them with
+// upstream's. logs/json/register is left out: all components share brink's log, which has no
+// JSON format.
 import (
 	"k8s.io/apiserver/pkg/util/compatibility"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
@@ -13,8 +13,8 @@ import (
 	_ "time/tzdata"                                       // time zones of CronJobs on hosts that have none
 )
 
-// recordFeatures puts feature gates and versions among the metrics, as upstream's
-// commands do before they run a component.
+// recordFeatures adds feature gates and versions to the metrics, as upstream's commands do
+// before they run a component.
 func recordFeatures() {
 	utilfeature.DefaultMutableFeatureGate.AddMetrics()
 	compatibility.DefaultComponentGlobalsRegistry.AddMetrics()

@@ -57,11 +57,11 @@ func (s *schedulerComponent) validate() error {
 	return nil
 }
 
-// run schedules pods until ctx is done. It is ready when its caches are filled.
+// run schedules pods until ctx is done. It is ready when the scheduler's caches are filled.
 func (s *schedulerComponent) run(ctx context.Context, ready func()) error {
 	var config schedulerconfig.Config
 	if err := s.options.ApplyTo(klog.FromContext(ctx), &config); err != nil {
-		return err
+		return fmt.Errorf("applying --kube-scheduler-arg: %w", err)
 	}
 	api := s.cp.ClientConfig("system:kube-scheduler")
 	client, err := kubernetes.NewForConfig(api)
@@ -92,38 +92,38 @@ func (s *schedulerComponent) run(ctx context.Context, ready func()) error {
 		scheduler.WithParallelism(cc.Parallelism),
 	)
 	if err != nil {
-		return err
+		return fmt.Errorf("building the scheduler: %w", err)
 	}
 	pods.Start(ctx.Done())
 	dynamicInformers.Start(ctx.Done())
 	pods.WaitForCacheSync(ctx.Done())
 	dynamicInformers.WaitForCacheSync(ctx.Done())
 	if err := sched.WaitForHandlersSync(ctx); err != nil {
-		return err
+		return fmt.Errorf("filling the scheduler's caches: %w", err)
 	}
 	ready()
 	sched.Run(ctx)
 	return nil
 }
 
-// schedulerInformers is the shared factory with one informer of its own: the
-// scheduler must not see finished pods, or it would count their requests as
-// used; everyone else needs them.
+// schedulerInformers is the shared factory with a pod informer of its own: the scheduler must
+// not see finished pods, whose requests it would count as used, and everyone else needs them.
 type schedulerInformers struct {
 	informers.SharedInformerFactory
 	pods cache.SharedIndexInformer
 }
 
 func newSchedulerInformers(shared informers.SharedInformerFactory, client kubernetes.Interface) *schedulerInformers {
-	// scheduler.NewInformerFactory knows which pods; its other informers are
-	// never asked for, so they do not exist.
+	// scheduler.NewInformerFactory selects the right pods. Its other informers are never
+	// asked for, so they are never made.
 	pods := scheduler.NewInformerFactory(client, 0).Core().V1().Pods().Informer()
 	return &schedulerInformers{SharedInformerFactory: shared, pods: pods}
 }
 
 var _ internalinterfaces.SharedInformerFactory = (*schedulerInformers)(nil)
 
-// InformerFor hands out the own pod informer and the shared ones of all else.
+// InformerFor returns the scheduler's own informer of pods, and the shared ones of all other
+// types.
 func (f *schedulerInformers) InformerFor(obj runtime.Object, newFunc internalinterfaces.NewInformerFunc) cache.SharedIndexInformer {
 	if _, ok := obj.(*corev1.Pod); ok {
 		return f.pods
@@ -131,7 +131,7 @@ func (f *schedulerInformers) InformerFor(obj runtime.Object, newFunc internalint
 	return f.SharedInformerFactory.InformerFor(obj, newFunc)
 }
 
-// Core leads lookups of pods through InformerFor.
+// Core makes lookups of pods call InformerFor.
 func (f *schedulerInformers) Core() core.Interface {
 	return core.New(f, metav1.NamespaceAll, nil)
 }
@@ -147,7 +147,7 @@ func (f *schedulerInformers) WaitForCacheSync(stop <-chan struct{}) map[reflect.
 	return synced
 }
 
-// eventSink is where event recorders write.
+// eventSink returns where event recorders write.
 func eventSink(client kubernetes.Interface) record.EventSink {
 	return &typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")}
 }

@@ -8,13 +8,13 @@ import (
 	"sync"
 )
 
-// maxBuffered bounds what a handler may write ahead of its reader, in bytes:
-// room for any ordinary list in one go, small against a stuck reader.
+// maxBuffered is how many bytes a handler may write ahead of its reader: enough for any
+// ordinary list at once, and little when a reader is stuck.
 const maxBuffered = 256 << 10
 
-// responseWriter is the handler's side of one request. It is shaped like the
-// writer of an HTTP/2 server (Flusher and CloseNotifier, no Hijacker), which
-// the API server's filters check for.
+// responseWriter is the handler's side of one request. It has the interfaces of an HTTP/2
+// server's writer (Flusher and CloseNotifier, no Hijacker), which the API server's filters
+// check for.
 type responseWriter struct {
 	ctx     context.Context
 	header  http.Header
@@ -50,7 +50,7 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 	return w.body.write(p)
 }
 
-// Flush sends headers; what was written is visible to the reader already.
+// Flush sends the headers. What was written is visible to the reader already.
 func (w *responseWriter) Flush() { w.WriteHeader(http.StatusOK) }
 
 // CloseNotify serves filters that predate request contexts.
@@ -60,9 +60,9 @@ func (w *responseWriter) CloseNotify() <-chan bool {
 	return gone
 }
 
-// finish marks the end of the response, cut short when the handler panicked. A
-// handler that ended because its context did has not completed it either, and
-// may be here before the body has noticed.
+// finish ends the response; aborted means that the handler panicked. A handler that ended
+// because its context was done has not completed the response either, and may be here before
+// the body has noticed that.
 func (w *responseWriter) finish(aborted bool) {
 	switch {
 	case w.ctx.Err() != nil:
@@ -96,12 +96,12 @@ type body struct {
 	changed sync.Cond // on mu
 	pending []byte
 	err     error // what the reader gets once pending is empty
-	gone    error // why nobody reads any more: closed or cancelled
+	gone    error // why the reader is gone: closed or cancelled
 	cancel  context.CancelFunc
 }
 
-// write takes p in as the reader makes room for it: handlers encode a list of
-// any length into one write.
+// write takes p as the reader makes room for it: handlers encode a list of any length into
+// one write.
 func (b *body) write(p []byte) (written int, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -135,20 +135,20 @@ func (b *body) Read(p []byte) (int, error) {
 	n := copy(p, b.pending)
 	b.pending = b.pending[n:]
 	if len(b.pending) == 0 {
-		// A watch lives for minutes and is mostly silent: give the array back.
+		// A watch lasts for minutes and is mostly silent: release the array.
 		b.pending = nil
 	}
 	b.changed.Broadcast()
 	return n, nil
 }
 
-// Close tells the handler that nobody reads on.
+// Close tells the handler that its reader is gone.
 func (b *body) Close() error {
 	b.closeRead(http.ErrBodyReadAfterClose)
 	return nil
 }
 
-// closeRead ends reading and writing; the first reason stays.
+// closeRead ends reading and writing. The first reason is kept.
 func (b *body) closeRead(reason error) {
 	b.mu.Lock()
 	if b.gone == nil {
@@ -159,8 +159,8 @@ func (b *body) closeRead(reason error) {
 	b.cancel()
 }
 
-// closeWrite sets how the response ends. One that was given up before it was
-// complete must not look complete.
+// closeWrite sets how the response ends. A response that was abandoned before must not look
+// complete.
 func (b *body) closeWrite(err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -1,15 +1,14 @@
-// Package inmemory carries requests from clients inside the process to the API
-// server's handler without TCP, TLS, HTTP framing or a socket.
+// Package inmemory carries requests from clients inside the process to the API server's
+// handler without TCP, TLS, HTTP framing or a socket.
 //
-// A client still builds a request and decodes a response, and the request runs
-// through the API server's whole handler chain: authorization, admission,
-// priority and fairness, audit. What is skipped is what only exists because
-// client and server usually are two processes. An identity is asserted by the
-// code that builds the transport, not by a credential: it travels in the
-// request's context, where nothing that arrives by network can put it.
+// A client still builds a request and decodes a response, and the request runs through the
+// API server's whole handler chain: authorization, admission, priority and fairness, audit.
+// Only that is skipped which exists because client and server are usually two processes. The
+// code that makes the transport asserts the client's identity, without a credential: the
+// identity is in the request's context, where nothing from the network can put it.
 //
-// Given up: an http.Server on a net.Pipe. It works, but every watch event is
-// then framed, copied and flow-controlled by HTTP/2 twice.
+// Given up: an http.Server on a net.Pipe. It works, but HTTP/2 then frames, copies and
+// flow-controls every watch event twice.
 package inmemory
 
 import (
@@ -28,34 +27,33 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// ErrNotServing is returned for requests before the API server's handler is
-// there. It wraps what a network client would get then, so that client-go
-// treats it alike: it retries.
+// ErrNotServing is returned for requests before the API server has a handler. It wraps the
+// error that a network client would get, so that client-go retries as it would then.
 var ErrNotServing = fmt.Errorf("the API server is not serving yet: %w", syscall.ECONNREFUSED)
 
-// host is never dialed; it only makes URLs well-formed.
+// host makes URLs well-formed. It is never dialed.
 const host = "https://kubernetes.default.svc"
 
-// patientPath is asked for by the admission of mutating policies while the API server
-// is being built. It asks again only five seconds later and has requests refused
-// until it has had an answer, so that one comes before all others.
+// patientPath is requested by the admission of mutating policies while the API server is
+// being built. Without an answer it asks again only five seconds later, and refuses requests
+// until then. So its request waits for the handler and is answered before all others.
 const patientPath = "/openapi/v3"
 
-// firstPatience bounds how long all others wait for it.
+// firstPatience bounds how long all other requests wait for that one.
 const firstPatience = 3 * time.Second
 
-// Server is the process's API server as clients inside the process see it.
-// The zero value refuses requests with ErrNotServing until Handle is called.
+// Server is the process's API server as clients inside the process see it. The zero value
+// refuses requests with ErrNotServing until Handle is called.
 type Server struct {
 	handler atomic.Pointer[http.Handler]
 
 	mu      sync.Mutex
-	first   *http.Handler  // for those who have waited
-	opened  chan struct{}  // closed when there is one; nil until somebody waits
-	patient sync.WaitGroup // requests that have waited and are not answered
+	first   *http.Handler  // answers the requests that have waited for it
+	opened  chan struct{}  // closed when first is set; nil until a request waits
+	patient sync.WaitGroup // the requests that have waited and are not answered yet
 }
 
-// Handle makes h answer all requests from now on.
+// Handle makes h answer all requests from now on, those that have waited for it first.
 func (s *Server) Handle(h http.Handler) {
 	s.mu.Lock()
 	s.first = &h
@@ -75,8 +73,8 @@ func (s *Server) Handle(h http.Handler) {
 	s.handler.Store(&h)
 }
 
-// await returns the handler, nil when ctx is done before there is one, and what to
-// call when it has answered.
+// await returns the handler, nil when ctx is done before there is one, and a function to
+// call when the handler has answered.
 func (s *Server) await(ctx context.Context) (*http.Handler, func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -97,9 +95,9 @@ func (s *Server) await(ctx context.Context) (*http.Handler, func()) {
 	return s.first, s.patient.Done
 }
 
-// Config returns a client configuration with which the client acts as u. It
-// speaks protobuf where the API has it and is not rate limited on the client's
-// side: the server's priority and fairness is the limit inside one process.
+// Config returns a configuration of clients that act as u. They speak protobuf where the API
+// has it, and have no rate limit of their own: inside one process the server's priority and
+// fairness is the limit.
 func (s *Server) Config(u user.Info) *rest.Config {
 	return &rest.Config{
 		Host:          host,
@@ -109,9 +107,9 @@ func (s *Server) Config(u user.Info) *rest.Config {
 	}
 }
 
-// WrappedConfig is Config for who adds TLS settings to it, as the API server does for
-// webhooks at the Service kubernetes, which come with a bundle of CAs: client-go
-// refuses those beside a ready-made transport. They have no effect.
+// WrappedConfig is Config for callers that add TLS settings to it, as the API server does for
+// webhooks at the Service kubernetes, which have a bundle of CAs. client-go refuses TLS
+// settings beside a ready-made transport; here it accepts them, and they have no effect.
 func (s *Server) WrappedConfig(u user.Info) *rest.Config {
 	config := s.Config(u)
 	transport := config.Transport
@@ -122,8 +120,8 @@ func (s *Server) WrappedConfig(u user.Info) *rest.Config {
 
 type identityKey struct{}
 
-// Authenticator recognises requests that came through a Server and leaves all
-// others to next.
+// Authenticator authenticates requests that came through a Server, and leaves all others to
+// next.
 func Authenticator(next authenticator.Request) authenticator.Request {
 	return authenticator.RequestFunc(func(req *http.Request) (*authenticator.Response, bool, error) {
 		if u, ok := Identity(req.Context()); ok {
@@ -138,9 +136,9 @@ type roundTripper struct {
 	user   user.Info
 }
 
-// RoundTrip runs the handler in a goroutine of its own and returns as soon as
-// it has sent headers, as a network transport would. The handler's context
-// ends when the request's does or when the response body is closed.
+// RoundTrip runs the handler in a goroutine and returns as soon as the handler has sent
+// headers, as a network transport would. The handler's context is done when the request's is,
+// or when the response body is closed.
 func (t roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 	handler, answered := t.server.handler.Load(), func() {}
 	if handler == nil && req.URL.Path == patientPath {
@@ -168,7 +166,7 @@ func (t roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 }
 
-// refuse closes the request's body, which a RoundTripper owes on errors too.
+// refuse closes the request's body, as a RoundTripper must on errors too, and returns reason.
 func refuse(req *http.Request, reason error) error {
 	if req.Body != nil {
 		req.Body.Close()
@@ -176,17 +174,17 @@ func refuse(req *http.Request, reason error) error {
 	return reason
 }
 
-// handlerContext acts as u and ends when the client's context does, but has
-// none of the client's values: a handler that itself calls the API with its
-// own context would hand on its request's audit event and logger, on which
-// upstream's handler chain panics.
+// handlerContext returns a context that acts as u and is done when the client's context is,
+// but has none of the client's values: a handler that calls the API with its own context
+// would pass on its request's audit event and logger, on which upstream's handler chain
+// panics.
 func handlerContext(client context.Context, u user.Info) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(context.WithValue(context.Background(), identityKey{}, u))
 	detach := context.AfterFunc(client, func() { cancel(context.Cause(client)) })
 	return ctx, func() { detach(); cancel(nil) }
 }
 
-// serverRequest is req as an HTTP/2 server would have parsed it.
+// serverRequest returns req as an HTTP/2 server would have parsed it.
 func serverRequest(ctx context.Context, req *http.Request) *http.Request {
 	r := req.Clone(ctx)
 	r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/2.0", 2, 0
@@ -213,8 +211,8 @@ func serve(handler http.Handler, w *responseWriter, r *http.Request) {
 	handler.ServeHTTP(w, r)
 }
 
-// Identity returns who a request that came through a Server acts as; ok is
-// false for requests from outside the process.
+// Identity returns the user that a request which came through a Server acts as. ok is false
+// for requests from outside the process.
 func Identity(ctx context.Context) (u user.Info, ok bool) {
 	u, ok = ctx.Value(identityKey{}).(user.Info)
 	return u, ok

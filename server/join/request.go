@@ -11,17 +11,12 @@ import (
 	"strings"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
-	"k8s.io/apimachinery/pkg/util/validation"
 	bootstrapapi "k8s.io/cluster-bootstrap/token/api"
 
 	"brink/internal/wire/nodeuser"
 	"brink/server/noderecord"
 	"brink/server/token"
 )
-
-// maxName is the length of a label's value: a kubelet labels its node with its name, and
-// is refused when it cannot.
-const maxName = validation.LabelValueMaxLength
 
 // request is a certificate request that is well-formed and asks for nothing that nodes may
 // not have.
@@ -141,10 +136,10 @@ func read(csr *certificatesv1.CertificateSigningRequest) (*x509.CertificateReque
 		err = fmt.Errorf("the common name %q does not begin with %s", x.Subject.CommonName, nodeuser.Prefix)
 	case !slices.Equal(x.Subject.Organization, []string{nodeuser.Group}) || len(x.Subject.Names) != 2:
 		err = fmt.Errorf("the subject has to be the organization %s and the common name, and nothing else", nodeuser.Group)
-	case len(validation.IsDNS1123Subdomain(name)) > 0:
+	case !nodeuser.HasNodeNameForm(name):
 		err = fmt.Errorf("%q is not usable as a node name: lower-case letters, digits, '-' and '.' only", name)
-	case len(name) > maxName:
-		err = fmt.Errorf("the node name %q is longer than %d characters: give a shorter --node-name", name, maxName)
+	case len(name) > nodeuser.MaxNodeName:
+		err = fmt.Errorf("the node name %q is longer than %d characters: give a shorter --node-name", name, nodeuser.MaxNodeName)
 	case len(x.EmailAddresses)+len(x.URIs) > 0:
 		err = errors.New("a node's certificate has no mail addresses and no URIs")
 	}

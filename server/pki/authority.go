@@ -14,21 +14,21 @@ import (
 // backdate is how far validity reaches into the past, for clocks that lag.
 const backdate = time.Hour
 
-// released is a moment before which no clock can rightly be.
+// released is a time before which no correct clock can be.
 var released = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
 
 type authority struct {
 	cert *x509.Certificate
-	// chain is what a leaf's file carries besides the leaf: the intermediates
-	// of a user's own authority, nothing for ours.
+	// chain is what a leaf's file has beside the leaf: the intermediates of a user's own
+	// authority, nothing for brink's.
 	chain []*x509.Certificate
 	key   crypto.Signer
 }
 
-// loadAuthority returns nil when the authority has yet to be made: both files
-// are missing, or only the certificate is, as after an interrupted first start.
-// One that has signed was there before: a new one in its place would void what
-// everybody else holds of the old.
+// loadAuthority returns nil when the authority has yet to be made: both files are missing,
+// or only the certificate, as after an interrupted first start. It is an error when an
+// authority that has signed is missing: a new one would invalidate everything that was
+// issued by the old.
 func (t *Tree) loadAuthority(name string, now time.Time) (*authority, error) {
 	crt, keyFile := t.Cert(name), t.Key(name)
 	key, keyErr := readKey(keyFile)
@@ -54,8 +54,8 @@ func (t *Tree) loadAuthority(name string, now time.Time) (*authority, error) {
 	return &authority{cert: certs[0], chain: intermediates(certs), key: key}, nil
 }
 
-// hasSigned tells whether a leaf of the authority lies on disk. Leaves are made
-// after all authorities.
+// hasSigned reports whether a leaf of the authority is on disk. Leaves are made after all
+// authorities.
 func (t *Tree) hasSigned(ca string) bool {
 	return slices.ContainsFunc(leaves, func(l leafSpec) bool { return l.ca == ca && t.exists(l) })
 }
@@ -65,9 +65,9 @@ func (t *Tree) exists(l leafSpec) bool {
 	return err == nil
 }
 
-// lost refuses to go on without a file that everything else was made from.
+// lost is the error of a missing file from which everything else was made.
 func (t *Tree) lost(path string) error {
-	return fmt.Errorf("%s is missing and what it signed is in use: restore it from a backup, or remove all of %s to begin with new authorities, which no kubeconfig, node or pod of before will trust", path, t.Dir)
+	return fmt.Errorf("%s is missing and what it signed is in use: restore it from a backup, or remove all of %s to begin with new authorities, which no earlier kubeconfig, node or pod will trust", path, t.Dir)
 }
 
 func damaged(err error) error {
@@ -112,8 +112,8 @@ func checkClock(path string, cert *x509.Certificate, now time.Time) error {
 		stamp(now), path, stamp(cert.NotBefore))
 }
 
-// makeAuthority writes the key first: a key alone is picked up again after a
-// power cut, a certificate alone would be worthless.
+// makeAuthority writes the key first: after a power cut a key alone is used again, while a
+// certificate alone would be worthless.
 func (t *Tree) makeAuthority(name string, now time.Time) (*authority, error) {
 	if now.Before(released) {
 		return nil, fmt.Errorf("the clock says %s, before this version of brink was made: set the clock or wait until it is synchronized, then start again", stamp(now))
@@ -139,7 +139,7 @@ func (t *Tree) makeAuthority(name string, now time.Time) (*authority, error) {
 	return &authority{cert: cert, key: key}, writeCertificates(t.Cert(name), cert)
 }
 
-// ensureKey returns the key of that name, made if it is missing.
+// ensureKey returns the key of that name, and makes it if it is missing.
 func (t *Tree) ensureKey(name string) (crypto.Signer, error) {
 	key, err := readKey(t.Key(name))
 	if isMissing(err) {
@@ -148,9 +148,8 @@ func (t *Tree) ensureKey(name string) (crypto.Signer, error) {
 	return key, err
 }
 
-// ensureServiceKey makes the key of service account tokens at the first start.
-// A damaged or lost one is not replaced: that would void the token of every
-// running pod.
+// ensureServiceKey makes the key of service account tokens at the first start. It does not
+// replace a damaged or lost one: that would invalidate the token of every running pod.
 func (t *Tree) ensureServiceKey() error {
 	if _, err := os.Lstat(t.ServiceKey()); isMissing(err) && slices.ContainsFunc(leaves, t.exists) {
 		return t.lost(t.ServiceKey())

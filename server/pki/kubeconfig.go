@@ -14,12 +14,12 @@ import (
 	"brink/internal/atomicfile"
 )
 
-// contextName is the cluster, user and context in a kubeconfig of ours. Not
-// "default", which is what everybody's is called when several are merged.
+// contextName is the name of the cluster, the user and the context in brink's kubeconfigs. It
+// is not "default", which would clash when several kubeconfigs are merged.
 const contextName = "brink"
 
-// Kubeconfig returns a kubeconfig that carries its credentials in itself.
-// server is the API server's URL; ca, cert and key are PEM.
+// Kubeconfig returns a kubeconfig that contains its credentials. server is the API server's
+// URL; ca, cert and key are PEM.
 func Kubeconfig(server string, ca, cert, key []byte) ([]byte, error) {
 	type object = map[string]any
 	named := func(what string, value object) []object {
@@ -35,8 +35,8 @@ func Kubeconfig(server string, ca, cert, key []byte) ([]byte, error) {
 	})
 }
 
-// WriteKubeconfig writes a kubeconfig to path with mode perm, and makes the
-// directory. It leaves a file alone that is already as wanted.
+// WriteKubeconfig writes a kubeconfig to path with mode perm, and makes the directory. It
+// writes nothing when the file has that content and mode already.
 func WriteKubeconfig(path, server string, ca, cert, key []byte, perm os.FileMode) error {
 	data, err := Kubeconfig(server, ca, cert, key)
 	if err != nil {
@@ -45,18 +45,18 @@ func WriteKubeconfig(path, server string, ca, cert, key []byte, perm os.FileMode
 	return atomicfile.Keep(path, data, perm)
 }
 
-// CheckKubeconfig is an error when WriteKubeconfig could not make the file, or would take somebody's access to
-// other clusters away: the file at path is a kubeconfig with a cluster that has
-// another CA than the file ca, which need not exist yet. What a brink on this
-// machine wrote before its data was removed is replaced: one cluster of our name
-// on loopback. What is no kubeconfig is not looked at further.
+// CheckKubeconfig returns an error when WriteKubeconfig could not make the file, or would
+// take away somebody's access to other clusters: when the file at path is a kubeconfig with a
+// cluster that has another CA than the file ca, which need not exist yet. It accepts a
+// kubeconfig that brink wrote on this machine before its data was removed: one cluster, of
+// brink's name, on loopback. It accepts any file that is not a kubeconfig.
 func CheckKubeconfig(path, ca string) error {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return atomicfile.CheckPlace(path)
 	}
 	if err != nil {
-		return fmt.Errorf("looking at the kubeconfig: %w", err)
+		return fmt.Errorf("reading the kubeconfig: %w", err)
 	}
 	var has struct {
 		Clusters []struct {
@@ -83,7 +83,7 @@ type kubeconfigCluster struct {
 	CA     []byte `json:"certificate-authority-data"`
 }
 
-// isLocal tells a server on this machine's loopback.
+// isLocal reports whether the server is on this machine's loopback.
 func (c kubeconfigCluster) isLocal() bool {
 	u, err := url.Parse(c.Server)
 	if err != nil {

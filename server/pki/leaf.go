@@ -12,15 +12,15 @@ import (
 	"time"
 )
 
-// issued is a leaf as it lies on disk.
+// issued is a leaf as it is on disk.
 type issued struct {
 	cert *x509.Certificate
 	key  crypto.Signer
 }
 
-// reissueDue issues every leaf that does not fit and returns their names, also
-// when it fails at a later one. After the first call it works from memory: the
-// files are this process's own.
+// reissueDue issues every leaf that is due or does not fit and returns their names, even when
+// it fails at a later one. After the first call it works from memory: the files are this
+// process's own.
 func (t *Tree) reissueDue() (names []string, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -38,7 +38,7 @@ func (t *Tree) reissueDue() (names []string, err error) {
 	return names, nil
 }
 
-// whyReissueLocked returns "" for a leaf that is as it should be.
+// whyReissueLocked returns why a leaf has to be issued again, "" when it has not.
 func (t *Tree) whyReissueLocked(spec leafSpec, now time.Time) (string, error) {
 	leaf := t.leaves[spec.name]
 	if leaf == nil {
@@ -60,8 +60,8 @@ func (t *Tree) whyReissueLocked(spec leafSpec, now time.Time) (string, error) {
 	return "", nil
 }
 
-// loadLeaf reads a pair; anything that keeps it from being used is a reason to
-// issue it again, not an error.
+// loadLeaf reads a pair. When it cannot be used, that is a reason to issue it again and not
+// an error.
 func (t *Tree) loadLeaf(spec leafSpec) (*issued, string) {
 	certs, err := readCertificates(t.Cert(spec.name))
 	if isMissing(err) {
@@ -80,7 +80,7 @@ func (t *Tree) loadLeaf(spec leafSpec) (*issued, string) {
 	return &issued{cert: certs[0], key: key}, ""
 }
 
-// misfit says in what cert differs from what the table wants.
+// misfit returns in what cert differs from the table, "" when it does not.
 func misfit(cert *x509.Certificate, spec leafSpec, cfg Config, ca *x509.Certificate) string {
 	if cert.CheckSignatureFrom(ca) != nil || string(cert.RawIssuer) != string(ca.RawSubject) {
 		return "signed by another authority"
@@ -112,7 +112,7 @@ func sansOf(cert *x509.Certificate) []string {
 	return normalized(sans)
 }
 
-// normalized sorts, drops repetitions and writes names and addresses in one way.
+// normalized returns names and addresses in canonical form, sorted and without duplicates.
 func normalized(sans []string) []string {
 	var out []string
 	for _, s := range sans {
@@ -125,8 +125,8 @@ func normalized(sans []string) []string {
 	return slices.Compact(out)
 }
 
-// renewAt is when a leaf is due. One that ends with its authority cannot be
-// made to last longer and is left alone.
+// renewAt returns when a leaf is due. A leaf that ends with its authority is not due before
+// its end: a new one would not last longer.
 func (t *Tree) renewAt(spec leafSpec, cert *x509.Certificate) time.Time {
 	if !cert.NotAfter.Before(t.authorities[spec.ca].cert.NotAfter) {
 		return cert.NotAfter.Add(time.Second)
@@ -152,7 +152,7 @@ func (t *Tree) issueLocked(spec leafSpec, now time.Time, reason string) error {
 	return nil
 }
 
-// leafKey returns the key on disk, or a new one if there is none of use.
+// leafKey returns the key on disk, or makes one if there is no usable key.
 func (t *Tree) leafKey(name string) (crypto.Signer, error) {
 	if key, err := readKey(t.Key(name)); err == nil {
 		return key, nil

@@ -15,8 +15,8 @@ import (
 	"brink/internal/atomicfile"
 )
 
-// Certificates are as private as keys: nobody but root has business in the
-// directory, and one mode is easier to check than two.
+// filePerm is the mode of keys and of certificates: only root needs the directory, and one
+// mode is easier to check than two.
 const filePerm = 0o600
 
 func readCertificates(path string) ([]*x509.Certificate, error) {
@@ -49,8 +49,8 @@ func writeCertificates(path string, certs ...*x509.Certificate) error {
 	return atomicfile.Write(path, data, filePerm)
 }
 
-// readKey returns the first private key in path, and closes the file to others
-// than its owner: users copy their own keys with whatever mode they had.
+// readKey returns the first private key in path, and makes the file readable by its owner
+// only: users copy their own keys with any mode.
 func readKey(path string) (crypto.Signer, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -68,8 +68,8 @@ func readKey(path string) (crypto.Signer, error) {
 	return nil, fmt.Errorf("%s: contains no private key in PEM form", path)
 }
 
-// parseKey returns nil for a block that is no key, such as EC PARAMETERS, which
-// openssl puts before one.
+// parseKey returns nil for a block that is not a key, such as the EC PARAMETERS that openssl
+// writes before a key.
 func parseKey(block *pem.Block) (crypto.Signer, error) {
 	switch block.Type {
 	case "EC PRIVATE KEY":
@@ -114,7 +114,7 @@ func makeKey(path string) (crypto.Signer, error) {
 	return key, atomicfile.Write(path, data, filePerm)
 }
 
-// sign issues template for key.
+// sign issues a certificate for key, as template says.
 func sign(template, issuer *x509.Certificate, key crypto.Signer, issuerKey crypto.Signer) (*x509.Certificate, error) {
 	der, err := x509.CreateCertificate(rand.Reader, template, issuer, key.Public(), issuerKey)
 	if err != nil {

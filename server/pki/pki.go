@@ -1,35 +1,34 @@
-// Package pki makes and keeps the cluster's certificate authorities and the
-// server's own certificates below <data-dir>/server/tls.
+// Package pki makes and renews the cluster's certificate authorities and the server's own
+// certificates, below <data-dir>/server/tls.
 //
-// What exists is one declared table (table.go): four authorities, valid ten
-// years, and the leaves each of them signs, valid one year. Ensure compares the
-// table with the disk, makes what is missing and issues again what is due; a
-// file that is as it should be is never written, so a restart costs the flash
-// card nothing. Renewer does the same while the server runs.
+// They are declared in one table (table.go): four authorities, valid for ten years, and the
+// leaves that each of them signs, valid for one year. Ensure compares the table with the
+// disk, makes what is missing and issues again what is due. It never writes a file that is
+// right already, so a restart does not wear out the flash card. Renewer does the same while
+// the server runs.
 //
 // Decisions:
-//   - File names are k3s's, so that its documentation on bringing your own
-//     authorities applies: whoever puts server-ca.crt and server-ca.key in place
-//     before the first start is honoured, RSA and intermediates included.
-//   - An authority is never replaced, only refused with the reason: everything
-//     that ever joined trusts it. A leaf is derived data and is issued again
-//     whenever it does not fit: expired, other names, other authority, damaged,
-//     or its key has no matching certificate because power was cut in between.
-//   - Renewal keeps a leaf's key and renames one new certificate into place. Two
-//     files cannot be replaced at one instant; with a constant key every reader
-//     finds a matching pair at every moment.
-//   - Validity starts an hour early, for machines whose clocks lag. Boards
-//     without a real-time clock wake up in the past: issuing from such a clock
-//     would make certificates that are expired once the time is right, so
-//     authorities are not made before the year of this release, and a clock
-//     before an authority's validity is an error rather than a broken cluster.
-//   - The API server reaches kubelets as user kube-apiserver-kubelet-client, in
-//     no group. Upstream's role system:kubelet-api-admin is all it needs; being
-//     in system:masters, as often seen, would make the key worth the cluster.
-//     The server must bind that role to KubeletClientUser.
+//   - File names are k3s's, so that its documentation on bringing your own authorities
+//     applies: server-ca.crt and server-ca.key that a user puts in place before the first
+//     start are used, RSA and intermediates included.
+//   - An authority is never replaced: everything that ever joined trusts it. One that
+//     cannot be used is an error with the reason. A leaf is derived data and is issued
+//     again whenever it does not fit: it has expired, has other names or another
+//     authority, is damaged, or does not match its key because power was cut.
+//   - Renewal keeps a leaf's key and renames one new certificate into place. Two files
+//     cannot be replaced at one instant; with a constant key every reader finds a matching
+//     pair at every moment.
+//   - Validity starts an hour early, for machines whose clocks lag. Boards without a
+//     real-time clock start in the past: by such a clock they would issue certificates
+//     that are expired once the time is right. So authorities are not made before the year
+//     of this release, and a clock before an authority's validity is an error.
+//   - The API server reaches kubelets as user kube-apiserver-kubelet-client, in no group.
+//     Upstream's role system:kubelet-api-admin is all it needs; in system:masters, as is
+//     often seen, the key would give control of the cluster. The server must bind that
+//     role to KubeletClientUser.
 //
-// Given up: keeping the tree in the datastore (it is what a server needs to
-// reach one), and key rotation on each renewal (see above).
+// Given up: keeping the tree in the datastore (a server needs it to reach one), and new keys
+// at each renewal (see above).
 package pki
 
 import (
@@ -47,7 +46,7 @@ import (
 	"brink/internal/atomicfile"
 )
 
-// Lifetimes says how long certificates are valid. Zero fields take the default.
+// Lifetimes are how long certificates are valid. Zero fields have the default.
 type Lifetimes struct {
 	CA   time.Duration // default 10 years
 	Leaf time.Duration // default 365 days
@@ -70,13 +69,13 @@ func (l Lifetimes) withDefaults() Lifetimes {
 	return l
 }
 
-// Config says for whom the certificates are.
+// Config is what the certificates are made for.
 type Config struct {
 	// Dir is <data-dir>/server/tls. Ensure makes it, 0700.
 	Dir string
 	// ClusterDomain is the DNS domain of Services, such as cluster.local.
 	ClusterDomain string
-	// NodeName and NodeIPs are those of the node on which the server runs.
+	// NodeName and NodeIPs are the name and the addresses of the server's node.
 	NodeName string
 	NodeIPs  []netip.Addr
 	// ServiceIPs are the addresses of the Service kubernetes: the first usable
@@ -120,7 +119,8 @@ func isSAN(s string) bool {
 
 func isDNSName(s string) bool { return len(validation.IsDNS1123Subdomain(s)) == 0 }
 
-// Tree is the certificates on disk, complete and valid when Ensure returned it.
+// Tree is a directory with all certificates of the table, complete and valid when Ensure
+// returns it.
 type Tree struct {
 	Dir
 	cfg         Config
@@ -130,9 +130,9 @@ type Tree struct {
 	leaves map[string]*issued
 }
 
-// Ensure brings the directory in line with the table and returns it. Its error
-// is one line that names the file and what to do; nothing that exists is
-// overwritten then. The caller must hold the data directory's lock.
+// Ensure brings the directory in line with the table and returns it. Its error is one line
+// that names the file and what to do; it has overwritten nothing then. The caller must hold
+// the data directory's lock.
 func Ensure(cfg Config) (*Tree, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -154,8 +154,8 @@ func Ensure(cfg Config) (*Tree, error) {
 	return t, nil
 }
 
-// ensureRoots loads every authority before it makes any: with one damaged, no
-// other may come into being beside it.
+// ensureRoots loads every authority before it makes any: when one is damaged, no other is
+// made.
 func (t *Tree) ensureRoots() error {
 	now := t.cfg.Now()
 	for _, name := range authorityNames {
@@ -181,8 +181,8 @@ func (t *Tree) ensureRoots() error {
 	return nil
 }
 
-// prepareDir makes the directory private and clears it of what an interrupted
-// write left: half a private key should not lie around for ever.
+// prepareDir makes the directory private and removes what an interrupted write left: half a
+// private key should not stay for ever.
 func (t *Tree) prepareDir() error {
 	if err := os.MkdirAll(t.cfg.Dir, 0o700); err != nil {
 		return err
@@ -197,7 +197,7 @@ func (t *Tree) prepareDir() error {
 	return atomicfile.Clean(t.cfg.Dir, names...)
 }
 
-// Pair returns the PEM of a leaf's certificate, its chain included, and key.
+// Pair returns a leaf's certificate, with its chain, and its key in PEM.
 func (t *Tree) Pair(leaf string) (cert, key []byte, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -208,9 +208,8 @@ func (t *Tree) Pair(leaf string) (cert, key []byte, err error) {
 	return cert, key, err
 }
 
-// CheckClock returns an error when now lies before the validity of an authority
-// in dir, and nil when there is none yet. It writes nothing, for host checks
-// that run before the server.
+// CheckClock returns an error when now is before the validity of an authority in dir, and nil
+// when there is none yet. It writes nothing: host checks call it before the server runs.
 func CheckClock(dir string, now time.Time) error {
 	for _, name := range authorityNames {
 		path := Dir(dir).Cert(name)

@@ -71,7 +71,7 @@ func (r *Renewer) check() {
 	}
 }
 
-// untilCheck returns the time until the first leaf is due, at most every.
+// untilCheck returns the time until the first leaf is due, but at most every.
 func (t *Tree) untilCheck(every time.Duration) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()

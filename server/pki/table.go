@@ -6,35 +6,36 @@ import (
 	"net/netip"
 	"path/filepath"
 
+	"brink/internal/layout"
 	"brink/internal/wire/nodeuser"
 )
 
 // The authorities.
 const (
-	ServerCA = "server-ca"
-	ClientCA = "client-ca"
-	// KubeletCA signs what kubelets serve with. It is not ServerCA: a node has a say
-	// in the names and addresses of its certificate, and with ServerCA's signature
+	ServerCA = layout.ServerCA
+	ClientCA = layout.ClientCA
+	// KubeletCA signs the serving certificates of kubelets. It is not ServerCA: a node
+	// influences the names and addresses in its certificate, and with ServerCA's signature
 	// it could pass for the API server.
-	KubeletCA       = "kubelet-ca"
-	RequestHeaderCA = "request-header-ca"
+	KubeletCA       = layout.KubeletCA
+	RequestHeaderCA = layout.RequestHeaderCA
 )
 
 // The leaves.
 const (
-	ServingAPIServer = "serving-kube-apiserver"
-	ServingKubelet   = "serving-kubelet"
-	ClientAdmin      = "client-admin"
-	ClientAPIServer  = "client-kube-apiserver"
-	ClientAuthProxy  = "client-auth-proxy"
+	ServingAPIServer = layout.ServingAPIServer
+	ServingKubelet   = layout.ServingKubelet
+	ClientAdmin      = layout.ClientAdmin
+	ClientAPIServer  = layout.ClientAPIServer
+	ClientAuthProxy  = layout.ClientAuthProxy
 )
 
-// User names that certificates assert and others must know.
+// User names that certificates assert and that other packages must know.
 const (
-	// KubeletClientUser is the API server towards kubelets. It needs a
+	// KubeletClientUser is the user of the API server at kubelets. It needs a
 	// ClusterRoleBinding to system:kubelet-api-admin.
 	KubeletClientUser = "kube-apiserver-kubelet-client"
-	// AuthProxyUser is the API server towards aggregated ones; it belongs in
+	// AuthProxyUser is the user of the API server at aggregated servers; it belongs in
 	// --requestheader-allowed-names.
 	AuthProxyUser = "system:auth-proxy"
 )
@@ -61,7 +62,7 @@ func user(name string, groups ...string) func(Config) pkix.Name {
 	return func(Config) pkix.Name { return pkix.Name{CommonName: name, Organization: groups} }
 }
 
-// node is the name that the kubelet-serving signer would demand.
+// node is the subject that the signer of kubelets' serving certificates requires.
 func node(c Config) pkix.Name {
 	return nodeuser.Subject(c.NodeName)
 }
@@ -94,28 +95,29 @@ func texts(ips []netip.Addr) []string {
 // Dir is a certificate directory; its methods name the files in it.
 type Dir string
 
-// Cert is the certificate file of an authority or a leaf.
+// Cert returns the certificate file of an authority or a leaf.
 func (d Dir) Cert(name string) string { return filepath.Join(string(d), name+".crt") }
 
-// Key is the private key file of an authority or a leaf.
+// Key returns the private key file of an authority or a leaf.
 func (d Dir) Key(name string) string { return filepath.Join(string(d), name+".key") }
 
-// ServerCA is what clients verify the API server with.
+// ServerCA returns the file by which clients verify the API server.
 func (d Dir) ServerCA() string { return d.Cert(ServerCA) }
 
-// KubeletCA is what the API server verifies kubelets with.
+// KubeletCA returns the file by which the API server verifies kubelets.
 func (d Dir) KubeletCA() string { return d.Cert(KubeletCA) }
 
-// ClientCA is what the API server and kubelets verify clients with.
+// ClientCA returns the file by which the API server and kubelets verify clients.
 func (d Dir) ClientCA() string { return d.Cert(ClientCA) }
 
-// RequestHeaderCA is what aggregated API servers verify the API server with.
+// RequestHeaderCA returns the file by which aggregated API servers verify the API server.
 func (d Dir) RequestHeaderCA() string { return d.Cert(RequestHeaderCA) }
 
-// ServiceKey signs service account tokens and, as a key pair, verifies them.
+// ServiceKey returns the file of the key that signs service account tokens. Its public part
+// verifies them.
 func (d Dir) ServiceKey() string { return d.Key("service") }
 
-// files is every file of the table.
+// files returns every file of the table.
 func (d Dir) files() []string {
 	out := []string{d.ServiceKey()}
 	for _, a := range authorityNames {

@@ -5,8 +5,19 @@ package nodeuser
 
 import (
 	"crypto/x509/pkix"
+	"regexp"
 	"strings"
 )
+
+// MaxNodeName is the length of a node's name at most, in bytes: that of a label's value,
+// as the kubelet puts the name into the label kubernetes.io/hostname.
+const MaxNodeName = 63
+
+var subdomain = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+
+// HasNodeNameForm reports whether a name has the form of a node's, whatever its length: a
+// subdomain by RFC 1123, of lower-case letters, digits, '-' and '.'.
+func HasNodeNameForm(name string) bool { return subdomain.MatchString(name) }
 
 // Group is the user group of all nodes.
 const Group = "system:nodes"

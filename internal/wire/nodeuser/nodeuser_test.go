@@ -1,6 +1,28 @@
 package nodeuser
 
-import "testing"
+import (
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+// TestNodeNameIsUpstreams: Kubernetes takes a name that brink takes, and none that it
+// does not.
+func TestNodeNameIsUpstreams(t *testing.T) {
+	t.Parallel()
+	if MaxNodeName != validation.LabelValueMaxLength {
+		t.Errorf("a label's value has %d bytes at most", validation.LabelValueMaxLength)
+	}
+	for _, name := range []string{
+		"a", "edge-1", "edge-1.example.org", "1", strings.Repeat("a", 63), "",
+		"Edge", "edge_1", "-edge", "edge-", "edge.", ".edge", "a..b", "a.-b", "edge 1", "k\u00e4se", "a\n",
+	} {
+		if got, want := HasNodeNameForm(name), len(validation.IsDNS1123Subdomain(name)) == 0; got != want {
+			t.Errorf("%q: %v, upstream says %v", name, got, want)
+		}
+	}
+}
 
 func TestNode(t *testing.T) {
 	t.Parallel()
