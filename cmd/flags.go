@@ -1,13 +1,13 @@
 package cmd
 
 import (
-	"path/filepath"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
 	"brink/datastore"
 	"brink/internal/layout"
+	"brink/network"
 )
 
 // Groups of flags in `brink server --help`.
@@ -48,7 +48,7 @@ func dataDirFlag() cli.Flag {
 }
 
 func configFlag() cli.Flag {
-	return &cli.StringFlag{Name: "config", Aliases: []string{"c"}, Category: groupData, Value: defaultConfig(),
+	return &cli.StringFlag{Name: "config", Aliases: []string{"c"}, Category: groupData, Value: layout.ConfigFile,
 		Usage: "`FILE` whose keys are flag names; FILE.d/*.yaml is merged into it, flags and BRINK_* win", EnvVars: env("config")}
 }
 
@@ -64,7 +64,7 @@ func nodeFlags() []cli.Flag {
 		list(groupNode, "node-external-ip", "`IP` address by which the node is reached from outside, one a family"),
 		list(groupNode, "node-label", "`KEY=VALUE` label given to the node when it registers"),
 		list(groupNode, "node-taint", "`KEY=VALUE:EFFECT` taint given to the node when it registers"),
-		text(groupNode, "private-registry", filepath.Join(layout.ConfigDir, "registries.yaml"), "`FILE` with mirrors and credentials of image registries, in k3s's format"),
+		text(groupNode, "private-registry", layout.RegistriesFile, "`FILE` with mirrors and credentials of image registries, in k3s's format"),
 		list(groupThrough, "kubelet-arg", "`NAME=VALUE` flag of the kubelet"),
 		list(groupThrough, "kube-proxy-arg", "`NAME=VALUE` flag of kube-proxy"),
 		dataDirFlag(),
@@ -86,8 +86,8 @@ func joinFlags() []cli.Flag {
 // serverFlags are the flags of `brink server`.
 func serverFlags() []cli.Flag {
 	return append(nodeFlags(),
-		list(groupNetwork, "cluster-cidr", "`RANGE` of pod addresses, one a family", "10.42.0.0/16"),
-		list(groupNetwork, "service-cidr", "`RANGE` of Service addresses, one a family", "10.43.0.0/16"),
+		list(groupNetwork, "cluster-cidr", "`RANGE` of pod addresses, one a family", network.DefaultClusterCIDR),
+		list(groupNetwork, "service-cidr", "`RANGE` of Service addresses, one a family", network.DefaultServiceCIDR),
 		list(groupNetwork, "cluster-dns", "`IP` of the cluster's DNS (default: the tenth address of service-cidr)"),
 		text(groupNetwork, backendFlag, backends[0], "`HOW` pods reach pods on other nodes: "+strings.Join(backends, ", ")),
 		text(groupNetwork, backendAlias, "", "the same as --"+backendFlag),
@@ -118,5 +118,3 @@ func agentFlags() []cli.Flag { return append(joinFlags(), nodeFlags()...) }
 // allFlags are those of both: a configuration file may hold any of them, and what the
 // machine is does not follow from the file.
 func allFlags() []cli.Flag { return append(serverFlags(), joinFlags()...) }
-
-func defaultConfig() string { return filepath.Join(layout.ConfigDir, "config.yaml") }

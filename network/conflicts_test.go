@@ -7,7 +7,7 @@ import (
 	"brink/network/testnet"
 )
 
-// TestConflicts: links that are in the way are named, and no others.
+// TestConflicts: links that conflict are named, and no others.
 func TestConflicts(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -50,19 +50,19 @@ func TestConflictsAreTold(t *testing.T) {
 	s := testnet.AllStacks["IPv4"]
 	nodes := cluster(t, s, VXLAN, VXLAN)
 	testnet.Meet(t, nodes...)
-	told := func(text string) func() bool {
+	warned := func(text string) func() bool {
 		return func() bool {
 			err := nodes[0].network.Warnings()
 			return err == nil && text == "" || err != nil && text != "" && strings.Contains(err.Error(), text)
 		}
 	}
 	nodes[0].Sh(t, "ip link add cni0 type bridge; ip addr add 10.42.1.1/24 dev cni0; ip link set cni0 up")
-	testnet.Eventually(t, "the bridge is told", told("link cni0 (another Kubernetes distribution)"))
+	testnet.Eventually(t, "the bridge is named", warned("link cni0 (another Kubernetes distribution)"))
 	nodes[0].Sh(t, "ip link del cni0")
-	testnet.Eventually(t, "the bridge is gone", told(""))
+	testnet.Eventually(t, "the bridge is gone", warned(""))
 	nodes[0].Sh(t, "ip link del brink-vxlan; ip link add flannel.1 type vxlan id 1 dstport 8472 local 127.0.0.1; ip link set flannel.1 up")
-	testnet.Eventually(t, "the tunnel is told", told("link flannel.1 (flannel) has the VXLAN identifier 1"))
+	testnet.Eventually(t, "the tunnel is named", warned("link flannel.1 (flannel) has the VXLAN identifier 1"))
 	nodes[0].Sh(t, "ip link del flannel.1")
-	testnet.Eventually(t, "the tunnel is gone", told(""))
+	testnet.Eventually(t, "the tunnel is gone", warned(""))
 	testnet.Meet(t, nodes...)
 }

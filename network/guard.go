@@ -17,14 +17,14 @@ import (
 	"brink/network/overlay"
 )
 
-// VXLAN has no proof of origin: the kernel takes a frame from anybody who sends to the
-// tunnel's port, and a frame made by hand arrives at a pod from any address that its maker
+// VXLAN has no proof of origin: the kernel takes any frame that is sent to the tunnel's
+// port, and a frame made by hand arrives at a pod from any address that its maker
 // likes. So frames are taken from peers' underlay addresses only, which are kept in sets
 // of the table. Whatever can send from such an address, as a process in a node's own
 // network can, counts as the node. Frames of this network are recognised by port and
 // identifier together: others' VXLAN, and whatever else uses the port, passes.
 //
-// The source of a packet that was translated on its way was given to it by this node or
+// The source of a packet that was translated was given to it by this node or
 // a peer: a Service whose endpoint is the port of a tunnel makes a frame of what a pod or
 // a stranger sends to it. So the guard stands behind all translation, and takes only what
 // was never tracked, which translation needs. And a node takes frames only at the
@@ -102,15 +102,15 @@ func guardTunnel(cfg Config) []*knftables.Rule {
 		peers := "@" + peerSet(f)
 		add("prerouting", "the tunnel itself is no connection", frame, "iifname", "!=", bridge, f.match, "saddr", peers, "notrack")
 		add("output", "the tunnel itself is no connection", frame, f.match, "daddr", peers, "notrack")
-		add("forward", "on their way to another node", frame, f.match, "daddr", peers, "goto", guardChain)
+		add("forward", "frames to another node", frame, f.match, "daddr", peers, "goto", guardChain)
 		add("input", "not where peers send to", frame, f.match, "daddr", "!=", "@"+ownSet(f), "counter", "drop")
 	}
 	add("input", "frames of the tunnel", frame, "goto", guardChain)
-	add(guardChain, "pods make none", "iifname", bridge, "counter", "drop")
-	add(guardChain, "translated, or from nobody we know", "ct state != untracked", "counter", "drop")
+	add(guardChain, "pods send no frames", "iifname", bridge, "counter", "drop")
+	add(guardChain, "translated, or not from a peer", "ct state != untracked", "counter", "drop")
 	// Somebody may have switched tracking off for the port in a table of their own.
 	for _, f := range families {
-		add(guardChain, "from nobody we know", f.match, "saddr", "!=", "@"+peerSet(f), "counter", "drop")
+		add(guardChain, "not from a peer", f.match, "saddr", "!=", "@"+peerSet(f), "counter", "drop")
 	}
 	return rules
 }

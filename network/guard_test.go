@@ -112,7 +112,22 @@ func settled(heard <-chan string) (all []string) {
 	}
 }
 
-// TestForgedFrames: nobody but a peer gets a frame into the tunnel, by no way.
+// translate leads what is sent to a port of a node to another end, which is the tunnel of
+// this or another node, as by a Service with such an endpoint.
+func translate(t *testing.T, n *testNode, ends map[int]netip.AddrPort) {
+	t.Helper()
+	for port, end := range ends {
+		family, unspecified := "ip", "0.0.0.0/0"
+		if end.Addr().Is6() {
+			family, unspecified = "ip6", "::/0"
+		}
+		n.Sh(t, fmt.Sprintf("nft 'add table %[1]s service; add chain %[1]s service pre { type nat hook prerouting priority dstnat; }; add chain %[1]s service post { type nat hook postrouting priority srcnat; }; "+
+			"add rule %[1]s service pre udp dport %[2]d dnat to %[3]s; add rule %[1]s service post %[1]s daddr %[4]s udp dport 8472 masquerade; add rule %[1]s service post %[1]s saddr %[5]s return'",
+			family, port, end, end.Addr(), unspecified))
+	}
+}
+
+// TestForgedFrames: nobody but a peer gets a frame into the tunnel.
 func TestForgedFrames(t *testing.T) {
 	t.Parallel()
 	for name, s := range map[string]testnet.Stacks{"IPv4": {Underlay: "4", Pods: "46"}, "IPv6": {Underlay: "6", Pods: "46"}} {
@@ -126,17 +141,7 @@ func TestForgedFrames(t *testing.T) {
 				heardOne, _ := hear(t, one.Pod, "10.42.1.10:9000")
 				heardTwo, _ := hear(t, two.Pod, "10.42.2.10:9000")
 				to := func(n *testNode) netip.AddrPort { return netip.AddrPortFrom(n.cfg.Underlay[0], DefaultVXLANPort) }
-				// What is sent to this port of node 1 goes on to the tunnel of the other, as
-				// by a Service with such an endpoint, and to this one of its own.
-				for port, end := range map[int]netip.AddrPort{7001: to(one), 7002: to(two)} {
-					family, unspecified := "ip", "0.0.0.0/0"
-					if end.Addr().Is6() {
-						family, unspecified = "ip6", "::/0"
-					}
-					one.Sh(t, fmt.Sprintf("nft 'add table %[1]s service; add chain %[1]s service pre { type nat hook prerouting priority dstnat; }; add chain %[1]s service post { type nat hook postrouting priority srcnat; }; "+
-						"add rule %[1]s service pre udp dport %[2]d dnat to %[3]s; add rule %[1]s service post %[1]s daddr %[4]s udp dport 8472 masquerade; add rule %[1]s service post %[1]s saddr %[5]s return'",
-						family, port, end, end.Addr(), unspecified))
-				}
+				translate(t, one, map[int]netip.AddrPort{7001: to(one), 7002: to(two)})
 				one.Sh(t, "sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.brink0.rp_filter=0 net.ipv4.conf.eth0.rp_filter=0")
 				send(t, one.NS, to(two), forged(t, two, "control to two"))
 				send(t, two.NS, to(one), forged(t, one, "control to one"))
@@ -175,7 +180,7 @@ func TestForgedFrames(t *testing.T) {
 
 // TestPortOfOthers: what a pod sends to this port of somebody outside is masqueraded,
 // whether it looks like a frame or not, and the answer finds back. What others send
-// to a node with another identifier is none of the guard's business.
+// to a node with another identifier passes the guard.
 func TestPortOfOthers(t *testing.T) {
 	t.Parallel()
 	for name, s := range map[string]testnet.Stacks{"IPv4": {Underlay: "4", Pods: "4"}, "IPv6": {Underlay: "6", Pods: "6"}} {
@@ -206,28 +211,31 @@ func TestPortOfOthers(t *testing.T) {
 	}
 }
 
-// TestPeersOfTheGuard: who comes is let in, who has moved is let in from where it is
-// now only, who has gone is not, and what somebody takes out comes back.
+// guardedPeers lists the peers in a node's sets.
+func guardedPeers(t *testing.T, n *testNode) string {
+	t.Helper()
+	var table tableListing
+	testnet.Inside(t, n.NS, func() (err error) {
+		table, err = listOwnTable(t.Context())
+		return err
+	})
+	var peers []netip.Addr
+	for _, m := range table.members {
+		if strings.HasPrefix(m.set, "peers-") {
+			peers = append(peers, m.addr)
+		}
+	}
+	slices.SortFunc(peers, netip.Addr.Compare)
+	return fmt.Sprint(peers)
+}
+
+// TestPeersOfTheGuard: a new peer is let in, one that has moved only from where it is
+// now, one that has gone is not, and what somebody takes out comes back.
 func TestPeersOfTheGuard(t *testing.T) {
 	t.Parallel()
 	s := testnet.DualStack
 	nodes := cluster(t, s, VXLAN, VXLAN)
 	testnet.Meet(t, nodes...)
-	list := func() string {
-		var table tableListing
-		testnet.Inside(t, nodes[0].NS, func() (err error) {
-			table, err = listOwnTable(t.Context())
-			return err
-		})
-		var peers []netip.Addr
-		for _, m := range table.members {
-			if strings.HasPrefix(m.set, "peers-") {
-				peers = append(peers, m.addr)
-			}
-		}
-		slices.SortFunc(peers, netip.Addr.Compare)
-		return fmt.Sprint(peers)
-	}
 	wait := func(want string) {
 		t.Helper()
 		got := ""
@@ -236,7 +244,7 @@ func TestPeersOfTheGuard(t *testing.T) {
 				t.Logf("has %s, want %s", got, want)
 			}
 		}()
-		testnet.Eventually(t, "the set", func() bool { got = list(); return got == want })
+		testnet.Eventually(t, "the set", func() bool { got = guardedPeers(t, nodes[0]); return got == want })
 	}
 	wait("[192.0.0.2 2001:db8::2]")
 	third := newNode(t, s, 0, 3, HostGW)
@@ -254,7 +262,7 @@ func TestPeersOfTheGuard(t *testing.T) {
 	wait("[192.0.0.2 192.0.0.3 2001:db8::2 2001:db8::3]")
 	for _, damage := range []string{"nft delete element inet brink peers-ip { 192.0.0.2 }", "nft add element inet brink peers-ip { 192.0.0.99 }", "nft flush set inet brink peers-ip6", "nft flush ruleset"} {
 		nodes[0].Sh(t, damage)
-		signal(nodes[0].network.wake) // the next look is a day away
+		signal(nodes[0].network.wake) // the next tick is a day away
 		wait("[192.0.0.2 192.0.0.3 2001:db8::2 2001:db8::3]")
 	}
 	testnet.Meet(t, nodes...)
@@ -265,7 +273,7 @@ func TestPeersOfTheGuard(t *testing.T) {
 		nodes[0].stop()
 		nodes[0].Sh(t, before)
 		nodes[0].run(t)
-		if got := list(); !strings.Contains(got, "192.0.0.2 192.0.0.3") {
+		if got := guardedPeers(t, nodes[0]); !strings.Contains(got, "192.0.0.2 192.0.0.3") {
 			t.Errorf("after %q peers are %s", before, got)
 		}
 		testnet.Meet(t, nodes...)

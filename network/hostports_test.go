@@ -38,7 +38,7 @@ func TestHostPortsComeBack(t *testing.T) {
 		n.Sh(t, damage)
 		reached(damage)
 	}
-	// Without a table that is new it takes a second look, since a pod may be going.
+	// In a table that is the same it takes a second check, since a pod may be going.
 	n.Sh(t, "nft flush chain ip cni_hostport hostports")
 	testnet.Eventually(t, "the ports are back", func() bool {
 		signal(n.network.wake)

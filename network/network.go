@@ -3,7 +3,8 @@
 // with the kernel settings that routing pods needs and brink's own nftables rules. It
 // knows peers, prefixes, links and rules, not Kubernetes objects: the agent translates.
 //
-// It owns the nftables table "inet brink". It reads and writes nobody else's table.
+// It owns the nftables table "inet brink". In tables of others it changes nothing but the
+// rules of host ports of its own pods (see package pods).
 //
 // Everything is desired state: the component compares it with what is there,
 // changes what differs, and keeps comparing, so that what someone else deletes
@@ -57,6 +58,12 @@ const checkEvery = 10 * time.Second
 
 // DefaultVXLANPort is the UDP port by which nodes exchange pods' packets.
 const DefaultVXLANPort = overlay.DefaultPort
+
+// The ranges of pods and Services in a cluster whose user chooses none.
+const (
+	DefaultClusterCIDR = "10.42.0.0/16"
+	DefaultServiceCIDR = "10.43.0.0/16"
+)
 
 // Backend is how pods' packets travel between nodes.
 type Backend = overlay.Backend
@@ -175,7 +182,7 @@ func (n *Network) Warnings() error {
 	return errors.Join(errs...)
 }
 
-// setWarnings returns those of before.
+// setWarnings replaces the warnings and returns the old ones.
 func (n *Network) setWarnings(warnings []string) []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()

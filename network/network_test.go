@@ -64,8 +64,8 @@ const dualStackTable = `table inet brink {
 	comment "pod network of brink"
 	chain prerouting {
 		type filter hook prerouting priority raw; policy accept;
-		iifname "brink0" ip saddr 127.0.0.0/8 drop comment "no way from pods to the host's loopback"
-		iifname "brink0" ip daddr 127.0.0.0/8 drop comment "no way from pods to the host's loopback"
+		iifname "brink0" ip saddr 127.0.0.0/8 drop comment "pods do not reach the host's loopback"
+		iifname "brink0" ip daddr 127.0.0.0/8 drop comment "pods do not reach the host's loopback"
 	}
 
 	chain postrouting {
@@ -80,8 +80,8 @@ const ipv4Table = `table inet brink {
 	comment "pod network of brink"
 	chain prerouting {
 		type filter hook prerouting priority raw; policy accept;
-		iifname "br-edge" ip saddr 127.0.0.0/8 drop comment "no way from pods to the host's loopback"
-		iifname "br-edge" ip daddr 127.0.0.0/8 drop comment "no way from pods to the host's loopback"
+		iifname "br-edge" ip saddr 127.0.0.0/8 drop comment "pods do not reach the host's loopback"
+		iifname "br-edge" ip daddr 127.0.0.0/8 drop comment "pods do not reach the host's loopback"
 	}
 
 	chain postrouting {
@@ -235,7 +235,7 @@ func TestOthersRulesCauseNoRewrite(t *testing.T) {
 	second := n.rules.generation
 	testnet.Must(t, n.reconcile(t.Context()))
 	if n.rules.generation != second {
-		t.Error("a look changed the ruleset")
+		t.Error("a comparison changed the ruleset")
 	}
 	if after := testnet.NFT(t, "--handle", "list", "table", "inet", "brink"); after != before {
 		t.Errorf("rewritten:\n%s\n%s", before, after)

@@ -96,7 +96,7 @@ func (r *reconciler) warn(warnings []string) {
 }
 
 // loop reconciles at each tick and soon after each event. Of changes of rules it heeds
-// only that a table of ours has become another one: kube-proxy changes its own all the
+// only that a table it needs has become another one: kube-proxy changes its own all the
 // time.
 func (r *reconciler) loop(ctx context.Context, changed, rules <-chan struct{}) {
 	tick := time.NewTicker(cmp.Or(r.cfg.checkEvery, checkEvery))

@@ -76,7 +76,7 @@ func guardLoopback(cfg Config) []*knftables.Rule {
 		rules = append(rules, &knftables.Rule{
 			Chain:   "prerouting",
 			Rule:    knftables.Concat("iifname", fmt.Sprintf("%q", cfg.bridgeName()), "ip", side, "127.0.0.0/8", "drop"),
-			Comment: knftables.PtrTo("no way from pods to the host's loopback"),
+			Comment: knftables.PtrTo("pods do not reach the host's loopback"),
 		})
 	}
 	return rules

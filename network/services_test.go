@@ -115,7 +115,7 @@ func TestServicesOfAnEmptyNode(t *testing.T) {
 	}
 }
 
-// TestServiceRoutesOfOthers: somebody's own route wins, before and after ours; one of
+// TestServiceRoutesOfOthers: somebody's own route wins, before and after brink's; one of
 // a former cluster goes; uninstalling leaves none.
 func TestServiceRoutesOfOthers(t *testing.T) {
 	t.Parallel()
@@ -128,7 +128,7 @@ func TestServiceRoutesOfOthers(t *testing.T) {
 	leads := func(to, link string) {
 		t.Helper()
 		if got := n.Sh(t, "ip route get "+to+" 2>&1 || true"); !strings.Contains(got, link) {
-			t.Errorf("the way to %s is %s, want %s", to, got, link)
+			t.Errorf("the route to %s is %s, want %s", to, got, link)
 		}
 	}
 	leads("10.43.0.7", "via 192.0.0.9 dev eth0")
@@ -138,7 +138,7 @@ func TestServiceRoutesOfOthers(t *testing.T) {
 	n.Sh(t, "ip -6 route add fd43::/112 via 2001:db8::9; ip route add 10.43.9.0/24 via 192.0.0.9; ip route del 10.43.0.0/16 via 192.0.0.9")
 	leads("fd43::7", "via 2001:db8::9 dev eth0")
 	leads("10.43.9.7", "via 192.0.0.9 dev eth0")
-	testnet.Eventually(t, "ours is there when somebody's has gone", func() bool {
+	testnet.Eventually(t, "brink's is there when somebody's has gone", func() bool {
 		signal(n.network.wake) // a route of others is no event
 		return strings.Contains(n.Sh(t, "ip route get 10.43.0.7 2>&1 || true"), "dev brink0")
 	})

@@ -96,7 +96,7 @@ func (c *callers) end() (int, []string) {
 // TestRollingSwitch changes the backend by restarting one node after another,
 // there and back. Peers hear of it before the node itself hears of them, as it
 // announces itself first, and one after the other. Packets that are under way are
-// lost then: where rp_filter is strict, those that come by the new way to who
+// lost then: where rp_filter is strict, those that come by the new way to one that
 // answers by the old one, and those to a device that is not there yet. No three
 // that are seconds apart are.
 func TestRollingSwitch(t *testing.T) {

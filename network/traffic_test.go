@@ -14,7 +14,7 @@ import (
 	"brink/network/testnet"
 )
 
-// TestSources: by which address a server sees who calls from where. Within the
+// TestSources: by which address a server sees its callers. Within the
 // cluster pods keep theirs; outside, and for other nodes' own addresses, they have
 // their node's.
 func TestSources(t *testing.T) {
@@ -58,6 +58,47 @@ func TestSources(t *testing.T) {
 	}
 }
 
+// addOutside connects a host outside, and behind it a pod of another node.
+func addOutside(t *testing.T, outside netns.NsHandle) {
+	t.Helper()
+	uplink := testnet.Connect(t, "uplink", outside, []string{"198.51.100.9/24", "2001:db8::9/64"}, []string{"198.51.100.1", "2001:db8::1"})
+	testnet.Must(t, testnet.AddAddr(uplink, "198.51.100.1/24"))
+	testnet.Must(t, testnet.AddAddr(uplink, "2001:db8::1/64"))
+	testnet.Inside(t, outside, func() error {
+		lo, err := netlink.LinkByName("lo")
+		return errors.Join(err, testnet.AddAddr(lo, "10.42.7.10/32"), testnet.AddAddr(lo, "fd42:0:0:7::10/128"))
+	})
+	testnet.Must(t, testnet.AddRoute(uplink, "10.42.7.0/24", "198.51.100.9"))
+	testnet.Must(t, testnet.AddRoute(uplink, "fd42:0:0:7::/64", "2001:db8::9"))
+}
+
+// translateService leads to the second pod as a Service does. Answers between pods of one
+// bridge come back through the translation only by the bridge settings, which are off.
+func translateService(t *testing.T) {
+	t.Helper()
+	testnet.WriteSetting(t, "net/bridge/bridge-nf-call-iptables", "0")
+	testnet.WriteSetting(t, "net/bridge/bridge-nf-call-ip6tables", "0")
+	testnet.NFT(t, "add table inet service; add chain inet service pre { type nat hook prerouting priority dstnat; }; "+
+		"add rule inet service pre ip daddr 10.43.0.9 dnat ip to 10.42.3.20; "+
+		"add rule inet service pre ip6 daddr fd43::9 dnat ip6 to fd42:0:0:3::20")
+}
+
+// calls are made by TestTraffic, each with the address that it arrives from.
+var calls = []struct{ name, from, to, want string }{
+	{"pod to outside", "pod1", "198.51.100.9", "198.51.100.1"},
+	{"pod to outside, IPv6", "pod1", "2001:db8::9", "2001:db8::1"},
+	{"pod to pod on this node", "pod1", "10.42.3.20", "10.42.3.10"},
+	{"pod to pod on this node, IPv6", "pod1", "fd42:0:0:3::20", "fd42:0:0:3::10"},
+	{"pod to pod through a Service", "pod1", "10.43.0.9", "10.42.3.10"},
+	{"pod to pod through a Service, IPv6", "pod1", "fd43::9", "fd42:0:0:3::10"},
+	{"pod to pod on another node", "pod1", "10.42.7.10", "10.42.3.10"},
+	{"pod to pod on another node, IPv6", "pod1", "fd42:0:0:7::10", "fd42:0:0:3::10"},
+	{"pod to its node", "pod1", "198.51.100.1", "10.42.3.10"},
+	{"pod to its node, IPv6", "pod1", "2001:db8::1", "fd42:0:0:3::10"},
+	{"node to pod", "node", "10.42.3.20", "10.42.3.1"},
+	{"outside to pod", "outside", "10.42.3.20", "198.51.100.9"},
+}
+
 // TestTraffic sends real connections: two pods on a node's bridge, a host
 // outside, and a pod of another node behind that host. Each server says from
 // which address it was called.
@@ -72,22 +113,8 @@ func TestTraffic(t *testing.T) {
 		link := testnet.Connect(t, name, pod, []string{"10.42.3." + host + "/24", "fd42:0:0:3::" + host + "/64"}, gateways)
 		testnet.Must(t, netlink.LinkSetMaster(link, bridge))
 	}
-	uplink := testnet.Connect(t, "uplink", outside, []string{"198.51.100.9/24", "2001:db8::9/64"}, []string{"198.51.100.1", "2001:db8::1"})
-	testnet.Must(t, testnet.AddAddr(uplink, "198.51.100.1/24"))
-	testnet.Must(t, testnet.AddAddr(uplink, "2001:db8::1/64"))
-	testnet.Inside(t, outside, func() error {
-		lo, err := netlink.LinkByName("lo")
-		return errors.Join(err, testnet.AddAddr(lo, "10.42.7.10/32"), testnet.AddAddr(lo, "fd42:0:0:7::10/128"))
-	})
-	testnet.Must(t, testnet.AddRoute(uplink, "10.42.7.0/24", "198.51.100.9"))
-	testnet.Must(t, testnet.AddRoute(uplink, "fd42:0:0:7::/64", "2001:db8::9"))
-	// As a Service would: answers between pods of one bridge must come back
-	// through the translation, which they do only by the bridge settings.
-	testnet.WriteSetting(t, "net/bridge/bridge-nf-call-iptables", "0")
-	testnet.WriteSetting(t, "net/bridge/bridge-nf-call-ip6tables", "0")
-	testnet.NFT(t, "add table inet service; add chain inet service pre { type nat hook prerouting priority dstnat; }; "+
-		"add rule inet service pre ip daddr 10.43.0.9 dnat ip to 10.42.3.20; "+
-		"add rule inet service pre ip6 daddr fd43::9 dnat ip6 to fd42:0:0:3::20")
+	addOutside(t, outside)
+	translateService(t)
 	runIn(t, node, dualStack(t))
 
 	port := uint16(8080)
@@ -103,28 +130,12 @@ func TestTraffic(t *testing.T) {
 			testnet.Listen(t, server.ns, netip.AddrPortFrom(netip.MustParseAddr(addr), port))
 		}
 	}
-	for _, tt := range []struct {
-		name     string
-		from     netns.NsHandle
-		to, want string
-	}{
-		{"pod to outside", pod1, "198.51.100.9", "198.51.100.1"},
-		{"pod to outside, IPv6", pod1, "2001:db8::9", "2001:db8::1"},
-		{"pod to pod on this node", pod1, "10.42.3.20", "10.42.3.10"},
-		{"pod to pod on this node, IPv6", pod1, "fd42:0:0:3::20", "fd42:0:0:3::10"},
-		{"pod to pod through a Service", pod1, "10.43.0.9", "10.42.3.10"},
-		{"pod to pod through a Service, IPv6", pod1, "fd43::9", "fd42:0:0:3::10"},
-		{"pod to pod on another node", pod1, "10.42.7.10", "10.42.3.10"},
-		{"pod to pod on another node, IPv6", pod1, "fd42:0:0:7::10", "fd42:0:0:3::10"},
-		{"pod to its node", pod1, "198.51.100.1", "10.42.3.10"},
-		{"pod to its node, IPv6", pod1, "2001:db8::1", "fd42:0:0:3::10"},
-		{"node to pod", node, "10.42.3.20", "10.42.3.1"},
-		{"outside to pod", outside, "10.42.3.20", "198.51.100.9"},
-	} {
+	from := map[string]netns.NsHandle{"pod1": pod1, "node": node, "outside": outside}
+	for _, tt := range calls {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			var got []byte
-			testnet.Inside(t, tt.from, func() error {
+			testnet.Inside(t, from[tt.from], func() error {
 				conn, err := net.DialTimeout("tcp", netip.AddrPortFrom(netip.MustParseAddr(tt.to), port).String(), testnet.Patience)
 				if err != nil {
 					return err

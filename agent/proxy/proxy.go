@@ -90,6 +90,10 @@ func (p *Proxy) Health() error {
 	return nil
 }
 
+// HealthPort is where load balancers in front of the cluster ask for the proxy's health,
+// upstream's own default.
+const HealthPort = 10256
+
 func parse(cfg Config) (*proxyconfig.KubeProxyConfiguration, error) {
 	opts := app.NewOptions()
 	fs := pflag.NewFlagSet("kube-proxy", pflag.ContinueOnError)
@@ -97,7 +101,7 @@ func parse(cfg Config) (*proxyconfig.KubeProxyConfiguration, error) {
 	defaults := []string{
 		"proxy-mode=nftables",
 		"hostname-override=" + cfg.NodeName,
-		"healthz-bind-address=0.0.0.0:10256",
+		fmt.Sprintf("healthz-bind-address=0.0.0.0:%d", HealthPort),
 	}
 	if len(cfg.ClusterCIDRs) > 0 { // none are known to CheckArgs
 		defaults = append(defaults, "cluster-cidr="+joinPrefixes(cfg.ClusterCIDRs))

@@ -13,6 +13,7 @@ import (
 
 	"brink/agent"
 	"brink/agent/ledger"
+	"brink/agent/proxy"
 	"brink/internal/componentargs"
 	"brink/internal/datadir"
 	"brink/internal/host"
@@ -23,9 +24,6 @@ import (
 
 // buildTime is set by the linker, in seconds since 1970. A clock that shows less is wrong.
 var buildTime = "0"
-
-// proxyHealthPort is kube-proxy's default.
-const proxyHealthPort = 10256
 
 // CheckSettings parses all flags as a start would, those of the embedded components too.
 // Nothing is started or written.
@@ -99,7 +97,7 @@ func (c Config) ports() []host.Port {
 	if c.Agent != nil {
 		out = append(out,
 			host.Port{Number: componentargs.Port(c.Agent.KubeletArgs, "port", agent.KubeletPort), For: "kubelet", Flag: "--kubelet-arg=port=PORT"},
-			host.Port{Number: componentargs.Port(c.Agent.ProxyArgs, "healthz-bind-address", proxyHealthPort), For: "service proxy's health", Flag: "--kube-proxy-arg=healthz-bind-address=ADDRESS:PORT"})
+			host.Port{Number: componentargs.Port(c.Agent.ProxyArgs, "healthz-bind-address", proxy.HealthPort), For: "service proxy's health", Flag: "--kube-proxy-arg=healthz-bind-address=ADDRESS:PORT"})
 	}
 	return out
 }

@@ -16,8 +16,8 @@ func OtherNetworks(cfg Config) []host.Check {
 		return nil
 	}
 	pods := network.Config{
-		ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")},
-		ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")},
+		ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix(network.DefaultClusterCIDR)},
+		ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix(network.DefaultServiceCIDR)},
 		Backend:      network.VXLAN,
 	}
 	if cfg.Server != nil {

@@ -10,8 +10,8 @@
 //
 // Read in this order: config.go (what is asked for), node.go (Run, from the checks to
 // the end), checks.go and networks.go (what is refused and what is warned of), lock.go,
-// process.go (the list of components), address.go, status.go, stop.go; then package
-// upstream, for the globals that the process has meanwhile.
+// process.go (the list of components), status.go, stop.go; then package upstream, for the
+// globals that the process has meanwhile.
 package node
 
 import (

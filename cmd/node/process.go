@@ -19,8 +19,8 @@ import (
 // start needed.
 const settleTime = 10 * time.Second
 
-// Process is a composed node: run starts it once.
-type Process struct {
+// process is a composed node: run starts it once.
+type process struct {
 	cfg     Config
 	globals *upstream.Globals
 	begun   time.Time
@@ -35,8 +35,8 @@ type Process struct {
 
 // compose builds the parts that cfg asks for. The list of components is the server's
 // and the agent's, in start order, behind what answers `brink status`.
-func compose(cfg Config, globals *upstream.Globals, begun time.Time) (*Process, error) {
-	p := &Process{cfg: cfg, globals: globals, begun: begun}
+func compose(cfg Config, globals *upstream.Globals, begun time.Time) (*process, error) {
+	p := &process{cfg: cfg, globals: globals, begun: begun}
 	p.group.Add(p.statusComponent())
 	var srv *server.Server
 	var err error
@@ -78,7 +78,7 @@ func newAgent(cfg Config, srv *server.Server) (*agent.Agent, error) {
 }
 
 // run runs the components until ctx ends or one of them fails.
-func (p *Process) run(ctx context.Context) error {
+func (p *process) run(ctx context.Context) error {
 	log := p.globals.Log
 	for _, line := range p.cfg.Ignored {
 		slog.Warn(line, "component", "brink")
@@ -101,7 +101,7 @@ func (p *Process) run(ctx context.Context) error {
 }
 
 // announce tells people, scripts and systemd that the node is up.
-func (p *Process) announce() {
+func (p *process) announce() {
 	what, where := fmt.Sprintf("node %s is Ready", p.cfg.NodeName), ""
 	if p.cfg.Agent == nil {
 		what = "control plane is Ready"

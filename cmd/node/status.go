@@ -32,7 +32,7 @@ type Status struct {
 }
 
 // status is the state of the process now.
-func (p *Process) status() Status {
+func (p *process) status() Status {
 	s := Status{
 		Node: p.cfg.NodeName, Role: p.cfg.role(), PID: os.Getpid(), Started: p.begun, DataDir: p.cfg.Layout.Data(),
 		Problems: linesOf(p.health), Warnings: linesOf(p.warnings),
@@ -54,11 +54,11 @@ func linesOf(checks []func() error) []string {
 }
 
 // statusComponent answers on a unix socket that only root can reach.
-func (p *Process) statusComponent() lifecycle.Component {
+func (p *process) statusComponent() lifecycle.Component {
 	return lifecycle.Component{Name: "status", Run: p.serveStatus}
 }
 
-func (p *Process) serveStatus(ctx context.Context, ready func()) error {
+func (p *process) serveStatus(ctx context.Context, ready func()) error {
 	listener, err := rootsocket.Listen(p.cfg.Layout.StatusSocket())
 	if err != nil {
 		return err
@@ -72,7 +72,7 @@ func (p *Process) serveStatus(ctx context.Context, ready func()) error {
 	return nil
 }
 
-func (p *Process) statusHandler() http.Handler {
+func (p *process) statusHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")

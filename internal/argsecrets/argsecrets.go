@@ -1,17 +1,18 @@
-// Package argsecrets takes secrets out of what the kernel shows of this process:
-// its arguments, which every user of the machine can read (ps), and its
-// environment.
+// Package argsecrets hides secrets in what the kernel shows of this process: its
+// arguments, which every user of the machine can read (ps), and its environment.
 //
-// The kernel shows both from where they lie in the process's memory, which is
-// where Go's strings point too. So the secrets are copied, overwritten in place,
-// and given back by Restore: what reads os.Args after it sees no difference.
+// The kernel reads both from the process's memory, at the place to which Go's strings
+// point too. So the secrets are copied, overwritten in place, and given back by Restore:
+// code that reads os.Args after it sees no difference.
 //
-// This happens while the package is initialised, and it is the first of the binary
-// to be: Go initialises, of the packages whose imports are, always the one whose
-// path comes first (since Go 1.21), and this one has no imports. Initialising all
-// others takes a loaded board seconds. A test of cmd compares. That is also why
-// arguments and environment come from the runtime by linkname, from the functions
-// that it has for os and syscall: those packages are initialised later.
+// This happens while the package is initialised, before any other of the binary that
+// is not the runtime's own: initialising all of them takes a loaded board seconds, in
+// which the secrets could be read. Of the packages whose imports are initialised, Go
+// takes the one with the first path (since Go 1.21), and this one has no imports. A test
+// of cmd compares the order. That is also why arguments and environment come from the
+// runtime by linkname, from the functions that it has for os and syscall: those packages
+// are initialised later. It is the only package of brink's that changes anything at
+// import.
 package argsecrets
 
 import "unsafe"
@@ -26,8 +27,8 @@ func runtimeEnvs() []string
 // database's password in it.
 var flags = []string{"token", "datastore-endpoint"}
 
-// Variables are the environment's names of the same settings. They are brink's
-// alone: what it starts has no business with them.
+// Variables are the environment variables of the same settings. They are for brink
+// alone, not for the processes that it starts.
 var Variables = []string{"BRINK_TOKEN", "BRINK_DATASTORE_ENDPOINT"}
 
 // args and environment are copies with the secrets in them.
@@ -36,9 +37,9 @@ var (
 	environment = hideEnvironment(runtimeArgs(), runtimeEnvs())
 )
 
-// Restore returns the arguments as they were given, for os.Args, and calls set for
-// each variable of the environment that was hidden. Set that way, a variable is in
-// Go's own copy of the environment only.
+// Restore returns the arguments as they were given, for os.Args, and calls set for each
+// environment variable that was hidden. os.Setenv changes Go's own copy of the
+// environment only, which the kernel does not show.
 func Restore(set func(name, value string) error) ([]string, error) {
 	for _, name := range Variables {
 		if value, given := environment[name]; given {
@@ -50,8 +51,7 @@ func Restore(set func(name, value string) error) ([]string, error) {
 	return append([]string(nil), args...), nil
 }
 
-// hideArgs returns args as they were. Their strings are changed in place where a
-// secret stands.
+// hideArgs returns a copy of args and overwrites the secrets in args in place.
 func hideArgs(args []string) []string {
 	out := append([]string(nil), args...)
 	for i := 1; i < len(args); i++ {
@@ -68,15 +68,14 @@ func hideArgs(args []string) []string {
 	return out
 }
 
-// isSecretFlag tells whether the value of arg stands in the next argument and is a
-// secret.
+// isSecretFlag reports whether arg is a flag whose value, a secret, is the next argument.
 func isSecretFlag(args []string, arg string) bool {
 	name, _, hasValue := cut(arg)
 	return !hasValue && isSecret(args, name)
 }
 
-// isSecret looks at a flag as it was written. -t is --token only for brink's own
-// commands; for kubectl's it is a terminal.
+// isSecret reports whether name, a flag as it was written, has a secret as its value. -t
+// is --token for brink's own commands only; for kubectl it asks for a terminal.
 func isSecret(args []string, name string) bool {
 	short := len(args) > 1 && (args[1] == "agent" || args[1] == "check")
 	for dashes := 1; dashes <= 2 && dashes < len(name); dashes++ {
@@ -96,28 +95,28 @@ func isSecret(args []string, name string) bool {
 	return false
 }
 
-// hideEnvironment returns the secrets of the environment, by name, and overwrites
-// them where the kernel has put them: right behind the arguments. The runtime's
-// strings are copies of those, unlike its arguments.
+// hideEnvironment returns the secrets of the environment, by name, and overwrites them
+// where the kernel has put them: right after the arguments. Unlike the arguments, the
+// runtime's strings of the environment are copies.
 func hideEnvironment(args, envs []string) map[string]string {
 	out := map[string]string{}
 	if len(args) == 0 || args[0] == "" {
 		return out
 	}
-	place := unsafe.Pointer(unsafe.StringData(args[0]))
+	next := unsafe.Pointer(unsafe.StringData(args[0]))
 	for _, arg := range args {
-		place = unsafe.Add(place, len(arg)+1)
+		next = unsafe.Add(next, len(arg)+1)
 	}
 	for _, env := range envs {
-		shown := unsafe.String((*byte)(place), len(env))
+		shown := unsafe.String((*byte)(next), len(env))
 		if shown != env {
-			return out // somebody has moved it
+			return out // it lies elsewhere
 		}
 		if name, value, _ := cut(shown); isVariable(name) {
 			out[copyOf(name)] = copyOf(value)
 			overwrite(value)
 		}
-		place = unsafe.Add(place, len(env)+1)
+		next = unsafe.Add(next, len(env)+1)
 	}
 	return out
 }
@@ -131,7 +130,7 @@ func isVariable(name string) bool {
 	return false
 }
 
-// cut is strings.Cut at the first "=". What it returns lies where s does.
+// cut is strings.Cut at the first "=". The strings that it returns share the memory of s.
 func cut(s string) (name, value string, found bool) {
 	for i := range len(s) {
 		if s[i] == '=' {
@@ -141,8 +140,8 @@ func cut(s string) (name, value string, found bool) {
 	return s, "", false
 }
 
-// copyOf is a copy whatever the compiler makes of it: for string([]byte(s)) it
-// makes none.
+// copyOf returns a copy of s that the compiler cannot leave out, as it does for
+// string([]byte(s)).
 func copyOf(s string) string {
 	if s == "" {
 		return ""
@@ -152,8 +151,8 @@ func copyOf(s string) string {
 	return unsafe.String(&bytes[0], len(bytes))
 }
 
-// overwrite changes the bytes of an argument in place. Go's strings of arguments
-// are no copies (runtime.goargs), and the memory is writable (execve(2)).
+// overwrite replaces the bytes of an argument in place. Go's strings of arguments are not
+// copies (runtime.goargs), and the memory is writable (execve(2)).
 func overwrite(s string) {
 	if s == "" {
 		return

@@ -1,1 +1,1 @@
-// The functions that the runtime provides have no body here, which Go only allows beside assembly.
+// Functions without a body, which the runtime provides, are allowed beside an assembly file only.

@@ -1,7 +1,6 @@
-// Package componentargs parses the flags of embedded Kubernetes components:
-// brink's own defaults first, then what the user passes through
-// --kube-apiserver-arg and its siblings, in k3s's spelling (name=value, dashes
-// in front optional).
+// Package componentargs parses the flags of embedded Kubernetes components: brink's own
+// defaults first, then the user's from --kube-apiserver-arg and its siblings. They are
+// spelled as for k3s: name=value, with or without dashes in front.
 package componentargs
 
 import (
@@ -13,13 +12,13 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Parse sets fs to defaults, each "name=value", overridden by extra. A flag
-// that the user names replaces brink's default for it, also where the flag is
-// a list. option is the brink flag that extra came from, for errors.
+// Parse sets the flags of fs to defaults, each "name=value", overridden by extra, the
+// user's. A flag in extra replaces the default, also if it is a list. option is brink's
+// flag that gave extra, for errors.
 func Parse(fs *pflag.FlagSet, option string, defaults, extra []string) error {
 	fs.SetNormalizeFunc(dashes)
-	// Upstream marks flags as deprecated in favour of a file, which it tells
-	// on the terminal; the flags are there and there is no file.
+	// Upstream has deprecated flags in favour of a file and says so on the terminal; the
+	// flags work, and there is no file.
 	fs.SetOutput(io.Discard)
 	overridden := map[string]bool{}
 	for _, arg := range extra {
@@ -48,25 +47,25 @@ func Parse(fs *pflag.FlagSet, option string, defaults, extra []string) error {
 	return nil
 }
 
-// Name is the flag that arg sets.
+// Name returns the flag that arg sets.
 func Name(arg string) string {
 	name, _, _ := split(arg)
 	return name
 }
 
-// split cuts "--name=value"; given is false when there is no "=".
+// split cuts "--name=value". given reports whether there is a "=".
 func split(arg string) (name, value string, given bool) {
 	name, value, given = strings.Cut(strings.TrimLeft(arg, "-"), "=")
 	return strings.ReplaceAll(name, "_", "-"), value, given
 }
 
-// dashes is what the components' own commands do to flag names.
+// dashes replaces underscores in flag names, as the components' own commands do.
 func dashes(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 	return pflag.NormalizedName(strings.ReplaceAll(name, "_", "-"))
 }
 
-// Port is the port that a flag moves a listener to: a number, or what follows the
-// last colon of an address.
+// Port returns the port to which a flag moves a listener, and standard without the flag.
+// Its value is a number or an address; anything else is left to the component to refuse.
 func Port(args []string, flag string, standard uint16) uint16 {
 	port := standard
 	for _, arg := range args {

@@ -1,13 +1,13 @@
-// Package proxyenv limits the proxies of the environment (HTTPS_PROXY and the like)
-// to what lies outside of the cluster. They are there for pulling images; what runs
-// in the cluster, and the nodes themselves, are not behind a proxy.
+// Package proxyenv limits the proxies of the environment (HTTPS_PROXY and the like) to
+// what lies outside of the cluster. A proxy is there for pulling images; pods, Services
+// and nodes are not behind it.
 //
-// Go's HTTP clients read the variables once, at their first request. So Exclude
-// comes before that, from everybody who learns of a range: cmd/node knows a server's,
-// an agent hears of its own when it has joined and pulls only after that.
+// Go's HTTP clients read the variables once, at their first request, so Exclude must be
+// called before: cmd/node knows the ranges of a server, and an agent learns its cluster's
+// when it has joined, and pulls images only after that.
 //
-// Names of nodes are in no domain that could be excluded: see directly, in
-// server/controlplane, for connections to kubelets.
+// Names of nodes are in no domain that could be excluded. Connections to kubelets avoid
+// the proxy in server/controlplane, see directly.
 package proxyenv
 
 import (
@@ -24,12 +24,11 @@ var (
 	exceptions = []string{"NO_PROXY", "no_proxy"}
 )
 
-// always is what is never behind a proxy: this machine and Services by their short
-// names.
+// always is never behind a proxy: this machine, and Services by their short names.
 var always = []string{"localhost", "127.0.0.0/8", "::1", ".svc"}
 
-// Exclude adds names, domains, addresses and ranges to the exceptions. Without a
-// proxy it does nothing.
+// Exclude adds names, domains, addresses and ranges to the exceptions. It does nothing if
+// the environment has no proxy.
 func Exclude(what ...string) error {
 	isEmpty := func(name string) bool { return os.Getenv(name) == "" }
 	if !slices.ContainsFunc(proxies, func(name string) bool { return !isEmpty(name) }) {
@@ -50,7 +49,7 @@ func Exclude(what ...string) error {
 	return nil
 }
 
-// with appends what is not in a list that is separated by commas.
+// with appends to a list separated by commas what it does not contain.
 func with(list string, what []string) string {
 	var all []string
 	for _, given := range append(strings.Split(list, ","), what...) {
@@ -61,7 +60,7 @@ func with(list string, what []string) string {
 	return strings.Join(all, ",")
 }
 
-// Ranges and Addresses are for Exclude.
+// Ranges returns ranges in the form that Exclude takes.
 func Ranges(ranges ...[]netip.Prefix) []string {
 	var out []string
 	for _, r := range slices.Concat(ranges...) {
@@ -70,7 +69,7 @@ func Ranges(ranges ...[]netip.Prefix) []string {
 	return out
 }
 
-// Addresses: see Ranges.
+// Addresses returns addresses in the form that Exclude takes.
 func Addresses(addresses ...[]netip.Addr) []string {
 	var out []string
 	for _, a := range slices.Concat(addresses...) {

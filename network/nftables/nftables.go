@@ -7,8 +7,8 @@
 // microseconds, so it is asked often, and nft (milliseconds of CPU) is started only
 // when the number moved. Of the nftables notification group, which sends every element
 // of every service change, a filter in the kernel lets the end of a transaction through
-// and nothing else; then it is asked whether the tables are the ones of before, which
-// each "flush ruleset" of a firewall's start or reload makes others.
+// and nothing else. Then the tables are compared with those of before: a "flush ruleset",
+// as of a firewall that starts or reloads, makes them others.
 package nftables
 
 import (

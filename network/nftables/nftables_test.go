@@ -10,19 +10,19 @@ import (
 	"brink/network/testnet"
 )
 
-// TestWatch: each transaction is told once, however much is in it, and nothing
+// TestWatch: each transaction is reported once, however much is in it, and nothing
 // when nothing changes.
 func TestWatch(t *testing.T) {
 	t.Parallel()
 	testnet.Enter(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	told := make(chan struct{}, 1000)
-	testnet.Must(t, Watch(ctx, func() { told <- struct{}{} }))
+	reported := make(chan struct{}, 1000)
+	testnet.Must(t, Watch(ctx, func() { reported <- struct{}{} }))
 	count := func() (n int) {
 		for wait := testnet.Patience; ; wait = 200 * time.Millisecond {
 			select {
-			case <-told:
+			case <-reported:
 				n++
 			case <-time.After(wait):
 				return n

@@ -15,8 +15,8 @@ import (
 // nftaTableHandle is NFTA_TABLE_HANDLE of linux/netfilter/nf_tables.h.
 const nftaTableHandle = 4
 
-// TableHandle is the number of an nftables table, which no other table of this
-// network namespace ever gets; 0 when there is none of this name.
+// TableHandle returns the number of an nftables table, which no other table of this
+// network namespace ever gets, and 0 when there is no table of this name.
 func TableHandle(family, name string) (uint64, error) {
 	var handle uint64
 	req := nftRequest(unix.NFT_MSG_GETTABLE, 0, family)
@@ -38,17 +38,18 @@ func TableHandle(family, name string) (uint64, error) {
 	return handle, nil
 }
 
-// TableShape tells whether an nftables table is the one of before.
+// TableShape is what differs when somebody has made an nftables table anew, or has
+// changed it where packets enter it.
 type TableShape struct {
 	// Handle is the table's number, which no other table ever gets; 0 without a table.
 	Handle uint64
-	// Hooked are the chains that hang on the kernel's hooks, with the number of rules
-	// in each, as a text that can be compared.
+	// Hooked are the chains that the kernel calls, with the number of rules in each, as a
+	// text that can be compared.
 	Hooked string
 }
 
-// InspectTable finds the shape of a table of the family "ip", "ip6" or "inet", which is
-// none of its own when there is no such table.
+// InspectTable returns the shape of a table of the family "ip", "ip6" or "inet", and the
+// zero one when there is no such table.
 func InspectTable(family, name string) (TableShape, error) {
 	handle, err := TableHandle(family, name)
 	if err != nil || handle == 0 {

@@ -12,11 +12,11 @@ import (
 	"brink/internal/lifecycle"
 )
 
-// Watch calls changed after each transaction that changes nftables rules in the
-// network namespace of the calling thread, until ctx ends. It says that there was
-// one, not which. One message a transaction wakes this process, whatever is in it:
-// the kernel's filter on the socket leaves the others there. Where the kernel refuses,
-// as in some containers, nothing is called and the error says so.
+// Watch calls changed after each transaction that changes nftables rules in the network
+// namespace of the calling thread, until ctx ends. It does not say which rules. One
+// message a transaction wakes this process, whatever is in it: a filter in the kernel
+// drops the others. Where the kernel refuses, as in some containers, Watch returns an
+// error and never calls changed.
 func Watch(ctx context.Context, changed func()) error {
 	socket, err := subscribeRules()
 	if err != nil {
@@ -32,7 +32,7 @@ func Watch(ctx context.Context, changed func()) error {
 				return
 			case errors.Is(err, unix.EINTR):
 				continue
-			case err != nil && !errors.Is(err, unix.ENOBUFS): // more came than fits: something came
+			case err != nil && !errors.Is(err, unix.ENOBUFS): // some were lost
 				lifecycle.Logger(ctx).Warn("changes of nftables rules are noticed later from now on", "error", err)
 				return
 			}

@@ -209,7 +209,7 @@ func Remove(device string, log *slog.Logger) error {
 		return err
 	}
 	defer o.Close()
-	_, err = o.reconcileAll(DesiredState{})
+	_, err = o.reconcileAll(o.desired.Current())
 	return err
 }
 

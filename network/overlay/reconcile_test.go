@@ -55,91 +55,110 @@ func peer(n int, backend Backend) Peer {
 	}
 }
 
+// peerAt is a peer with another address.
+func peerAt(n int, addr string) Peer {
+	p := peer(n, "")
+	p.Underlay = testnet.Addrs(addr)
+	return p
+}
+
+// peerWith is a peer with the pods' range of another number.
+func peerWith(n, pods int) Peer {
+	p := peer(n, VXLAN)
+	p.CIDRs = peer(pods, "").CIDRs
+	return p
+}
+
+// withMACs puts MAC addresses in the place of MAC0 to MAC9.
+func withMACs(text string) string {
+	text = strings.TrimSpace(text)
+	for n := range 10 {
+		text = strings.ReplaceAll(text, fmt.Sprintf("MAC%d", n), macOf(n))
+	}
+	return text
+}
+
 // macOf is the MAC address of a node's end of the tunnel, by which FDB entries are
 // in order.
 func macOf(n int) string { return vtepMAC(peer(n, "").CIDRs).String() }
 
-// TestDiff goes from one list of peers to another, and names the changes in
-// their order.
-func TestDiff(t *testing.T) {
-	t.Parallel()
-	twice := peer(3, VXLAN)
-	twice.CIDRs = peer(2, "").CIDRs
-	moved := peer(2, VXLAN)
-	moved.Underlay = testnet.Addrs("192.0.2.22")
-	recut := peer(2, VXLAN)
-	recut.CIDRs = peer(9, "").CIDRs
-	for _, tt := range []struct {
-		name         string
-		own          Backend
-		before, then []Peer
-		want         string
-	}{
-		{"first peer", VXLAN, nil, []Peer{peer(2, VXLAN)}, `
+var diffs = []struct {
+	name         string
+	own          Backend
+	before, then []Peer
+	want         string
+}{
+	{"first peer", VXLAN, nil, []Peer{peer(2, VXLAN)}, `
 make link brink-vxlan
 adjust link: its addresses are "", must be "10.42.1.0/32", it believes router advertisements, but no node is a router of another, it is down
 set fdb MAC2 dst 192.0.2.2 dev 7
 set neigh 10.42.2.0 lladdr MAC2 dev 7
 add route 10.42.2.0/24 via 10.42.2.0 dev 7 onlink`},
-		{"one more", VXLAN, []Peer{peer(2, "")}, []Peer{peer(2, ""), peer(3, "")}, `
+	{"one more", VXLAN, []Peer{peer(2, "")}, []Peer{peer(2, ""), peer(3, "")}, `
 set fdb MAC3 dst 192.0.2.3 dev 7
 set neigh 10.42.3.0 lladdr MAC3 dev 7
 add route 10.42.3.0/24 via 10.42.3.0 dev 7 onlink`},
-		{"the same in another order", VXLAN, []Peer{peer(2, ""), peer(3, "")}, []Peer{peer(3, ""), peer(2, "")}, ``},
-		{"one gone", VXLAN, []Peer{peer(2, ""), peer(3, "")}, []Peer{peer(2, "")}, `
+	{"the same in another order", VXLAN, []Peer{peer(2, ""), peer(3, "")}, []Peer{peer(3, ""), peer(2, "")}, ``},
+	{"one gone", VXLAN, []Peer{peer(2, ""), peer(3, "")}, []Peer{peer(2, "")}, `
 delete route 10.42.3.0/24 via 10.42.3.0 dev 7 onlink
 delete neigh 10.42.3.0 dev 7
 delete fdb MAC3 dst 192.0.2.3 dev 7`},
-		{"replaced by another", VXLAN, []Peer{peer(2, "")}, []Peer{peer(3, "")}, `
+	{"replaced by another", VXLAN, []Peer{peer(2, "")}, []Peer{peer(3, "")}, `
 set fdb MAC3 dst 192.0.2.3 dev 7
 set neigh 10.42.3.0 lladdr MAC3 dev 7
 add route 10.42.3.0/24 via 10.42.3.0 dev 7 onlink
 delete route 10.42.2.0/24 via 10.42.2.0 dev 7 onlink
 delete neigh 10.42.2.0 dev 7
 delete fdb MAC2 dst 192.0.2.2 dev 7`},
-		{"last gone", VXLAN, []Peer{peer(2, "")}, nil, `
+	{"last gone", VXLAN, []Peer{peer(2, "")}, nil, `
 delete route 10.42.2.0/24 via 10.42.2.0 dev 7 onlink
 remove link brink-vxlan`},
-		{"other address", VXLAN, []Peer{peer(2, "")}, []Peer{moved}, `
+	{"other address", VXLAN, []Peer{peer(2, "")}, []Peer{peerAt(2, "192.0.2.22")}, `
 set fdb MAC2 dst 192.0.2.22 dev 7
 delete fdb MAC2 dst 192.0.2.2 dev 7`},
-		{"other pods", VXLAN, []Peer{peer(2, "")}, []Peer{recut}, `
+	{"other pods", VXLAN, []Peer{peer(2, "")}, []Peer{peerWith(2, 9)}, `
 set fdb MAC9 dst 192.0.2.2 dev 7
 set neigh 10.42.9.0 lladdr MAC9 dev 7
 add route 10.42.9.0/24 via 10.42.9.0 dev 7 onlink
 delete route 10.42.2.0/24 via 10.42.2.0 dev 7 onlink
 delete neigh 10.42.2.0 dev 7
 delete fdb MAC2 dst 192.0.2.2 dev 7`},
-		{"range given to the next node", VXLAN, []Peer{peer(2, "")}, []Peer{twice}, `
+	{"range given to the next node", VXLAN, []Peer{peer(2, "")}, []Peer{peerWith(3, 2)}, `
 set fdb MAC2 dst 192.0.2.3 dev 7
 delete fdb MAC2 dst 192.0.2.2 dev 7`},
-		{"host-gw", HostGW, nil, []Peer{peer(2, HostGW)}, `
+	{"host-gw", HostGW, nil, []Peer{peer(2, HostGW)}, `
 add route 10.42.2.0/24 via 192.0.2.2 dev 2`},
-		{"host-gw gone", HostGW, []Peer{peer(2, HostGW)}, nil, `
+	{"host-gw gone", HostGW, []Peer{peer(2, HostGW)}, nil, `
 delete route 10.42.2.0/24 via 192.0.2.2 dev 2`},
-		{"peer changes to host-gw", HostGW, []Peer{peer(2, VXLAN)}, []Peer{peer(2, HostGW)}, `
+	{"peer changes to host-gw", HostGW, []Peer{peer(2, VXLAN)}, []Peer{peer(2, HostGW)}, `
 replace route 10.42.2.0/24 via 192.0.2.2 dev 2
 remove link brink-vxlan`},
-		{"one of two changes to host-gw", HostGW, []Peer{peer(2, VXLAN), peer(3, VXLAN)}, []Peer{peer(2, HostGW), peer(3, VXLAN)}, `
+	{"one of two changes to host-gw", HostGW, []Peer{peer(2, VXLAN), peer(3, VXLAN)}, []Peer{peer(2, HostGW), peer(3, VXLAN)}, `
 replace route 10.42.2.0/24 via 192.0.2.2 dev 2
 delete neigh 10.42.2.0 dev 7
 delete fdb MAC2 dst 192.0.2.2 dev 7`},
-		{"peer changes to vxlan", HostGW, []Peer{peer(2, HostGW)}, []Peer{peer(2, VXLAN)}, `
+	{"peer changes to vxlan", HostGW, []Peer{peer(2, HostGW)}, []Peer{peer(2, VXLAN)}, `
 make link brink-vxlan
 adjust link: its addresses are "", must be "10.42.1.0/32", it believes router advertisements, but no node is a router of another, it is down
 set fdb MAC2 dst 192.0.2.2 dev 7
 set neigh 10.42.2.0 lladdr MAC2 dev 7
 replace route 10.42.2.0/24 via 10.42.2.0 dev 7 onlink`},
-		{"peer without a backend", VXLAN, []Peer{peer(2, "")}, []Peer{peer(2, None)}, `
+	{"peer without a backend", VXLAN, []Peer{peer(2, "")}, []Peer{peer(2, None)}, `
 delete route 10.42.2.0/24 via 10.42.2.0 dev 7 onlink
 remove link brink-vxlan`},
-		{"host-gw is not ours", VXLAN, nil, []Peer{peer(2, HostGW)}, `
+	{"host-gw is not ours", VXLAN, nil, []Peer{peer(2, HostGW)}, `
 make link brink-vxlan
 adjust link: its addresses are "", must be "10.42.1.0/32", it believes router advertisements, but no node is a router of another, it is down
 set fdb MAC2 dst 192.0.2.2 dev 7
 set neigh 10.42.2.0 lladdr MAC2 dev 7
 add route 10.42.2.0/24 via 10.42.2.0 dev 7 onlink`},
-	} {
+}
+
+// TestDiff goes from one list of peers to another, and names the changes in
+// their order.
+func TestDiff(t *testing.T) {
+	t.Parallel()
+	for _, tt := range diffs {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			k, kernel := fakeNode(tt.own)
@@ -148,103 +167,13 @@ add route 10.42.2.0/24 via 10.42.2.0 dev 7 onlink`},
 			kernel.log = nil
 			k.desired.SetPeers(tt.then)
 			testnet.Must(t, reconcile(k))
-			want := strings.TrimSpace(tt.want)
-			for n := range 10 {
-				want = strings.ReplaceAll(want, fmt.Sprintf("MAC%d", n), macOf(n))
-			}
-			if got := kernel.changes(); got != want {
+			if got, want := kernel.changes(), withMACs(tt.want); got != want {
 				t.Errorf("got\n%s\nwant\n%s", got, want)
 			}
 			k.markDirty()
 			testnet.Must(t, reconcile(k))
 			if got := kernel.changes(); got != "" {
 				t.Errorf("a comparison that finds nothing changes\n%s", got)
-			}
-		})
-	}
-}
-
-// TestFailures: a change that fails leaves what still works, and is made up for.
-func TestFailures(t *testing.T) {
-	t.Parallel()
-	broken := errors.New("broken")
-	moved := peer(2, "")
-	moved.Underlay = testnet.Addrs("192.0.2.22")
-	for _, tt := range []struct {
-		name, fail   string
-		before, then []Peer
-		want         string // the changes
-	}{
-		{"FDB entry", "set fdb", []Peer{peer(2, "")}, []Peer{peer(3, "")}, `
-set fdb MAC3 dst 192.0.2.3 dev 7 FAILS
-set neigh 10.42.3.0 lladdr MAC3 dev 7
-add route 10.42.3.0/24 via 10.42.3.0 dev 7 onlink
-delete route 10.42.2.0/24 via 10.42.2.0 dev 7 onlink
-delete neigh 10.42.2.0 dev 7
-delete fdb MAC2 dst 192.0.2.2 dev 7`},
-		{"FDB entry of a peer that has moved", "set fdb", []Peer{peer(2, ""), peer(3, "")}, []Peer{moved}, `
-set fdb MAC2 dst 192.0.2.22 dev 7 FAILS
-delete route 10.42.3.0/24 via 10.42.3.0 dev 7 onlink
-delete neigh 10.42.3.0 dev 7
-delete fdb MAC3 dst 192.0.2.3 dev 7`},
-		{"route that is to go", "delete route 10.42.2", []Peer{peer(2, ""), peer(3, ""), peer(4, "")}, []Peer{peer(4, "")}, `
-delete route 10.42.2.0/24 via 10.42.2.0 dev 7 onlink FAILS
-delete route 10.42.3.0/24 via 10.42.3.0 dev 7 onlink
-delete neigh 10.42.3.0 dev 7
-delete fdb MAC3 dst 192.0.2.3 dev 7`},
-		{"neighbour", "set neigh", []Peer{peer(2, "")}, []Peer{peer(3, "")}, `
-set fdb MAC3 dst 192.0.2.3 dev 7
-set neigh 10.42.3.0 lladdr MAC3 dev 7 FAILS
-add route 10.42.3.0/24 via 10.42.3.0 dev 7 onlink
-delete route 10.42.2.0/24 via 10.42.2.0 dev 7 onlink
-delete neigh 10.42.2.0 dev 7
-delete fdb MAC2 dst 192.0.2.2 dev 7`},
-		{"one of two routes", "route 10.42.3", []Peer{peer(2, "")}, []Peer{peer(2, ""), peer(3, ""), peer(4, "")}, `
-set fdb MAC4 dst 192.0.2.4 dev 7
-set fdb MAC3 dst 192.0.2.3 dev 7
-set neigh 10.42.3.0 lladdr MAC3 dev 7
-set neigh 10.42.4.0 lladdr MAC4 dev 7
-add route 10.42.3.0/24 via 10.42.3.0 dev 7 onlink FAILS
-add route 10.42.4.0/24 via 10.42.4.0 dev 7 onlink`},
-		{"direct route instead of the tunnel", "replace route", []Peer{peer(2, VXLAN)}, []Peer{peer(2, HostGW)}, `
-replace route 10.42.2.0/24 via 192.0.2.2 dev 2 FAILS`},
-		{"device", "make link", []Peer{peer(2, HostGW)}, []Peer{peer(2, HostGW), peer(3, VXLAN), peer(4, HostGW)}, `
-make link brink-vxlan FAILS
-add route 10.42.4.0/24 via 192.0.2.4 dev 2`},
-		{"device instead of a direct route", "make link", []Peer{peer(2, HostGW)}, []Peer{peer(2, VXLAN)}, `
-make link brink-vxlan FAILS`},
-		{"device not removed", "remove link", []Peer{peer(2, VXLAN)}, nil, `
-delete route 10.42.2.0/24 via 10.42.2.0 dev 7 onlink
-remove link brink-vxlan FAILS`},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			k, kernel := fakeNode(HostGW)
-			if tt.before[0].Backend == "" {
-				k, kernel = fakeNode(VXLAN)
-			}
-			k.desired.SetPeers(tt.before)
-			testnet.Must(t, reconcile(k))
-			kernel.log, kernel.fail = nil, map[string]error{tt.fail: broken}
-			k.desired.SetPeers(tt.then)
-			if err := reconcile(k); err == nil || !strings.Contains(err.Error(), "broken") {
-				t.Errorf("got %v", err)
-			}
-			want := strings.TrimSpace(tt.want)
-			for n := range 10 {
-				want = strings.ReplaceAll(want, fmt.Sprintf("MAC%d", n), macOf(n))
-			}
-			if got := kernel.changes(); got != want {
-				t.Errorf("got\n%s\nwant\n%s", got, want)
-			}
-			kernel.fail = nil
-			testnet.Must(t, reconcile(k)) // no event: it was not forgotten
-			same, fresh := fakeNode(k.cfg.Backend)
-			fresh.next = kernel.next - 1
-			same.desired.SetPeers(tt.then)
-			testnet.Must(t, reconcile(same))
-			if got, want := kernel.has.text(), fresh.has.text(); got != want {
-				t.Errorf("in the end\n%s\nwant\n%s", got, want)
 			}
 		})
 	}
@@ -273,17 +202,32 @@ func TestUnknownPeers(t *testing.T) {
 	}
 }
 
+// both is a peer with addresses of both families.
+func both(n int, backend Backend) Peer {
+	p := peer(n, backend)
+	p.CIDRs = append(p.CIDRs, testnet.Prefixes(fmt.Sprintf("fd42:0:0:%d::/64", n))...)
+	p.Underlay = append(p.Underlay, testnet.Addrs(fmt.Sprintf("2001:db8::%d", n))...)
+	return p
+}
+
+// twoLinks gives IPv6 a link of its own, which carries more, and returns the links of
+// the node's addresses, which the test may change.
+func (f *fakeKernel) twoLinks() map[netip.Addr]link {
+	f.links = map[netip.Addr]link{}
+	for i, a := range testnet.Addrs("192.0.2.1", "2001:db8::1") {
+		f.links[a] = link{index: 2 + i, mtu: 1500 + 7500*i, name: fmt.Sprintf("eth%d", i), broadcast: true}
+		for _, n := range []string{"2", "3"} {
+			f.paths[netip.MustParseAddr(strings.TrimSuffix(a.String(), "1")+n)] = path{link: f.links[a]}
+		}
+	}
+	return f.links
+}
+
 // TestLostAddress: a node of two families that has lost an address follows its
 // peers by the other, and does not take down what it cannot make again. Pods that
 // start meanwhile keep their MTU.
 func TestLostAddress(t *testing.T) {
 	t.Parallel()
-	both := func(n int, backend Backend) Peer {
-		p := peer(n, backend)
-		p.CIDRs = append(p.CIDRs, testnet.Prefixes(fmt.Sprintf("fd42:0:0:%d::/64", n))...)
-		p.Underlay = append(p.Underlay, testnet.Addrs(fmt.Sprintf("2001:db8::%d", n))...)
-		return p
-	}
 	hop3 := vtepHop(testnet.Prefixes("fd42::/64")[0], vtepMAC(peer(3, "").CIDRs)).String()
 	tunnel := "\nset fdb MAC3 dst 192.0.2.3 dev 7\nset neigh 10.42.3.0 lladdr MAC3 dev 7\nset neigh " + hop3 + " lladdr MAC3 dev 7" +
 		"\nadd route 10.42.3.0/24 via 10.42.3.0 dev 7 onlink\nadd route fd42:0:0:3::/64 via " + hop3 + " dev 7"
@@ -300,15 +244,7 @@ func TestLostAddress(t *testing.T) {
 		t.Run(string(tt.backend)+" "+tt.lost, func(t *testing.T) {
 			t.Parallel()
 			k, kernel := fakeNode(tt.backend, "10.42.1.0/24", "fd42:0:0:1::/64")
-			// IPv6 goes by a link of its own, which carries more.
-			own := map[netip.Addr]link{}
-			for i, a := range testnet.Addrs("192.0.2.1", "2001:db8::1") {
-				own[a] = link{index: 2 + i, mtu: 1500 + 7500*i, name: fmt.Sprintf("eth%d", i), broadcast: true}
-				for _, n := range []string{"2", "3"} {
-					kernel.paths[netip.MustParseAddr(strings.TrimSuffix(a.String(), "1")+n)] = path{link: own[a]}
-				}
-			}
-			kernel.links = own
+			own := kernel.twoLinks()
 			k.desired.SetPeers([]Peer{both(2, tt.backend)})
 			testnet.Must(t, reconcile(k))
 			mtu := k.podMTU

@@ -1,7 +1,9 @@
 package overlay
 
 import (
+	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -9,41 +11,48 @@ import (
 	"brink/network/testnet"
 )
 
+const dev = DefaultDevice
+
+// What peers know node 2 by.
+var (
+	mac2 = vtepMAC(testnet.Prefixes("10.42.2.0/24")).String()
+	hop2 = vtepHop(testnet.Prefixes("fd42::/64")[0], vtepMAC(testnet.Prefixes("10.42.2.0/24"))).String()
+)
+
+// damages are what somebody does to the entries of node 1.
+var damages = map[string]map[Backend]string{
+	"route deleted":         {VXLAN: "ip route del 10.42.2.0/24", HostGW: "ip route del 10.42.2.0/24"},
+	"IPv6 route deleted":    {VXLAN: "ip -6 route del fd42:0:0:2::/64", HostGW: "ip -6 route del fd42:0:0:2::/64"},
+	"routes flushed":        {VXLAN: "ip route flush proto 98; ip -6 route flush proto 98", HostGW: "ip route flush proto 98; ip -6 route flush proto 98"},
+	"route changed":         {VXLAN: "ip route replace 10.42.2.0/24 via 192.0.0.2 proto 98", HostGW: "ip route replace 10.42.2.0/24 via 192.0.0.77 proto 98"},
+	"stray route added":     {VXLAN: "ip route add 10.42.99.0/24 via 192.0.0.2 proto 98", HostGW: "ip -6 route add fd42:0:0:99::/64 via 2001:db8::2 proto 98"},
+	"second route added":    {VXLAN: "ip route add 10.42.2.0/24 metric 7 via 192.0.0.2 proto 98", HostGW: "ip route add 10.42.2.0/24 metric 7 via 192.0.0.2 proto 98"},
+	"several next hops":     {VXLAN: "ip route add 10.42.9.0/24 proto 98 nexthop via 192.0.0.2 nexthop via 192.0.0.7", HostGW: "ip -6 route append fd42:0:0:2::/64 via 2001:db8::7 metric 1024 proto 98"},
+	"underlay link flapped": {HostGW: "ip link set eth0 down; sleep 0.3; ip link set eth0 up; ip addr replace 2001:db8::1/64 dev eth0 nodad"},
+	"neighbour deleted":     {VXLAN: "ip neigh del 10.42.2.0 dev " + dev},
+	"neighbours flushed":    {VXLAN: "ip neigh flush nud permanent dev " + dev},
+	"neighbour changed":     {VXLAN: "ip neigh replace " + hop2 + " lladdr 02:00:00:00:00:99 dev " + dev},
+	"neighbour reachable":   {VXLAN: "ip neigh replace 10.42.2.0 lladdr " + mac2 + " nud reachable dev " + dev},
+	"neighbour added":       {VXLAN: "ip neigh add 10.42.99.0 lladdr 02:00:00:00:00:99 nud permanent dev " + dev},
+	"FDB entry deleted":     {VXLAN: "bridge fdb del " + mac2 + " dev " + dev + " self"},
+	"FDB entry changed":     {VXLAN: "bridge fdb replace " + mac2 + " dst 192.0.0.99 dev " + dev + " self permanent"},
+	"FDB entry added":       {VXLAN: "bridge fdb append 00:00:00:00:00:00 dst 192.0.0.99 dev " + dev + " self permanent"},
+	"device deleted":        {VXLAN: "ip link del " + dev},
+	"device set down":       {VXLAN: "ip link set " + dev + " down"},
+	"device renamed":        {VXLAN: "ip link set " + dev + " down; ip link set " + dev + " name other; ip link del other"},
+	"device replaced":       {VXLAN: "ip link del " + dev + "; ip link add " + dev + " type vxlan id 7 dstport 4789"},
+	"learning on":           {VXLAN: "ip link set " + dev + " type vxlan learning"},
+	"MTU changed":           {VXLAN: "ip link set " + dev + " mtu 1300"},
+	"MAC changed":           {VXLAN: "ip link set " + dev + " address 02:00:00:00:00:99"},
+	"addresses flushed":     {VXLAN: "ip addr flush dev " + dev},
+	"address added":         {VXLAN: "ip addr add 10.42.77.1/24 dev " + dev},
+}
+
 // TestPeersRepair damages the entries of peers while brink does not run, as leftovers
 // of a crash may look, and again behind its back while its next tick is a day
 // away.
 func TestPeersRepair(t *testing.T) {
 	t.Parallel()
-	const dev = DefaultDevice
-	m := vtepMAC(testnet.Prefixes("10.42.2.0/24"))
-	mac2, hop2 := m.String(), vtepHop(testnet.Prefixes("fd42::/64")[0], m).String()
-	damages := map[string]map[Backend]string{
-		"route deleted":         {VXLAN: "ip route del 10.42.2.0/24", HostGW: "ip route del 10.42.2.0/24"},
-		"IPv6 route deleted":    {VXLAN: "ip -6 route del fd42:0:0:2::/64", HostGW: "ip -6 route del fd42:0:0:2::/64"},
-		"routes flushed":        {VXLAN: "ip route flush proto 98; ip -6 route flush proto 98", HostGW: "ip route flush proto 98; ip -6 route flush proto 98"},
-		"route changed":         {VXLAN: "ip route replace 10.42.2.0/24 via 192.0.0.2 proto 98", HostGW: "ip route replace 10.42.2.0/24 via 192.0.0.77 proto 98"},
-		"stray route added":     {VXLAN: "ip route add 10.42.99.0/24 via 192.0.0.2 proto 98", HostGW: "ip -6 route add fd42:0:0:99::/64 via 2001:db8::2 proto 98"},
-		"second route added":    {VXLAN: "ip route add 10.42.2.0/24 metric 7 via 192.0.0.2 proto 98", HostGW: "ip route add 10.42.2.0/24 metric 7 via 192.0.0.2 proto 98"},
-		"several next hops":     {VXLAN: "ip route add 10.42.9.0/24 proto 98 nexthop via 192.0.0.2 nexthop via 192.0.0.7", HostGW: "ip -6 route append fd42:0:0:2::/64 via 2001:db8::7 metric 1024 proto 98"},
-		"underlay link flapped": {HostGW: "ip link set eth0 down; sleep 0.3; ip link set eth0 up; ip addr replace 2001:db8::1/64 dev eth0 nodad"},
-		"neighbour deleted":     {VXLAN: "ip neigh del 10.42.2.0 dev " + dev},
-		"neighbours flushed":    {VXLAN: "ip neigh flush nud permanent dev " + dev},
-		"neighbour changed":     {VXLAN: "ip neigh replace " + hop2 + " lladdr 02:00:00:00:00:99 dev " + dev},
-		"neighbour reachable":   {VXLAN: "ip neigh replace 10.42.2.0 lladdr " + mac2 + " nud reachable dev " + dev},
-		"neighbour added":       {VXLAN: "ip neigh add 10.42.99.0 lladdr 02:00:00:00:00:99 nud permanent dev " + dev},
-		"FDB entry deleted":     {VXLAN: "bridge fdb del " + mac2 + " dev " + dev + " self"},
-		"FDB entry changed":     {VXLAN: "bridge fdb replace " + mac2 + " dst 192.0.0.99 dev " + dev + " self permanent"},
-		"FDB entry added":       {VXLAN: "bridge fdb append 00:00:00:00:00:00 dst 192.0.0.99 dev " + dev + " self permanent"},
-		"device deleted":        {VXLAN: "ip link del " + dev},
-		"device set down":       {VXLAN: "ip link set " + dev + " down"},
-		"device renamed":        {VXLAN: "ip link set " + dev + " down; ip link set " + dev + " name other; ip link del other"},
-		"device replaced":       {VXLAN: "ip link del " + dev + "; ip link add " + dev + " type vxlan id 7 dstport 4789"},
-		"learning on":           {VXLAN: "ip link set " + dev + " type vxlan learning"},
-		"MTU changed":           {VXLAN: "ip link set " + dev + " mtu 1300"},
-		"MAC changed":           {VXLAN: "ip link set " + dev + " address 02:00:00:00:00:99"},
-		"addresses flushed":     {VXLAN: "ip addr flush dev " + dev},
-		"address added":         {VXLAN: "ip addr add 10.42.77.1/24 dev " + dev},
-	}
 	for _, backend := range []Backend{VXLAN, HostGW} {
 		t.Run(string(backend), func(t *testing.T) {
 			t.Parallel()
@@ -103,6 +112,28 @@ func TestNoneRemovesLeftovers(t *testing.T) {
 			}
 			if got := n.Sh(t, "ip route show 10.99.0.0/16"); !strings.Contains(got, "via 192.0.0.2") {
 				t.Errorf("somebody's route is %q", got)
+			}
+		})
+	}
+}
+
+// TestRemove takes everything of peers away, and that is nothing to warn of.
+func TestRemove(t *testing.T) {
+	t.Parallel()
+	for _, backend := range []Backend{VXLAN, HostGW} {
+		t.Run(string(backend), func(t *testing.T) {
+			t.Parallel()
+			nodes := cluster(t, testnet.DualStack, backend, backend)
+			testnet.Meet(t, nodes...)
+			n := nodes[0]
+			n.stop()
+			var logged strings.Builder
+			log := slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelWarn}))
+			testnet.Inside(t, n.NS, func() error {
+				return errors.Join(Remove(DefaultDevice, log), Remove(DefaultDevice, log))
+			})
+			if got := entriesOf(t, n.NS); got != "" || logged.Len() > 0 {
+				t.Errorf("left:\n%s\nlogged:\n%s", got, logged.String())
 			}
 		})
 	}

@@ -63,9 +63,11 @@ func (p *Pods) ensureBridge() (netlink.Link, error) {
 	p.bridgeMAC = bridge.Attrs().HardwareAddr
 	if bridge.Attrs().Flags&net.FlagUp == 0 {
 		p.log.Warn("the pods' bridge was down, setting it up", "bridge", p.cfg.Bridge)
-		err = netlink.LinkSetUp(bridge)
+		if err := netlink.LinkSetUp(bridge); err != nil {
+			return nil, fmt.Errorf("setting it up: %w", err)
+		}
 	}
-	return bridge, err
+	return bridge, nil
 }
 
 // makeBridge makes the bridge as the plugin does, but with the MAC address that it had
@@ -75,18 +77,18 @@ func (p *Pods) makeBridge() (netlink.Link, error) {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = p.cfg.Bridge, p.mtu
 	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil && !errors.Is(err, unix.EEXIST) {
-		return nil, err
+		return nil, fmt.Errorf("making it: %w", err)
 	}
 	bridge, err := netlink.LinkByName(p.cfg.Bridge)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("finding it: %w", err)
 	}
 	mac := p.bridgeMAC
 	if mac == nil {
 		mac = bridge.Attrs().HardwareAddr
 	}
 	if err := netlink.LinkSetHardwareAddr(bridge, mac); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("setting its MAC address: %w", err)
 	}
 	// No pod is a router for the node. Without IPv6 there is no such setting.
 	if key := filepath.Join("net/ipv6/conf", p.cfg.Bridge, "accept_ra"); sysctl.Exists(key) {
@@ -174,7 +176,9 @@ func (p *Pods) attachPods(bridge netlink.Link) error {
 	for _, link := range detached {
 		if ours[link.Attrs().Name] {
 			p.log.Warn("a pod was off the bridge, attaching it", "bridge", bridge.Attrs().Name, "link", link.Attrs().Name)
-			errs = append(errs, attach(link, bridge))
+			if err := attach(link, bridge); err != nil {
+				errs = append(errs, fmt.Errorf("link %s: %w", link.Attrs().Name, err))
+			}
 		}
 	}
 	return errors.Join(errs...)

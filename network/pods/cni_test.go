@@ -10,13 +10,7 @@ import (
 	"brink/network/testnet"
 )
 
-func TestConflist(t *testing.T) {
-	t.Parallel()
-	cfg := dualStack(t)
-	cfg.StateDir = "/var/lib/brink/agent/cni/state"
-	got, err := wantedConflist(cfg, 1450)
-	testnet.Must(t, err)
-	want := `{
+const dualStackConflist = `{
   "cniVersion": "1.1.0",
   "name": "brink",
   "plugins": [
@@ -63,8 +57,15 @@ func TestConflist(t *testing.T) {
   ]
 }
 `
-	if string(got) != want {
-		t.Errorf("got\n%s\nwant\n%s", got, want)
+
+func TestConflist(t *testing.T) {
+	t.Parallel()
+	cfg := dualStack(t)
+	cfg.StateDir = "/var/lib/brink/agent/cni/state"
+	got, err := wantedConflist(cfg, 1450)
+	testnet.Must(t, err)
+	if string(got) != dualStackConflist {
+		t.Errorf("got\n%s\nwant\n%s", got, dualStackConflist)
 	}
 }
 

@@ -98,13 +98,16 @@ func serviceRoute(services netip.Prefix, link int) *netlink.Route {
 func (p *Pods) makeFirstBridge() (netlink.Link, error) {
 	p.log.Info("no route leads to Services: making the pods' bridge before the first pod", "bridge", p.cfg.Bridge)
 	bridge, err := p.makeBridge()
-	if err == nil {
-		err = netlink.LinkSetUp(bridge)
-	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("bridge %s: %w", p.cfg.Bridge, err)
 	}
-	return bridge, p.ensureAddresses(bridge, slog.LevelDebug)
+	if err := netlink.LinkSetUp(bridge); err != nil {
+		return nil, fmt.Errorf("setting bridge %s up: %w", p.cfg.Bridge, err)
+	}
+	if err := p.ensureAddresses(bridge, slog.LevelDebug); err != nil {
+		return nil, fmt.Errorf("adding the addresses of bridge %s: %w", p.cfg.Bridge, err)
+	}
+	return bridge, nil
 }
 
 // removeOldServiceRoutes removes routes to ranges that are not the Services' any more, as

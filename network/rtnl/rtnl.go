@@ -1,5 +1,5 @@
 // Package rtnl holds what the parts of the pod network share about rtnetlink: how
-// brink's routes are told from anyone else's, and how to ask for links.
+// brink's routes are marked, and how to ask for links.
 package rtnl
 
 import (

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -24,19 +25,7 @@ func testRepeats(t *testing.T) {
 	log := slog.New(h)
 	wrote := func(want ...string) {
 		t.Helper()
-		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-		if out.Len() == 0 {
-			lines = nil
-		}
-		out.Reset()
-		if len(lines) != len(want) {
-			t.Fatalf("wrote %q, want %q", lines, want)
-		}
-		for i, part := range want {
-			if !strings.Contains(lines[i], part) {
-				t.Errorf("wrote %s, want %s", lines[i], part)
-			}
-		}
+		hasLines(t, &out, want...)
 	}
 	lease := func(err string) {
 		log.Error("Failed to update lease", "err", errors.New(err))
@@ -77,6 +66,21 @@ func testRepeats(t *testing.T) {
 	}
 	if len(h.lines.written) > maxRemembered {
 		t.Errorf("remembers %d lines", len(h.lines.written))
+	}
+}
+
+// hasLines empties out, which should have as many lines as want, each with a part of it.
+func hasLines(t *testing.T, out *bytes.Buffer, want ...string) {
+	t.Helper()
+	lines := slices.Collect(strings.Lines(out.String()))
+	out.Reset()
+	if len(lines) != len(want) {
+		t.Fatalf("wrote %q, want %q", lines, want)
+	}
+	for i, part := range want {
+		if !strings.Contains(lines[i], part) {
+			t.Errorf("wrote %s, want %s", lines[i], part)
+		}
 	}
 }
 
