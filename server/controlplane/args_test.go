@@ -5,11 +5,12 @@ import (
 	"strings"
 	"testing"
 
-	"brink/internal/componentargs"
-	"brink/internal/testprocess"
-
 	genericoptions "k8s.io/apiserver/pkg/server/options"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
+
+	"brink/internal/componentargs"
+	"brink/internal/testerror"
+	"brink/internal/testprocess"
 )
 
 // TestVolatileResources: what the override leads to memory, and that nothing
@@ -89,19 +90,6 @@ func TestStorageOptions(t *testing.T) {
 	}
 }
 
-// oneLine fails unless err is one line that begins with want.
-func oneLine(t *testing.T, err error, want string) {
-	t.Helper()
-	switch {
-	case err == nil:
-		t.Error("was accepted")
-	case strings.Contains(err.Error(), "\n"):
-		t.Errorf("more than one line: %s", err)
-	case !strings.HasPrefix(err.Error(), want):
-		t.Errorf("got %q, want %q first", err, want)
-	}
-}
-
 func TestBadArgs(t *testing.T) {
 	tests := []struct {
 		api, controllers, scheduler string
@@ -119,7 +107,7 @@ func TestBadArgs(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.api+tt.controllers+tt.scheduler, func(t *testing.T) {
-			oneLine(t, newWith(tt.api, tt.controllers, tt.scheduler), tt.want)
+			testerror.OneLine(t, newWith(tt.api, tt.controllers, tt.scheduler), tt.want)
 		})
 	}
 }
@@ -142,7 +130,7 @@ func TestBadFeatureGate(t *testing.T) {
 		option, value, _ := strings.Cut(arg, "=")
 		args := map[string]string{option: value}
 		err := newWith(args["kube-apiserver-arg"], args["kube-controller-manager-arg"], args["kube-scheduler-arg"])
-		oneLine(t, err, "--"+arg+": ")
+		testerror.OneLine(t, err, "--"+arg+": ")
 		return
 	}
 	for _, arg := range []string{

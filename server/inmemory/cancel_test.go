@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"brink/internal/testwait"
 )
 
 // untilGone is a handler that writes one line, waits for its context and its
@@ -33,7 +35,7 @@ func TestBodyCloseEndsHandler(t *testing.T) {
 	gone := make(chan struct{})
 	resp := mustGet(t, clientOf(t, untilGone(gone)))
 	resp.Body.Close()
-	happens(t, "the handler sees that nobody reads", gone)
+	testwait.Closed(t, "the handler sees that nobody reads", gone)
 	if _, err := resp.Body.Read(make([]byte, 9)); err == nil || err == io.EOF {
 		t.Errorf("reading a closed body: %v", err)
 	}
@@ -50,7 +52,7 @@ func TestCancelEndsHandlerAndReader(t *testing.T) {
 	defer resp.Body.Close()
 	why := errors.New("the pod was deleted")
 	cancel(why)
-	happens(t, "the handler sees the cancellation", gone)
+	testwait.Closed(t, "the handler sees the cancellation", gone)
 	// The handler returned without a panic, but only because it was told to:
 	// what it wrote must not look like a complete response.
 	if rest, err := io.ReadAll(resp.Body); !errors.Is(err, why) {
@@ -90,7 +92,7 @@ func TestCancelBeforeHeaders(t *testing.T) {
 	if _, err := get(ctx, c); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want %v", err, context.Canceled)
 	}
-	happens(t, "the handler ends", gone)
+	testwait.Closed(t, "the handler ends", gone)
 }
 
 func TestCancelledRequestIsNotServed(t *testing.T) {
@@ -113,7 +115,7 @@ func TestClientTimeout(t *testing.T) {
 	if timeout, ok := err.(interface{ Timeout() bool }); !ok || !timeout.Timeout() {
 		t.Errorf("got %v, want a timeout", err)
 	}
-	happens(t, "the handler ends", gone)
+	testwait.Closed(t, "the handler ends", gone)
 }
 
 // TestSlowReader has a reader that takes nothing for a while: the handler may
@@ -225,5 +227,5 @@ func TestRequestBodyIsClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
-	happens(t, "the request's body is closed", sent.closed)
+	testwait.Closed(t, "the request's body is closed", sent.closed)
 }

@@ -57,16 +57,6 @@ func mustGet(t *testing.T, c *http.Client) *http.Response {
 	return resp
 }
 
-// happens fails unless ch is closed.
-func happens(t *testing.T, what string, ch <-chan struct{}) {
-	t.Helper()
-	select {
-	case <-ch:
-	case <-time.After(patience):
-		t.Fatalf("%s: has not happened", what)
-	}
-}
-
 func TestRequestArrivesWhole(t *testing.T) {
 	t.Parallel()
 	c := clientOf(t, func(w http.ResponseWriter, r *http.Request) {

@@ -10,6 +10,8 @@ import (
 
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apiserver/pkg/authentication/user"
+
+	"brink/internal/testwait"
 )
 
 func TestNotServing(t *testing.T) {
@@ -25,7 +27,7 @@ func TestNotServing(t *testing.T) {
 	if !utilnet.IsConnectionRefused(err) {
 		t.Errorf("client-go does not recognise %v as a refused connection", err)
 	}
-	happens(t, "the request's body is closed", sent.closed)
+	testwait.Closed(t, "the request's body is closed", sent.closed)
 	server.Handle(http.HandlerFunc(whoAmI))
 	if resp := mustGet(t, c); resp.StatusCode != http.StatusOK {
 		t.Errorf("once it serves: %d", resp.StatusCode)
