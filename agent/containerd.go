@@ -19,14 +19,11 @@ func (a *Agent) runContainerd(ctx context.Context, ready func()) error {
 		return fmt.Errorf("unpacking the embedded programs: %w", err)
 	}
 	component, err := containerd.New(containerd.Config{
-		Root:           l.ContainerdRoot(),
-		State:          l.ContainerdState(),
-		Socket:         l.ContainerdSocket(),
+		Layout:         l,
 		BinDir:         programs.Bin(),
 		PauseArchive:   programs.PauseArchive(),
 		PauseImage:     programs.PauseImage(),
 		CNIBinDir:      programs.Bin(),
-		CNIConfDir:     l.CNIConf(),
 		RegistriesFile: a.cfg.RegistriesFile,
 		Host:           a.cfg.Host,
 		Debug:          a.cfg.Debug,
@@ -40,7 +37,7 @@ func (a *Agent) runContainerd(ctx context.Context, ready func()) error {
 // runImages imports the archives in the images directory, and after an unclean end
 // checks all images.
 func (a *Agent) runImages(ctx context.Context, ready func()) error {
-	store := images.Store{Socket: a.cfg.Layout.ContainerdSocket(), Root: a.cfg.Layout.ContainerdRoot()}
+	store := images.Store{Layout: a.cfg.Layout}
 	if err := store.ImportDir(ctx, a.cfg.Layout.Images()); err != nil {
 		return err
 	}

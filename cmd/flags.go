@@ -1,7 +1,6 @@
 package cmd
 
 import (
-	"path/filepath"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -49,7 +48,7 @@ func dataDirFlag() cli.Flag {
 }
 
 func configFlag() cli.Flag {
-	return &cli.StringFlag{Name: "config", Aliases: []string{"c"}, Category: groupData, Value: defaultConfig(),
+	return &cli.StringFlag{Name: "config", Aliases: []string{"c"}, Category: groupData, Value: layout.ConfigFile,
 		Usage: "`FILE` whose keys are flag names; FILE.d/*.yaml is merged into it, flags and BRINK_* win", EnvVars: env("config")}
 }
 
@@ -65,7 +64,7 @@ func nodeFlags() []cli.Flag {
 		list(groupNode, "node-external-ip", "`IP` address by which the node is reached from outside, one a family"),
 		list(groupNode, "node-label", "`KEY=VALUE` label given to the node when it registers"),
 		list(groupNode, "node-taint", "`KEY=VALUE:EFFECT` taint given to the node when it registers"),
-		text(groupNode, "private-registry", filepath.Join(layout.ConfigDir, "registries.yaml"), "`FILE` with mirrors and credentials of image registries, in k3s's format"),
+		text(groupNode, "private-registry", layout.RegistriesFile, "`FILE` with mirrors and credentials of image registries, in k3s's format"),
 		list(groupThrough, "kubelet-arg", "`NAME=VALUE` flag of the kubelet"),
 		list(groupThrough, "kube-proxy-arg", "`NAME=VALUE` flag of kube-proxy"),
 		dataDirFlag(),
@@ -119,5 +118,3 @@ func agentFlags() []cli.Flag { return append(joinFlags(), nodeFlags()...) }
 // allFlags are those of both: a configuration file may hold any of them, and what the
 // machine is does not follow from the file.
 func allFlags() []cli.Flag { return append(serverFlags(), joinFlags()...) }
-
-func defaultConfig() string { return filepath.Join(layout.ConfigDir, "config.yaml") }

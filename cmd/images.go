@@ -47,7 +47,7 @@ func nodeImages(c *cli.Context) (images.Store, error) {
 	if _, err := node.AskStatus(c.Context, l); err != nil {
 		return images.Store{}, err
 	}
-	return images.Store{Socket: l.ContainerdSocket(), Root: l.ContainerdRoot()}, nil
+	return images.Store{Layout: l}, nil
 }
 
 func importImages(c *cli.Context) error {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -106,4 +105,4 @@ func needsCluster(args []string) bool {
 	return command != "" && !slices.Contains(local, command)
 }
 
-func defaultKubeconfig() string { return filepath.Join(layout.ConfigDir, "brink.yaml") }
+func defaultKubeconfig() string { return layout.New(layout.DefaultData).Kubeconfig() }

@@ -164,7 +164,7 @@ func accessOf(srv *server.Config) *agent.Access {
 // of the first.
 func kubeconfigPath(c *cli.Context, l layout.Layout) (string, error) {
 	if !c.IsSet("write-kubeconfig") && !l.IsDefault() {
-		return filepath.Join(l.Data(), filepath.Base(defaultKubeconfig())), nil
+		return l.Kubeconfig(), nil
 	}
 	path := c.String("write-kubeconfig")
 	if path == "" {

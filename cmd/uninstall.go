@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -142,8 +141,7 @@ func tellKept(l layout.Layout, keepData bool) {
 		fmt.Println("kept all files in", l.Data())
 		return
 	}
-	for _, name := range []string{"config.yaml", "config.yaml.d", "registries.yaml"} {
-		path := filepath.Join(layout.ConfigDir, name)
+	for _, path := range layout.UserFiles() {
 		if _, err := os.Stat(path); err == nil {
 			fmt.Println("kept", path)
 		}

@@ -6,10 +6,9 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
-)
 
-// maxSocketPath is the size of sun_path without its final zero.
-const maxSocketPath = 107
+	"brink/internal/layout"
+)
 
 // Config says where state is kept.
 type Config struct {
@@ -70,8 +69,8 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("datastore %s %q: must be an absolute path", name, path))
 		}
 	}
-	if n := len(filepath.Join(c.SocketDir, volatileSocket)); n > maxSocketPath {
-		errs = append(errs, fmt.Errorf("datastore socket directory %s: %d characters too long for a unix socket", c.SocketDir, n-maxSocketPath))
+	if n := len(filepath.Join(c.SocketDir, volatileSocket)); n > layout.MaxSocket {
+		errs = append(errs, fmt.Errorf("datastore socket directory %s: %d characters too long for a unix socket", c.SocketDir, n-layout.MaxSocket))
 	}
 	e, err := c.engine()
 	if err == nil && e == engineSQL {

@@ -69,16 +69,17 @@ import (
 	"sync/atomic"
 	"time"
 
+	"brink/internal/layout"
 	"brink/internal/lifecycle"
 )
 
 // Names of the files in Config.Dir and of the sockets in Config.SocketDir.
 const (
-	databaseFile   = "state.db"
-	volatileFile   = "volatile.snapshot"
-	revisionFile   = "volatile.revision"
-	durableSocket  = "durable.sock"
-	volatileSocket = "volatile.sock"
+	databaseFile   = layout.DatabaseFile
+	volatileFile   = layout.VolatileSnapshot
+	revisionFile   = layout.VolatileRevision
+	durableSocket  = layout.DurableSocket
+	volatileSocket = layout.VolatileSocket
 )
 
 // Store is the state of one server. Its components serve it.

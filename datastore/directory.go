@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"brink/internal/atomicfile"
+	"brink/internal/layout"
 )
 
 const (
@@ -43,7 +44,7 @@ func prepareDir(dir string) error {
 // openProbe opens a new file that has no name already: a process that dies
 // leaves none behind.
 func openProbe(dir string) (*os.File, error) {
-	f, err := os.CreateTemp(dir, ".probe-*")
+	f, err := os.CreateTemp(dir, layout.WriteProbe+"*")
 	if err != nil {
 		return nil, err
 	}

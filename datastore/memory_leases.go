@@ -14,11 +14,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"brink/internal/atomicfile"
+	"brink/internal/layout"
 )
 
 const (
 	// leasesFile in Config.SocketDir is a copy of the leases alone.
-	leasesFile = "leases.copy"
+	leasesFile = layout.LeasesCopy
 	// leasesPrefix and leasesEnd are the range in which the API server keeps
 	// leases; its --etcd-prefix is not for the user to change.
 	leasesPrefix = "/registry/leases/"

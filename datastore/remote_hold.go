@@ -15,12 +15,13 @@ import (
 	"time"
 
 	"brink/internal/atomicfile"
+	"brink/internal/layout"
 )
 
 const (
 	// holderFile in Config.Dir is a random name by which a data directory finds
 	// its own hold on a database again.
-	holderFile = "holder"
+	holderFile = layout.HolderFile
 	// watchHolder is how often a hold of somebody else is looked at.
 	watchHolder = time.Second
 	// holderDead is how long a hold has not been renewed when its holder passes

@@ -15,12 +15,13 @@ import (
 	"time"
 
 	"brink/internal/atomicfile"
+	"brink/internal/layout"
 )
 
 const (
 	// ceilingFile in Config.Dir is one copy of the ceiling, Config.CeilingFile
 	// the other.
-	ceilingFile = "state.revision"
+	ceilingFile = layout.DurableRevision
 	// ceilingStep is how many revisions one write of the ceiling reserves: two
 	// hours' worth at ten a second, and two small files each time.
 	ceilingStep = 1 << 16

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"brink/internal/testdatabase"
+	"brink/internal/testneed"
 )
 
 // kinds runs a test on each kind of database there is on this machine.
@@ -38,7 +39,7 @@ func newDatabase(t *testing.T, kind testdatabase.Kind) *testdatabase.Server {
 		t.Cleanup(func() { _ = s.Close() })
 	}
 	if errors.Is(err, testdatabase.ErrMissing) {
-		t.Skip(err)
+		testneed.Missing(t, err)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -85,7 +86,7 @@ func sharedEndpoint(t *testing.T, kind testdatabase.Kind) string {
 	t.Helper()
 	s, err := shared[kind]()
 	if errors.Is(err, testdatabase.ErrMissing) {
-		t.Skip(err)
+		testneed.Missing(t, err)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -8,11 +8,12 @@ import (
 	"os"
 
 	"brink/internal/atomicfile"
+	"brink/internal/layout"
 )
 
 // remoteInUseFile is inUseFile for a database elsewhere. It has a name of its own: who
 // goes from SQLite to another database may come back to the file.
-const remoteInUseFile = "remote.in-use"
+const remoteInUseFile = layout.RemoteInUse
 
 func (s *Store) remoteInUse() bool {
 	_, err := os.Lstat(s.path(remoteInUseFile))

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"brink/internal/atomicfile"
+	"brink/internal/layout"
 )
 
 const (
@@ -18,7 +19,7 @@ const (
 	// the last run did not end well: power cut, kill -9, crash.
 	inUseFile = databaseFile + inUseSuffix
 	// inUseSuffix makes the mark one of the sidecars.
-	inUseSuffix = ".in-use"
+	inUseSuffix = layout.InUseSuffix
 	// checkIsLong is the size from which the log says what a start waits for.
 	checkIsLong = 256 << 20
 )

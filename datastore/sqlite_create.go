@@ -9,12 +9,13 @@ import (
 	"path/filepath"
 
 	"brink/internal/atomicfile"
+	"brink/internal/layout"
 )
 
 const (
 	// newFile is a database being made. It takes its name only when complete,
 	// so that an empty state.db is always one that lost its content.
-	newFile = "state.db.new"
+	newFile = layout.NewDatabase
 	// A file that is mostly empty pages, and big, is worth being rewritten.
 	vacuumFree = 64 << 20
 )

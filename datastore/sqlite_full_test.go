@@ -12,6 +12,9 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"brink/internal/testdisk"
+	"brink/internal/testerror"
+	"brink/internal/testneed"
+	"brink/internal/testwait"
 )
 
 func TestFullDisk(t *testing.T) {
@@ -42,7 +45,7 @@ func TestFullDisk(t *testing.T) {
 	if err != nil || len(resp.Kvs) != 1 || resp.Kvs[0].ModRevision != last {
 		t.Errorf("reading on a full disk: %v, %v; want revision %d", resp, err, last)
 	}
-	expectOneLine(t, r.Health(), r.database(), "disk full")
+	testerror.OneLine(t, r.Health(), r.database(), "disk full")
 	if n := r.log.count("disk full at"); n != 1 {
 		t.Errorf("told %d times, want once", n)
 	}
@@ -50,7 +53,7 @@ func TestFullDisk(t *testing.T) {
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "writes work again by themselves", func() bool { return r.Health() == nil })
+	testwait.Until(t, "writes work again by themselves", func() bool { return r.Health() == nil })
 	if n := r.log.count("writes work again"); n != 1 {
 		t.Errorf("recovery told %d times, want once", n)
 	}
@@ -68,14 +71,12 @@ func TestFullDisk(t *testing.T) {
 // does that fails, and returns the file in /sys that makes one.
 func mountLoop(t *testing.T, image, dir string) (trigger string) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("mounting needs root")
-	}
+	testneed.Root(t)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := exec.Command("mount", "-o", "loop,errors=remount-ro", image, dir).CombinedOutput(); err != nil {
-		t.Skipf("cannot mount an image here: %v: %s", err, out)
+		t.Fatalf("mounting an image: %v: %s", err, out)
 	}
 	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
 	mounts, err := os.ReadFile("/proc/self/mounts")
@@ -98,8 +99,8 @@ func makeImage(t *testing.T) string {
 		t.Fatal(err)
 	}
 	truncate(t, image, 32<<20)
-	if out, err := exec.Command("mkfs.ext4", "-q", "-F", image).CombinedOutput(); err != nil {
-		t.Skipf("cannot make a file system here: %v: %s", err, out)
+	if out, err := exec.Command(testneed.Program(t, "mkfs.ext4"), "-q", "-F", image).CombinedOutput(); err != nil {
+		t.Fatalf("making a file system: %v: %s", err, out)
 	}
 	return image
 }
@@ -115,7 +116,7 @@ func TestDiskTurnsReadOnly(t *testing.T) {
 	r := start(t, cfg)
 	rev := mustCreate(t, r.durable, "/kept", "before")
 	if err := os.WriteFile(trigger, []byte("failing on purpose"), 0); err != nil {
-		t.Skipf("cannot make a file system fail here: %v", err)
+		t.Fatalf("making a file system fail: %v", err)
 	}
 	before := contents(t, cfg.Dir)
 	for range 3 {
@@ -129,7 +130,7 @@ func TestDiskTurnsReadOnly(t *testing.T) {
 	if got := values(t, r.durable, "/kept"); got["/kept"] != "before" {
 		t.Errorf("read on a read-only disk: %v", got)
 	}
-	expectOneLine(t, r.Health(), r.database(), "cannot write", "check the disk")
+	testerror.OneLine(t, r.Health(), r.database(), "cannot write", "check the disk")
 	if n := r.log.count("cannot write " + r.database()); n != 1 {
 		t.Errorf("told %d times, want once", n)
 	}
@@ -138,10 +139,10 @@ func TestDiskTurnsReadOnly(t *testing.T) {
 		t.Error("the database was touched")
 	}
 	_, err := New(cfg)
-	expectOneLine(t, err, cfg.Dir, "read-only")
+	testerror.OneLine(t, err, cfg.Dir, "read-only")
 
 	// A child that another test has just forked may have our files open.
-	eventually(t, "the disk is not in use", func() bool { return syscall.Unmount(disk, 0) == nil })
+	testwait.Until(t, "the disk is not in use", func() bool { return syscall.Unmount(disk, 0) == nil })
 	mountLoop(t, image, disk)
 	r = start(t, cfg)
 	if got := values(t, r.durable, "/"); got["/kept"] != "before" || got["/new"] != "" {

@@ -89,7 +89,7 @@ func (db *database) waitsAtStart(t *testing.T, announced string) {
 func (n *node) tellsAway(t *testing.T) {
 	t.Helper()
 	if err := n.Await("brink status to tell that the database is away", func() error {
-		r, err := n.Brink("status", "--data-dir", n.Data)
+		r, err := n.Status()
 		if err != nil || r.Code == 0 || !strings.Contains(r.Stdout, "is away (since ") {
 			return fmt.Errorf("brink status: %v %v", err, r)
 		}

@@ -9,12 +9,12 @@ import (
 	"testing"
 	"time"
 
-	"brink/e2e/machine"
-
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"brink/e2e/machine"
 )
 
 // namespace is a scenario's own Kubernetes namespace on a node. When the test
@@ -45,6 +45,13 @@ func newNamespace(t *testing.T, n *node) *namespace {
 		return err
 	})
 	return ns
+}
+
+// in is the namespace in a part of its test.
+func (ns *namespace) in(t *testing.T) *namespace {
+	part := *ns
+	part.T = t
+	return &part
 }
 
 func (ns *namespace) close() {

@@ -8,11 +8,11 @@ import (
 	"sync"
 	"time"
 
-	"brink/e2e/machine"
-
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
+
+	"brink/e2e/machine"
 )
 
 // output collects what a running command writes.

@@ -8,12 +8,12 @@ import (
 	"testing"
 	"time"
 
-	"brink/e2e/machine"
-
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"brink/e2e/machine"
 )
 
 // daemons is a DaemonSet whose pods write on the node; %s is more of its pod spec.

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"brink/agent/ledger"
+	"brink/internal/testneed"
 	"brink/internal/testtree"
 )
 
@@ -152,15 +153,16 @@ func TestRealCgroup(t *testing.T) {
 	t.Parallel()
 	all, err := Hierarchies(Mount)
 	if err != nil {
-		t.Skip(err)
+		testneed.OtherKernel(t, "cgroups")
 	}
 	if len(all) == 1 {
-		t.Skip("on version 2 this needs a parent without processes")
+		testneed.OtherKernel(t, "version 1 of cgroups; version 2 takes no group below one with processes")
 	}
 	i := slices.Index(all, filepath.Join(Mount, "cpuset"))
-	if i < 0 || os.Getuid() != 0 {
-		t.Skip("needs root and a cpuset hierarchy")
+	if i < 0 {
+		testneed.OtherKernel(t, "a cpuset hierarchy")
 	}
+	testneed.Root(t)
 	name := fmt.Sprintf("brink-test-%d", os.Getpid())
 	group := filepath.Join(all[i], name)
 	t.Cleanup(func() {

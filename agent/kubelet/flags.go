@@ -17,6 +17,7 @@ import (
 
 	"brink/internal/ciphers"
 	"brink/internal/componentargs"
+	"brink/internal/layout"
 )
 
 // CgroupRoot is where all pods' cgroups lie, after flags; "" is the root.
@@ -156,7 +157,7 @@ func apply(cfg Config, flags *options.KubeletFlags, config *kubeletconfig.Kubele
 	config.TLSCertFile, config.TLSPrivateKeyFile = cfg.ServingCert, cfg.ServingKey
 	config.ServerTLSBootstrap = cfg.ServingCert == ""
 	config.PodLogsDir = cfg.PodLogsDir
-	config.VolumePluginDir = filepath.Join(cfg.RootDir, "volumeplugins")
+	config.VolumePluginDir = filepath.Join(cfg.RootDir, layout.FlexVolumes)
 	config.MemorySwap.SwapBehavior = "NoSwap"
 	config.EnableServer = true
 	// Upstream runs pods that ask for no profile without one, for the sake of

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"brink/internal/componentargs"
+	"brink/internal/layout"
 )
 
 // Image is one that is on the node.
@@ -50,8 +51,8 @@ func RootDir(args []string, usual string) string {
 // containerd, which is in this process. Neither does one that cannot be read: it is
 // not synced by itself, only with the layers of the image that came after it.
 func ForgetPulls(rootDir string, whole func(string) string, images func() ([]Image, error)) error {
-	intents := filepath.Join(rootDir, "image_manager", "pulling")
-	pulled := filepath.Join(rootDir, "image_manager", "pulled")
+	intents := filepath.Join(rootDir, layout.ImageManager, "pulling")
+	pulled := filepath.Join(rootDir, layout.ImageManager, "pulled")
 	if isEmpty(intents) && isEmpty(pulled) {
 		return nil
 	}

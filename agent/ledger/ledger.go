@@ -37,11 +37,14 @@ const (
 
 // Places that upstream has no option to move.
 const (
-	KubeletDir       = "/var/lib/kubelet"
-	DevicePlugins    = KubeletDir + "/device-plugins"
-	ContainerLogsDir = "/var/log/containers"
-	CNIDir           = "/var/lib/cni"
-	CNIResults       = CNIDir + "/results"
+	KubeletDir    = "/var/lib/kubelet"
+	DevicePlugins = KubeletDir + "/" + layout.DevicePlugins
+	// DevicePluginSocket is where device plugins register, DeviceCheckpoint which have.
+	DevicePluginSocket = DevicePlugins + "/" + layout.KubeletSocket
+	DeviceCheckpoint   = DevicePlugins + "/" + layout.DeviceCheckpoint
+	ContainerLogsDir   = "/var/log/containers"
+	CNIDir             = "/var/lib/cni"
+	CNIResults         = CNIDir + "/results"
 )
 
 // RecordKubeconfig writes down where the administrator's kubeconfig is going to
@@ -79,7 +82,7 @@ func Shared(l layout.Layout) []Entry {
 		return entries
 	}
 	for _, name := range layout.KubeletFiles() {
-		path := filepath.Join(l.Kubelet(), name)
+		path := l.InKubelet(name)
 		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 			entries = append(entries, Entry{KubeletHas, path})
 		}

@@ -166,21 +166,19 @@ func podsOfOlder(l layout.Layout) []string {
 	if err != nil || !Owns(l, entries) {
 		return nil
 	}
-	pods, _ := os.ReadDir(filepath.Join(l.Kubelet(), "pods"))
+	pods, _ := os.ReadDir(l.KubeletPods())
 	var asked []string
 	for _, pod := range pods {
 		asked = append(asked, pod.Name())
 	}
-	known, err := namedIn(filepath.Join(l.ContainerdRoot(), containerdNames), asked)
+	// It has the uid of a pod in the labels of its sandbox, which is made before any of
+	// the pod's containers.
+	known, err := namedIn(l.ContainerdDatabase(), asked)
 	if err != nil {
 		return nil
 	}
 	return known
 }
-
-// containerdNames is containerd's database. It has the uid of a pod in the labels of
-// its sandbox, which is made before any of the pod's containers.
-const containerdNames = "io.containerd.metadata.v1.bolt/meta.db"
 
 // namedIn returns those of words that stand in a file, in order. The database is looked
 // at as bytes: whatever wrote a uid of this length into it was this node.
@@ -258,7 +256,7 @@ func IsShared(kubelet string) bool {
 // podsLeft are the pods of which there are directories or logs, anyone's.
 func podsLeft(l layout.Layout) (map[string]bool, error) {
 	left := map[string]bool{}
-	pods, err := os.ReadDir(filepath.Join(l.Kubelet(), "pods"))
+	pods, err := os.ReadDir(l.KubeletPods())
 	for _, pod := range pods {
 		left[pod.Name()] = true
 	}

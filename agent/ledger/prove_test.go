@@ -32,7 +32,7 @@ func TestPodsOfOlder(t *testing.T) {
 	} {
 		dir := testtree.Make(t, pods)
 		l := layout.New(dir)
-		testtree.Fill(t, dir, map[string]string{"agent/containerd/" + containerdNames: tt.database})
+		testtree.Fill(t, dir, map[string]string{"agent/containerd/io.containerd.metadata.v1.bolt/meta.db": tt.database})
 		if got := podsOfOlder(l); !slices.Equal(got, tt.want) {
 			t.Errorf("%s: got %q, want %q", name, got, tt.want)
 		}

@@ -18,6 +18,7 @@ import (
 	"brink/agent/ledger"
 	"brink/internal/datadir"
 	"brink/internal/layout"
+	"brink/internal/testneed"
 	"brink/internal/testprocess"
 	"brink/internal/testtree"
 )
@@ -43,9 +44,7 @@ func TestAnyUserTree(t *testing.T) {
 		return
 	}
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("mount namespaces need root")
-	}
+	testneed.Root(t)
 	seed := rand.Uint64N(1 << 32)
 	cmd := testprocess.Again(t, fmt.Sprint(seed))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}

@@ -39,9 +39,6 @@ func (u *run) removeOutside() {
 	}
 }
 
-// configuration are the names in layout.ConfigDir that the command tells of.
-var configuration = []string{"config.yaml", "config.yaml.d", "registries.yaml"}
-
 // tellStrangers names what others have put into a directory that brink made; those
 // that brink made too are told on their own.
 func (u *run) tellStrangers(dir string) {
@@ -49,7 +46,7 @@ func (u *run) tellStrangers(dir string) {
 	var kept []removetree.Kept
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
-		isTold := u.hasMade(path) || dir == layout.ConfigDir && slices.Contains(configuration, e.Name())
+		isTold := u.hasMade(path) || slices.Contains(layout.UserFiles(), path) // the command tells of these
 		if !isTold {
 			kept = append(kept, removetree.Kept{Path: path, Why: removetree.NotListed})
 		}
@@ -153,7 +150,7 @@ func (u *run) removeKubeletDir() {
 }
 
 func (u *run) removeDevicePlugins() {
-	socket := filepath.Join(ledger.DevicePlugins, "kubelet.sock")
+	socket := ledger.DevicePluginSocket
 	if kubeletLives() {
 		return
 	}
@@ -161,7 +158,7 @@ func (u *run) removeDevicePlugins() {
 		_ = os.Remove(socket)
 	}
 	if u.hasMade(ledger.DevicePlugins) && !u.sharesKubelet {
-		_ = os.Remove(filepath.Join(ledger.DevicePlugins, "kubelet_internal_checkpoint"))
+		_ = os.Remove(ledger.DeviceCheckpoint)
 	}
 }
 
@@ -185,7 +182,7 @@ func (u *run) removeKubeconfig(path string) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
-	ca, caErr := os.ReadFile(filepath.Join(u.Layout.TLS(), "server-ca.crt"))
+	ca, caErr := os.ReadFile(u.Layout.Cert(layout.ServerCA))
 	if err != nil || caErr != nil || !isOnlyFor(config, ca) {
 		u.Kept(path + ", which cannot be told to be this node's alone")
 		return

@@ -61,7 +61,7 @@ func (u *run) removeMounts() {
 
 // mountRoots are the directories below which mounts are the node's.
 func (u *run) mountRoots(kubelet string) []string {
-	roots := []string{datadir.Resolve(filepath.Join(u.Layout.ContainerdRoot(), "tmpmounts"))}
+	roots := []string{datadir.Resolve(u.Layout.TempMounts())}
 	entries, _ := os.ReadDir(u.Layout.ContainerdState())
 	for _, e := range entries {
 		path := filepath.Join(u.Layout.ContainerdState(), e.Name())
@@ -73,7 +73,7 @@ func (u *run) mountRoots(kubelet string) []string {
 		roots = append(roots, filepath.Join(kubelet, "pods", uid))
 	}
 	if u.ownsKubelet && !u.sharesKubelet {
-		roots = append(roots, filepath.Join(kubelet, "plugins", "kubernetes.io"))
+		roots = append(roots, filepath.Join(kubelet, layout.MountedVolumes))
 	}
 	return roots
 }

@@ -68,9 +68,10 @@ func (u *run) report(what string, before, after []string) {
 // are gone the rules do, which have brink's name but not the node's, so that is
 // only believed of the machine's own node.
 func hasNetwork(ctx context.Context, l layout.Layout) bool {
-	confs, _ := filepath.Glob(filepath.Join(l.CNIConf(), "*.conflist"))
-	if _, err := os.Stat(l.CNIState()); err == nil || len(confs) > 0 {
-		return true
+	for _, path := range []string{l.CNIState(), l.NetworkConfig()} {
+		if _, err := os.Stat(path); err == nil {
+			return true
+		}
 	}
 	return l.IsDefault() && slices.Contains(nftTables(ctx), "inet brink") && neighbour(l) == 0
 }

@@ -37,17 +37,14 @@ func verdictOf(kind layout.Kind) removetree.Verdict {
 	return removetree.Keep
 }
 
-// notOfDefault is what the machine's own node has elsewhere.
-var notOfDefault = []string{"agent/kubelet", "agent/pod-logs", "agent/node-password"}
-
 // inData judges a path relative to the data directory.
 func (u *run) inData(rel string) removetree.Verdict {
-	path := filepath.Join(u.Layout.Data(), rel)
+	path := u.Layout.InData(rel)
 	dir, base := filepath.Split(path)
 	switch {
 	case slices.Contains(last(u.Layout), path), slices.Contains(u.laid, rel):
 		return removetree.Keep
-	case u.Layout.IsDefault() && slices.ContainsFunc(notOfDefault, func(name string) bool { return layout.IsBelow(rel, name) }):
+	case u.Layout.HasElsewhere(rel):
 		return removetree.Keep
 	case filepath.Clean(dir) == u.Layout.PodLogs():
 		return u.ofPod(ledger.PodOfLogs(base))
@@ -78,7 +75,7 @@ func (u *run) inKubelet(rel string) removetree.Verdict {
 // one that names no pod but this node's says nothing of the other's. What is in a tree,
 // such as images that were pulled, names no pods.
 func (u *run) isOwnState(rel string, kind layout.Kind) bool {
-	path := filepath.Join(u.Layout.Kubelet(), rel)
+	path := u.Layout.InKubelet(rel)
 	if !slices.Contains(u.entries, ledger.Entry{Kind: ledger.KubeletHas, Path: path}) {
 		return false
 	}
@@ -106,7 +103,7 @@ func (u *run) namesOwnPods(path string) bool {
 }
 
 // kubeletLives reports whether a kubelet uses the one place that all kubelets have.
-func kubeletLives() bool { return listenerOf(filepath.Join(ledger.DevicePlugins, "kubelet.sock")) != 0 }
+func kubeletLives() bool { return listenerOf(ledger.DevicePluginSocket) != 0 }
 
 // ofPod: a pod's directory goes with the pod, emptyDirs too; what was mounted in it
 // is not in it any more.

@@ -13,6 +13,7 @@ import (
 
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
+	"brink/internal/testneed"
 	"brink/internal/testtree"
 )
 
@@ -169,10 +170,7 @@ func TestDescendants(t *testing.T) {
 func TestPayloadProcesses(t *testing.T) {
 	t.Parallel()
 	u, _ := testRun(t, map[string]string{"made": ""})
-	sleep, err := exec.LookPath("sleep")
-	if err != nil {
-		t.Skip(err)
-	}
+	sleep := testneed.Program(t, "sleep")
 	program, err := os.ReadFile(sleep)
 	if err != nil {
 		t.Fatal(err)

@@ -32,23 +32,48 @@ func Write(path string, data []byte, perm os.FileMode) error {
 // Read reads a regular file, by no link and without waiting: what somebody has put in
 // its place may be a FIFO, from which nothing ever comes. The error of anything else
 // names it.
-func Read(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+func Read(path string) ([]byte, error) { return readAll(path, syscall.O_NOFOLLOW) }
+
+// ReadTarget is Read that follows links, for files that may well be one.
+func ReadTarget(path string) ([]byte, error) { return readAll(path, 0) }
+
+func readAll(path string, flags int) ([]byte, error) {
+	f, err := open(path, flags)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(f)
+}
+
+// ReadHead is Read of no more than the first bytes of a file.
+func ReadHead(path string, most int64) ([]byte, error) {
+	f, err := open(path, syscall.O_NOFOLLOW)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, most))
+}
+
+// open opens a regular file for reading.
+func open(path string, flags int) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|flags, 0)
 	if errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.ENXIO) {
 		return nil, fmt.Errorf("%s is no file", path)
 	}
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
 	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is no file", path)
+	}
 	if err != nil {
+		f.Close()
 		return nil, err
 	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is no file", path)
-	}
-	return io.ReadAll(f)
+	return f, nil
 }
 
 // CheckPlace returns why a new file at path cannot be written, for it would be the

@@ -227,6 +227,36 @@ func TestSyncDirNeedsOne(t *testing.T) {
 	}
 }
 
+// TestReadTakesFilesOnly: a link leads anywhere, and a FIFO never ends.
+func TestReadTakesFilesOnly(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := func(name string) string { return filepath.Join(dir, name) }
+	if err := os.WriteFile(path("file"), []byte("content"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	made := errors.Join(os.Mkdir(path("dir"), 0o700), syscall.Mkfifo(path("fifo"), 0o600),
+		os.Symlink("file", path("link")), os.Symlink("fifo", path("to-fifo")), os.Symlink("to-itself", path("to-itself")))
+	if made != nil {
+		t.Fatal(made)
+	}
+	head := func(path string) ([]byte, error) { return ReadHead(path, 3) }
+	for name, want := range map[string][3]string{ // by Read, ReadTarget and ReadHead
+		"file": {"content", "content", "con"}, "link": {"", "content", ""},
+		"dir": {}, "fifo": {}, "to-fifo": {}, "to-itself": {}, "missing": {},
+	} {
+		for i, read := range []func(string) ([]byte, error){Read, ReadTarget, head} {
+			got, err := read(path(name))
+			if string(got) != want[i] || (err == nil) != (want[i] != "") || err != nil && !strings.Contains(err.Error(), path(name)) {
+				t.Errorf("%s, way %d: got %q, %v, want %q", name, i, got, err, want[i])
+			}
+			if name == "missing" && !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("missing, way %d: got %v", i, err)
+			}
+		}
+	}
+}
+
 // TestKeep: what is wanted already is not written again, which a changed inode
 // would show; anything else is put right.
 func TestKeep(t *testing.T) {

@@ -12,10 +12,10 @@
 // users' files keep their meaning.
 //
 // Unlike there, every mistake is an error that names file and line, and all of
-// them are told at once: a node nobody can visit should not start with half of
-// what its owner wrote, nor need one visit for each typo. The package knows
-// nothing of the library that parses flags; the command passes in which keys
-// exist and how to set one.
+// them are reported at once, see package yamlfile: a node that nobody can visit
+// should not start with half of what its owner wrote. The package knows nothing of
+// the library that parses flags; the command passes in which keys exist and how to
+// set one.
 package configfile
 
 import (
@@ -26,7 +26,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 )
 
 // Kind is what values a key takes.
@@ -54,9 +53,9 @@ func Load(path string, explicit bool, known map[string]Kind) ([]Value, error) {
 	return load(path, explicit, known, false)
 }
 
-// LoadOnly is Load of the keys in known for one who has no business with the
-// others: mistakes in those are not looked for. A file that is not YAML is an
-// error still, as nobody can tell what stands in it.
+// LoadOnly is Load for a caller that needs only the keys in known: mistakes in other
+// keys are not reported. A file that is not YAML is still an error, because nobody can
+// tell what is in it.
 func LoadOnly(path string, explicit bool, known map[string]Kind) ([]Value, error) {
 	return load(path, explicit, known, true)
 }
@@ -153,41 +152,4 @@ func check(e entry, kind Kind, isList bool) error {
 		}
 	}
 	return nil
-}
-
-// unknownKey guesses what was meant.
-func unknownKey(key string, known map[string]Kind) error {
-	best, least := "", 1+max(2, len(key)/3)
-	for candidate := range known {
-		d := distance(strings.TrimLeft(key, "-"), candidate)
-		if d < least || d == least && best != "" && candidate < best {
-			best, least = candidate, d
-		}
-	}
-	if best == "" {
-		return fmt.Errorf("unknown key %q: keys are the names of flags without dashes in front", key)
-	}
-	return fmt.Errorf("unknown key %q: did you mean %q?", key, best)
-}
-
-// distance is the number of characters to insert, delete or replace in order to
-// turn a into b (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replace := diagonal
-			if a[i] != b[j] {
-				replace++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(replace, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -5,13 +5,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
-	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 
+	"brink/internal/atomicfile"
 	"brink/internal/layout"
 	"brink/internal/wire/nodeuser"
 )
@@ -39,26 +38,28 @@ func adoptable(l layout.Layout) bool {
 }
 
 func isServer(l layout.Layout, listed bool) bool {
-	ca, ok := readPair(filepath.Join(l.TLS(), "server-ca"))
+	ca, ok := readPair(l, layout.ServerCA)
 	if !ok || !ca.IsCA {
 		return false
 	}
-	isNamed, hasDatabase := strings.HasPrefix(ca.Subject.CommonName, "brink-server-ca@"), hasDatabase(l.DB())
+	isNamed, hasDatabase := strings.HasPrefix(ca.Subject.CommonName, "brink-server-ca@"), hasDatabase(l)
 	if !listed {
 		return isNamed && hasDatabase
 	}
-	serving, ok := readPair(filepath.Join(l.TLS(), "serving-kube-apiserver"))
+	serving, ok := readPair(l, layout.ServingAPIServer)
 	return isNamed || hasDatabase || ok && serving.CheckSignatureFrom(ca) == nil
 }
 
 // readPair reads a certificate that has its key beside it.
-func readPair(path string) (*x509.Certificate, bool) {
-	return parsePair(path+".crt", path+".key")
+func readPair(l layout.Layout, name string) (*x509.Certificate, bool) {
+	return parsePair(l.Cert(name), l.Key(name))
 }
 
+// parsePair follows links: a user may have laid links to a CA there, and the kubelet's
+// own store makes one of its current certificate.
 func parsePair(certPath, keyPath string) (*x509.Certificate, bool) {
-	cert, certErr := readFile(certPath)
-	key, keyErr := readFile(keyPath)
+	cert, certErr := atomicfile.ReadTarget(certPath)
+	key, keyErr := atomicfile.ReadTarget(keyPath)
 	if certErr != nil || keyErr != nil {
 		return nil, false
 	}
@@ -66,47 +67,25 @@ func parsePair(certPath, keyPath string) (*x509.Certificate, bool) {
 	return pair.Leaf, err == nil
 }
 
-// readFile reads what may be anybody's: from a FIFO nothing would ever come.
-func readFile(path string) ([]byte, error) {
-	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
-		return nil, fs.ErrInvalid
-	}
-	return os.ReadFile(path)
-}
-
-func hasDatabase(dir string) bool {
-	if revision, err := readFile(filepath.Join(dir, "volatile.revision")); err == nil {
+func hasDatabase(l layout.Layout) bool {
+	if revision, err := atomicfile.Read(l.SavedRevision()); err == nil {
 		if _, err := strconv.ParseUint(strings.TrimSpace(string(revision)), 10, 64); err == nil {
 			return true
 		}
 	}
-	return isDatabase(filepath.Join(dir, "state.db"))
+	return isDatabase(l.Database())
 }
 
 // isDatabase tells a database of SQLite's with kine's table in it. The schema is in
 // the first page, which comes into the file with the first checkpoint and is in the
 // write-ahead log until then.
 func isDatabase(path string) bool {
-	head := readHead(path)
-	if len(head) == 0 {
-		head = readHead(path + "-wal")
+	const most = 1 << 20 // what the schema lies in, many times over
+	head, err := atomicfile.ReadHead(path, most)
+	if err != nil || len(head) == 0 {
+		head, _ = atomicfile.ReadHead(path+"-wal", most)
 	}
 	return bytes.Contains(head, []byte("SQLite format 3\x00")) && bytes.Contains(head, []byte("kine"))
-}
-
-// readHead reads what the schema lies in, many times over.
-func readHead(path string) []byte {
-	info, err := os.Lstat(path)
-	if err != nil || !info.Mode().IsRegular() {
-		return nil
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	head, _ := io.ReadAll(io.LimitReader(f, 1<<20))
-	return head
 }
 
 // NodeName returns the name that the machine has joined its cluster under, "" where it
@@ -144,7 +123,7 @@ func isAgent(l layout.Layout) bool {
 
 // readBundle returns the certificates in a file, none when there is a fault in it.
 func readBundle(path string) []*x509.Certificate {
-	text, err := readFile(path)
+	text, err := atomicfile.ReadTarget(path)
 	if err != nil {
 		return nil
 	}
@@ -162,7 +141,7 @@ func readBundle(path string) []*x509.Certificate {
 func hasPrograms(l layout.Layout) bool {
 	versions, _ := os.ReadDir(l.Payload())
 	for _, v := range versions {
-		if len(Programs(filepath.Join(l.Payload(), v.Name()))) > 0 {
+		if len(Programs(l.Version(v.Name()))) > 0 {
 			return true
 		}
 	}
@@ -187,7 +166,7 @@ func isRest(l layout.Layout) bool {
 // isList tells whether a file is a list of package ledger: lines of a kind and an
 // absolute path.
 func isList(path string) bool {
-	text, err := readFile(path)
+	text, err := atomicfile.Read(path)
 	if err != nil || len(text) == 0 {
 		return false
 	}

@@ -45,7 +45,7 @@ var system = []string{"/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/l
 func Locate(dir string) layout.Layout {
 	dir = filepath.Clean(dir)
 	real := Resolve(dir)
-	if m, err := readMark(filepath.Join(real, markName)); err == nil && m.data == real {
+	if m, err := readMark(layout.New(real).Mark()); err == nil && m.data == real {
 		return layout.At(real, m.run)
 	}
 	if dir == layout.DefaultData || real == Resolve(layout.DefaultData) {
@@ -104,7 +104,7 @@ func Check(l layout.Layout) error {
 		return nil
 	}
 	return fmt.Errorf("--data-dir=%s holds what brink did not put there (%s): give an empty directory, such as %s",
-		l.Data(), some(inTheWay), filepath.Join(l.Data(), "brink"))
+		l.Data(), some(inTheWay), l.InData("brink"))
 }
 
 // Owns tells whether a directory is brink's: it is marked, or an older brink's.
@@ -210,11 +210,8 @@ func look(l layout.Layout) (laid, inTheWay []string, err error) {
 	return laid, inTheWay, err
 }
 
-// probePrefix is that of internal/host: a check that was killed leaves it.
-const probePrefix = ".overlay-probe-"
-
 func isProbe(rel string) bool {
-	digits, ok := strings.CutPrefix(rel, probePrefix)
+	digits, ok := strings.CutPrefix(rel, layout.OverlayProbe)
 	return ok && digits != "" && strings.Trim(digits, "0123456789") == ""
 }
 
@@ -231,7 +228,7 @@ func hasNoFiles(dir string) bool {
 
 // isUnfinished tells a mark whose writing was cut off.
 func isUnfinished(rel string) bool {
-	return layout.DataName(rel) == layout.File && strings.HasPrefix(rel, "."+markName+".")
+	return layout.DataName(rel) == layout.File && strings.HasPrefix(rel, "."+layout.MarkFile+".")
 }
 
 func skip(d fs.DirEntry) error {
@@ -261,12 +258,9 @@ func leadsToDirectory(path string) bool {
 
 // isLock tells whether a file is the lock: it holds a process id, or nothing.
 func isLock(path string) bool {
-	info, err := os.Lstat(path)
-	if err != nil || !info.Mode().IsRegular() || info.Size() > 16 {
-		return false
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
+	const most = 16
+	text, err := atomicfile.ReadHead(path, most+1)
+	if err != nil || len(text) > most {
 		return false
 	}
 	_, err = strconv.Atoi(strings.TrimSpace(string(text)))

@@ -221,7 +221,7 @@ func TestLocate(t *testing.T) {
 	if err := Claim(Locate(copied)); err != nil {
 		t.Error(err)
 	}
-	if got, err := readMark(filepath.Join(copied, markName)); err != nil || got.data != copied || got.run != layout.RunOf(copied) {
+	if got, err := readMark(filepath.Join(copied, layout.MarkFile)); err != nil || got.data != copied || got.run != layout.RunOf(copied) {
 		t.Errorf("the copy's mark says %+v (%v)", got, err)
 	}
 }

@@ -3,18 +3,16 @@ package datadir
 import (
 	"errors"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+
+	"brink/internal/atomicfile"
 )
 
-const (
-	markName = "brink.mark"
-	// markTitle is the first line. The number is that of the format.
-	markTitle = "This directory is brink's: uninstalling removes what brink keeps in it. (1)"
-)
+// markTitle is the first line of a mark. The number is that of the format.
+const markTitle = "This directory is brink's: uninstalling removes what brink keeps in it. (1)"
 
 // mark is what the mark says: where it was written, the run directory, and what was
 // there before it.
@@ -39,14 +37,7 @@ func (m mark) text() string {
 
 // readMark takes a regular file only: a link may lead anywhere.
 func readMark(path string) (mark, error) {
-	info, err := os.Lstat(path)
-	if err != nil {
-		return mark{}, err
-	}
-	if !info.Mode().IsRegular() {
-		return mark{}, errNoMark
-	}
-	text, err := os.ReadFile(path)
+	text, err := atomicfile.Read(path)
 	if err != nil {
 		return mark{}, err
 	}

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"brink/internal/atomicfile"
 )
 
 // ProgramsManifest is the file in a directory of embedded programs by which it is
@@ -23,15 +25,10 @@ func Programs(dir string) []string {
 	if sum, err := hex.DecodeString(filepath.Base(dir)); err != nil || len(sum) != 32 || !isRealDir(dir) {
 		return nil
 	}
-	path := filepath.Join(dir, ProgramsManifest)
-	info, err := os.Lstat(path)
+	text, err := atomicfile.Read(filepath.Join(dir, ProgramsManifest))
 	if errors.Is(err, fs.ErrNotExist) && isRegular(filepath.Join(dir, "pause.tar")) && isRegular(filepath.Join(dir, "bin", "containerd-shim-runc-v2")) {
 		return unlisted
 	}
-	if err != nil || !info.Mode().IsRegular() {
-		return nil
-	}
-	text, err := os.ReadFile(path)
 	var m struct {
 		SHA256 string
 		Files  []struct{ Path string }

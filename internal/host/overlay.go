@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"brink/internal/layout"
 	"brink/internal/removetree"
 )
 
@@ -16,7 +17,7 @@ func OverlayUsable(dir string) (err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	probe, err := os.MkdirTemp(dir, ".overlay-probe-")
+	probe, err := os.MkdirTemp(dir, layout.OverlayProbe)
 	if err != nil {
 		return err
 	}

@@ -41,12 +41,16 @@ var only = []onlyRule{
 	{"github.com/urfave/cli", []string{"cmd"}, "flags and commands are cmd's; packages take a Config"},
 	{"github.com/spf13/cobra", nil, "upstream's commands install signal handlers; use their options"},
 	{"os/signal", []string{"", "cmd/node/upstream", "runtime/testnode"}, "signals belong to the process"},
-	{"testing", []string{"internal/testdisk", "internal/testdocs", "internal/testprocess", "internal/testtree", "network/testnet", "runtime/testnode"}, "it belongs to tests and brings their flags"},
+	{"testing", []string{"internal/testdisk", "internal/testdocs", "internal/testerror", "internal/testneed", "internal/testprocess", "internal/testtree", "internal/testwait", "network/testnet", "runtime/testnode"}, "it belongs to tests and brings their flags"},
+	{"brink/internal/testaddr", nil, "a text that is no address panics"},
 	{"brink/internal/testdatabase", nil, "only tests run databases of their own"},
 	{"brink/internal/testdisk", nil, "only tests mount file systems of their own"},
 	{"brink/internal/testdocs", nil, "only tests write documentation"},
+	{"brink/internal/testerror", nil, "only tests check errors by their text"},
+	{"brink/internal/testneed", nil, "only tests ask what the machine has"},
 	{"brink/internal/testprocess", nil, "only tests run themselves again"},
 	{"brink/internal/testtree", nil, "only tests make trees of files"},
+	{"brink/internal/testwait", nil, "only tests wait by looking again and again"},
 	{"brink/network/testnet", nil, "only tests make machines of their own"},
 	{"brink/runtime/testnode", nil, "only tests run containerd in a process of its own"},
 	{"brink/network/overlay", []string{"network"}, "network composes it with the rest of the pod network"},
@@ -84,7 +88,7 @@ var internalMay = []struct {
 }{
 	{"golang.org/x/sys", []string{"internal/..."}},
 	{"github.com/spf13/pflag", []string{"internal/componentargs"}},
-	{"go.yaml.in/yaml/v3", []string{"internal/configfile"}},
+	{"go.yaml.in/yaml/v3", []string{"internal/configfile", "internal/yamlfile"}},
 	{"k8s.io/api", []string{"internal/wire/nodestatus"}}, // the Node is what both sides read
 }
 

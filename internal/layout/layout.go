@@ -20,7 +20,8 @@ const (
 	// defaultRun is a tmpfs on every systemd host: sockets and containerd's
 	// volatile state cost no flash wear there.
 	defaultRun = "/run/brink"
-	// MaxSocket is how many bytes the path of a unix socket may have, unix(7).
+	// MaxSocket is how many bytes the path of a unix socket may have: the size of
+	// sun_path without its final zero, unix(7).
 	MaxSocket = 107
 )
 
@@ -72,20 +73,64 @@ func (l Layout) Run() string { return l.run }
 // directory a hash.
 func (l Layout) Payload() string { return filepath.Join(l.data, "data") }
 
+// Version is the directory of one version in Payload.
+func (l Layout) Version(sum string) string { return filepath.Join(l.Payload(), sum) }
+
+// InData is a path that is relative to the data directory, as those of DataName.
+func (l Layout) InData(rel string) string { return filepath.Join(l.data, rel) }
+
 // Server is the control plane's directory.
 func (l Layout) Server() string { return filepath.Join(l.data, "server") }
 
 // DB is the datastore's directory.
 func (l Layout) DB() string { return filepath.Join(l.Server(), "db") }
 
+// Database is the database of SQLite, in DB.
+func (l Layout) Database() string { return filepath.Join(l.DB(), DatabaseFile) }
+
+// SavedRevision is where the revision of leases and events is kept, in DB.
+func (l Layout) SavedRevision() string { return filepath.Join(l.DB(), VolatileRevision) }
+
 // TLS holds the cluster's CAs and the server's leaf certificates.
 func (l Layout) TLS() string { return filepath.Join(l.Server(), "tls") }
+
+// Cert is the file of a certificate in TLS, by its name such as ServerCA.
+func (l Layout) Cert(name string) string { return filepath.Join(l.TLS(), name+".crt") }
+
+// Key is the file of the key of a certificate in TLS.
+func (l Layout) Key(name string) string { return filepath.Join(l.TLS(), name+".key") }
 
 // Agent is the node's directory.
 func (l Layout) Agent() string { return filepath.Join(l.data, "agent") }
 
 // ContainerdRoot holds images and snapshots.
 func (l Layout) ContainerdRoot() string { return filepath.Join(l.Agent(), "containerd") }
+
+// ContainerdInUse exists while containerd runs. Found at a start, it says that the last
+// run did not end in order.
+func (l Layout) ContainerdInUse() string { return filepath.Join(l.ContainerdRoot(), "in-use") }
+
+// ImagesUnchecked exists from such a start on until all images were checked, however
+// often brink is started until then.
+func (l Layout) ImagesUnchecked() string {
+	return filepath.Join(l.ContainerdRoot(), "images-unchecked")
+}
+
+// TempMounts is where containerd mounts an image while it unpacks it.
+func (l Layout) TempMounts() string { return filepath.Join(l.ContainerdRoot(), "tmpmounts") }
+
+// ContainerdDatabase is where containerd keeps the names of all it has.
+func (l Layout) ContainerdDatabase() string {
+	return filepath.Join(l.ContainerdRoot(), "io.containerd.metadata.v1.bolt", "meta.db")
+}
+
+// ContainerdBlobs holds what was downloaded of images, by algorithm and digest.
+func (l Layout) ContainerdBlobs() string {
+	return filepath.Join(l.ContainerdRoot(), "io.containerd.content.v1.content", "blobs")
+}
+
+// ImportedImages records which archives of Images were imported.
+func (l Layout) ImportedImages() string { return filepath.Join(l.Agent(), "imported-images.json") }
 
 // ContainerdState holds sockets, shim state and root filesystems' mounts.
 func (l Layout) ContainerdState() string { return filepath.Join(l.run, "containerd") }
@@ -94,6 +139,19 @@ func (l Layout) ContainerdState() string { return filepath.Join(l.run, "containe
 func (l Layout) ContainerdSocket() string {
 	return filepath.Join(l.ContainerdState(), "containerd.sock")
 }
+
+// ShimSockets holds the sockets of shims, which have names of 64 digits.
+func (l Layout) ShimSockets() string { return filepath.Join(l.ContainerdState(), "s") }
+
+// RuncState is where runc keeps what it knows of containers.
+func (l Layout) RuncState() string { return filepath.Join(l.ContainerdState(), "runc") }
+
+// RegistryHosts is where containerd reads the endpoints of registries, see package
+// images.
+func (l Layout) RegistryHosts() string { return filepath.Join(l.ContainerdState(), "registries") }
+
+// ContainerdTTRPC is the socket on which shims report events.
+func (l Layout) ContainerdTTRPC() string { return l.ContainerdSocket() + ".ttrpc" }
 
 // Kubelet is the kubelet's root directory. A default node uses the directory
 // that CSI drivers' manifests name: they mount it with the same path inside and
@@ -104,6 +162,12 @@ func (l Layout) Kubelet() string {
 	}
 	return filepath.Join(l.Agent(), "kubelet")
 }
+
+// InKubelet is a path that is relative to Kubelet, as those of KubeletName.
+func (l Layout) InKubelet(rel string) string { return filepath.Join(l.Kubelet(), rel) }
+
+// KubeletPods holds the pods' volumes, one directory a pod, by uid.
+func (l Layout) KubeletPods() string { return filepath.Join(l.Kubelet(), "pods") }
 
 // PodResources is the socket of the kubelet's that lies deepest.
 func (l Layout) PodResources() string {
@@ -131,6 +195,9 @@ func (l Layout) CheckColon() error {
 
 // CNIConf is the CNI configuration directory.
 func (l Layout) CNIConf() string { return filepath.Join(l.Agent(), "cni", "net.d") }
+
+// NetworkConfig is the pod network's file in CNIConf.
+func (l Layout) NetworkConfig() string { return filepath.Join(l.CNIConf(), CNIConfig) }
 
 // CNIState is where CNI results and address leases are kept.
 func (l Layout) CNIState() string { return filepath.Join(l.Agent(), "cni", "state") }
@@ -203,10 +270,16 @@ func (l Layout) ClientCA() string { return filepath.Join(l.Agent(), "client-ca.c
 // KubeletCerts is the kubelet's certificate directory.
 func (l Layout) KubeletCerts() string { return filepath.Join(l.Agent(), "pki") }
 
-// NodeCert is the certificate and key of a node that has joined, under the kubelet's own
-// name for them.
-func (l Layout) NodeCert() string {
-	return filepath.Join(l.KubeletCerts(), "kubelet-client-current.pem")
+// NodeCert is the node's certificate with its key, in KubeletCerts.
+func (l Layout) NodeCert() string { return filepath.Join(l.KubeletCerts(), NodeCert) }
+
+// Kubeconfig is where the administrator's kubeconfig goes. Only the machine's own node
+// has it in ConfigDir, where another one's would take its place.
+func (l Layout) Kubeconfig() string {
+	if l.machine {
+		return filepath.Join(ConfigDir, kubeconfig)
+	}
+	return filepath.Join(l.data, kubeconfig)
 }
 
 // Made lists what brink made on the machine outside of its own directories.
@@ -223,7 +296,7 @@ func (l Layout) StatusSocket() string { return filepath.Join(l.run, "status.sock
 func (l Layout) SelfBinds() string { return filepath.Join(l.run, "self-binds") }
 
 // Mark is the file by which a directory is known to be brink's.
-func (l Layout) Mark() string { return filepath.Join(l.data, "brink.mark") }
+func (l Layout) Mark() string { return filepath.Join(l.data, MarkFile) }
 
 // Pods lists the pods that this node has had, by uid.
 func (l Layout) Pods() string { return filepath.Join(l.Agent(), "pods") }

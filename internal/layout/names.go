@@ -3,6 +3,7 @@ package layout
 import (
 	"net/netip"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -27,18 +28,23 @@ type name struct {
 	kind    Kind
 }
 
+const (
+	db     = "server/db/"
+	leases = "agent/cni/state/" + NetworkName
+)
+
 // dataNames are all names that brink uses in its data directory: uninstall removes
 // these and no others, so whatever comes to write there comes into this table. Not
 // in it are pods' directories and logs, which have the pods' own names, and the
 // versions of Payload, which say themselves what is in them.
 var dataNames = []name{
-	{"brink.mark", File}, {"made", File}, {"lock", File}, {".overlay-probe-[0-9]*", Tree},
+	{MarkFile, File}, {"made", File}, {"lock", File}, {OverlayProbe + "[0-9]*", Tree},
 	{"agent", Directory},
 	{"agent/containerd", Directory}, {"agent/containerd/io.containerd.*", Tree}, {"agent/containerd/tmpmounts", Tree},
-	{"agent/containerd/.overlay-probe-[0-9]*", Tree}, {"agent/containerd/in-use", File}, {"agent/containerd/images-unchecked", File},
-	{"agent/cni", Directory}, {"agent/cni/net.d", Directory}, {"agent/cni/net.d/10-brink.conflist", File},
-	{"agent/cni/state", Directory}, {"agent/cni/state/foreign-hostports", File},
-	{"agent/cni/state/brink", Directory}, {"agent/cni/state/brink/last_reserved_ip.*", File}, {"agent/cni/state/brink/lock", File},
+	{"agent/containerd/" + OverlayProbe + "[0-9]*", Tree}, {"agent/containerd/in-use", File}, {"agent/containerd/images-unchecked", File},
+	{"agent/cni", Directory}, {"agent/cni/net.d", Directory}, {"agent/cni/net.d/" + CNIConfig, File},
+	{"agent/cni/state", Directory}, {"agent/cni/state/" + ForeignHostPorts, File},
+	{leases, Directory}, {leases + "/" + LastReserved + "*", File}, {leases + "/lock", File},
 	{"agent/images", Directory}, {"agent/pod-manifests", Directory}, // what is in these is the user's
 	{"agent/imported-images.json", File}, {"agent/node-addresses.json", File}, {"agent/servers.json", File},
 	{"agent/cluster.json", File}, {"agent/pod-ranges.json", File}, {"agent/server-ca.crt", File}, {"agent/client-ca.crt", File},
@@ -46,26 +52,27 @@ var dataNames = []name{
 	{"agent/pki", Directory}, {"agent/pki/kubelet-client-*.pem", File}, {"agent/pki/kubelet-server-*.pem", File},
 	{"agent/pki/kubelet.crt", File}, {"agent/pki/kubelet.key", File},
 	{"agent/kubelet", Directory}, {"agent/pod-logs", Directory},
-	{"data", Directory}, {"data/.unpack-[0-9]*", Tree},
+	{"data", Directory}, {"data/" + Unpacking + "[0-9]*", Tree},
 	{"server", Directory}, {"server/token", File}, {"server/volumeplugins", Directory}, {"server/manifests", Directory},
-	{"server/db", Directory}, {"server/db/state.db", File}, {"server/db/state.db-wal", File}, {"server/db/state.db-shm", File},
-	{"server/db/state.db.in-use", File}, {"server/db/state.db.new", File}, {"server/db/state.db.new-*", File},
-	{"server/db/state.db.damaged-*", File}, {"server/db/state.db-wal.damaged-*", File}, {"server/db/.probe-*", File},
-	{"server/db/volatile.snapshot", File}, {"server/db/volatile.revision", File}, {"server/db/state.revision", File},
-	{"server/db/holder", File}, {"server/db/remote.in-use", File},
+	{"server/db", Directory}, {db + DatabaseFile, File}, {db + DatabaseFile + "-wal", File}, {db + DatabaseFile + "-shm", File},
+	{db + DatabaseFile + InUseSuffix, File}, {db + NewDatabase, File}, {db + NewDatabase + "-*", File},
+	{db + DatabaseFile + ".damaged-*", File}, {db + DatabaseFile + "-wal.damaged-*", File}, {db + WriteProbe + "*", File},
+	{db + VolatileSnapshot, File}, {db + VolatileRevision, File}, {db + DurableRevision, File},
+	{db + HolderFile, File}, {db + RemoteInUse, File},
 	{"server/tls", Directory}, {"server/tls/service.key", File},
 }
 
-// pairs are the names in server/tls that have a certificate and a key.
+// pairs are the names in server/tls that have a certificate and a key, those that a user
+// may bring first.
 var pairs = []string{
-	"server-ca", "client-ca", "kubelet-ca", "request-header-ca",
-	"client-admin", "client-auth-proxy", "client-kube-apiserver", "serving-kube-apiserver", "serving-kubelet",
+	ServerCA, ClientCA, KubeletCA, RequestHeaderCA,
+	ClientAdmin, ClientAuthProxy, ClientAPIServer, ServingAPIServer, ServingKubelet,
 }
 
 // runNames are those in the run directory.
 var runNames = []name{
 	{"status.sock", File}, {"self-binds", File},
-	{"datastore", Directory}, {"datastore/leases.copy", File}, {"datastore/*.sock", File},
+	{"datastore", Directory}, {"datastore/" + LeasesCopy, File}, {"datastore/*.sock", File},
 	{"containerd", Directory}, {"containerd/runc", Tree}, {"containerd/s", Tree}, {"containerd/registries", Tree},
 	{"containerd/containerd.sock", File}, {"containerd/containerd.sock.ttrpc", File}, {"containerd/io.containerd.*", Tree},
 	{"containerd/containerd-mount*", Tree}, {"containerd/fifo", Tree},
@@ -75,11 +82,11 @@ var runNames = []name{
 // "config.yaml" and "pki", which are where other distributions put them.
 var kubeletNames = []name{
 	{"pods", Directory},
-	{"plugins", Directory}, {"plugins/kubernetes.io", Tree}, {"plugins_registry", Directory}, {"volumeplugins", Directory},
+	{"plugins", Directory}, {MountedVolumes, Tree}, {"plugins_registry", Directory}, {FlexVolumes, Directory},
 	{"pod-resources", Directory}, {"pod-resources/kubelet.sock", File},
-	{"device-plugins", Directory}, {"device-plugins/kubelet.sock", File}, {"device-plugins/kubelet_internal_checkpoint", File},
-	{"device-plugins/DEPRECATION", File},
-	{"checkpoints", Tree}, {"image_manager", Tree},
+	{DevicePlugins, Directory}, {DevicePlugins + "/" + KubeletSocket, File}, {DevicePlugins + "/" + DeviceCheckpoint, File},
+	{DevicePlugins + "/DEPRECATION", File},
+	{"checkpoints", Tree}, {ImageManager, Tree},
 	{"cpu_manager_state", File}, {"memory_manager_state", File}, {"dra_manager_state", File},
 	{"actuated_pods_state", File}, {"allocated_pods_state", File}, {"pod_status_manager_state", File}, {"graceful_node_shutdown_state", File},
 }
@@ -92,7 +99,7 @@ var laid = []string{
 	"config.yaml", "config.yaml.d", "registries.yaml", "server/tls/service.key",
 }
 
-// authorities are the pairs that a user may bring.
+// authorities is how many of pairs a user may bring.
 const authorities = 4
 
 func init() {
@@ -106,9 +113,18 @@ func init() {
 	}
 }
 
+// notInData are names of the data directory of which the machine's own node has no use.
+var notInData = []string{"agent/kubelet", "agent/pod-logs", "agent/node-password"}
+
+// HasElsewhere reports whether a path relative to the data directory is one that only
+// further nodes of a machine use: its own node keeps the same elsewhere.
+func (l Layout) HasElsewhere(rel string) bool {
+	return l.machine && slices.ContainsFunc(notInData, func(name string) bool { return IsBelow(rel, name) })
+}
+
 // DataName is what brink has under a path relative to the data directory.
 func DataName(rel string) Kind {
-	if dir, base := path.Split(rel); dir == "agent/cni/state/brink/" {
+	if dir, base := path.Split(rel); dir == leases+"/" {
 		if _, err := netip.ParseAddr(base); err == nil {
 			return File // a lease
 		}

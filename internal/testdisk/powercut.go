@@ -7,6 +7,8 @@ import (
 	"syscall"
 	"testing"
 	"unsafe"
+
+	"brink/internal/testneed"
 )
 
 // ext4Shutdown is EXT4_IOC_SHUTDOWN, shutdownNoLogFlush its argument by which not
@@ -26,9 +28,7 @@ type Disk struct {
 // NewDisk makes and mounts a disk of that many bytes until the test ends.
 func NewDisk(t testing.TB, size int64) *Disk {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("mounting needs root")
-	}
+	testneed.Root(t)
 	d := &Disk{Dir: t.TempDir(), image: filepath.Join(t.TempDir(), "disk")}
 	f, err := os.Create(d.image)
 	if err != nil {

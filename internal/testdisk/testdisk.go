@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"brink/internal/testneed"
 )
 
 // unmountPatience is long past what a child process needs from fork to exec.
@@ -25,9 +27,7 @@ func Mount(t testing.TB, fstype string, flags uintptr, options string) string {
 // MountAt mounts on dir, which is created, until the test ends.
 func MountAt(t testing.TB, dir, fstype string, flags uintptr, options string) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("mounting needs root")
-	}
+	testneed.Root(t)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -8,13 +8,14 @@ import (
 	"path/filepath"
 
 	"brink/internal/atomicfile"
+	"brink/internal/layout"
 	"brink/network/iprange"
 )
 
 const (
 	// networkName is also the directory of the leases below StateDir.
-	networkName  = "brink"
-	conflistName = "10-brink.conflist"
+	networkName  = layout.NetworkName
+	conflistName = layout.CNIConfig
 )
 
 // The types below are the parts of the CNI specification 1.1.0 and of the

@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/knftables"
 
 	"brink/internal/atomicfile"
+	"brink/internal/layout"
 	"brink/network/nftables"
 )
 
@@ -30,7 +31,7 @@ var (
 
 // foreignHostPorts is the file below StateDir with the families whose table was there
 // before the node's first start: it is not brink's to remove.
-const foreignHostPorts = "foreign-hostports"
+const foreignHostPorts = layout.ForeignHostPorts
 
 // recordForeignHostPorts writes that file at the first start.
 func recordForeignHostPorts(ctx context.Context, cfg Config) error {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"brink/internal/atomicfile"
+	"brink/internal/layout"
 	"brink/internal/removetree"
 	"brink/network/rtnl"
 )
@@ -54,7 +55,7 @@ func stateVerdict(rel string) removetree.Verdict {
 	case rel == networkName:
 		return removetree.Enter
 	case rel == foreignHostPorts,
-		dir == networkName+"/" && (err == nil || base == "lock" || strings.HasPrefix(base, "last_reserved_ip.")):
+		dir == networkName+"/" && (err == nil || base == "lock" || strings.HasPrefix(base, layout.LastReserved)):
 		return removetree.Remove
 	}
 	return removetree.Keep

@@ -18,6 +18,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"brink/internal/testneed"
 	"brink/network/rtnl"
 )
 
@@ -29,9 +30,7 @@ const Patience = 30 * time.Second
 // the namespace, with all links and rules in it, follows.
 func Enter(t *testing.T) netns.NsHandle {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
+	testneed.Root(t)
 	runtime.LockOSThread()
 	ns, err := netns.New()
 	if err != nil {

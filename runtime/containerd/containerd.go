@@ -33,6 +33,7 @@ import (
 	"time"
 
 	"brink/internal/host"
+	"brink/internal/layout"
 	"brink/internal/lifecycle"
 	"brink/runtime/images"
 
@@ -46,21 +47,16 @@ import (
 // Config is what the containerd component needs to know. All paths are
 // absolute; directories are created.
 type Config struct {
-	// Root holds images and snapshots.
-	Root string
-	// State holds what a reboot may take away: sockets, mounts, runc's state.
-	// At most 40 bytes, because unix socket paths are short; on a tmpfs it costs
-	// no flash wear.
-	State string
-	// Socket is where the CRI and containerd's own API are served, for root only.
-	Socket string
+	// Layout says where everything is. Its ContainerdState holds what a reboot may take
+	// away: sockets, mounts, runc's state. On a tmpfs it costs no flash wear.
+	Layout layout.Layout
 	// BinDir holds runc and containerd-shim-runc-v2.
 	BinDir string
 	// PauseArchive is the OCI archive of the sandbox image PauseImage.
 	PauseArchive, PauseImage string
-	// CNIBinDir holds the CNI plugins, CNIConfDir their configuration. It may
-	// come later: until then only pods on the host's network start.
-	CNIBinDir, CNIConfDir string
+	// CNIBinDir holds the CNI plugins. Their configuration, in CNIConf, may come
+	// later: until then only pods on the host's network start.
+	CNIBinDir string
 	// RegistriesFile is in the format of k3s, see images.Registries. It need not exist.
 	RegistriesFile string
 	// Host decides the settings that depend on the machine.
@@ -72,22 +68,19 @@ type Config struct {
 func (c Config) validate() error {
 	var errs []error
 	for name, path := range map[string]string{
-		"Root": c.Root, "State": c.State, "Socket": c.Socket, "BinDir": c.BinDir,
-		"PauseArchive": c.PauseArchive, "CNIBinDir": c.CNIBinDir, "CNIConfDir": c.CNIConfDir,
+		"BinDir": c.BinDir, "PauseArchive": c.PauseArchive, "CNIBinDir": c.CNIBinDir,
 	} {
 		if !filepath.IsAbs(path) {
 			errs = append(errs, fmt.Errorf("containerd: %s %q is not an absolute path", name, path))
 		}
 	}
-	if len(c.State) > maxState {
-		errs = append(errs, fmt.Errorf("containerd: state directory %s is longer than %d bytes, too long for its sockets", c.State, maxState))
+	const digits = 64 // of a shim's socket
+	if over := len(c.Layout.ShimSockets()) + len("/") + digits - layout.MaxSocket; over > 0 {
+		state := c.Layout.ContainerdState()
+		errs = append(errs, fmt.Errorf("containerd: state directory %s is longer than %d bytes, too long for its sockets", state, len(state)-over))
 	}
 	return errors.Join(errs...)
 }
-
-// maxState leaves room for "/s/" and the 64 digits of a shim's socket in the
-// 107 bytes of a unix socket's path.
-const maxState = 107 - len("/s/") - 64
 
 // stopTimeout is for closing the databases, which wait for a garbage collection
 // under way on a slow card. Pods are not waited for.
@@ -120,28 +113,28 @@ func (s *service) run(ctx context.Context, ready func()) error {
 	if err := setPath(s.cfg.BinDir); err != nil {
 		return err
 	}
-	snapshotter := images.Snapshotter(s.cfg.Root)
-	if err := s.registries.WriteHosts(s.cfg.hostsDir()); err != nil {
+	snapshotter := images.Snapshotter(s.cfg.Layout.ContainerdRoot())
+	if err := s.registries.WriteHosts(s.cfg.Layout.RegistryHosts()); err != nil {
 		return err
 	}
 	settings := s.cfg.withLabels(selinuxContext).settings(snapshotter, s.registries.Auths())
-	if err := markInUse(s.cfg.Root); err != nil {
+	if err := markInUse(s.cfg.Layout); err != nil {
 		return err
 	}
-	if err := prepare(settings); err != nil {
+	if err := prepare(s.cfg.Layout, settings); err != nil {
 		return err
 	}
 	// Background work of the plugins ends with this context; requests under way
 	// do not, Stop ends them.
 	pluginCtx, cancel := context.WithCancel(log.WithLogger(context.WithoutCancel(ctx), log.L))
 	defer cancel()
-	srv, err := start(pluginCtx, settings, s.cfg.Socket)
+	srv, err := start(pluginCtx, s.cfg.Layout, settings)
 	if err != nil {
 		return err
 	}
 	defer func() {
 		srv.Stop()
-		markClosed(s.cfg.Root)
+		markClosed(s.cfg.Layout)
 	}()
 	if err := waitReady(ctx, srv, crashed); err != nil {
 		return err
@@ -192,11 +185,11 @@ func setPath(binDir string) error {
 }
 
 // prepare makes the directories and clears mounts that a killed process left.
-func prepare(settings *srvconfig.Config) error {
+func prepare(l layout.Layout, settings *srvconfig.Config) error {
 	if err := server.CreateTopLevelDirectories(settings); err != nil {
 		return fmt.Errorf("preparing containerd's directories: %w", err)
 	}
-	if err := mount.SetTempMountLocation(filepath.Join(settings.Root, "tmpmounts")); err != nil {
+	if err := mount.SetTempMountLocation(l.TempMounts()); err != nil {
 		return fmt.Errorf("preparing containerd's directories: %w", err)
 	}
 	warnings, err := mount.CleanupTempMounts(0)
@@ -208,19 +201,19 @@ func prepare(settings *srvconfig.Config) error {
 	return nil
 }
 
-func start(ctx context.Context, settings *srvconfig.Config, socket string) (*server.Server, error) {
+func start(ctx context.Context, l layout.Layout, settings *srvconfig.Config) (*server.Server, error) {
 	restore := keepKlogVerbosity()
 	srv, err := server.New(ctx, settings)
 	restore()
 	if err != nil {
-		return nil, explainStart(settings, err)
+		return nil, explainStart(l, err)
 	}
 	if err := srv.Start(ctx); err != nil {
 		srv.Stop()
 		return nil, fmt.Errorf("starting containerd: %w", err)
 	}
 	// containerd lets the group in.
-	for _, path := range []string{socket, socket + ttrpcSuffix} {
+	for _, path := range []string{l.ContainerdSocket(), l.ContainerdTTRPC()} {
 		if err := os.Chmod(path, 0o600); err != nil {
 			srv.Stop()
 			return nil, fmt.Errorf("protecting containerd's socket: %w", err)
@@ -231,11 +224,11 @@ func start(ctx context.Context, settings *srvconfig.Config, socket string) (*ser
 
 // explainStart tells what to do about a database that does not open: containerd
 // names the plugin and not the file.
-func explainStart(settings *srvconfig.Config, err error) error {
+func explainStart(l layout.Layout, err error) error {
 	err = fmt.Errorf("starting containerd: %w", err)
 	if strings.Contains(err.Error(), metadataPlugin) {
 		return fmt.Errorf("%w: its database %s cannot be used; if it is damaged stop all pods, move %s away, and images will be pulled again",
-			err, filepath.Join(settings.Root, metadataPlugin, "meta.db"), settings.Root)
+			err, l.ContainerdDatabase(), l.ContainerdRoot())
 	}
 	return err
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"brink/internal/layout"
 	"brink/runtime/containerd"
 	"brink/runtime/images"
 	"brink/runtime/testnode"
@@ -47,7 +48,7 @@ func TestNodeRunsContainersAndFindsThemAgain(t *testing.T) {
 	})
 
 	t.Run("lets only root use its sockets", func(t *testing.T) {
-		for _, path := range []string{n.Config.Socket, n.Config.Socket + containerd.TTRPCSuffix} {
+		for _, path := range []string{n.Config.Layout.ContainerdSocket(), n.Config.Layout.ContainerdTTRPC()} {
 			info, err := os.Stat(path)
 			if err != nil {
 				t.Fatal(err)
@@ -93,7 +94,7 @@ func TestNodeRunsContainersAndFindsThemAgain(t *testing.T) {
 
 	t.Run("writes down the shim, so that its version is kept", func(t *testing.T) {
 		// Package payload reads it.
-		shim, err := os.ReadFile(filepath.Join(n.Config.State, "io.containerd.runtime.v2.task", images.Namespace, sandbox, "shim-binary-path"))
+		shim, err := os.ReadFile(filepath.Join(n.Config.Layout.ContainerdState(), "io.containerd.runtime.v2.task", images.Namespace, sandbox, "shim-binary-path"))
 		if want := filepath.Join(n.Config.BinDir, "containerd-shim-runc-v2"); err != nil || string(shim) != want {
 			t.Errorf("shim is %q (%v), want %s", shim, err, want)
 		}
@@ -189,10 +190,10 @@ func TestPodsOnTheirOwnNetwork(t *testing.T) {
 
 	conf := `{"cniVersion": "1.0.0", "name": "test", "plugins": [
 		{"type": "bridge", "bridge": "test0", "isGateway": true, "hairpinMode": true,
-		 "ipam": {"type": "host-local", "dataDir": "` + filepath.Join(n.Config.Root, "..", "ipam") + `",
+		 "ipam": {"type": "host-local", "dataDir": "` + n.Config.Layout.InData("ipam") + `",
 		          "ranges": [[{"subnet": "192.0.2.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
 		{"type": "portmap", "backend": "nftables", "capabilities": {"portMappings": true}}]}`
-	if err := os.WriteFile(filepath.Join(n.Config.CNIConfDir, "10-test.conflist"), []byte(conf), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(n.Config.Layout.CNIConf(), "10-test.conflist"), []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	// The configuration came after the start, as the network component's does.
@@ -221,7 +222,7 @@ func TestPodsOnTheirOwnNetwork(t *testing.T) {
 		t.Errorf("the pod reaches neither its gateway nor itself:\n%s", got)
 	}
 	// Nodes on one machine must not share the usual directory.
-	if mounted := filepath.Join(n.Config.State, "io.containerd.grpc.v1.cri", "netns"); len(entries(t, mounted)) != 1 {
+	if mounted := filepath.Join(n.Config.Layout.ContainerdState(), "io.containerd.grpc.v1.cri", "netns"); len(entries(t, mounted)) != 1 {
 		t.Errorf("network namespaces in %s: %v, want one", mounted, entries(t, mounted))
 	}
 }
@@ -242,7 +243,7 @@ func TestStartErrorsSayWhatToDo(t *testing.T) {
 		want  []string
 	}{
 		{"a damaged database", func(t *testing.T, cfg *containerd.Config) {
-			dir := filepath.Join(cfg.Root, containerd.MetadataPlugin)
+			dir := filepath.Dir(cfg.Layout.ContainerdDatabase())
 			if err := os.MkdirAll(dir, 0o700); err != nil {
 				t.Fatal(err)
 			}
@@ -261,7 +262,7 @@ func TestStartErrorsSayWhatToDo(t *testing.T) {
 			}
 		}, []string{"registries.yaml:3: unknown key"}},
 		{"a state directory with a long name", func(t *testing.T, cfg *containerd.Config) {
-			cfg.State = filepath.Join(cfg.State, strings.Repeat("x", 50))
+			cfg.Layout = layout.At(cfg.Layout.Data(), filepath.Join(cfg.Layout.Run(), strings.Repeat("x", 50)))
 		}, []string{"too long for its sockets"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

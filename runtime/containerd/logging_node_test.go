@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"brink/runtime/containerd"
 	"brink/runtime/testnode"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -67,8 +66,7 @@ func TestDebugLogHasNoSecrets(t *testing.T) {
 			t.Errorf("a secret is in the log: %.300s", line)
 		}
 	}
-	hostsDir := containerd.HostsDir(n.Config)
-	err := filepath.WalkDir(hostsDir, func(path string, d os.DirEntry, err error) error {
+	err := filepath.WalkDir(n.Config.Layout.RegistryHosts(), func(path string, d os.DirEntry, err error) error {
 		if content, _ := os.ReadFile(path); strings.Contains(string(content), secret) {
 			t.Errorf("%s holds a secret", path)
 		}

@@ -25,7 +25,7 @@ import (
 // learns of images by events, knows it as pinned. started is when this process
 // began to run containerd.
 func (c Config) ensurePause(ctx context.Context, snapshotter string, started time.Time) error {
-	api, err := client.New(c.Socket, client.WithDefaultNamespace(images.Namespace))
+	api, err := client.New(c.Layout.ContainerdSocket(), client.WithDefaultNamespace(images.Namespace))
 	if err != nil {
 		return fmt.Errorf("connecting to containerd: %w", err)
 	}
@@ -128,7 +128,7 @@ const (
 )
 
 func (c Config) waitPause(ctx context.Context) error {
-	conn, err := grpc.NewClient("unix:"+c.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("unix:"+c.Layout.ContainerdSocket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return fmt.Errorf("connecting to the CRI: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"brink/internal/layout"
 	"brink/internal/testdisk"
 	"brink/runtime/images"
 	"brink/runtime/testnode"
@@ -28,7 +29,7 @@ func TestPowerCutAfterAnImport(t *testing.T) {
 		t.Run(mark, func(t *testing.T) {
 			disk := testdisk.NewDisk(t, 256<<20)
 			n := testnode.New(t)
-			n.Config.Root = filepath.Join(disk.Dir, "root")
+			n.Config.Layout = layout.At(disk.Dir, n.Config.Layout.Run())
 			n.Start()
 			ref := "test.local/" + mark + ":1"
 			bring(n, ref, testnode.ManyFiles(t, mark))
@@ -44,7 +45,7 @@ func TestPowerCutAfterAnImport(t *testing.T) {
 			if err != nil || status.Image == nil {
 				t.Errorf("the image is gone: %v", err)
 			}
-			if bad := testnode.DamagedFiles(filepath.Join(n.Config.Root, "io.containerd.snapshotter.v1.overlayfs"), mark); bad > 0 {
+			if bad := testnode.DamagedFiles(filepath.Join(n.Config.Layout.ContainerdRoot(), "io.containerd.snapshotter.v1.overlayfs"), mark); bad > 0 {
 				t.Errorf("%d of %d files are missing or wrong", bad, 2*testnode.FilesPerLayer)
 			}
 		})
@@ -59,9 +60,9 @@ func TestPowerCutInAnImport(t *testing.T) {
 		t.Run(marks[after], func(t *testing.T) {
 			disk := testdisk.NewDisk(t, 256<<20)
 			n := testnode.New(t)
-			n.Config.Root = filepath.Join(disk.Dir, "root")
+			n.Config.Layout = layout.At(disk.Dir, n.Config.Layout.Run())
 			n.Start()
-			a := images.Store{Socket: n.Config.Socket, Root: n.Config.Root}
+			a := images.Store{Layout: n.Config.Layout}
 			var paths []string
 			for _, mark := range marks {
 				paths = append(paths, testnode.WriteArchive(t, "test.local/"+mark+":1", testnode.ManyFiles(t, mark)))
@@ -96,7 +97,7 @@ func TestPowerCutInAnImport(t *testing.T) {
 			}
 			for _, mark := range marks {
 				listed := slices.ContainsFunc(list, func(i images.Stored) bool { return i.Name == "test.local/"+mark+":1" })
-				bad := testnode.DamagedFiles(filepath.Join(n.Config.Root, "io.containerd.snapshotter.v1.overlayfs"), mark)
+				bad := testnode.DamagedFiles(filepath.Join(n.Config.Layout.ContainerdRoot(), "io.containerd.snapshotter.v1.overlayfs"), mark)
 				if done[mark] && !listed || listed && bad > 0 {
 					t.Errorf("%s: told is %t, listed is %t, %d files are wrong", mark, done[mark], listed, bad)
 				}

@@ -9,24 +9,19 @@ import (
 	"github.com/containerd/containerd/v2/version"
 )
 
-const (
-	ttrpcSuffix    = ".ttrpc"
-	metadataPlugin = "io.containerd.metadata.v1.bolt"
-)
+const metadataPlugin = "io.containerd.metadata.v1.bolt"
 
 // section is a table of containerd's configuration. Its keys are those of
 // containerd's config.toml, version 4.
 type section = map[string]any
-
-func (c Config) hostsDir() string { return filepath.Join(c.State, "registries") }
 
 // settings translates c to containerd's configuration. auths is containerd's
 // table of registry credentials.
 func (c Config) settings(snapshotter string, auths section) *srvconfig.Config {
 	return &srvconfig.Config{
 		Version: version.ConfigVersion,
-		Root:    c.Root,
-		State:   c.State,
+		Root:    c.Layout.ContainerdRoot(),
+		State:   c.Layout.ContainerdState(),
 		// Without one of these there is no pod: better an error at start. Those
 		// that others depend on are listed for the error to be their own.
 		RequiredPlugins: []string{
@@ -57,9 +52,9 @@ func (c Config) settings(snapshotter string, auths section) *srvconfig.Config {
 			"io.containerd.timeout.shim.load": "60s",
 		},
 		Plugins: section{
-			"io.containerd.server.v1.grpc":           section{"address": c.Socket},
-			"io.containerd.server.v1.ttrpc":          section{"address": c.Socket + ttrpcSuffix},
-			"io.containerd.shim.v1.manager":          section{"socket_dir": filepath.Join(c.State, "s")},
+			"io.containerd.server.v1.grpc":           section{"address": c.Layout.ContainerdSocket()},
+			"io.containerd.server.v1.ttrpc":          section{"address": c.Layout.ContainerdTTRPC()},
+			"io.containerd.shim.v1.manager":          section{"socket_dir": c.Layout.ShimSockets()},
 			"io.containerd.service.v1.diff-service":  section{"default": []string{syncedDiffer}},
 			"io.containerd.cri.v1.images":            c.images(snapshotter, auths),
 			"io.containerd.cri.v1.runtime":           c.runtime(),
@@ -74,7 +69,7 @@ func (c Config) images(snapshotter string, auths section) section {
 	return section{
 		"snapshotter":   snapshotter,
 		"pinned_images": section{"sandbox": c.PauseImage},
-		"registry":      section{"config_path": c.hostsDir(), "configs": auths},
+		"registry":      section{"config_path": c.Layout.RegistryHosts(), "configs": auths},
 		// containerd's two ways to pull differ in what they support; credentials
 		// from a configuration are known to this one only. Named, so that it is
 		// not chosen by whether somebody has a password.
@@ -105,7 +100,7 @@ func (c Config) runtime() section {
 		"stats_retention_period": "2m",
 		"cni": section{
 			"bin_dirs":              []string{c.CNIBinDir},
-			"conf_dir":              c.CNIConfDir,
+			"conf_dir":              c.Layout.CNIConf(),
 			"max_conf_num":          1,
 			"use_internal_loopback": true,
 		},
@@ -122,7 +117,7 @@ func (c Config) runc() section {
 		"runtime_path": filepath.Join(c.BinDir, "containerd-shim-runc-v2"),
 		"options": section{
 			"BinaryName":    filepath.Join(c.BinDir, "runc"),
-			"Root":          filepath.Join(c.State, "runc"),
+			"Root":          c.Layout.RuncState(),
 			"SystemdCgroup": c.Host.SystemdCgroup(),
 		},
 	}
@@ -142,7 +137,7 @@ func (c Config) streaming() section {
 // the CRI finds it.
 func (c Config) transfer(snapshotter string) section {
 	return section{
-		"config_path": c.hostsDir(),
+		"config_path": c.Layout.RegistryHosts(),
 		"unpack_config": []section{{
 			"platform":    "linux/" + c.Host.Arch,
 			"snapshotter": snapshotter,

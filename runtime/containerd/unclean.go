@@ -7,10 +7,10 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"time"
 
 	"brink/internal/atomicfile"
+	"brink/internal/layout"
 	"brink/runtime/images"
 
 	"github.com/containerd/containerd/v2/client"
@@ -18,33 +18,27 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-const (
-	// inUseFile exists in containerd's root while it runs. Found at a start, it says
-	// that the last run was not ended in order.
-	inUseFile = "in-use"
-)
-
-// markInUse is called before anything is opened in root, markClosed after all was
-// closed in order.
-func markInUse(root string) error {
-	if err := os.MkdirAll(root, 0o711); err != nil {
+// markInUse is called before anything is opened in containerd's root, markClosed after
+// all was closed in order.
+func markInUse(l layout.Layout) error {
+	if err := os.MkdirAll(l.ContainerdRoot(), 0o711); err != nil {
 		return fmt.Errorf("preparing containerd's directories: %w", err)
 	}
-	marks := []string{inUseFile}
-	if exists(filepath.Join(root, inUseFile)) {
-		marks = append(marks, images.UncheckedFile)
+	marks := []string{l.ContainerdInUse()}
+	if exists(l.ContainerdInUse()) {
+		marks = append(marks, l.ImagesUnchecked())
 	}
 	for _, mark := range marks {
-		if err := atomicfile.Keep(filepath.Join(root, mark), nil, 0o600); err != nil {
+		if err := atomicfile.Keep(mark, nil, 0o600); err != nil {
 			return fmt.Errorf("preparing containerd's directories: %w", err)
 		}
 	}
 	return nil
 }
 
-// markClosed need not be synced: a mark that comes back costs one look at images.
-func markClosed(root string) {
-	if err := os.Remove(filepath.Join(root, inUseFile)); err != nil {
+// markClosed need not be synced: a mark that comes back costs one check of images.
+func markClosed(l layout.Layout) {
+	if err := os.Remove(l.ContainerdInUse()); err != nil {
 		slog.Warn("the next start will check all images", "component", "containerd", "error", err)
 	}
 }
@@ -57,7 +51,7 @@ func exists(path string) bool {
 // afterUncleanEnd drops what was not brought to its end, and a sandbox image that
 // is damaged: without it there is no pod. Other images are looked at later.
 func (c Config) afterUncleanEnd(ctx context.Context, api *client.Client, started time.Time) error {
-	if !images.Unchecked(c.Root) {
+	if !images.Unchecked(c.Layout) {
 		return nil
 	}
 	if err := dropLeases(ctx, api, started); err != nil {
@@ -70,7 +64,7 @@ func (c Config) afterUncleanEnd(ctx context.Context, api *client.Client, started
 	if err != nil {
 		return err
 	}
-	return images.DropDamaged(ctx, api, c.Root, image.Target)
+	return images.DropDamaged(ctx, api, c.Layout, image.Target)
 }
 
 // expiryLabel is that of leases which one request holds while it works, such as an

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"brink/internal/layout"
+
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/content"
 	coreimages "github.com/containerd/containerd/v2/core/images"
@@ -28,8 +30,8 @@ type blobs struct {
 	dir   string
 }
 
-func blobsOf(client *containerd.Client, root string) blobs {
-	return blobs{client.ContentStore(), filepath.Join(root, "io.containerd.content.v1.content", "blobs")}
+func blobsOf(client *containerd.Client, l layout.Layout) blobs {
+	return blobs{client.ContentStore(), l.ContainerdBlobs()}
 }
 
 func (b blobs) path(d digest.Digest) string {
@@ -172,9 +174,9 @@ func needs(ctx context.Context, store content.Store, target ocispec.Descriptor, 
 }
 
 // DropDamaged drops the image target, and each that shares a damaged blob with it, when
-// it is damaged. root is containerd's root directory.
-func DropDamaged(ctx context.Context, client *containerd.Client, root string, target ocispec.Descriptor) error {
-	b := blobsOf(client, root)
+// it is damaged.
+func DropDamaged(ctx context.Context, client *containerd.Client, l layout.Layout, target ocispec.Descriptor) error {
+	b := blobsOf(client, l)
 	damaged, err := b.damagedIn(ctx, target)
 	if err != nil || len(damaged) == 0 {
 		return err

@@ -35,7 +35,7 @@ func (s Store) ImportDir(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	d := dirImport{Store: s, record: readRecord(s.recordFile())}
+	d := dirImport{Store: s, record: readRecord(s.Layout.ImportedImages())}
 	if len(paths) == 0 && len(d.record.stamps) == 0 {
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"brink/internal/layout"
 	"brink/runtime/images"
 	"brink/runtime/testnode"
 
@@ -30,7 +31,7 @@ func newImports(t *testing.T) imports {
 	n := testnode.New(t)
 	n.Start()
 	t.Cleanup(func() { n.Stop() })
-	dir := filepath.Join(filepath.Dir(n.Config.Root), "images")
+	dir := n.Config.Layout.Images()
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -73,12 +74,12 @@ func TestImportDir(t *testing.T) {
 	if len(known) != 3 || known[one].Images[0].Name != "test.local/one:1" {
 		t.Errorf("the record knows %v, want the three good archives", known)
 	}
-	written, err := os.Stat(i.RecordFile())
+	written, err := os.Stat(i.Layout.ImportedImages())
 	if err != nil {
 		t.Fatal(err)
 	}
 	i.run() // nothing new
-	if again, err := os.Stat(i.RecordFile()); err != nil || !os.SameFile(again, written) {
+	if again, err := os.Stat(i.Layout.ImportedImages()); err != nil || !os.SameFile(again, written) {
 		t.Errorf("a start without news has written the record: %v", err)
 	}
 
@@ -173,7 +174,7 @@ func TestInterruptedImportKeepsTheRecord(t *testing.T) {
 func TestUnwritableRecord(t *testing.T) {
 	i := newImports(t)
 	i.put("1.tar", "test.local/one:1")
-	if err := os.Mkdir(i.RecordFile(), 0o700); err != nil {
+	if err := os.Mkdir(i.Layout.ImportedImages(), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	i.run()
@@ -182,12 +183,12 @@ func TestUnwritableRecord(t *testing.T) {
 
 func TestImportWithoutContainerd(t *testing.T) {
 	t.Parallel()
-	a := images.Store{Socket: filepath.Join(t.TempDir(), "nobody.sock")}
+	a := images.Store{Layout: layout.At(t.TempDir(), t.TempDir())}
 	path := filepath.Join(t.TempDir(), "x.tar")
 	testnode.CreateArchive(t, path, "test.local/x:1")
 	ctx, cancel := context.WithTimeout(t.Context(), testnode.Patience)
 	defer cancel()
-	want := "connecting to containerd: dial unix " + a.Socket
+	want := "connecting to containerd: dial unix " + a.Layout.ContainerdSocket()
 	if _, err := a.Import(ctx, path); err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("got %v, want %s", err, want)
 	}

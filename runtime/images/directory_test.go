@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"brink/internal/layout"
 )
 
 func TestArchivesIn(t *testing.T) {
@@ -52,8 +54,7 @@ func TestArchivesInNoDirectory(t *testing.T) {
 // TestImportDirWithoutArchives: nothing to import needs no containerd.
 func TestImportDirWithoutArchives(t *testing.T) {
 	t.Parallel()
-	root := filepath.Join(t.TempDir(), "containerd")
-	a := Store{Socket: filepath.Join(t.TempDir(), "nobody.sock"), Root: root}
+	a := Store{Layout: layout.At(t.TempDir(), t.TempDir())}
 	if err := a.ImportDir(t.Context(), filepath.Join(t.TempDir(), "images")); err != nil {
 		t.Error(err)
 	}

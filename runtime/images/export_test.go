@@ -3,6 +3,8 @@ package images
 import (
 	"context"
 
+	"brink/internal/layout"
+
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/opencontainers/go-digest"
 )
@@ -10,11 +12,8 @@ import (
 // What the tests with a running node look at; these are in package images_test, as the
 // node imports this one.
 
-// RecordFile is where the record of a directory of archives is.
-func (s Store) RecordFile() string { return s.recordFile() }
-
 // Stamps are what the record says.
-func (s Store) Stamps() map[string]stamp { return readRecord(s.recordFile()).stamps }
+func (s Store) Stamps() map[string]stamp { return readRecord(s.Layout.ImportedImages()).stamps }
 
 // RecheckNow is Recheck without its delay.
 func (s Store) RecheckNow(ctx context.Context, dir string) error { return s.recheck(ctx, dir) }
@@ -23,13 +22,13 @@ func (s Store) RecheckNow(ctx context.Context, dir string) error { return s.rech
 func NamesOf(all []Image) string { return names(all) }
 
 // BlobPath is the file of a blob.
-func BlobPath(client *containerd.Client, root string, d digest.Digest) string {
-	return blobsOf(client, root).path(d)
+func BlobPath(client *containerd.Client, l layout.Layout, d digest.Digest) string {
+	return blobsOf(client, l).path(d)
 }
 
 // DamagedBlobs are those of all blobs that are damaged.
-func DamagedBlobs(ctx context.Context, client *containerd.Client, root string) ([]digest.Digest, error) {
-	return blobsOf(client, root).damaged(ctx)
+func DamagedBlobs(ctx context.Context, client *containerd.Client, l layout.Layout) ([]digest.Digest, error) {
+	return blobsOf(client, l).damaged(ctx)
 }
 
 // ManagedLabels are those of an image of the CRI's that may be collected.

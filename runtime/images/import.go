@@ -78,7 +78,7 @@ func (s Store) importFile(ctx context.Context, client *containerd.Client, path s
 		return nil, err
 	}
 	defer f.Close()
-	i := importer{client: client, snapshotter: Snapshotter(s.Root)}
+	i := importer{client: client, snapshotter: Snapshotter(s.Layout.ContainerdRoot())}
 	if err := i.read(ctx, f); err != nil {
 		return i.imported, fmt.Errorf("importing %s: %w", path, err)
 	}

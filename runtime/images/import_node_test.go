@@ -303,7 +303,7 @@ func TestUnusableArchiveIsReadOnce(t *testing.T) {
 	write("1")
 	i.run()
 	i.WaitPinned("test.local/good:1", true)
-	known, err := os.ReadFile(i.RecordFile())
+	known, err := os.ReadFile(i.Layout.ImportedImages())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -314,7 +314,7 @@ func TestUnusableArchiveIsReadOnce(t *testing.T) {
 	}
 	write("2") // of the same size and time: seen only by who reads it
 	i.run()
-	if after, err := os.ReadFile(i.RecordFile()); err != nil || !bytes.Equal(after, known) {
+	if after, err := os.ReadFile(i.Layout.ImportedImages()); err != nil || !bytes.Equal(after, known) {
 		t.Errorf("the record is %s (%v), was %s", after, err, known)
 	}
 }

@@ -1,10 +1,11 @@
 package images
 
 import (
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"brink/internal/layout"
 )
 
 func TestSortImages(t *testing.T) {
@@ -23,7 +24,7 @@ func TestSortImages(t *testing.T) {
 }
 func TestListWithoutContainerd(t *testing.T) {
 	t.Parallel()
-	a := Store{Socket: filepath.Join(t.TempDir(), "nobody.sock")}
+	a := Store{Layout: layout.At(t.TempDir(), t.TempDir())}
 	if list, err := a.List(t.Context()); err == nil {
 		t.Errorf("got %v", list)
 	}

@@ -12,5 +12,5 @@ func TestMain(m *testing.M) { os.Exit(testnode.Main(m)) }
 
 // storeOf is the image store of a node.
 func storeOf(n *testnode.Node) images.Store {
-	return images.Store{Socket: n.Config.Socket, Root: n.Config.Root}
+	return images.Store{Layout: n.Config.Layout}
 }

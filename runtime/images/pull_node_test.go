@@ -216,7 +216,7 @@ configs:
 		}
 	})
 	t.Run("no password is written to disk", func(t *testing.T) {
-		filepath.WalkDir(n.Config.State, func(path string, d os.DirEntry, err error) error {
+		filepath.WalkDir(n.Config.Layout.ContainerdState(), func(path string, d os.DirEntry, err error) error {
 			if err != nil || !d.Type().IsRegular() {
 				return nil
 			}

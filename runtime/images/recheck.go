@@ -7,9 +7,10 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
+
+	"brink/internal/layout"
 
 	containerd "github.com/containerd/containerd/v2/client"
 	coreimages "github.com/containerd/containerd/v2/core/images"
@@ -21,13 +22,10 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// UncheckedFile exists in containerd's root from a start after an unclean end on until
-// all images were looked at, however often brink is started until then.
-const UncheckedFile = "images-unchecked"
-
-// Unchecked reports whether images are to be looked at, see UncheckedFile.
-func Unchecked(root string) bool {
-	_, err := os.Lstat(filepath.Join(root, UncheckedFile))
+// Unchecked reports whether images are to be looked at: containerd did not end in order,
+// and they have not been since.
+func Unchecked(l layout.Layout) bool {
+	_, err := os.Lstat(l.ImagesUnchecked())
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
@@ -42,7 +40,7 @@ const recheckDelay = 10 * time.Second
 // no digest, and needs none: it counts as there only after it was synced, see
 // syncedDiffer; what was being unpacked at the end is dropped at the start.
 func (s Store) Recheck(ctx context.Context, dir string) error {
-	if !Unchecked(s.Root) {
+	if !Unchecked(s.Layout) {
 		return nil
 	}
 	select {
@@ -59,7 +57,7 @@ func (s Store) recheck(ctx context.Context, dir string) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := os.Remove(filepath.Join(s.Root, UncheckedFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(s.Layout.ImagesUnchecked()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("checking images: %w", err)
 	}
 	slog.Info("images checked", "component", "images")
@@ -101,7 +99,7 @@ func collectGarbage(ctx context.Context, client *containerd.Client) error {
 
 // dropDamaged returns the names of what is no longer there.
 func (s Store) dropDamaged(ctx context.Context, client *containerd.Client) ([]coreimages.Image, error) {
-	content := blobsOf(client, s.Root)
+	content := blobsOf(client, s.Layout)
 	damaged, err := content.damaged(ctx)
 	if err != nil || len(damaged) == 0 {
 		return nil, err
@@ -113,7 +111,7 @@ func (s Store) dropDamaged(ctx context.Context, client *containerd.Client) ([]co
 // when a pod needs it, but then the network may be away again. What needs a pod's
 // own credentials is left to the kubelet.
 func (s Store) pullAgain(ctx context.Context, client *containerd.Client, lost []coreimages.Image) error {
-	conn, err := grpc.NewClient("unix:"+s.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("unix:"+s.Layout.ContainerdSocket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return fmt.Errorf("connecting to the CRI: %w", err)
 	}

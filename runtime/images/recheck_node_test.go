@@ -32,7 +32,7 @@ func TestMarksOfAnUncleanEnd(t *testing.T) {
 	n := testnode.New(t)
 	check := func(when string, inUse, notChecked bool) {
 		t.Helper()
-		if exists(filepath.Join(n.Config.Root, "in-use")) != inUse || images.Unchecked(n.Config.Root) != notChecked {
+		if exists(n.Config.Layout.ContainerdInUse()) != inUse || images.Unchecked(n.Config.Layout) != notChecked {
 			t.Errorf("%s: in use is %t, unchecked is %t", when, !inUse, !notChecked)
 		}
 	}
@@ -71,7 +71,7 @@ func blob(t *testing.T, n *testnode.Node, image v1.Image, layer bool) string {
 	if layer {
 		hash = manifest.Layers[0].Digest
 	}
-	return images.BlobPath(n.Client(), n.Config.Root, digest.Digest(hash.String()))
+	return images.BlobPath(n.Client(), n.Config.Layout, digest.Digest(hash.String()))
 }
 
 // flip changes one byte in the middle of a file.
@@ -144,7 +144,7 @@ func TestDamagedImagesComeBack(t *testing.T) {
 	if now, err := os.Stat(blob(t, i.Node, all["fine"], true)); err != nil || !os.SameFile(now, untouched) {
 		t.Errorf("the image that was whole was written again: %v", err)
 	}
-	damaged, err := images.DamagedBlobs(i.CRIContext(), i.Client(), i.Config.Root)
+	damaged, err := images.DamagedBlobs(i.CRIContext(), i.Client(), i.Config.Layout)
 	if err != nil || len(damaged) > 0 {
 		t.Errorf("%v are still damaged (%v)", damaged, err)
 	}
@@ -163,7 +163,7 @@ func TestDamagedSandboxImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := images.BlobPath(n.Client(), n.Config.Root, config.Digest)
+	path := images.BlobPath(n.Client(), n.Config.Layout, config.Digest)
 	flip(t, path)
 	n.Crash()
 	t.Cleanup(n.Stop)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
-	"path/filepath"
 	"time"
 
 	"brink/internal/atomicfile"
@@ -24,10 +23,6 @@ type record struct {
 	path   string
 	stamps map[string]stamp
 	inFile []byte // what the file is known to hold
-}
-
-func (s Store) recordFile() string {
-	return filepath.Join(filepath.Dir(s.Root), "imported-images.json")
 }
 
 // readRecord returns what is known; without a readable record everything is

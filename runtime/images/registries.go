@@ -15,6 +15,8 @@ import (
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"go.yaml.in/yaml/v3"
+
+	"brink/internal/yamlfile"
 )
 
 // Registries is the content of registries.yaml, in the format that k3s made
@@ -72,32 +74,20 @@ func ReadRegistries(path string) (Registries, error) {
 	if err != nil {
 		return Registries{}, fmt.Errorf("reading registries: %w", err)
 	}
-	p := parser{path: path}
-	r := p.document(text)
-	return r, errors.Join(p.errs...)
+	p := parser{yamlfile.NewReader(path)}
+	return p.registries(text), p.Err()
 }
 
-// parser walks the nodes of the YAML document, because only they know lines.
-type parser struct {
-	path string
-	errs []error
-}
+// parser reads one registries file.
+type parser struct{ *yamlfile.Reader }
 
-func (p *parser) fail(n *yaml.Node, format string, args ...any) {
-	p.errs = append(p.errs, fmt.Errorf("%s:%d: %s", p.path, n.Line, fmt.Sprintf(format, args...)))
-}
-
-func (p *parser) document(text []byte) Registries {
+func (p parser) registries(text []byte) Registries {
 	r := Registries{mirrors: map[string][]*url.URL{}, configs: map[string]registryConfig{}}
-	root, err := onlyDocument(text)
-	if err != nil {
-		p.errs = append(p.errs, p.syntax(err))
+	root := p.Document(text)
+	if root == nil {
 		return r
 	}
-	if root == nil { // nothing but comments
-		return r
-	}
-	p.mapping(root, "registries", keys{
+	p.Mapping(root, "registries", yamlfile.Keys{
 		"mirrors": func(n *yaml.Node) {
 			p.eachHost(n, "mirrors", func(host string, n *yaml.Node) { r.mirrors[host] = p.mirror(n) })
 		},
@@ -108,35 +98,10 @@ func (p *parser) document(text []byte) Registries {
 	return r
 }
 
-// syntax turns "yaml: line 3: problem" into "path:3: problem".
-func (p *parser) syntax(err error) error {
-	message := strings.TrimPrefix(err.Error(), "yaml: ")
-	if rest, ok := strings.CutPrefix(message, "line "); ok {
-		line, problem, _ := strings.Cut(rest, ": ")
-		return fmt.Errorf("%s:%s: %s", p.path, line, problem)
-	}
-	return fmt.Errorf("%s: %s", p.path, message)
-}
-
-// keys says what to do with the value of each known key.
-type keys map[string]func(*yaml.Node)
-
-// mapping calls the function of each key in n; what names n in errors.
-func (p *parser) mapping(n *yaml.Node, what string, known keys) {
-	p.pairs(n, what, func(key, value *yaml.Node) {
-		read, ok := known[key.Value]
-		if !ok {
-			p.fail(key, "unknown key %q in %s", key.Value, what)
-			return
-		}
-		read(value)
-	})
-}
-
-func (p *parser) eachHost(n *yaml.Node, section string, do func(string, *yaml.Node)) {
-	p.pairs(n, section, func(key, value *yaml.Node) {
+func (p parser) eachHost(n *yaml.Node, section string, do func(string, *yaml.Node)) {
+	p.Pairs(n, section, yamlfile.Plain, func(key, value *yaml.Node) {
 		if key.Value != anyRegistry && !isHost(key.Value) {
-			p.fail(key, "%q in %s is not a registry: give host or host:port, without https:// and path", key.Value, section)
+			p.Fail(key, "%q in %s is not a registry: give host or host:port, without https:// and path", key.Value, section)
 			return
 		}
 		do(key.Value, value)
@@ -156,22 +121,22 @@ func validPort(port string) bool {
 	return err == nil && n > 0
 }
 
-func (p *parser) mirror(n *yaml.Node) []*url.URL {
+func (p parser) mirror(n *yaml.Node) []*url.URL {
 	var endpoints []*url.URL
-	p.mapping(n, "a mirror", keys{
+	p.Mapping(n, "a mirror", yamlfile.Keys{
 		"endpoint": func(n *yaml.Node) { endpoints = p.endpoints(n) },
 		"rewrite": func(n *yaml.Node) {
 			if len(n.Content) > 0 {
-				p.fail(n, "rewrite is not supported: let the mirror serve the images under their own names")
+				p.Fail(n, "rewrite is not supported: let the mirror serve the images under their own names")
 			}
 		},
 	})
 	return endpoints
 }
 
-func (p *parser) endpoints(n *yaml.Node) []*url.URL {
+func (p parser) endpoints(n *yaml.Node) []*url.URL {
 	if n.Kind != yaml.SequenceNode {
-		p.fail(n, "endpoint must be a list of URLs")
+		p.Fail(n, "endpoint must be a list of URLs")
 		return nil
 	}
 	var out []*url.URL
@@ -183,10 +148,10 @@ func (p *parser) endpoints(n *yaml.Node) []*url.URL {
 	return out
 }
 
-func (p *parser) endpoint(n *yaml.Node) *url.URL {
+func (p parser) endpoint(n *yaml.Node) *url.URL {
 	text := p.str(n)
 	if text == "" {
-		p.fail(n, "an endpoint is empty: give a URL like https://mirror.example:5000")
+		p.Fail(n, "an endpoint is empty: give a URL like https://mirror.example:5000")
 		return nil
 	}
 	if !strings.Contains(text, "://") {
@@ -194,12 +159,12 @@ func (p *parser) endpoint(n *yaml.Node) *url.URL {
 	}
 	u, err := url.Parse(text)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || !isHost(u.Host) {
-		p.fail(n, "%q is not a URL of a registry: give one like https://mirror.example:5000", n.Value)
+		p.Fail(n, "%q is not a URL of a registry: give one like https://mirror.example:5000", n.Value)
 		return nil
 	}
 	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		// The value is not repeated: it may hold a password.
-		p.fail(n, "an endpoint has more than scheme, host, port and path: credentials belong in configs")
+		p.Fail(n, "an endpoint has more than scheme, host, port and path: credentials belong in configs")
 		return nil
 	}
 	u.Host = apiHost(u.Host)
@@ -217,25 +182,25 @@ func defaultScheme(endpoint string) string {
 	return "https"
 }
 
-func (p *parser) config(host string, n *yaml.Node) registryConfig {
+func (p parser) config(host string, n *yaml.Node) registryConfig {
 	var c registryConfig
-	p.mapping(n, "the config of "+host, keys{
+	p.Mapping(n, "the config of "+host, yamlfile.Keys{
 		"auth": func(n *yaml.Node) { c.auth = p.auth(host, n) },
 		"tls":  func(n *yaml.Node) { c.tls = p.tls(host, n) },
 	})
 	return c
 }
 
-func (p *parser) auth(host string, n *yaml.Node) *registryAuth {
+func (p parser) auth(host string, n *yaml.Node) *registryAuth {
 	var a registryAuth
-	p.mapping(n, "auth of "+host, keys{
+	p.Mapping(n, "auth of "+host, yamlfile.Keys{
 		"username":       func(n *yaml.Node) { a.username = p.str(n) },
 		"password":       func(n *yaml.Node) { a.password = p.str(n) },
 		"auth":           func(n *yaml.Node) { a.auth = p.str(n) },
 		"identity_token": func(n *yaml.Node) { a.identityToken = p.str(n) },
 	})
 	if problem := a.problem(host); problem != "" {
-		p.fail(n, "auth of %s %s", host, problem)
+		p.Fail(n, "auth of %s %s", host, problem)
 	}
 	return &a
 }
@@ -267,9 +232,9 @@ func isBasicAuth(s string) bool {
 	return err == nil && strings.Contains(string(b), ":")
 }
 
-func (p *parser) tls(host string, n *yaml.Node) *registryTLS {
+func (p parser) tls(host string, n *yaml.Node) *registryTLS {
 	var t registryTLS
-	p.mapping(n, "tls of "+host, keys{
+	p.Mapping(n, "tls of "+host, yamlfile.Keys{
 		"ca_file":              func(n *yaml.Node) { t.caFile = p.file(n, checkCA) },
 		"cert_file":            func(n *yaml.Node) { t.certFile = p.file(n, nil) },
 		"key_file":             func(n *yaml.Node) { t.keyFile = p.file(n, nil) },
@@ -277,20 +242,20 @@ func (p *parser) tls(host string, n *yaml.Node) *registryTLS {
 	})
 	switch {
 	case (t.certFile == "") != (t.keyFile == ""):
-		p.fail(n, "tls of %s needs both cert_file and key_file", host)
+		p.Fail(n, "tls of %s needs both cert_file and key_file", host)
 	case t.certFile != "":
 		if _, err := tls.LoadX509KeyPair(t.certFile, t.keyFile); err != nil {
-			p.fail(n, "cert_file and key_file of %s do not make a certificate with its key: %v", host, err)
+			p.Fail(n, "cert_file and key_file of %s do not make a certificate with its key: %v", host, err)
 		}
 	}
 	return &t
 }
 
 // file returns the path of a file that was found good, or nothing.
-func (p *parser) file(n *yaml.Node, check func([]byte) error) string {
+func (p parser) file(n *yaml.Node, check func([]byte) error) string {
 	path := p.str(n)
 	if !filepath.IsAbs(path) {
-		p.fail(n, "%q is not the absolute path of a file", path)
+		p.Fail(n, "%q is not the absolute path of a file", path)
 		return ""
 	}
 	content, err := os.ReadFile(path)
@@ -298,7 +263,7 @@ func (p *parser) file(n *yaml.Node, check func([]byte) error) string {
 		err = check(content)
 	}
 	if err != nil {
-		p.fail(n, "%s cannot be used: %v", path, unwrapPath(err))
+		p.Fail(n, "%s cannot be used: %v", path, unwrapPath(err))
 		return ""
 	}
 	return path
@@ -320,21 +285,21 @@ func checkCA(pem []byte) error {
 	return nil
 }
 
-func (p *parser) str(n *yaml.Node) string {
+func (p parser) str(n *yaml.Node) string {
 	if n.Kind != yaml.ScalarNode {
-		p.fail(n, "expected a text")
+		p.Fail(n, "expected a text")
 		return ""
 	}
-	if n.Tag == "!!null" {
+	if yamlfile.IsNull(n) {
 		return ""
 	}
 	return n.Value
 }
 
-func (p *parser) boolean(n *yaml.Node) bool {
+func (p parser) boolean(n *yaml.Node) bool {
 	var b bool
 	if n.Tag != "!!bool" || n.Decode(&b) != nil {
-		p.fail(n, "%q is neither true nor false", n.Value)
+		p.Fail(n, "%q is neither true nor false", n.Value)
 	}
 	return b
 }

@@ -27,13 +27,16 @@ func TestRegistriesErrorsSayWhere(t *testing.T) {
 		name, text string
 		want       []string // "line: part of the message", one for each error in order
 	}{
-		{"unknown key at the top", "mirrors:\nregistries:\n", []string{`2: unknown key "registries" in registries`}},
-		{"unknown key in a mirror", "mirrors:\n  a.test:\n    endpoints: [b]\n", []string{`3: unknown key "endpoints" in a mirror`}},
-		{"unknown key in auth", "configs:\n  a.test:\n    auth:\n      user: x\n", []string{`4: unknown key "user" in auth of a.test`, "4: auth of a.test is empty"}},
+		{"unknown key at the top", "mirrors:\nregistries:\n", []string{`2: unknown key "registries" in registries: the keys there are configs, mirrors`}},
+		{"a key of the top with a typo", "miror:\n", []string{`1: unknown key "miror" in registries: did you mean "mirrors"?`}},
+		{"unknown key in a mirror", "mirrors:\n  a.test:\n    endpoints: [b]\n", []string{`3: unknown key "endpoints" in a mirror: did you mean "endpoint"?`}},
+		{"unknown key in auth", "configs:\n  a.test:\n    auth:\n      user: x\n", []string{`4: unknown key "user" in auth of a.test: the keys there are auth, identity_token, password, username`, "4: auth of a.test is empty"}},
 		{"unknown key in tls", "configs:\n  a.test:\n    tls:\n      ca: /x\n", []string{`4: unknown key "ca" in tls of a.test`}},
 		{"a key twice", "mirrors:\n  a.test: {endpoint: [b.test]}\n  a.test: {endpoint: [c.test]}\n", []string{`3: key "a.test" is given twice`}},
 		{"not a mapping", "- mirrors\n", []string{"1: registries must be a mapping"}},
-		{"not YAML", "mirrors:\n  a: [\n", []string{"did not find"}},
+		{"not YAML", "mirrors:\n  a: [\n", []string{"2: did not find expected node content"}},
+		{"wrongly indented", "# of the shop\nmirrors:\n  a.test:\n    endpoint: [b.test]\n   c.test: {}\n", []string{"5: did not find expected key"}},
+		{"a list that is not closed", "mirrors:\n  a.test:\n    endpoint: [b.test\nconfigs: {}\n", []string{"3: did not find expected ',' or ']'"}},
 		{"registry with a scheme", "mirrors:\n  https://a.test: {}\n", []string{`2: "https://a.test" in mirrors is not a registry`}},
 		{"registry with a path", "configs:\n  a.test/team: {}\n", []string{`2: "a.test/team" in configs is not a registry`}},
 		{"endpoint is one text", "mirrors:\n  a.test:\n    endpoint: https://b.test\n", []string{"3: endpoint must be a list"}},

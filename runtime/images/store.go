@@ -18,6 +18,8 @@ import (
 	"fmt"
 	"net"
 
+	"brink/internal/layout"
+
 	containerd "github.com/containerd/containerd/v2/client"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
@@ -25,20 +27,18 @@ import (
 
 // Store is the image store of this node's containerd, as the CRI uses it.
 type Store struct {
-	// Socket is containerd's.
-	Socket string
-	// Root is containerd's root directory, see Config.
-	Root string
+	// Layout says where containerd's socket and its files are.
+	Layout layout.Layout
 }
 
 // connect fails when nobody listens; the client alone would wait for somebody.
 func (s Store) connect() (*containerd.Client, error) {
-	conn, err := net.Dial("unix", s.Socket)
+	conn, err := net.Dial("unix", s.Layout.ContainerdSocket())
 	if err != nil {
 		return nil, fmt.Errorf("connecting to containerd: %w", err)
 	}
 	conn.Close()
-	client, err := containerd.New(s.Socket, containerd.WithDefaultNamespace(Namespace))
+	client, err := containerd.New(s.Layout.ContainerdSocket(), containerd.WithDefaultNamespace(Namespace))
 	if err != nil {
 		return nil, fmt.Errorf("connecting to containerd: %w", err)
 	}

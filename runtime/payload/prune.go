@@ -6,11 +6,12 @@ import (
 	"path/filepath"
 	"strings"
 
+	"brink/internal/layout"
 	"brink/internal/removetree"
 )
 
 // tempPrefix starts the name of a directory that is being filled.
-const tempPrefix = ".unpack-"
+const tempPrefix = layout.Unpacking
 
 // removeLeftovers deletes what a crash in the middle of an earlier Unpack left.
 func removeLeftovers(root string) {

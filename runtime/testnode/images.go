@@ -51,7 +51,7 @@ func (n *Node) importArchive(ref string, image v1.Image, options ...client.Impor
 	if err := tarball.Write(tag, image, &archive); err != nil {
 		n.t.Fatal(err)
 	}
-	api, err := client.New(n.Config.Socket, client.WithDefaultNamespace(images.Namespace))
+	api, err := client.New(n.Config.Layout.ContainerdSocket(), client.WithDefaultNamespace(images.Namespace))
 	if err != nil {
 		n.t.Fatal(err)
 	}

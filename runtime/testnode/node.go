@@ -20,16 +20,18 @@ import (
 	"testing"
 	"time"
 
-	"brink/internal/host"
-	"brink/runtime/containerd"
-	"brink/runtime/images"
-	"brink/runtime/payload"
-
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"brink/internal/host"
+	"brink/internal/layout"
+	"brink/internal/testneed"
+	"brink/runtime/containerd"
+	"brink/runtime/images"
+	"brink/runtime/payload"
 )
 
 // Patience is how long anything may take that is to come.
@@ -86,12 +88,20 @@ const (
 	ReadyLine = "test node is ready"
 )
 
+// settings are what the process of a node gets. A layout has no JSON form.
+type settings struct {
+	Data, Run string
+	Config    containerd.Config
+}
+
 func runNode() int {
-	var cfg containerd.Config
-	if err := json.Unmarshal([]byte(os.Getenv(nodeVariable)), &cfg); err != nil {
+	var given settings
+	if err := json.Unmarshal([]byte(os.Getenv(nodeVariable)), &given); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
 	}
+	cfg := given.Config
+	cfg.Layout = layout.At(given.Data, given.Run)
 	if cfg.Debug {
 		slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	}
@@ -134,10 +144,8 @@ func (l *Lines) String() string {
 // process, so tests that start one must not be parallel.
 func New(t *testing.T) *Node {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root to run containers")
-	}
-	// The state directory is short because sockets in it have long names.
+	testneed.Root(t)
+	// The run directory is short because sockets in it have long names.
 	base, err := os.MkdirTemp("/tmp", "brink-")
 	if err != nil {
 		t.Fatal(err)
@@ -147,7 +155,8 @@ func New(t *testing.T) *Node {
 			t.Errorf("something is still mounted or written: %v", err)
 		}
 	})
-	programs, err := payload.Unpack(filepath.Join(base, "data"))
+	l := layout.At(base, filepath.Join(base, "r"))
+	programs, err := payload.Unpack(l.Payload())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,14 +166,11 @@ func New(t *testing.T) *Node {
 	}
 	n := &Node{t: t, cgroup: "/" + filepath.Base(base)}
 	n.Config = containerd.Config{
-		Root:           filepath.Join(base, "root"),
-		State:          filepath.Join(base, "s"),
-		Socket:         filepath.Join(base, "s", "containerd.sock"),
+		Layout:         l,
 		BinDir:         programs.Bin(),
 		PauseArchive:   programs.PauseArchive(),
 		PauseImage:     programs.PauseImage(),
 		CNIBinDir:      programs.Bin(),
-		CNIConfDir:     filepath.Join(base, "cni"),
 		RegistriesFile: filepath.Join(base, "registries.yaml"),
 		Host:           facts,
 	}
@@ -187,7 +193,7 @@ func (n *Node) Start() {
 			n.t.Fatalf("containerd is not ready:\n%s", n.Log)
 		}
 	}
-	conn, err := grpc.NewClient("unix:"+n.Config.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("unix:"+n.Config.Layout.ContainerdSocket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -197,7 +203,7 @@ func (n *Node) Start() {
 // Launch starts the process.
 func (n *Node) Launch() {
 	n.t.Helper()
-	cfg, err := json.Marshal(n.Config)
+	cfg, err := json.Marshal(settings{n.Config.Layout.Data(), n.Config.Layout.Run(), n.Config})
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -277,7 +283,7 @@ func (n *Node) CRIContext() context.Context {
 // Client is containerd's own, until the test ends.
 func (n *Node) Client() *client.Client {
 	n.t.Helper()
-	api, err := client.New(n.Config.Socket, client.WithDefaultNamespace(images.Namespace))
+	api, err := client.New(n.Config.Layout.ContainerdSocket(), client.WithDefaultNamespace(images.Namespace))
 	if err != nil {
 		n.t.Fatal(err)
 	}

@@ -24,7 +24,7 @@ func (n *Node) SandboxIn(id string, namespaces *cri.NamespaceOption) (string, *c
 	n.t.Helper()
 	cfg := &cri.PodSandboxConfig{
 		Metadata:     &cri.PodSandboxMetadata{Name: id, Namespace: "test", Uid: id},
-		LogDirectory: filepath.Join(n.Config.Root, "..", "logs", id),
+		LogDirectory: filepath.Join(n.Config.Layout.PodLogs(), id),
 		Linux: &cri.LinuxPodSandboxConfig{
 			CgroupParent:    n.cgroup + "/" + id,
 			SecurityContext: &cri.LinuxSandboxSecurityContext{NamespaceOptions: namespaces},

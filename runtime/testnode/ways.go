@@ -22,7 +22,7 @@ import (
 // ImportByBrink is what `brink images import` does.
 func (n *Node) ImportByBrink(ref string, image v1.Image) {
 	n.t.Helper()
-	archives := images.Store{Socket: n.Config.Socket, Root: n.Config.Root}
+	archives := images.Store{Layout: n.Config.Layout}
 	if _, err := archives.Import(n.Context(), WriteArchive(n.t, ref, image)); err != nil {
 		n.t.Fatal(err)
 	}

@@ -9,24 +9,18 @@ import (
 	"testing"
 	"time"
 
-	"brink/internal/componentargs"
-	"brink/internal/testprocess"
-	"brink/server/inmemory"
-	"brink/server/pki"
-
 	"k8s.io/apiserver/pkg/authentication/user"
 	genericoptions "k8s.io/apiserver/pkg/server/options"
 	"k8s.io/client-go/rest"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
-)
 
-func prefixes(texts ...string) []netip.Prefix {
-	var out []netip.Prefix
-	for _, text := range texts {
-		out = append(out, netip.MustParsePrefix(text))
-	}
-	return out
-}
+	"brink/internal/componentargs"
+	"brink/internal/testaddr"
+	"brink/internal/testerror"
+	"brink/internal/testprocess"
+	"brink/server/inmemory"
+	"brink/server/pki"
+)
 
 // plausible is a configuration as package server makes it; its files do not
 // exist.
@@ -35,8 +29,8 @@ func plausible() Config {
 		BindAddress:      netip.MustParseAddr("0.0.0.0"),
 		Port:             6443,
 		AdvertiseAddress: netip.MustParseAddr("192.0.2.1"),
-		ClusterCIDRs:     prefixes("10.42.0.0/16"),
-		ServiceCIDRs:     prefixes("10.43.0.0/16"),
+		ClusterCIDRs:     testaddr.Prefixes("10.42.0.0/16"),
+		ServiceCIDRs:     testaddr.Prefixes("10.43.0.0/16"),
 		ClusterDomain:    "cluster.local",
 		DurableEndpoint:  "unix:///run/brink/datastore/durable.sock",
 		VolatileEndpoint: "unix:///run/brink/datastore/volatile.sock",
@@ -63,12 +57,12 @@ func TestNewTakesItsDefaults(t *testing.T) {
 		"IPv4": func(*Config) {},
 		"IPv6": func(c *Config) {
 			c.AdvertiseAddress, c.BindAddress = netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("::")
-			c.ClusterCIDRs, c.ServiceCIDRs = prefixes("fd42::/56"), prefixes("fd43::/112")
+			c.ClusterCIDRs, c.ServiceCIDRs = testaddr.Prefixes("fd42::/56"), testaddr.Prefixes("fd43::/112")
 		},
 		"dual stack": func(c *Config) {
-			c.ClusterCIDRs, c.ServiceCIDRs = prefixes("10.42.0.0/16", "fd42::/56"), prefixes("10.43.0.0/16", "fd43::/112")
+			c.ClusterCIDRs, c.ServiceCIDRs = testaddr.Prefixes("10.42.0.0/16", "fd42::/56"), testaddr.Prefixes("10.43.0.0/16", "fd43::/112")
 		},
-		"small": func(c *Config) { c.ClusterCIDRs = prefixes("10.42.0.0/26") },
+		"small": func(c *Config) { c.ClusterCIDRs = testaddr.Prefixes("10.42.0.0/26") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := plausible()
@@ -222,19 +216,6 @@ func TestControllerDefaultsTakeEffect(t *testing.T) {
 	}
 }
 
-// oneLine fails unless err is one line that begins with want.
-func oneLine(t *testing.T, err error, want string) {
-	t.Helper()
-	switch {
-	case err == nil:
-		t.Error("was accepted")
-	case strings.Contains(err.Error(), "\n"):
-		t.Errorf("more than one line: %s", err)
-	case !strings.HasPrefix(err.Error(), want):
-		t.Errorf("got %q, want %q first", err, want)
-	}
-}
-
 func TestBadArgs(t *testing.T) {
 	tests := []struct {
 		api, controllers, scheduler string
@@ -252,7 +233,7 @@ func TestBadArgs(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.api+tt.controllers+tt.scheduler, func(t *testing.T) {
-			oneLine(t, newWith(tt.api, tt.controllers, tt.scheduler), tt.want)
+			testerror.OneLine(t, newWith(tt.api, tt.controllers, tt.scheduler), tt.want)
 		})
 	}
 }
@@ -275,7 +256,7 @@ func TestBadFeatureGate(t *testing.T) {
 		option, value, _ := strings.Cut(arg, "=")
 		args := map[string]string{option: value}
 		err := newWith(args["kube-apiserver-arg"], args["kube-controller-manager-arg"], args["kube-scheduler-arg"])
-		oneLine(t, err, "--"+arg+": ")
+		testerror.OneLine(t, err, "--"+arg+": ")
 		return
 	}
 	for _, arg := range []string{
@@ -296,16 +277,16 @@ func TestNodeMasks(t *testing.T) {
 		cidrs []netip.Prefix
 		want  []string
 	}{
-		{prefixes("10.42.0.0/16"), []string{"node-cidr-mask-size=24"}},
-		{prefixes("10.0.0.0/8"), []string{"node-cidr-mask-size=24"}},
-		{prefixes("10.42.1.0/24"), []string{"node-cidr-mask-size=24"}},
-		{prefixes("10.42.1.0/26"), []string{"node-cidr-mask-size=26"}}, // one node has all of it
-		{prefixes("fd42::/56"), []string{"node-cidr-mask-size=64"}},
-		{prefixes("fd42::/48"), []string{"node-cidr-mask-size=64"}},
-		{prefixes("fd42::/40"), []string{"node-cidr-mask-size=56"}}, // upstream takes 2^16 nodes at most
-		{prefixes("fd42::/112"), []string{"node-cidr-mask-size=112"}},
-		{prefixes("10.42.0.0/16", "fd42::/56"), []string{"node-cidr-mask-size-ipv4=24", "node-cidr-mask-size-ipv6=64"}},
-		{prefixes("fd42::/56", "10.42.1.0/25"), []string{"node-cidr-mask-size-ipv6=64", "node-cidr-mask-size-ipv4=25"}},
+		{testaddr.Prefixes("10.42.0.0/16"), []string{"node-cidr-mask-size=24"}},
+		{testaddr.Prefixes("10.0.0.0/8"), []string{"node-cidr-mask-size=24"}},
+		{testaddr.Prefixes("10.42.1.0/24"), []string{"node-cidr-mask-size=24"}},
+		{testaddr.Prefixes("10.42.1.0/26"), []string{"node-cidr-mask-size=26"}}, // one node has all of it
+		{testaddr.Prefixes("fd42::/56"), []string{"node-cidr-mask-size=64"}},
+		{testaddr.Prefixes("fd42::/48"), []string{"node-cidr-mask-size=64"}},
+		{testaddr.Prefixes("fd42::/40"), []string{"node-cidr-mask-size=56"}}, // upstream takes 2^16 nodes at most
+		{testaddr.Prefixes("fd42::/112"), []string{"node-cidr-mask-size=112"}},
+		{testaddr.Prefixes("10.42.0.0/16", "fd42::/56"), []string{"node-cidr-mask-size-ipv4=24", "node-cidr-mask-size-ipv6=64"}},
+		{testaddr.Prefixes("fd42::/56", "10.42.1.0/25"), []string{"node-cidr-mask-size-ipv6=64", "node-cidr-mask-size-ipv4=25"}},
 	}
 	for _, tt := range tests {
 		if got := nodeMasks(Config{ClusterCIDRs: tt.cidrs}); !slices.Equal(got, tt.want) {

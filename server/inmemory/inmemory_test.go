@@ -25,6 +25,8 @@ import (
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/rest"
+
+	"brink/internal/testwait"
 )
 
 // patience is for things that happen at once; it is only waited out by a
@@ -67,16 +69,6 @@ func mustGet(t *testing.T, c *http.Client) *http.Response {
 	}
 	t.Cleanup(func() { resp.Body.Close() })
 	return resp
-}
-
-// happens fails unless ch is closed.
-func happens(t *testing.T, what string, ch <-chan struct{}) {
-	t.Helper()
-	select {
-	case <-ch:
-	case <-time.After(patience):
-		t.Fatalf("%s: has not happened", what)
-	}
 }
 
 func TestRequestArrivesWhole(t *testing.T) {
@@ -289,7 +281,7 @@ func TestBodyCloseEndsHandler(t *testing.T) {
 	gone := make(chan struct{})
 	resp := mustGet(t, clientOf(t, untilGone(gone)))
 	resp.Body.Close()
-	happens(t, "the handler sees that nobody reads", gone)
+	testwait.Closed(t, "the handler sees that nobody reads", gone)
 	if _, err := resp.Body.Read(make([]byte, 9)); err == nil || err == io.EOF {
 		t.Errorf("reading a closed body: %v", err)
 	}
@@ -306,7 +298,7 @@ func TestCancelEndsHandlerAndReader(t *testing.T) {
 	defer resp.Body.Close()
 	why := errors.New("the pod was deleted")
 	cancel(why)
-	happens(t, "the handler sees the cancellation", gone)
+	testwait.Closed(t, "the handler sees the cancellation", gone)
 	// The handler returned without a panic, but only because it was told to:
 	// what it wrote must not look like a complete response.
 	if rest, err := io.ReadAll(resp.Body); !errors.Is(err, why) {
@@ -346,7 +338,7 @@ func TestCancelBeforeHeaders(t *testing.T) {
 	if _, err := get(ctx, c); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want %v", err, context.Canceled)
 	}
-	happens(t, "the handler ends", gone)
+	testwait.Closed(t, "the handler ends", gone)
 }
 
 func TestCancelledRequestIsNotServed(t *testing.T) {
@@ -369,7 +361,7 @@ func TestClientTimeout(t *testing.T) {
 	if timeout, ok := err.(interface{ Timeout() bool }); !ok || !timeout.Timeout() {
 		t.Errorf("got %v, want a timeout", err)
 	}
-	happens(t, "the handler ends", gone)
+	testwait.Closed(t, "the handler ends", gone)
 }
 
 func TestPanic(t *testing.T) {
@@ -509,7 +501,7 @@ func TestNotServing(t *testing.T) {
 	if !utilnet.IsConnectionRefused(err) {
 		t.Errorf("client-go does not recognise %v as a refused connection", err)
 	}
-	happens(t, "the request's body is closed", sent.closed)
+	testwait.Closed(t, "the request's body is closed", sent.closed)
 	server.Handle(http.HandlerFunc(whoAmI))
 	if resp := mustGet(t, c); resp.StatusCode != http.StatusOK {
 		t.Errorf("once it serves: %d", resp.StatusCode)
@@ -526,7 +518,7 @@ func TestRequestBodyIsClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
-	happens(t, "the request's body is closed", sent.closed)
+	testwait.Closed(t, "the request's body is closed", sent.closed)
 }
 
 // TestConcurrent is for the race detector: many clients with identities of

@@ -21,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	clienttesting "k8s.io/client-go/testing"
 
+	"brink/internal/testaddr"
 	"brink/internal/wire/jointoken"
 	"brink/internal/wire/nodekey"
 	"brink/server/token"
@@ -357,21 +358,13 @@ func TestServing(t *testing.T) {
 	c.isRefused(c.asked(csr), ReasonBadRequest, `the usages have to be "digital signature" and "server auth", with or without "key encipherment"`)
 }
 
-func addrs(texts ...string) []netip.Addr {
-	var out []netip.Addr
-	for _, text := range texts {
-		out = append(out, netip.MustParseAddr(text))
-	}
-	return out
-}
-
 // Sites behind NAT number their machines alike.
 func TestServingAtTwoSites(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
 	c.addNode("site-1", "192.168.1.10")
 	c.addNode("site-2", "192.168.1.10")
-	c.sources = map[string][]netip.Addr{"site-1": addrs("198.51.100.1"), "site-2": addrs("198.51.100.2")}
+	c.sources = map[string][]netip.Addr{"site-1": testaddr.Addrs("198.51.100.1"), "site-2": testaddr.Addrs("198.51.100.2")}
 	c.start()
 	c.isApproved(c.asked(serving(t, "site-1", "192.168.1.10")))
 	c.isApproved(c.asked(serving(t, "site-2", "192.168.1.10")))
@@ -405,28 +398,28 @@ func TestWhoHasAnAddress(t *testing.T) {
 		other        string
 		want         bool
 	}{
-		"the node speaks from there":              {private, addrs(private), addrs("198.51.100.2"), "other", true},
-		"and nothing is known of the other":       {private, addrs("192.0.2.9", private), nil, "other", true},
-		"both do, one behind the other":           {private, addrs(private), addrs(private), "other", false},
-		"it speaks through the server's own":      {private, addrs(private), nil, "own", false},
-		"two sites":                               {private, addrs("198.51.100.1"), addrs("198.51.100.2"), "other", true},
-		"by IPv6, where each has its own":         {private, addrs("2001:db8::1"), addrs("198.51.100.2"), "other", false},
-		"the other by IPv6":                       {private, addrs("198.51.100.1"), addrs("2001:db8::1"), "other", false},
-		"from inside by the server's router":      {private, addrs("203.0.113.1"), addrs(private), "other", false},
-		"one site":                                {private, addrs("198.51.100.1"), addrs("198.51.100.1", "198.51.100.2"), "other", false},
-		"the other's site is not known":           {private, addrs("198.51.100.1"), nil, "other", false},
-		"the node's is not":                       {private, nil, addrs("198.51.100.1"), "other", false},
-		"the other is of the server's network":    {private, addrs("198.51.100.1"), addrs(private), "other", true},
-		"as the node is":                          {private, addrs("192.168.1.66"), addrs(private), "other", false},
-		"as one of its uplinks is":                {private, addrs("198.51.100.1", "192.168.1.66"), addrs(private), "other", false},
-		"the server's own, from outside":          {private, addrs("198.51.100.1"), nil, "own", true},
-		"the server's own, from its network":      {private, addrs("192.168.1.66"), nil, "own", false},
-		"an address of the whole world, anywhere": {"203.0.113.5", addrs("198.51.100.1"), addrs("198.51.100.2"), "other", false},
+		"the node speaks from there":              {private, testaddr.Addrs(private), testaddr.Addrs("198.51.100.2"), "other", true},
+		"and nothing is known of the other":       {private, testaddr.Addrs("192.0.2.9", private), nil, "other", true},
+		"both do, one behind the other":           {private, testaddr.Addrs(private), testaddr.Addrs(private), "other", false},
+		"it speaks through the server's own":      {private, testaddr.Addrs(private), nil, "own", false},
+		"two sites":                               {private, testaddr.Addrs("198.51.100.1"), testaddr.Addrs("198.51.100.2"), "other", true},
+		"by IPv6, where each has its own":         {private, testaddr.Addrs("2001:db8::1"), testaddr.Addrs("198.51.100.2"), "other", false},
+		"the other by IPv6":                       {private, testaddr.Addrs("198.51.100.1"), testaddr.Addrs("2001:db8::1"), "other", false},
+		"from inside by the server's router":      {private, testaddr.Addrs("203.0.113.1"), testaddr.Addrs(private), "other", false},
+		"one site":                                {private, testaddr.Addrs("198.51.100.1"), testaddr.Addrs("198.51.100.1", "198.51.100.2"), "other", false},
+		"the other's site is not known":           {private, testaddr.Addrs("198.51.100.1"), nil, "other", false},
+		"the node's is not":                       {private, nil, testaddr.Addrs("198.51.100.1"), "other", false},
+		"the other is of the server's network":    {private, testaddr.Addrs("198.51.100.1"), testaddr.Addrs(private), "other", true},
+		"as the node is":                          {private, testaddr.Addrs("192.168.1.66"), testaddr.Addrs(private), "other", false},
+		"as one of its uplinks is":                {private, testaddr.Addrs("198.51.100.1", "192.168.1.66"), testaddr.Addrs(private), "other", false},
+		"the server's own, from outside":          {private, testaddr.Addrs("198.51.100.1"), nil, "own", true},
+		"the server's own, from its network":      {private, testaddr.Addrs("192.168.1.66"), nil, "own", false},
+		"an address of the whole world, anywhere": {"203.0.113.5", testaddr.Addrs("198.51.100.1"), testaddr.Addrs("198.51.100.2"), "other", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			sources := map[string][]netip.Addr{"node": c.from, "other": c.others}
 			controller := Controller{cfg: Config{
-				OwnNode: "own", Sources: func(node string) []netip.Addr { return sources[node] }, OuterIPs: addrs("203.0.113.1"),
+				OwnNode: "own", Sources: func(node string) []netip.Addr { return sources[node] }, OuterIPs: testaddr.Addrs("203.0.113.1"),
 			}}
 			if got := controller.mayShareAddress("node", c.other, netip.MustParseAddr(c.ip)); got != c.want {
 				t.Errorf("got %t", got)

@@ -16,6 +16,8 @@ import (
 
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/util/keyutil"
+
+	"brink/internal/testneed"
 )
 
 var start = time.Date(2026, time.June, 1, 12, 0, 0, 0, time.UTC)
@@ -425,10 +427,7 @@ node name "Edge_1" is not a DNS name in lower case
 // its root in the same file, key in PKCS 8 and open to the world.
 func TestUsersOwnAuthority(t *testing.T) {
 	t.Parallel()
-	openssl, err := exec.LookPath("openssl")
-	if err != nil {
-		t.Skip("openssl is not installed")
-	}
+	openssl := testneed.Program(t, "openssl")
 	cfg := config(t)
 	cfg.Now = nil
 	if err := os.MkdirAll(cfg.Dir, 0o755); err != nil {

@@ -6,27 +6,28 @@ import (
 	"net/netip"
 	"path/filepath"
 
+	"brink/internal/layout"
 	"brink/internal/wire/nodeuser"
 )
 
 // The authorities.
 const (
-	ServerCA = "server-ca"
-	ClientCA = "client-ca"
+	ServerCA = layout.ServerCA
+	ClientCA = layout.ClientCA
 	// KubeletCA signs the serving certificates of kubelets. It is not ServerCA: a node
 	// influences the names and addresses in its certificate, and with ServerCA's signature
 	// it could pass for the API server.
-	KubeletCA       = "kubelet-ca"
-	RequestHeaderCA = "request-header-ca"
+	KubeletCA       = layout.KubeletCA
+	RequestHeaderCA = layout.RequestHeaderCA
 )
 
 // The leaves.
 const (
-	ServingAPIServer = "serving-kube-apiserver"
-	ServingKubelet   = "serving-kubelet"
-	ClientAdmin      = "client-admin"
-	ClientAPIServer  = "client-kube-apiserver"
-	ClientAuthProxy  = "client-auth-proxy"
+	ServingAPIServer = layout.ServingAPIServer
+	ServingKubelet   = layout.ServingKubelet
+	ClientAdmin      = layout.ClientAdmin
+	ClientAPIServer  = layout.ClientAPIServer
+	ClientAuthProxy  = layout.ClientAuthProxy
 )
 
 // User names that certificates assert and that other packages must know.
