@@ -108,6 +108,12 @@ type Store struct {
 	compactEvery time.Duration // compactInterval but in tests
 }
 
+// Names of the components that Durable and Volatile return.
+const (
+	ComponentName         = "datastore"
+	VolatileComponentName = "datastore-volatile"
+)
+
 // New prepares the directories and checks the files. Nothing listens yet and
 // nothing stays open. Every error is one line: what, where, what to do.
 func New(cfg Config) (*Store, error) {
@@ -118,7 +124,7 @@ func New(cfg Config) (*Store, error) {
 	if log == nil {
 		log = slog.Default()
 	}
-	log = log.With("component", "datastore")
+	log = log.With("component", ComponentName)
 	s := &Store{cfg: cfg, log: log, compactEvery: compactInterval}
 	s.engine, _ = cfg.engine()
 	s.disk = newCondition(log, s.database())
@@ -186,7 +192,7 @@ func (s *Store) Durable() lifecycle.Component {
 	case engineEtcd:
 		run = s.runEtcd
 	}
-	return lifecycle.Component{Name: "datastore", Run: run}
+	return lifecycle.Component{Name: ComponentName, Run: run}
 }
 
 // Volatile serves VolatileEndpoint.
@@ -195,7 +201,7 @@ func (s *Store) Volatile() lifecycle.Component {
 	if s.engine != engineSQLite {
 		run = idle
 	}
-	return lifecycle.Component{Name: "datastore-volatile", Run: run}
+	return lifecycle.Component{Name: VolatileComponentName, Run: run}
 }
 
 // idle is the component of a store that someone else serves.
