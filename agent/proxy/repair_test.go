@@ -138,7 +138,7 @@ func TestKeeper(t *testing.T) {
 	shapes := map[corev1.IPFamily]nftables.TableShape{corev1.IPv4Protocol: right}
 	at := map[corev1.IPFamily]float64{corev1.IPv4Protocol: 1}
 	synced, fails, odd := 0, false, ""
-	k := newKeeper([]corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}, func() {
+	k := newRepairer([]corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}, func() {
 		if synced++; !fails {
 			at[corev1.IPv4Protocol]++
 			shapes[corev1.IPv4Protocol] = nftables.TableShape{Handle: cmp.Or(shapes[corev1.IPv4Protocol].Handle, uint64(100+synced)), Hooked: "input: 2" + odd}
@@ -153,7 +153,7 @@ func TestKeeper(t *testing.T) {
 			cancel() // as if it had been waited for long enough
 		}
 		defer cancel()
-		if k.look(ctx); synced != want {
+		if k.repair(ctx); synced != want {
 			t.Errorf("%s: written %d times, want %d", what, synced, want)
 		}
 	}
