@@ -15,6 +15,7 @@ import (
 
 	"brink/agent/join"
 	"brink/internal/layout"
+	"brink/internal/testwait"
 	"brink/network"
 	"brink/network/nodeaddr"
 )
@@ -28,29 +29,13 @@ func readyNode() *corev1.Node {
 	}
 }
 
-// waitFor asks until done says yes, and returns false when the time is over.
-func waitFor(ctx context.Context, limit time.Duration, done func() bool) bool {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	for !done() {
-		select {
-		case <-ctx.Done():
-			return false
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-	return true
-}
-
 // waitForWatch waits for a watch: the fake's show no past.
 func waitForWatch(t *testing.T, client *fake.Clientset) {
 	t.Helper()
 	isThere := func() bool {
 		return slices.ContainsFunc(client.Actions(), func(a clienttesting.Action) bool { return a.GetVerb() == "watch" })
 	}
-	if !waitFor(t.Context(), 20*time.Second, isThere) {
-		t.Fatal("nobody watches the node")
-	}
+	testwait.Until(t, "the node is watched", isThere)
 	time.Sleep(100 * time.Millisecond) // between being asked for and being there
 }
 
@@ -80,9 +65,7 @@ func TestDeletedNode(t *testing.T) {
 	if err := client.CoreV1().Nodes().Delete(t.Context(), "node-1", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if !waitFor(t.Context(), 20*time.Second, func() bool { return a.Health() != nil }) {
-		t.Fatal("the deletion was not noticed")
-	}
+	testwait.Until(t, "the deletion is noticed", func() bool { return a.Health() != nil })
 	if got := a.Health().Error(); !strings.Contains(got, "node-1") || !strings.Contains(got, "restart brink") {
 		t.Errorf("got %q, want the node and what to do", got)
 	}
@@ -90,9 +73,7 @@ func TestDeletedNode(t *testing.T) {
 	if _, err := client.CoreV1().Nodes().Create(t.Context(), readyNode(), metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if !waitFor(t.Context(), 20*time.Second, func() bool { return a.Health() == nil }) {
-		t.Error("a node that was made again is", a.Health())
-	}
+	testwait.UntilNil(t, "a node that was made again is served", a.Health)
 	cancel()
 	<-ended
 }

@@ -118,7 +118,7 @@ func (a *Agent) runJoin(ctx context.Context, ready func()) error {
 		return err
 	}
 	ready()
-	return j.Keep(ctx, func(known, announced []string) {
+	return j.Maintain(ctx, func(known, announced []string) {
 		a.node.tunnels.SetServers(known)
 		a.node.tunnels.Announced(announced)
 	})

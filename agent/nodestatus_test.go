@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -19,22 +18,15 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 
+	"brink/internal/testaddr"
 	"brink/internal/wire/nodekey"
 	"brink/network"
 	"brink/network/nodeaddr"
 )
 
-func addrs(texts ...string) []netip.Addr {
-	var out []netip.Addr
-	for _, text := range texts {
-		out = append(out, netip.MustParseAddr(text))
-	}
-	return out
-}
-
 func TestTheNodeSaysWhereItIs(t *testing.T) {
 	t.Parallel()
-	s := newNodeStatus(Config{NodeName: "till", Addresses: nodeaddr.Given(addrs("192.0.2.1", "2001:db8::1")...), ExternalIPs: addrs("203.0.113.7")}, Access{Backend: network.HostGW})
+	s := newNodeStatus(Config{NodeName: "till", Addresses: nodeaddr.Given(testaddr.Addrs("192.0.2.1", "2001:db8::1")...), ExternalIPs: testaddr.Addrs("203.0.113.7")}, Access{Backend: network.HostGW})
 	want := []corev1.NodeAddress{
 		{Type: corev1.NodeInternalIP, Address: "192.0.2.1"},
 		{Type: corev1.NodeInternalIP, Address: "2001:db8::1"},
@@ -132,13 +124,13 @@ func TestAnnouncedUntilKnown(t *testing.T) {
 			}
 			return false, nil, nil
 		})
-		cfg := Config{NodeName: "till", Addresses: nodeaddr.Given(addrs("192.0.2.2")...)}
+		cfg := Config{NodeName: "till", Addresses: nodeaddr.Given(testaddr.Addrs("192.0.2.2")...)}
 		n := &connected{cfg: cfg, status: newNodeStatus(cfg, Access{})}
 		n.status.annotations = nil
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		begun := time.Now()
-		go n.followAddresses(ctx, client, network.New(network.Config{}), addrs("192.0.2.1"))
+		go n.followAddresses(ctx, client, network.New(network.Config{}), testaddr.Addrs("192.0.2.1"))
 		at := func() string {
 			got, err := client.CoreV1().Nodes().Get(t.Context(), "till", metav1.GetOptions{})
 			if err != nil {

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"brink/internal/testaddr"
 	"brink/network"
 )
 
@@ -35,9 +36,9 @@ func TestNodesBecomePeers(t *testing.T) {
 	}
 	prefix := func(s string) []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix(s)} }
 	want := []network.Peer{
-		{Name: "b", CIDRs: prefix("10.42.2.0/24"), Underlay: addrs("192.0.2.2")},
-		{Name: "c", CIDRs: prefix("10.42.3.0/24"), Underlay: addrs("192.0.2.3"), Backend: network.HostGW},
-		{Name: "newer", CIDRs: prefix("10.42.6.0/24"), Underlay: addrs("192.0.2.6")},
+		{Name: "b", CIDRs: prefix("10.42.2.0/24"), Underlay: testaddr.Addrs("192.0.2.2")},
+		{Name: "c", CIDRs: prefix("10.42.3.0/24"), Underlay: testaddr.Addrs("192.0.2.3"), Backend: network.HostGW},
+		{Name: "newer", CIDRs: prefix("10.42.6.0/24"), Underlay: testaddr.Addrs("192.0.2.6")},
 	}
 	if got := peersOf(nodes, "own"); !reflect.DeepEqual(got, want) {
 		t.Errorf("peers %+v, want %+v", got, want)

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/urfave/cli/v2"
+
+	"brink/internal/testerror"
 )
 
 // withAgentFlags calls f with parsed flags of brink agent.
@@ -49,7 +51,7 @@ func TestAgentSettings(t *testing.T) {
 				err = s.Join.TokenError // told by who finds that the machine needs a token
 			}
 			if tc.want != "" {
-				isLine(t, err, tc.want)
+				testerror.OneLine(t, err, tc.want)
 				return
 			}
 			if err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"brink/cmd/node"
+	"brink/internal/testerror"
 )
 
 // TestCheckSettings: what a start would refuse, a check does, and leaves nothing.
@@ -34,7 +35,7 @@ func TestCheckSettings(t *testing.T) {
 			case want == "" && err != nil:
 				t.Errorf("%s: %v", arg, err)
 			case want != "":
-				isLine(t, err, want)
+				testerror.OneLine(t, err, want)
 			}
 		})
 	}

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/urfave/cli/v2"
+
+	"brink/internal/testerror"
 )
 
 // withFlags runs f with what `brink server` makes of args.
@@ -55,14 +57,6 @@ func stderrOf(t *testing.T, f func()) string {
 		t.Fatal(err)
 	}
 	return string(text)
-}
-
-// isLine fails unless err is one line that contains want.
-func isLine(t *testing.T, err error, want string) {
-	t.Helper()
-	if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
-		t.Errorf("got %v, want one line with %q", err, want)
-	}
 }
 
 func TestExitCode(t *testing.T) { // not parallel: standard error is the process's
@@ -114,7 +108,7 @@ func TestUsageErrors(t *testing.T) {
 			var out bytes.Buffer
 			app := newApp(os.Exit)
 			app.Writer, app.ErrWriter = &out, &out
-			isLine(t, app.Run(append([]string{"brink"}, strings.Fields(tt.args)...)), tt.want)
+			testerror.OneLine(t, app.Run(append([]string{"brink"}, strings.Fields(tt.args)...)), tt.want)
 			if out.Len() > 0 {
 				t.Errorf("beside the error this was printed:\n%s", out.String())
 			}

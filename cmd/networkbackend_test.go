@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/urfave/cli/v2"
+
+	"brink/internal/testerror"
 )
 
 // parsedBackend is the network backend of a command with these arguments and
@@ -57,7 +59,7 @@ func TestNetworkBackend(t *testing.T) {
 			t.Parallel()
 			got, err := parsedBackend(t, test.file, test.args...)
 			if test.line != "" {
-				isLine(t, err, test.line)
+				testerror.OneLine(t, err, test.line)
 			} else if err != nil || got != test.want {
 				t.Errorf("got %q, %v, want %q", got, err, test.want)
 			}

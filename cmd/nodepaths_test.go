@@ -14,6 +14,7 @@ import (
 
 	"brink/cmd/node"
 	"brink/internal/layout"
+	"brink/internal/testerror"
 	"brink/internal/testneed"
 )
 
@@ -48,7 +49,7 @@ func TestDefaultPaths(t *testing.T) {
 			}
 			got, err := defaultPaths()
 			if err != nil {
-				isLine(t, err, c.data)
+				testerror.OneLine(t, err, c.data)
 				return
 			}
 			if got.layout.Data() != c.data || got.kubeconfig != c.kubeconfig {
@@ -65,14 +66,14 @@ func TestCommandsKnowThePaths(t *testing.T) {
 	configured(t, "data-dir: "+dir+"\nnode-naem: typo\n")
 	for _, args := range []string{"status", "images list", "images import x.tar"} {
 		err := newApp(os.Exit).Run(append([]string{"brink"}, strings.Fields(args)...))
-		isLine(t, err, "brink is not running with data directory "+dir)
+		testerror.OneLine(t, err, "brink is not running with data directory "+dir)
 		if !errors.Is(err, node.ErrNotRunning) {
 			t.Errorf("%s: %v", args, err)
 		}
 	}
-	isLine(t, newApp(os.Exit).Run([]string{"brink", "status", "--data-dir", other}), other)
+	testerror.OneLine(t, newApp(os.Exit).Run([]string{"brink", "status", "--data-dir", other}), other)
 	t.Setenv("BRINK_CONFIG", "")
-	isLine(t, newApp(os.Exit).Run([]string{"brink", "status", "--config", filepath.Join(other, "none.yaml")}), "does not exist")
+	testerror.OneLine(t, newApp(os.Exit).Run([]string{"brink", "status", "--config", filepath.Join(other, "none.yaml")}), "does not exist")
 }
 
 // asNobody runs f on a thread that may not read root's files.
@@ -105,7 +106,7 @@ func TestUnreadableConfig(t *testing.T) {
 	if err := asNobody(t, func() error { return run(false) }); err != nil {
 		t.Errorf("by default: %v", err)
 	}
-	isLine(t, asNobody(t, func() error { return run(true) }), "permission denied")
+	testerror.OneLine(t, asNobody(t, func() error { return run(true) }), "permission denied")
 }
 
 func TestChoosesKubeconfig(t *testing.T) {
@@ -157,7 +158,7 @@ func TestFindKubeconfig(t *testing.T) {
 				err = asNobody(t, find)
 			}
 			if err != nil {
-				isLine(t, err, c.want)
+				testerror.OneLine(t, err, c.want)
 			} else if got := os.Getenv("KUBECONFIG"); got != c.want {
 				t.Errorf("KUBECONFIG is %q, want %q", got, c.want)
 			}

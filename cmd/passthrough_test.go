@@ -13,6 +13,8 @@ import (
 	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app/options"
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app/options"
+
+	"brink/internal/testerror"
 )
 
 func TestCheckManaged(t *testing.T) {
@@ -45,7 +47,7 @@ func TestCheckManaged(t *testing.T) {
 			withFlags(t, strings.Fields(c.args), func(ctx *cli.Context) {
 				ignored, err := checkManaged(ctx)
 				if c.refused != "" || err != nil {
-					isLine(t, err, c.refused)
+					testerror.OneLine(t, err, c.refused)
 				}
 				if got := strings.Join(ignored, "\n"); !strings.Contains(got, c.ignored) || c.ignored == "" && got != "" {
 					t.Errorf("ignored is %q, want %q", got, c.ignored)

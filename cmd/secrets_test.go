@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"brink/internal/testerror"
 	"brink/internal/testprocess"
 )
 
@@ -38,7 +39,7 @@ func TestDatastoreEndpoint(t *testing.T) {
 		withFlags(t, append(plausible, tc.args...), func(c *cli.Context) {
 			s, err := readServer(c)
 			if tc.want != "" {
-				isLine(t, err, tc.want)
+				testerror.OneLine(t, err, tc.want)
 				if strings.Contains(err.Error(), "secret") {
 					t.Errorf("the password is in %q", err)
 				}

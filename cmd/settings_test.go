@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/urfave/cli/v2"
+
+	"brink/internal/testerror"
 )
 
 func TestNodeName(t *testing.T) {
@@ -21,7 +23,7 @@ func TestNodeName(t *testing.T) {
 	}
 	for _, name := range []string{"Edge", "edge_1", "-edge", "edge.", "edge 1", "käse"} {
 		_, err := nodeName(name)
-		isLine(t, err, "--node-name="+name+": not usable as a node name")
+		testerror.OneLine(t, err, "--node-name="+name+": not usable as a node name")
 	}
 	hostname, err := os.Hostname()
 	if err != nil {
@@ -29,7 +31,7 @@ func TestNodeName(t *testing.T) {
 	}
 	switch got, err := nodeName(""); {
 	case err != nil:
-		isLine(t, err, hostname)
+		testerror.OneLine(t, err, hostname)
 	case got != strings.ToLower(hostname):
 		t.Errorf("the default is %q, the host is %q", got, hostname)
 	}
@@ -45,7 +47,7 @@ func TestFileMode(t *testing.T) {
 	}
 	for _, text := range []string{"", "888", "rw-------", "0o600", "-1", "1777", "6000"} {
 		_, err := fileMode(text)
-		isLine(t, err, "--write-kubeconfig-mode="+text+": not an octal file mode")
+		testerror.OneLine(t, err, "--write-kubeconfig-mode="+text+": not an octal file mode")
 	}
 }
 
@@ -93,7 +95,7 @@ func TestClusterDNS(t *testing.T) {
 			withFlags(t, tt.args, func(c *cli.Context) {
 				got, err := clusterDNS(c, services)
 				if err != nil {
-					isLine(t, err, tt.want)
+					testerror.OneLine(t, err, tt.want)
 				} else if fmt.Sprint(got) != tt.want {
 					t.Errorf("got %v, want %s", got, tt.want)
 				}
@@ -147,14 +149,14 @@ func TestNodesThatCannotWork(t *testing.T) {
 			if tc.want == "" && err != nil {
 				t.Errorf("%q: %v", tc.args, err)
 			} else if tc.want != "" {
-				isLine(t, err, tc.want)
+				testerror.OneLine(t, err, tc.want)
 			}
 		})
 	}
 	args := []string{"--node-name=edge-1", "--server=https://192.0.2.9", "--node-ip=192.0.2.1", "--data-dir=/opt/a:b"}
 	withAgentFlags(t, args, func(c *cli.Context) { // a machine that joins reads the same
 		_, err := readAgent(c)
-		isLine(t, err, "a path with a colon in it")
+		testerror.OneLine(t, err, "a path with a colon in it")
 	})
 }
 

@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
+	"brink/internal/testerror"
 	"brink/internal/wire/jointoken"
 	"brink/server/token"
 )
@@ -27,11 +28,11 @@ func TestParseTTL(t *testing.T) {
 	}
 	for _, text := range []string{"", "x", "24", "d", "-1d", "1.5d", "1w", "99999999d"} {
 		_, err := parseTTL(text)
-		isLine(t, err, "--ttl="+text+": not a time such as")
+		testerror.OneLine(t, err, "--ttl="+text+": not a time such as")
 	}
 	for _, text := range []string{"-1h", "59s", "1ns"} {
 		_, err := parseTTL(text)
-		isLine(t, err, "--ttl="+text+": must be at least 1m, or 0 for never")
+		testerror.OneLine(t, err, "--ttl="+text+": must be at least 1m, or 0 for never")
 	}
 }
 
@@ -43,9 +44,9 @@ func TestDescription(t *testing.T) {
 		}
 	}
 	for _, text := range []string{"two\nlines", "\x1b[2J", "tab\t", "end\r"} {
-		isLine(t, checkDescription(text), "--description: must be one line")
+		testerror.OneLine(t, checkDescription(text), "--description: must be one line")
 	}
-	isLine(t, checkDescription(strings.Repeat("ü", maxDescription+1)), "at most 200 characters, has 201")
+	testerror.OneLine(t, checkDescription(strings.Repeat("ü", maxDescription+1)), "at most 200 characters, has 201")
 }
 
 func TestTokenID(t *testing.T) {
@@ -56,7 +57,7 @@ func TestTokenID(t *testing.T) {
 			t.Errorf("got %q, %v, want %s", id, err, token.ID)
 		}
 	}
-	isLine(t, second(tokenID("ABC")), `"ABC" is not a token's id`)
+	testerror.OneLine(t, second(tokenID("ABC")), `"ABC" is not a token's id`)
 	for _, arg := range []string{token.Text() + "x", token.Bootstrap() + "x", "brink1." + token.Bootstrap()} {
 		err := second(tokenID(arg))
 		if err == nil || strings.Contains(err.Error(), token.Secret) {
@@ -150,7 +151,7 @@ func TestTokenErrors(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Setenv("KUBECONFIG", test.env)
-			isLine(t, newApp(os.Exit).Run(append([]string{"brink", "token"}, strings.Fields(test.args)...)), test.want)
+			testerror.OneLine(t, newApp(os.Exit).Run(append([]string{"brink", "token"}, strings.Fields(test.args)...)), test.want)
 		})
 	}
 }
@@ -167,5 +168,5 @@ func TestTokensNeedRoot(t *testing.T) {
 	os.Unsetenv("BRINK_CONFIG")
 	t.Setenv("BRINK_DATA_DIR", dir)
 	list := func() error { return newApp(os.Exit).Run([]string{"brink", "token", "list"}) }
-	isLine(t, asNobody(t, list), own+" is readable by root only: use sudo")
+	testerror.OneLine(t, asNobody(t, list), own+" is readable by root only: use sudo")
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"brink/internal/testdisk"
+	"brink/internal/testerror"
 )
 
 // What writes that broke off have left goes at the next start, and nothing else.
@@ -56,7 +57,7 @@ func TestUnusableDirectory(t *testing.T) {
 			cfg := testConfig(t)
 			c.prepare(t, cfg.Dir)
 			_, err := New(cfg)
-			expectOneLine(t, err, cfg.Dir, c.want)
+			testerror.OneLine(t, err, cfg.Dir, c.want)
 		})
 	}
 }

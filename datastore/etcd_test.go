@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"brink/internal/testdatabase"
+	"brink/internal/testwait"
 )
 
 // A foreign etcd is one cluster's and one server's as well, and is told to be
@@ -28,12 +29,12 @@ func TestEtcd(t *testing.T) {
 	if err := etcd.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it is said that etcd is away", func() bool { return first.Health() != nil })
+	testwait.Until(t, "it is said that etcd is away", func() bool { return first.Health() != nil })
 	if err := first.Health().Error(); !strings.Contains(err, "is away (since ") {
 		t.Error(err)
 	}
 	late := launch(t, elsewhere(t, cfg, "node-2"))
-	eventually(t, "it waits for etcd", func() bool { return late.Health() != nil })
+	testwait.Until(t, "it waits for etcd", func() bool { return late.Health() != nil })
 	late.stop()
 	if err := late.ended(t); err != nil {
 		t.Error(err)
@@ -41,7 +42,7 @@ func TestEtcd(t *testing.T) {
 	if err := etcd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it is said that etcd is back", func() bool { return first.Health() == nil })
+	testwait.Until(t, "it is said that etcd is back", func() bool { return first.Health() == nil })
 
 	c := dial(t, first.DurableEndpoint())
 	ca, err := os.ReadFile(cfg.ServerCA)

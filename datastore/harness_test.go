@@ -210,16 +210,6 @@ func values(t testing.TB, c *clientv3.Client, prefix string, opts ...clientv3.Op
 	return out
 }
 
-func eventually(t testing.TB, what string, condition func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if condition() {
-			return
-		}
-	}
-	t.Fatalf("not in time: %s", what)
-}
-
 // stores runs a test on both stores: what the API server sees is the same.
 func stores(t *testing.T, test func(t *testing.T, r *running, c *clientv3.Client)) {
 	for _, name := range []string{"durable", "volatile"} {

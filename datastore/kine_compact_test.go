@@ -13,6 +13,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"brink/internal/testdisk"
+	"brink/internal/testwait"
 )
 
 // Updates of a few objects, as of nodes: what nobody can ask for any more goes
@@ -41,7 +42,7 @@ func TestFileIsBounded(t *testing.T) {
 	if written := int64(objects * updates * size * 2); fileSize(t, cfg) > written/2 {
 		t.Errorf("%d bytes on disk after writing %d", fileSize(t, cfg), written)
 	}
-	eventually(t, "the first revision is compacted", func() bool {
+	testwait.Until(t, "the first revision is compacted", func() bool {
 		return (<-r.durable.Watch(testContext(t), "/", clientv3.WithPrefix(), clientv3.WithRev(first))).CompactRevision > first
 	})
 	if got := values(t, r.durable, "/config"); got["/config"] != "kept" {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"brink/internal/testdisk"
+	"brink/internal/testerror"
 )
 
 // The save at the end is the last one, also when another is being written.
@@ -75,7 +76,7 @@ func TestSnapshotThatFailsIsTriedAgain(t *testing.T) {
 		defer s.keep(t.Context(), store)()
 		time.Sleep(saveInterval + time.Second)
 		synctest.Wait()
-		expectOneLine(t, s.Warning(), s.path(volatileFile), "cannot write", "leases and events live on in memory")
+		testerror.OneLine(t, s.Warning(), s.path(volatileFile), "cannot write", "leases and events live on in memory")
 		if err := s.Health(); err != nil {
 			t.Errorf("health is %v, but all writes are accepted", err)
 		}
@@ -98,7 +99,7 @@ func TestSnapshotOnFullDisk(t *testing.T) {
 	c := newCondition(slog.New(slog.DiscardHandler), "/db/volatile.snapshot")
 	c.describe = fault.describeSnapshot
 	c.failed(fmt.Errorf("writing: %w", syscall.ENOSPC))
-	expectOneLine(t, c.health(), "disk full at /db/volatile.snapshot", "not saved until space is freed")
+	testerror.OneLine(t, c.health(), "disk full at /db/volatile.snapshot", "not saved until space is freed")
 }
 
 func TestSaveEvery(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 
 	"brink/internal/lifecycle"
 	"brink/internal/testdatabase"
+	"brink/internal/testwait"
 )
 
 // writer creates objects until it is stopped, and remembers what was acknowledged.
@@ -69,11 +70,11 @@ func TestDatabaseGoesAway(t *testing.T) {
 		for i, c := range cases {
 			t.Log(c.name)
 			w := startWriter(t, r.durable, c.name)
-			eventually(t, "writes", func() bool { return r.has(t, "/registry/"+c.name+"/1") })
+			testwait.Until(t, "writes", func() bool { return r.has(t, "/registry/"+c.name+"/1") })
 			if err := c.leave(); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "it is said that the database is away", func() bool { return r.Health() != nil })
+			testwait.Until(t, "it is said that the database is away", func() bool { return r.Health() != nil })
 			if err := r.Health().Error(); !strings.Contains(err, "is away (since ") || strings.Contains(err, testdatabase.Password) {
 				t.Error(err)
 			}
@@ -83,7 +84,7 @@ func TestDatabaseGoesAway(t *testing.T) {
 			if err := c.return_(); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "writes work", func() bool {
+			testwait.Until(t, "writes work", func() bool {
 				_, err := create(testContext(t), r.durable, fmt.Sprint("/registry/late", i), "1")
 				return err == nil
 			})
@@ -196,7 +197,7 @@ func TestDatabaseIsAwayAtStart(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := launch(t, externalConfig(t, db.Endpoint("state")))
-		eventually(t, "it is said that the database is away", func() bool { return r.Health() != nil })
+		testwait.Until(t, "it is said that the database is away", func() bool { return r.Health() != nil })
 		time.Sleep(3 * retryEvery)
 		if n := r.log.count("level=WARN") + r.log.count("level=ERROR"); n != 1 {
 			t.Errorf("%d lines while waiting, want 1", n)
@@ -219,7 +220,7 @@ func TestDatabaseIsAwayAtStart(t *testing.T) {
 func TestWaitingForDatabaseStops(t *testing.T) {
 	t.Parallel()
 	r := launch(t, externalConfig(t, "postgres://u:"+testdatabase.Password+"@127.0.0.1:1/state"))
-	eventually(t, "it is said that the database is away", func() bool { return r.Health() != nil })
+	testwait.Until(t, "it is said that the database is away", func() bool { return r.Health() != nil })
 	r.stop()
 	if err := r.ended(t); err != nil {
 		t.Error(err)

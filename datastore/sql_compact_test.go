@@ -7,6 +7,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"brink/internal/testdatabase"
+	"brink/internal/testwait"
 )
 
 // What was updated often does not stay in the database.
@@ -24,7 +25,7 @@ func TestExternalIsCompacted(t *testing.T) {
 		r := startStore(t, store, log)
 		first := mustCreate(t, r.durable, "/registry/config", "kept")
 		updateOften(t, r.durable, "/registry/node", compactAfter+300, 10)
-		eventually(t, "the first revision is compacted", func() bool {
+		testwait.Until(t, "the first revision is compacted", func() bool {
 			return (<-r.durable.Watch(testContext(t), "/", clientv3.WithPrefix(), clientv3.WithRev(first))).CompactRevision > first
 		})
 		if got := values(t, r.durable, "/registry/config"); got["/registry/config"] != "kept" {

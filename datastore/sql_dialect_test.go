@@ -12,6 +12,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"brink/internal/testdatabase"
+	"brink/internal/testwait"
 )
 
 // breakRow makes PostgreSQL fail when it comes to a row in the middle of a
@@ -43,7 +44,7 @@ func TestPostgresBreaksOff(t *testing.T) {
 	if _, err := db.Exec(breakRow); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "there are new connections", func() bool {
+	testwait.Until(t, "there are new connections", func() bool {
 		_, err := c.Get(testContext(t), "/registry/health")
 		return err == nil
 	})

@@ -3,6 +3,8 @@ package datastore
 import (
 	"strings"
 	"testing"
+
+	"brink/internal/testerror"
 )
 
 // A damaged deletion stays one whichever part of its row was hit, and so do rights
@@ -47,7 +49,7 @@ func TestDamageGivesNoRightsBack(t *testing.T) {
 					t.Errorf("named %d times in the log", r.log.count(key))
 				}
 				if !deleted && what != "both" && what != "flag, sum" { // there the flag is all that is left to believe
-					expectOneLine(t, r.Warning(), key)
+					testerror.OneLine(t, r.Warning(), key)
 				}
 			})
 		}

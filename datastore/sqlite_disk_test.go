@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"brink/internal/testerror"
 )
 
 // filled makes a database with some content and returns its path.
@@ -45,7 +47,7 @@ func TestDamagedDatabase(t *testing.T) {
 			before := contents(t, cfg.Dir)
 
 			_, err := New(cfg)
-			expectOneLine(t, err, path, "damaged", "--datastore-set-aside-damaged")
+			testerror.OneLine(t, err, path, "damaged", "--datastore-set-aside-damaged")
 			if after := contents(t, cfg.Dir); after[databaseFile] != before[databaseFile] || after[databaseFile+"-wal"] != before[databaseFile+"-wal"] {
 				t.Error("the damaged database was touched")
 			}
@@ -84,7 +86,7 @@ func TestDamagedAfterKillKeepsWAL(t *testing.T) {
 		t.Fatal("there is no WAL to keep")
 	}
 	_, err := New(cfg)
-	expectOneLine(t, err, path, "damaged")
+	testerror.OneLine(t, err, path, "damaged")
 	cfg.SetAsideDamaged = true
 	if _, err := New(cfg); err != nil {
 		t.Fatal(err)
@@ -110,7 +112,7 @@ func TestMissingDatabase(t *testing.T) {
 			before := contents(t, cfg.Dir)
 
 			_, err := New(cfg)
-			expectOneLine(t, err, path, "missing", databaseFile+suffix, "--datastore-set-aside-damaged")
+			testerror.OneLine(t, err, path, "missing", databaseFile+suffix, "--datastore-set-aside-damaged")
 			if after := contents(t, cfg.Dir); !maps.Equal(after, before) {
 				t.Errorf("refusing changed the files: %v, before %v", after, before)
 			}
@@ -157,24 +159,9 @@ func TestDamageFoundWhileRunning(t *testing.T) {
 	if rpctypes.Error(err) != rpctypes.ErrCorrupt {
 		t.Errorf("list over damaged pages: %v, want %v; a part of the list must not pass for all", err, rpctypes.ErrCorrupt)
 	}
-	expectOneLine(t, r.Health(), path, "damaged")
+	testerror.OneLine(t, r.Health(), path, "damaged")
 	if n := log.count("is damaged"); n != 1 {
 		t.Errorf("told %d times", n)
-	}
-}
-
-func expectOneLine(t *testing.T, err error, parts ...string) {
-	t.Helper()
-	if err == nil {
-		t.Fatal("no error")
-	}
-	for _, part := range parts {
-		if !strings.Contains(err.Error(), part) {
-			t.Errorf("%q does not contain %q", err, part)
-		}
-	}
-	if strings.Contains(err.Error(), "\n") {
-		t.Errorf("%q is more than one line", err)
 	}
 }
 

@@ -12,7 +12,9 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"brink/internal/testdisk"
+	"brink/internal/testerror"
 	"brink/internal/testneed"
+	"brink/internal/testwait"
 )
 
 func TestFullDisk(t *testing.T) {
@@ -43,7 +45,7 @@ func TestFullDisk(t *testing.T) {
 	if err != nil || len(resp.Kvs) != 1 || resp.Kvs[0].ModRevision != last {
 		t.Errorf("reading on a full disk: %v, %v; want revision %d", resp, err, last)
 	}
-	expectOneLine(t, r.Health(), r.database(), "disk full")
+	testerror.OneLine(t, r.Health(), r.database(), "disk full")
 	if n := r.log.count("disk full at"); n != 1 {
 		t.Errorf("told %d times, want once", n)
 	}
@@ -51,7 +53,7 @@ func TestFullDisk(t *testing.T) {
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "writes work again by themselves", func() bool { return r.Health() == nil })
+	testwait.Until(t, "writes work again by themselves", func() bool { return r.Health() == nil })
 	if n := r.log.count("writes work again"); n != 1 {
 		t.Errorf("recovery told %d times, want once", n)
 	}
@@ -128,7 +130,7 @@ func TestDiskTurnsReadOnly(t *testing.T) {
 	if got := values(t, r.durable, "/kept"); got["/kept"] != "before" {
 		t.Errorf("read on a read-only disk: %v", got)
 	}
-	expectOneLine(t, r.Health(), r.database(), "cannot write", "check the disk")
+	testerror.OneLine(t, r.Health(), r.database(), "cannot write", "check the disk")
 	if n := r.log.count("cannot write " + r.database()); n != 1 {
 		t.Errorf("told %d times, want once", n)
 	}
@@ -137,10 +139,10 @@ func TestDiskTurnsReadOnly(t *testing.T) {
 		t.Error("the database was touched")
 	}
 	_, err := New(cfg)
-	expectOneLine(t, err, cfg.Dir, "read-only")
+	testerror.OneLine(t, err, cfg.Dir, "read-only")
 
 	// A child that another test has just forked may have our files open.
-	eventually(t, "the disk is not in use", func() bool { return syscall.Unmount(disk, 0) == nil })
+	testwait.Until(t, "the disk is not in use", func() bool { return syscall.Unmount(disk, 0) == nil })
 	mountLoop(t, image, disk)
 	r = start(t, cfg)
 	if got := values(t, r.durable, "/"); got["/kept"] != "before" || got["/new"] != "" {

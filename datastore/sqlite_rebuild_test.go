@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"brink/internal/testerror"
 )
 
 // places are where a key stands in a database file: in its row, before the value,
@@ -93,7 +95,7 @@ func TestFlippedBytesInDatabase(t *testing.T) {
 		cfg.Logger = log.logger()
 		store, err := New(cfg)
 		if err != nil {
-			expectOneLine(t, err, path, "damaged")
+			testerror.OneLine(t, err, path, "damaged")
 			refused++
 			continue
 		}

@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+
+	"brink/internal/testerror"
 )
 
 // objects are keys and values as the API server writes them, one of each kind of object
@@ -75,7 +77,7 @@ func TestDamagedObjectIsMovedAside(t *testing.T) {
 			if len(got) != len(objects)-1 || got[key] != "" {
 				t.Errorf("%d objects of %d, the damaged one is %q", len(got), len(objects), got[key])
 			}
-			expectOneLine(t, r.Warning(), key)
+			testerror.OneLine(t, r.Warning(), key)
 			if r.log.count(key) != 1 {
 				t.Errorf("named %d times in the log", r.log.count(key))
 			}
@@ -109,7 +111,7 @@ func TestDamagedRowIsKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	expectOneLine(t, store.Warning(), key)
+	testerror.OneLine(t, store.Warning(), key)
 	db, err := sql.Open("sqlite3", dsn(path, "ro"))
 	if err != nil {
 		t.Fatal(err)
@@ -156,7 +158,7 @@ func TestRevisionBeforeIsUsed(t *testing.T) {
 				t.Errorf("got %s = %q, want that of %s", kv.Key, kv.Value, c.want)
 			}
 			if c.want != "third" {
-				expectOneLine(t, r.Warning(), key, fmt.Sprint(rev))
+				testerror.OneLine(t, r.Warning(), key, fmt.Sprint(rev))
 				if kv.ModRevision <= rev {
 					t.Errorf("the revision %d is an old one, %d was there", kv.ModRevision, rev)
 				}
@@ -187,7 +189,7 @@ func TestMissingUntilItIsMadeAgain(t *testing.T) {
 	edit(t, r.database(), `UPDATE kine SET value = CAST(x'fefe' || substr(value, 3) AS BLOB) WHERE id = ?`, rev)
 	for range 2 {
 		r = start(t, cfg)
-		expectOneLine(t, r.Warning(), key)
+		testerror.OneLine(t, r.Warning(), key)
 		r.stop()
 	}
 	r = start(t, cfg)
@@ -251,7 +253,7 @@ func TestDatabaseWithoutSums(t *testing.T) {
 	edit(t, path, `UPDATE kine SET value = CAST(x'fefe' || substr(value, 3) AS BLOB) WHERE name LIKE '/registry/n%'`)
 	edit(t, path, `ALTER TABLE kine DROP COLUMN sum`)
 	r := start(t, cfg)
-	expectOneLine(t, r.Warning(), "/registry/namespaces/default")
+	testerror.OneLine(t, r.Warning(), "/registry/namespaces/default")
 	if got := values(t, r.durable, "/registry/"); len(got) != len(objects) { // one is gone, the health key is there
 		t.Errorf("%d objects", len(got))
 	}
@@ -265,7 +267,7 @@ func TestDatabaseWithoutSums(t *testing.T) {
 	r.stop()
 	edit(t, path, `UPDATE kine SET value = x'7b207d' WHERE name = '/registry/pods/a'`)
 	r = start(t, cfg)
-	expectOneLine(t, r.Warning(), "/registry/pods/a", "/registry/namespaces/default")
+	testerror.OneLine(t, r.Warning(), "/registry/pods/a", "/registry/namespaces/default")
 }
 
 // A hundred flipped bytes in values, each in one of many objects: none passes for
@@ -302,7 +304,7 @@ func TestFlippedBytesInValues(t *testing.T) {
 			t.Errorf("%s is %q, want %q", key(i), got[key(i)], want)
 		}
 	}
-	expectOneLine(t, r.Warning(), fmt.Sprintf("and %d more", flips-maxNamed))
+	testerror.OneLine(t, r.Warning(), fmt.Sprintf("and %d more", flips-maxNamed))
 }
 
 // stored reads a database that is not being served.

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"brink/internal/testerror"
 )
 
 // killedDir is what a killed process leaves: a directory that each case copies, and the
@@ -114,7 +116,7 @@ func TestLostWALIsTold(t *testing.T) {
 				}
 				return
 			}
-			expectOneLine(t, r.Warning(), wal, c.told, "no revision above")
+			testerror.OneLine(t, r.Warning(), wal, c.told, "no revision above")
 			if lost := lostOf(t, r, acks); lost == 0 {
 				t.Error("nothing was lost: the case is none")
 			}
@@ -198,7 +200,7 @@ func TestFlippedBytesInWAL(t *testing.T) {
 			cfg.Logger = log.logger()
 			store, err := New(cfg)
 			if err != nil {
-				expectOneLine(t, err, "damaged")
+				testerror.OneLine(t, err, "damaged")
 				return
 			}
 			lost := 0

@@ -16,13 +16,13 @@ import (
 	"testing"
 	"time"
 
-	"brink/e2e/machine"
-
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
+
+	"brink/e2e/machine"
 )
 
 func TestCustomResources(t *testing.T) {

@@ -7,10 +7,10 @@ import (
 	"testing"
 	"time"
 
-	"brink/e2e/machine"
-
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"brink/e2e/machine"
 )
 
 // movers is a Deployment whose pods leave a lost node soon.
@@ -94,15 +94,7 @@ func TestPartition(t *testing.T) {
 		t.Fatal(err)
 	}
 	ns.nodeIs(lost, corev1.ConditionUnknown)
-	tainted := func() error {
-		for _, taint := range lost.object(t).Spec.Taints {
-			if taint.Key == corev1.TaintNodeUnreachable && taint.Effect == corev1.TaintEffectNoExecute {
-				return nil
-			}
-		}
-		return fmt.Errorf("taints are %v", lost.object(t).Spec.Taints)
-	}
-	ns.eventually("the taint of a lost node", tainted)
+	ns.eventually("the taint of a lost node", func() error { return lost.isUnreachable(t) })
 	ns.onOthers("app=movers", 3, lost)
 	if running := lost.containers(t); running == 0 {
 		t.Error("the lost node has stopped its pods: it cannot know that they have moved")
@@ -127,6 +119,18 @@ func TestPartition(t *testing.T) {
 	})
 }
 
+// isUnreachable returns nil when the node has the taint of one that is lost.
+func (n *node) isUnreachable(t *testing.T) error {
+	t.Helper()
+	taints := n.object(t).Spec.Taints
+	for _, taint := range taints {
+		if taint.Key == corev1.TaintNodeUnreachable && taint.Effect == corev1.TaintEffectNoExecute {
+			return nil
+		}
+	}
+	return fmt.Errorf("taints are %v", taints)
+}
+
 // containers counts those of the test server on the machine.
 func (n *node) containers(t *testing.T) int {
 	t.Helper()
@@ -145,18 +149,7 @@ func TestServerAway(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 2)
 	ns := newNamespace(t, c.server)
-	patient := strings.Replace(movers, hasty, "", 1)
-	ns.apply(strings.Replace(patient, "      topologySpread", "      nodeSelector: {node: agent}\n      topologySpread", 1))
-	for _, n := range c.agents {
-		ns.kubectl("label", "node", n.ID, "node=agent")
-	}
-	before := ns.readyPods("app=movers", 3)
-	for _, wait := range before[0].Spec.Tolerations { // which the API server has given it
-		if wait.TolerationSeconds == nil || *wait.TolerationSeconds != 300 {
-			t.Errorf("a pod without tolerations waits for its node as by %+v, not 300 s", wait)
-		}
-	}
-	ns.mustEqual("its tolerations", len(before[0].Spec.Tolerations), 2)
+	before := ns.patientMovers(c.agents)
 	sw, err := sharedLAN()
 	if err != nil {
 		t.Fatal(err)
@@ -174,7 +167,6 @@ func TestServerAway(t *testing.T) {
 		{"killing", c.server.Kill, 15 * time.Second},
 		{"stopping", c.server.Stop, 80 * time.Second}, // longer than a node may be silent
 	} {
-		what := outage.what
 		if err := outage.end(); err != nil {
 			t.Fatal(err)
 		}
@@ -184,18 +176,12 @@ func TestServerAway(t *testing.T) {
 		}
 		begun := time.Now()
 		for _, n := range c.agents {
-			ns.eventually("a heartbeat of "+n.ID+" after "+what+" the server", func() error { return n.beats(t, begun) })
+			ns.eventually("a heartbeat of "+n.ID+" after "+outage.what+" the server", func() error { return n.beats(t, begun) })
 		}
 		t.Logf("agents are back %v after the server", time.Since(begun).Round(time.Second))
 	}
 	for _, n := range c.agents {
-		// It tries every ten seconds.
-		if said := strings.Count(machine.Tail(n.LogFile("err", n.Starts), 1<<20), "Failed to update lease"); said > 2 {
-			t.Errorf("%s has said %d times that it has no server", n.ID, said)
-		}
-		for _, taint := range n.object(t).Spec.Taints {
-			t.Errorf("%s is tainted with %s after its server was away", n.ID, taint.Key)
-		}
+		n.tookItCalmly(t)
 	}
 	if err := errors.Join(c.agents[1].Kill(), c.agents[1].Start()); err != nil {
 		t.Fatal(err)
@@ -203,19 +189,56 @@ func TestServerAway(t *testing.T) {
 	if asked, failed := asking.end(); asked < 100 || len(failed) > 0 {
 		t.Errorf("%d requests, of which failed:\n%s", asked, strings.Join(failed, "\n"))
 	}
+	ns.noneRestarted(before)
+	ns.eventuallyExec(before[0].Name, "1", "cat", "/version") // the tunnels are back too
+}
+
+// noneRestarted checks that the movers are still the same pods and never restarted.
+func (ns *namespace) noneRestarted(before []corev1.Pod) {
+	ns.Helper()
 	after := map[string]int32{}
 	for _, pod := range ns.pods("app=movers") {
 		after[pod.Name] = restarts(&pod)
 	}
 	for _, pod := range before {
 		if count, ok := after[pod.Name]; !ok || count != 0 {
-			t.Errorf("%s: there %t, %d restarts", pod.Name, ok, count)
+			ns.Errorf("%s: there %t, %d restarts", pod.Name, ok, count)
 		}
 	}
-	ns.eventuallyExec(before[0].Name, "1", "cat", "/version") // the tunnels are back too
 }
 
-// beats is nil when the node has renewed its lease since then.
+// patientMovers are three pods on the agents that wait for their nodes as long as the
+// API server has them wait.
+func (ns *namespace) patientMovers(agents []*node) []corev1.Pod {
+	ns.Helper()
+	patient := strings.Replace(movers, hasty, "", 1)
+	ns.apply(strings.Replace(patient, "      topologySpread", "      nodeSelector: {node: agent}\n      topologySpread", 1))
+	for _, n := range agents {
+		ns.kubectl("label", "node", n.ID, "node=agent")
+	}
+	pods := ns.readyPods("app=movers", 3)
+	for _, wait := range pods[0].Spec.Tolerations {
+		if wait.TolerationSeconds == nil || *wait.TolerationSeconds != 300 {
+			ns.Errorf("a pod without tolerations waits for its node as by %+v, not 300 s", wait)
+		}
+	}
+	ns.mustEqual("its tolerations", len(pods[0].Spec.Tolerations), 2)
+	return pods
+}
+
+// tookItCalmly checks that an agent whose server was away has not filled its log and
+// bears no taint. It tries every ten seconds.
+func (n *node) tookItCalmly(t *testing.T) {
+	t.Helper()
+	if said := strings.Count(machine.Tail(n.LogFile("err", n.Starts), 1<<20), "Failed to update lease"); said > 2 {
+		t.Errorf("%s has said %d times that it has no server", n.ID, said)
+	}
+	for _, taint := range n.object(t).Spec.Taints {
+		t.Errorf("%s is tainted with %s after its server was away", n.ID, taint.Key)
+	}
+}
+
+// beats returns nil when the node has renewed its lease since then.
 func (n *node) beats(t *testing.T, since time.Time) error {
 	t.Helper()
 	lease, err := n.Client.CoordinationV1().Leases(corev1.NamespaceNodeLease).Get(t.Context(), n.ID, metav1.GetOptions{})

@@ -52,75 +52,98 @@ func TestPlacement(t *testing.T) {
 	}
 	t.Cleanup(func() { _, _ = ns.tryKubectl("label", "nodes", "--all", label+"-") })
 
-	t.Run("spreading over nodes", func(t *testing.T) {
-		ns.apply(placed("spread", 8, `      topologySpreadConstraints:
+	t.Run("spreading over nodes", func(t *testing.T) { ns.in(t).spreadsOverNodes(nodes) })
+	t.Run("spreading over zones", func(t *testing.T) { ns.in(t).spreadsOverZones(nodes, label) })
+	t.Run("anti-affinity", func(t *testing.T) { ns.in(t).keepsApart() })
+	t.Run("affinity", func(t *testing.T) { ns.in(t).keepsTogether() })
+	t.Run("node affinity", func(t *testing.T) { ns.in(t).prefersZone(nodes, label) })
+	t.Run("least allocated", func(t *testing.T) { ns.in(t).prefersEmptiest(nodes) })
+}
+
+// spreadsOverNodes puts two of eight pods on each of four nodes.
+func (ns *namespace) spreadsOverNodes(nodes []*node) {
+	ns.Helper()
+	ns.apply(placed("spread", 8, `      topologySpreadConstraints:
       - {maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule, labelSelector: {matchLabels: {app: spread}}}`))
-		for _, n := range nodes {
-			if got := ns.spread("app=spread", 8); got[n.ID] != 2 {
-				t.Errorf("8 pods on 4 nodes are %v", got)
-				break
-			}
+	for _, n := range nodes {
+		if got := ns.spread("app=spread", 8); got[n.ID] != 2 {
+			ns.Errorf("8 pods on 4 nodes are %v", got)
+			break
 		}
-	})
-	t.Run("spreading over zones", func(t *testing.T) {
-		ns.apply(placed("zones", 6, `      topologySpreadConstraints:
+	}
+}
+
+// spreadsOverZones puts three of six pods into each of two zones.
+func (ns *namespace) spreadsOverZones(nodes []*node, label string) {
+	ns.Helper()
+	ns.apply(placed("zones", 6, `      topologySpreadConstraints:
       - {maxSkew: 1, topologyKey: `+label+`, whenUnsatisfiable: DoNotSchedule, labelSelector: {matchLabels: {app: zones}}}`))
-		got := ns.spread("app=zones", 6)
-		if first := got[nodes[0].ID] + got[nodes[1].ID]; first != 3 {
-			t.Errorf("6 pods in 2 zones are %v", got)
-		}
-	})
-	t.Run("anti-affinity", func(t *testing.T) {
-		ns.apply(placed("apart", 5, `      affinity: {podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: kubernetes.io/hostname, labelSelector: {matchLabels: {app: apart}}}]}}`))
-		ns.eventually("a pod on each of 4 nodes", func() error {
-			on := map[string]int{}
-			for _, pod := range ns.pods("app=apart") {
-				if podReady(&pod) {
-					on[pod.Spec.NodeName]++
-				}
-			}
-			if len(on) != 4 {
-				return fmt.Errorf("pods that keep apart are %v", on)
-			}
-			return nil
-		})
-		pending := slices.DeleteFunc(ns.pods("app=apart"), func(p corev1.Pod) bool { return p.Spec.NodeName != "" })
-		if len(pending) != 1 {
-			t.Fatalf("%d pods wait, want one of 5 on 4 nodes", len(pending))
-		}
-		ns.pendingBecause(pending[0].Name, "didn't match pod anti-affinity rules")
-	})
-	t.Run("affinity", func(t *testing.T) {
-		ns.apply(placed("anchor", 1, ""))
-		anchor := ns.readyPods("app=anchor", 1)[0].Spec.NodeName
-		ns.apply(placed("close", 3, `      affinity: {podAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: kubernetes.io/hostname, labelSelector: {matchLabels: {app: anchor}}}]}}`))
-		if got := ns.spread("app=close", 3); got[anchor] != 3 {
-			t.Errorf("pods that want to be on %s are %v", anchor, got)
-		}
-	})
-	t.Run("node affinity", func(t *testing.T) {
-		ns.apply(placed("zone", 4, `      affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: `+label+`, operator: In, values: [zone-1]}]}]}}}`))
-		got := ns.spread("app=zone", 4)
-		if got[nodes[2].ID]+got[nodes[3].ID] != 4 {
-			t.Errorf("pods for the second zone are %v", got)
-		}
-	})
-	t.Run("least allocated", func(t *testing.T) {
-		// Pods that ask for most of all nodes but one; the next ones go there. Each is
-		// of another set: those of one set would be spread over all nodes.
-		for i, n := range nodes[:3] {
-			name := fmt.Sprintf("heavy-%d", i)
-			ns.apply(placed(name, 1, "      nodeSelector: {kubernetes.io/hostname: "+n.ID+"}"))
-			ns.kubectl("set", "resources", "deployment/"+name, "--requests=cpu=1200m,memory=1Gi")
-			ns.kubectl("rollout", "status", "deployment/"+name, "--timeout=120s")
-		}
-		for _, name := range []string{"light-1", "light-2", "light-3", "light-4"} {
-			ns.apply(placed(name, 1, ""))
-			if got := ns.spread("app="+name, 1); got[nodes[3].ID] != 1 {
-				t.Errorf("%s is on %v, not on %s, the emptiest node", name, got, nodes[3].ID)
+	got := ns.spread("app=zones", 6)
+	if first := got[nodes[0].ID] + got[nodes[1].ID]; first != 3 {
+		ns.Errorf("6 pods in 2 zones are %v", got)
+	}
+}
+
+// keepsApart has a fifth pod wait that may not be beside one of the others.
+func (ns *namespace) keepsApart() {
+	ns.Helper()
+	ns.apply(placed("apart", 5, `      affinity: {podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: kubernetes.io/hostname, labelSelector: {matchLabels: {app: apart}}}]}}`))
+	ns.eventually("a pod on each of 4 nodes", func() error {
+		on := map[string]int{}
+		for _, pod := range ns.pods("app=apart") {
+			if podReady(&pod) {
+				on[pod.Spec.NodeName]++
 			}
 		}
+		if len(on) != 4 {
+			return fmt.Errorf("pods that keep apart are %v", on)
+		}
+		return nil
 	})
+	pending := slices.DeleteFunc(ns.pods("app=apart"), func(p corev1.Pod) bool { return p.Spec.NodeName != "" })
+	if len(pending) != 1 {
+		ns.Fatalf("%d pods wait, want one of 5 on 4 nodes", len(pending))
+	}
+	ns.pendingBecause(pending[0].Name, "didn't match pod anti-affinity rules")
+}
+
+// keepsTogether puts pods where another one is.
+func (ns *namespace) keepsTogether() {
+	ns.Helper()
+	ns.apply(placed("anchor", 1, ""))
+	anchor := ns.readyPods("app=anchor", 1)[0].Spec.NodeName
+	ns.apply(placed("close", 3, `      affinity: {podAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: kubernetes.io/hostname, labelSelector: {matchLabels: {app: anchor}}}]}}`))
+	if got := ns.spread("app=close", 3); got[anchor] != 3 {
+		ns.Errorf("pods that want to be on %s are %v", anchor, got)
+	}
+}
+
+// prefersZone puts pods on nodes with a label.
+func (ns *namespace) prefersZone(nodes []*node, label string) {
+	ns.Helper()
+	ns.apply(placed("zone", 4, `      affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: `+label+`, operator: In, values: [zone-1]}]}]}}}`))
+	got := ns.spread("app=zone", 4)
+	if got[nodes[2].ID]+got[nodes[3].ID] != 4 {
+		ns.Errorf("pods for the second zone are %v", got)
+	}
+}
+
+// prefersEmptiest fills all nodes but one; the next pods go there. Each is of another set:
+// those of one set would be spread over all nodes.
+func (ns *namespace) prefersEmptiest(nodes []*node) {
+	ns.Helper()
+	for i, n := range nodes[:3] {
+		name := fmt.Sprintf("heavy-%d", i)
+		ns.apply(placed(name, 1, "      nodeSelector: {kubernetes.io/hostname: "+n.ID+"}"))
+		ns.kubectl("set", "resources", "deployment/"+name, "--requests=cpu=1200m,memory=1Gi")
+		ns.kubectl("rollout", "status", "deployment/"+name, "--timeout=120s")
+	}
+	for _, name := range []string{"light-1", "light-2", "light-3", "light-4"} {
+		ns.apply(placed(name, 1, ""))
+		if got := ns.spread("app="+name, 1); got[nodes[3].ID] != 1 {
+			ns.Errorf("%s is on %v, not on %s, the emptiest node", name, got, nodes[3].ID)
+		}
+	}
 }
 
 // TestDaemonSetFollowsNodes: nodes come, go by being deleted, and are tainted.

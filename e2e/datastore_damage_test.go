@@ -91,11 +91,14 @@ func rewrite(t *testing.T, path string, change func(data []byte) []byte) {
 	}
 }
 
-// walDamage are ways to lose what a killed server's WAL held, each with what is told.
-var walDamage = []struct {
+// lostLog is a way to lose what a WAL held, and what is told of it.
+type lostLog struct {
 	name, told string
 	damage     func(t *testing.T, wal string)
-}{
+}
+
+// walDamage are ways to lose what a killed server's WAL held, each with what is told.
+var walDamage = []lostLog{
 	{"frame", "behind it are not used", func(t *testing.T, wal string) { rewrite(t, wal, flipFrame) }},
 	{"missing", "gone or empty", func(t *testing.T, wal string) {
 		if err := os.Remove(wal); err != nil {
@@ -134,7 +137,7 @@ func (n *node) timedStart(t *testing.T) time.Duration {
 
 func (n *node) status(t *testing.T) string {
 	t.Helper()
-	r, err := n.Brink("status", "--data-dir", n.Data)
+	r, err := n.Status()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,72 +158,93 @@ func TestDamagedState(t *testing.T) {
 		}
 		usual = max(usual, n.timedStart(t))
 	}
-	inTime := func(what string, took time.Duration) {
-		t.Logf("%s: Ready after %s, usually %s", what, took.Round(10*time.Millisecond), usual.Round(10*time.Millisecond))
-		if took > 2*usual+5*time.Second {
-			t.Errorf("%s: Ready after %s, usually %s", what, took, usual)
-		}
-	}
 	for round, lost := range walDamage {
-		name := fmt.Sprintf("damaged-%d", round)
-		_, err := n.Client.CoreV1().Secrets("default").Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
-		if err := errors.Join(err, n.create(name)); err != nil {
-			t.Fatal(err)
-		}
-		if err := n.Stop(); err != nil {
-			t.Fatal(err)
-		}
-		n.editDatabase(t, garble)
-		inTime("objects", n.timedStart(t))
-		status := n.status(t)
-		for _, key := range []string{"/registry/configmaps/default/damaged-", "/registry/secrets/default/damaged-"} {
-			if !strings.Contains(status, key) {
-				t.Errorf("status does not name %s:\n%s", key, status)
-			}
-		}
-		n.mustWrite(t, fmt.Sprintf("after-objects-%d", round))
-
-		if err := n.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		lost.damage(t, n.database()+"-wal")
-		inTime("WAL, "+lost.name, n.timedStart(t))
-		for where, text := range map[string]string{"the log": n.stderr(t), "status": n.status(t)} {
-			if told := linesWith(text, "WAL /"); len(told) != 1 || !strings.Contains(told[0], lost.told) {
-				t.Errorf("WAL, %s: %s tells %q, want one line with %q", lost.name, where, told, lost.told)
-			}
-		}
-		n.mustWrite(t, fmt.Sprintf("after-wal-%d", round))
+		n.losesObjects(t, round, usual)
+		n.losesLog(t, round, lost, usual)
 	}
 	for range 3 {
-		if err := n.Stop(); err != nil {
-			t.Fatal(err)
-		}
-		sound, err := os.ReadFile(n.database())
-		if err != nil {
-			t.Fatal(err)
-		}
-		flipByte(t, n.database())
-		flipped, err := os.ReadFile(n.database())
-		if err != nil {
-			t.Fatal(err)
-		}
-		begun := time.Now()
-		if err := n.StartControlPlane(); err == nil {
-			inTime("database", time.Since(begun))
-			continue
-		}
-		if err := n.Says("err", "database "); err != nil {
-			t.Error(err)
-		}
-		if now, err := os.ReadFile(n.database()); err != nil || !bytes.Equal(now, flipped) {
-			t.Errorf("the damaged database was changed: %v", err)
-		}
-		if err := os.WriteFile(n.database(), sound, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		n.timedStart(t)
+		n.losesPage(t, usual)
 	}
+}
+
+// isInTime fails when a start with damage took much longer than one without.
+func isInTime(t *testing.T, what string, took, usual time.Duration) {
+	t.Helper()
+	t.Logf("%s: Ready after %s, usually %s", what, took.Round(10*time.Millisecond), usual.Round(10*time.Millisecond))
+	if took > 2*usual+5*time.Second {
+		t.Errorf("%s: Ready after %s, usually %s", what, took, usual)
+	}
+}
+
+// losesObjects makes two objects, garbles them and starts the server again.
+func (n *node) losesObjects(t *testing.T, round int, usual time.Duration) {
+	t.Helper()
+	name := fmt.Sprintf("damaged-%d", round)
+	_, err := n.Client.CoreV1().Secrets("default").Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	if err := errors.Join(err, n.create(name)); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	n.editDatabase(t, garble)
+	isInTime(t, "objects", n.timedStart(t), usual)
+	status := n.status(t)
+	for _, key := range []string{"/registry/configmaps/default/damaged-", "/registry/secrets/default/damaged-"} {
+		if !strings.Contains(status, key) {
+			t.Errorf("status does not name %s:\n%s", key, status)
+		}
+	}
+	n.mustWrite(t, fmt.Sprintf("after-objects-%d", round))
+}
+
+// losesLog kills the server and damages its WAL.
+func (n *node) losesLog(t *testing.T, round int, lost lostLog, usual time.Duration) {
+	t.Helper()
+	if err := n.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	lost.damage(t, n.database()+"-wal")
+	isInTime(t, "WAL, "+lost.name, n.timedStart(t), usual)
+	for where, text := range map[string]string{"the log": n.stderr(t), "status": n.status(t)} {
+		if told := linesWith(text, "WAL /"); len(told) != 1 || !strings.Contains(told[0], lost.told) {
+			t.Errorf("WAL, %s: %s tells %q, want one line with %q", lost.name, where, told, lost.told)
+		}
+	}
+	n.mustWrite(t, fmt.Sprintf("after-wal-%d", round))
+}
+
+// losesPage flips a byte of the database. If the server does not start then, it says
+// why and leaves the file as it is.
+func (n *node) losesPage(t *testing.T, usual time.Duration) {
+	t.Helper()
+	if err := n.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	sound, err := os.ReadFile(n.database())
+	if err != nil {
+		t.Fatal(err)
+	}
+	flipByte(t, n.database())
+	flipped, err := os.ReadFile(n.database())
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	if err := n.StartControlPlane(); err == nil {
+		isInTime(t, "database", time.Since(begun), usual)
+		return
+	}
+	if err := n.Says("err", "database "); err != nil {
+		t.Error(err)
+	}
+	if now, err := os.ReadFile(n.database()); err != nil || !bytes.Equal(now, flipped) {
+		t.Errorf("the damaged database was changed: %v", err)
+	}
+	if err := os.WriteFile(n.database(), sound, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.timedStart(t)
 }
 
 // stderr is what the last start has written.

@@ -99,10 +99,10 @@ func TestFullDisk(t *testing.T) {
 	acked.verify(t, n)
 }
 
-// tellsFullDisk asks as a person does who comes to look.
+// tellsFullDisk checks what brink status says of a full disk.
 func (n *node) tellsFullDisk(t *testing.T) {
 	t.Helper()
-	r, err := n.Brink("status", "--data-dir", n.Data)
+	r, err := n.Status()
 	if err != nil || r.Code == 0 || !strings.Contains(r.Stdout, "disk full at ") {
 		t.Errorf("brink status on a full disk: %v %v", err, r)
 	}
@@ -138,7 +138,7 @@ func TestFullDiskUnderPods(t *testing.T) {
 	ns.apply(sleeper("later", ""))
 	ns.readyPod("later")
 	ns.eventually("brink status to be content", func() error {
-		r, err := n.Brink("status", "--data-dir", n.Data)
+		r, err := n.Status()
 		if err == nil && r.Code != 0 {
 			err = errors.New(r.String())
 		}
@@ -163,8 +163,7 @@ func TestDamagedDatabase(t *testing.T) {
 		t.Error("the damaged database was overwritten")
 	}
 
-	n.Config = append(n.Config, "datastore-set-aside-damaged: true")
-	if err := n.WriteConfig(); err != nil {
+	if err := n.Configure("datastore-set-aside-damaged", "true"); err != nil {
 		t.Fatal(err)
 	}
 	if err := n.StartControlPlane(); err != nil {

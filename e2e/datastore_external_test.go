@@ -85,11 +85,11 @@ func (db *database) waitsAtStart(t *testing.T, announced string) {
 	}
 }
 
-// tellsAway asks as a person does who comes to look.
+// tellsAway checks what brink status says while the database is away.
 func (n *node) tellsAway(t *testing.T) {
 	t.Helper()
 	if err := n.Await("brink status to tell that the database is away", func() error {
-		r, err := n.Brink("status", "--data-dir", n.Data)
+		r, err := n.Status()
 		if err != nil || r.Code == 0 || !strings.Contains(r.Stdout, "is away (since ") {
 			return fmt.Errorf("brink status: %v %v", err, r)
 		}

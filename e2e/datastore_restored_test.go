@@ -72,78 +72,94 @@ func TestRestoredState(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 1)
 	server, agent := c.server, c.agents[0]
-	sw, err := sharedLAN()
-	if err != nil {
+	files := server.stateFiles()
+	r := restoring{newNamespace(t, server), server, agent}
+	r.restores("database", 28201, files, files[:1])
+	r.restores("image", 28202, files, files)
+}
+
+// restoring is a cluster whose server is put back in time.
+type restoring struct {
+	ns            *namespace
+	server, agent *node
+}
+
+// restores keeps all files of the state, has much happen, and puts some back.
+func (r restoring) restores(name string, port int, all, back []string) {
+	t, ns, server := r.ns.T, r.ns, r.server
+	t.Helper()
+	if err := server.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	ns := newNamespace(t, server)
-	on := func(pod string) string {
-		return strings.Replace(pod, "spec:\n", "spec:\n  nodeName: "+agent.ID+"\n", 1)
+	restore := diskImage(t, all)
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
 	}
-	files := server.stateFiles()
-	for i, tc := range []struct {
-		name  string
-		files []string
-	}{
-		{"database", files[:1]},
-		{"image", files},
-	} {
-		if err := server.Stop(); err != nil {
+	answers := r.makeLate("late-"+name, port)
+	for j := range 150 {
+		if err := server.create(fmt.Sprintf("%s-%d", name, j)); err != nil {
 			t.Fatal(err)
 		}
-		restore := diskImage(t, files)
-		if err := server.Start(); err != nil {
-			t.Fatal(err)
-		}
-		agent.forgetCertificate(t)
-		if err := agent.Start(); err != nil {
-			t.Fatal(err)
-		}
-		late, port := "late-"+tc.name, 28201+i
-		ns.apply(on(hostPortPod(late, port)))
-		ns.readyPod(late)
-		answers := func() error {
-			name, err := sw.Netns().Get(fmt.Sprintf("http://%s:%d/hostname", agent.Addr, port))
-			if err == nil && name != late {
-				err = fmt.Errorf("%q answered", name)
-			}
-			return err
-		}
-		ns.eventually("the pod that will be forgotten", answers)
-		for j := range 150 {
-			if err := server.create(fmt.Sprintf("%s-%d", tc.name, j)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		highest := server.revision(t)
-		if len(tc.files) > 1 { // every watch of the agent is told how far the cluster is
-			time.Sleep(70 * time.Second)
-		}
-		if err := server.Stop(); err != nil {
-			t.Fatal(err)
-		}
-		restore(tc.files...)
-		if err := server.Start(); err != nil {
-			t.Fatal(err)
-		}
-		begun := time.Now()
-		ns.apply(on(sleeper("new-"+tc.name, "")))
-		ns.readyPod("new-" + tc.name)
-		if took := time.Since(begun); took > 30*time.Second {
-			t.Errorf("%s: the agent was blind for %s", tc.name, took)
-		}
-		t.Logf("%s: a pod made after it was restored is ready after %s", tc.name, time.Since(begun).Round(100*time.Millisecond))
-		ns.eventually("the end of the pod that the restored state does not know", func() error {
-			if err := answers(); err == nil {
-				return errors.New("it still answers")
-			}
-			return nil
-		})
-		ns.eventually("a revision above all that were handed out", func() error {
-			if got := server.revision(t); got <= highest {
-				return fmt.Errorf("%d, and %d was handed out", got, highest)
-			}
-			return nil
-		})
 	}
+	highest := server.revision(t)
+	if len(back) > 1 { // every watch of the agent is told how far the cluster is
+		time.Sleep(70 * time.Second)
+	}
+	if err := server.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	restore(back...)
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	ns.apply(r.onAgent(sleeper("new-"+name, "")))
+	ns.readyPod("new-" + name)
+	if took := time.Since(begun); took > 30*time.Second {
+		t.Errorf("%s: the agent was blind for %s", name, took)
+	}
+	t.Logf("%s: a pod made after it was restored is ready after %s", name, time.Since(begun).Round(100*time.Millisecond))
+	ns.eventually("the end of the pod that the restored state does not know", func() error {
+		if err := answers(); err == nil {
+			return errors.New("it still answers")
+		}
+		return nil
+	})
+	ns.eventually("a revision above all that were handed out", func() error {
+		if got := server.revision(t); got <= highest {
+			return fmt.Errorf("%d, and %d was handed out", got, highest)
+		}
+		return nil
+	})
+}
+
+// makeLate has the agent join again and gives it a pod, both of which the restored
+// state will not know. It returns what asks the pod.
+func (r restoring) makeLate(name string, port int) (answers func() error) {
+	ns := r.ns
+	ns.Helper()
+	sw, err := sharedLAN()
+	if err != nil {
+		ns.Fatal(err)
+	}
+	r.agent.forgetCertificate(ns.T)
+	if err := r.agent.Start(); err != nil {
+		ns.Fatal(err)
+	}
+	ns.apply(r.onAgent(hostPortPod(name, port)))
+	ns.readyPod(name)
+	answers = func() error {
+		got, err := sw.Netns().Get(fmt.Sprintf("http://%s:%d/hostname", r.agent.Addr, port))
+		if err == nil && got != name {
+			err = fmt.Errorf("%q answered", got)
+		}
+		return err
+	}
+	ns.eventually("the pod that will be forgotten", answers)
+	return answers
+}
+
+// onAgent puts a pod on the agent.
+func (r restoring) onAgent(pod string) string {
+	return strings.Replace(pod, "spec:\n", "spec:\n  nodeName: "+r.agent.ID+"\n", 1)
 }

@@ -9,12 +9,12 @@ import (
 	"testing"
 	"time"
 
-	"brink/e2e/machine"
-
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"brink/e2e/machine"
 )
 
 // namespace is a scenario's own Kubernetes namespace on a node. When the test
@@ -45,6 +45,13 @@ func newNamespace(t *testing.T, n *node) *namespace {
 		return err
 	})
 	return ns
+}
+
+// in is the namespace in a part of its test.
+func (ns *namespace) in(t *testing.T) *namespace {
+	part := *ns
+	part.T = t
+	return &part
 }
 
 func (ns *namespace) close() {
@@ -191,8 +198,7 @@ func (ns *namespace) eventuallyExec(pod, want string, command ...string) {
 	})
 }
 
-// eventually polls cond until it returns nil. The error of the last try is what
-// the test fails with.
+// eventually polls cond until it returns nil. The test fails with the error of the last attempt.
 func (ns *namespace) eventually(what string, cond func() error) {
 	ns.Helper()
 	if err := eventually(cond); err != nil {
@@ -360,7 +366,7 @@ func (ns *namespace) logs(pod string, args ...string) string {
 	return strings.TrimSpace(ns.kubectl(append([]string{"logs", pod}, args...)...))
 }
 
-// contains is nil when text contains part.
+// contains returns nil when text contains part.
 func contains(text, part string) error {
 	if !strings.Contains(text, part) {
 		return fmt.Errorf("%q is not in:\n%s", part, text)

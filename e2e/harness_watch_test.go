@@ -8,11 +8,11 @@ import (
 	"sync"
 	"time"
 
-	"brink/e2e/machine"
-
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
+
+	"brink/e2e/machine"
 )
 
 // output collects what a running command writes.
@@ -33,7 +33,7 @@ func (o *output) String() string {
 	return o.buf.String()
 }
 
-// has is nil when text was written.
+// has returns nil when text was written.
 func (o *output) has(text string) error {
 	if got := o.String(); !strings.Contains(got, text) {
 		return fmt.Errorf("%q is not in the output so far:\n%s", text, got)

@@ -77,29 +77,12 @@ func TestImportedImagesAfterAPowerCut(t *testing.T) {
 		t.Fatal(err)
 	}
 	ns := newNamespace(t, n)
-	ns.kubectl("create", "secret", "generic", "secret", "--from-literal=value="+inDebugLog)
-	ns.apply(takesSecret)
-	ns.readyPod("secret")
-	ns.event("secret", "Unhealthy", "Liveness probe failed")
+	ns.hasSecretInProbes()
 	ns.apply(runs("waits", silent, "IfNotPresent"))
-	ns.eventually("the kubelet's record of a pull", func() error {
-		records, err := os.ReadDir(n.Inside(filepath.Join(n.Layout().Kubelet(), "image_manager", "pulling")))
-		if err == nil && len(records) == 0 {
-			err = errors.New("there is none")
-		}
-		return err
-	})
-	r, err := n.Brink("ctr", "--address", n.Layout().ContainerdSocket(), "--namespace", "k8s.io", "images", "import", archives["ctr"])
-	if err != nil || r.Code != 0 {
-		t.Fatalf("brink ctr images import: %v %v", err, r)
-	}
-	disk := filepath.Dir(n.Data)
-	testdisk.CutPower(t, n.Inside(disk))
-	n.cutPower(t)
+	ns.eventually("the kubelet's record of a pull", n.recordsPull)
+	n.importByCtr(t, archives["ctr"])
+	n.cutPowerOfDisk(t)
 	n.logHasNoSecret(t)
-	if err := errors.Join(n.Holder.Run("umount", disk), n.Holder.Run("mount", "-o", "loop", disk+".img", disk)); err != nil {
-		t.Fatal(err)
-	}
 	n.flipConfig(t, archives["damaged"])
 	if err := errors.Join(n.bring(archives["app"]), n.Start()); err != nil {
 		t.Fatal(err)
@@ -115,14 +98,14 @@ func TestImportedImagesAfterAPowerCut(t *testing.T) {
 	ns.apply(runs("fresh", silent, "Never"))
 	ns.readyPod("fresh")
 	ns.readyPod("waits")
-	ns.eventually("a line about the damaged image", func() error {
-		return n.Says("err", "an image was damaged and is dropped: it is imported or pulled again\" component=images image="+damagedImage)
-	})
-	ns.eventually("the end of the check", func() error { return n.Says("err", "images checked") })
+	dropped := n.AwaitText("err", "an image was damaged and is dropped: it is imported or pulled again\" component=images image="+damagedImage)
+	if err := errors.Join(dropped, n.AwaitText("err", "images checked")); err != nil {
+		t.Fatal(err)
+	}
 	ns.apply(runs("damaged", damagedImage, "Never"))
 	ns.readyPod("damaged")
 
-	if err := errors.Join(n.Stop(), n.Start()); err != nil {
+	if err := n.Restart(); err != nil {
 		t.Fatal(err)
 	}
 	ns.apply(runs("later", silent, "Never"))
@@ -131,6 +114,45 @@ func TestImportedImagesAfterAPowerCut(t *testing.T) {
 		t.Error("images are checked again after an end in order")
 	}
 	n.logHasNoSecret(t)
+}
+
+// hasSecretInProbes has the kubelet log probes whose output is a Secret's value.
+func (ns *namespace) hasSecretInProbes() {
+	ns.Helper()
+	ns.kubectl("create", "secret", "generic", "secret", "--from-literal=value="+inDebugLog)
+	ns.apply(takesSecret)
+	ns.readyPod("secret")
+	ns.event("secret", "Unhealthy", "Liveness probe failed")
+}
+
+// recordsPull returns nil when the kubelet has a record of a pull that goes on.
+func (n *node) recordsPull() error {
+	records, err := os.ReadDir(n.Inside(filepath.Join(n.Layout().Kubelet(), "image_manager", "pulling")))
+	if err == nil && len(records) == 0 {
+		err = errors.New("there is none")
+	}
+	return err
+}
+
+// importByCtr imports an archive as for containerd, without brink's own command.
+func (n *node) importByCtr(t *testing.T, archive string) {
+	t.Helper()
+	r, err := n.Brink("ctr", "--address", n.Layout().ContainerdSocket(), "--namespace", "k8s.io", "images", "import", archive)
+	if err != nil || r.Code != 0 {
+		t.Fatalf("brink ctr images import: %v %v", err, r)
+	}
+}
+
+// cutPowerOfDisk is cutPower of a node whose data is on a disk of its own: what was
+// not written there yet is lost.
+func (n *node) cutPowerOfDisk(t *testing.T) {
+	t.Helper()
+	disk := filepath.Dir(n.Data)
+	testdisk.CutPower(t, n.Inside(disk))
+	n.cutPower(t)
+	if err := errors.Join(n.Holder.Run("umount", disk), n.Holder.Run("mount", "-o", "loop", disk+".img", disk)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // silentRegistry takes connections and never answers. It returns the name of an

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -62,20 +61,29 @@ func TestJoin(t *testing.T) {
 	if _, err := c.server.Client.CoreV1().Nodes().Get(t.Context(), n.ID, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("a refused machine is a node: %v", err)
 	}
-	n.give(t, good.Text())
+	n.joinsOnce(t, c.server, good)
+	n.staysInItsCluster(t, other)
+}
+
+// joinsOnce joins with a token that is then deleted, and does not need it again.
+func (n *node) joinsOnce(t *testing.T, server *node, token jointoken.Token) {
+	t.Helper()
+	n.give(t, token.Text())
 	if err := n.Start(); err != nil {
 		t.Fatal(err)
 	}
-	c.server.mustToken(t, "delete", good.ID)
+	server.mustToken(t, "delete", token.ID)
 	n.give(t, "")
 	for range 2 {
-		if err := n.Stop(); err != nil {
-			t.Fatal(err)
-		}
-		if err := n.Start(); err != nil {
+		if err := n.Restart(); err != nil {
 			t.Fatalf("a node that has joined, without its token: %v", err)
 		}
 	}
+}
+
+// staysInItsCluster gives a node that has joined what belongs to another cluster.
+func (n *node) staysInItsCluster(t *testing.T, other jointoken.Token) {
+	t.Helper()
 	// Another cluster's token is a mistake to be told, not one to be followed.
 	n.give(t, other.Text())
 	if err := n.Stop(); err != nil {
@@ -84,16 +92,12 @@ func TestJoin(t *testing.T) {
 	n.refuses(t, "node of another cluster", "brink uninstall")
 	// So is another cluster's server, as this one is after its data was lost.
 	n.give(t, "")
-	for i, line := range n.Config {
-		if strings.HasPrefix(line, "server: ") {
-			n.Config[i] = "server: https://" + sharedNode(t).Addr.String() + ":6443"
-		}
-	}
-	if err := errors.Join(n.WriteConfig(), os.Remove(n.Layout().Servers()), n.Launch()); err != nil {
+	err := n.Configure("server", "https://"+sharedNode(t).Addr.String()+":6443")
+	if err := errors.Join(err, os.Remove(n.Layout().Servers()), n.Launch()); err != nil {
 		t.Fatal(err)
 	}
-	err := n.Await("the reason", func() error { return n.Says("err", "is no server of the cluster that this machine has joined") })
-	if err = errors.Join(err, n.Says("err", "brink uninstall and join again")); err != nil {
+	err = errors.Join(n.AwaitText("err", "is no server of the cluster that this machine has joined"), n.Says("err", "brink uninstall and join again"))
+	if err != nil {
 		t.Error(err)
 	}
 }
@@ -101,17 +105,7 @@ func TestJoin(t *testing.T) {
 // give has the next start use a token, "" for none.
 func (n *node) give(t *testing.T, token string) {
 	t.Helper()
-	var config []string
-	for _, line := range n.Config {
-		if !strings.HasPrefix(line, "token") {
-			config = append(config, line)
-		}
-	}
-	if token != "" {
-		config = append(config, "token: "+token)
-	}
-	n.Config = config
-	if err := n.WriteConfig(); err != nil {
+	if err := errors.Join(n.Configure("token-file", ""), n.Configure("token", token)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -137,12 +131,7 @@ func TestJoinWhereNoServerIs(t *testing.T) {
 	token := c.server.newToken(t)
 	n := c.prepareAgent(t, "token: "+token.Text())
 	at := func(addr string) {
-		for i, line := range n.Config {
-			if strings.HasPrefix(line, "server: ") {
-				n.Config[i] = "server: " + addr
-			}
-		}
-		if err := n.WriteConfig(); err != nil {
+		if err := n.Configure("server", addr); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -171,29 +160,26 @@ func TestJoinWhereNoServerIs(t *testing.T) {
 
 	n.give(t, token.Text())
 	at("https://" + c.server.Addr.String() + ":6443")
-	if err := c.server.Stop(); err != nil {
-		t.Fatal(err)
-	}
-	if err := n.Launch(); err != nil {
-		t.Fatal(err)
-	}
-	if err := n.Await("a line about the server", func() error { return n.Says("err", "connection refused") }); err != nil {
+	n.waitsForServer(t, c.server)
+}
+
+// waitsForServer starts an agent while its server is stopped.
+func (n *node) waitsForServer(t *testing.T, server *node) {
+	t.Helper()
+	if err := errors.Join(server.Stop(), n.Launch(), n.AwaitText("err", "connection refused")); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(5 * time.Second) // in which it tries again and again
 	if said := strings.Count(machine.Tail(n.LogFile("err", n.Starts), 64<<10), "connection refused"); said > 2 {
 		t.Errorf("%d lines about a server that is away\n%s", said, n.LogTail())
 	}
-	if err := c.server.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if err := n.Await("joining when the server is there", func() error { return n.Says("out", "is Ready") }); err != nil {
+	if err := errors.Join(server.Start(), n.AwaitText("out", "is Ready")); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// TestNameOfAnotherMachine: who has only a token gets no name that is taken, the
-// machine itself gets its own back, and kubectl delete node gives it free.
+// TestNameOfAnotherMachine: a machine with only a token gets no name that is taken; the
+// owner gets its own back; kubectl delete node frees the name.
 func TestNameOfAnotherMachine(t *testing.T) {
 	t.Parallel()
 	c := aControlPlane(t)
@@ -234,24 +220,30 @@ func TestNameOfAnotherMachine(t *testing.T) {
 	if err := owner.Start(); err != nil {
 		t.Fatalf("the machine itself, after its Node was deleted: %v", err)
 	}
-	// It runs on when its Node is deleted, also when its name is another machine's.
-	if err := c.server.Client.CoreV1().Nodes().Delete(t.Context(), owner.ID, metav1.DeleteOptions{}); err != nil {
+	owner.losesName(t, c, thief)
+}
+
+// losesName deletes the Node of a machine, which runs on, and gives its name to another
+// one.
+func (n *node) losesName(t *testing.T, c *cluster, thief *node) {
+	t.Helper()
+	if err := c.server.Client.CoreV1().Nodes().Delete(t.Context(), n.ID, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	thief.rename(t, owner.ID)
-	if err := thief.StartUntil("node " + owner.ID + " is Ready"); err != nil {
+	thief.rename(t, n.ID)
+	if err := thief.StartUntil("node " + n.ID + " is Ready"); err != nil {
 		t.Fatalf("the name of a node that was deleted: %v", err)
 	}
-	if err := errors.Join(owner.Says("err", "was deleted from the cluster"), owner.Stop()); err != nil {
+	if err := errors.Join(n.Says("err", "was deleted from the cluster"), n.Stop()); err != nil {
 		t.Error(err)
 	}
-	owner.refuses(t, owner.ID, "belongs to another machine", "kubectl delete node "+owner.ID)
-	node := owner.object(t)
+	n.refuses(t, n.ID, "belongs to another machine", "kubectl delete node "+n.ID)
+	node := n.object(t)
 	if got := node.Status.Addresses[0].Address; got != thief.Addr.String() {
 		t.Errorf("the node is at %s, not where the machine is that has its name now, %s", got, thief.Addr)
 	}
-	r, err := owner.Brink(append([]string{"uninstall", "--yes"}, owner.Flags("data-dir")...)...)
-	if want := "kubectl delete node " + owner.ID; err != nil || r.Code != 0 || !strings.Contains(r.Stdout, want) {
+	r, err := n.Brink(append([]string{"uninstall", "--yes"}, n.Flags("data-dir")...)...)
+	if want := "kubectl delete node " + n.ID; err != nil || r.Code != 0 || !strings.Contains(r.Stdout, want) {
 		t.Errorf("uninstalling does not say %q: %v, %v", want, r, err)
 	}
 }
@@ -266,14 +258,7 @@ func (n *node) forgetCertificate(t *testing.T) {
 
 func (n *node) rename(t *testing.T, name string) {
 	t.Helper()
-	var config []string
-	for _, line := range n.Config {
-		if !strings.HasPrefix(line, "node-name: ") {
-			config = append(config, line)
-		}
-	}
-	n.Config = append([]string{"node-name: " + name}, config...)
-	if err := n.WriteConfig(); err != nil {
+	if err := n.Configure("node-name", name); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -318,11 +303,8 @@ func TestJoinByEnvironment(t *testing.T) {
 	c := aControlPlane(t)
 	token := c.server.newToken(t)
 	n := c.prepareAgent(t)
-	n.Config = slices.DeleteFunc(n.Config, func(line string) bool {
-		return strings.HasPrefix(line, "server:") || strings.HasPrefix(line, "token")
-	})
 	n.Env = []string{"BRINK_URL=https://" + c.server.Addr.String() + ":6443", "BRINK_TOKEN=" + token.Text()}
-	if err := errors.Join(n.WriteConfig(), n.Start()); err != nil {
+	if err := errors.Join(n.Configure("server", ""), n.Configure("token-file", ""), n.Start()); err != nil {
 		t.Fatal(err)
 	}
 	ns := newNamespace(t, c.server)

@@ -4,24 +4,20 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	certificatesv1 "k8s.io/api/certificates/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"brink/e2e/machine"
-	"brink/internal/wire/clusterconfig"
 	"brink/internal/wire/jointoken"
 )
 
@@ -85,7 +81,7 @@ func (n *node) holderOf(token jointoken.Token) (kubernetes.Interface, error) {
 	return kubernetes.NewForConfig(anonymous)
 }
 
-// accepts is nil when the API server takes the token.
+// accepts returns nil when the API server takes the token.
 func (n *node) accepts(ctx context.Context, token jointoken.Token) error {
 	client, err := n.holderOf(token)
 	if err != nil {
@@ -151,6 +147,23 @@ func TestTokens(t *testing.T) {
 		}
 	}
 
+	n.listsTokens(t, own, token, forever)
+	n.deletesTokens(t, token, forever)
+	n.refusesToken(t, "remove "+n.Layout().ServerToken(), "delete", own.ID)
+	n.refusesToken(t, "--ttl=-1h", "create", "--ttl=-1h")
+	n.refusesToken(t, "must be one line", "create", "--description", "two\nlines")
+
+	if err := n.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	n.refusesToken(t, "is it running?", "list")
+	n.replacesOwnToken(t, own)
+}
+
+// listsTokens checks the list of four tokens: the server's own, one for two hours, one
+// without end, and one more.
+func (n *node) listsTokens(t *testing.T, own, token, forever jointoken.Token) {
+	t.Helper()
 	list := n.listTokens(t)
 	if l := list[token.ID]; l.Description != "for the tills" || l.State != "valid" || l.Expires == nil || time.Until(*l.Expires) > 2*time.Hour || time.Until(*l.Expires) < time.Hour {
 		t.Errorf("listed as %+v", l)
@@ -170,7 +183,12 @@ func TestTokens(t *testing.T) {
 			t.Error("a secret is listed")
 		}
 	}
+}
 
+// deletesTokens deletes two of four tokens, by id and by text: the API server refuses
+// them from then on.
+func (n *node) deletesTokens(t *testing.T, token, forever jointoken.Token) {
+	t.Helper()
 	n.mustToken(t, "delete", token.ID)
 	n.mustToken(t, "delete", forever.Text())
 	err := n.Await("the end of deleted tokens", func() error {
@@ -189,15 +207,6 @@ func TestTokens(t *testing.T) {
 	}
 	n.refusesToken(t, "there is no join token "+token.ID, "delete", token.ID)
 	n.refusesToken(t, "there is no join token aaaaaa", "delete", "aaaaaa")
-	n.refusesToken(t, "remove "+n.Layout().ServerToken(), "delete", own.ID)
-	n.refusesToken(t, "--ttl=-1h", "create", "--ttl=-1h")
-	n.refusesToken(t, "must be one line", "create", "--description", "two\nlines")
-
-	if err := n.Stop(); err != nil {
-		t.Fatal(err)
-	}
-	n.refusesToken(t, "is it running?", "list")
-	n.replacesOwnToken(t, own)
 }
 
 // TestTokenTells: a machine that has only a token learns whether this is the
@@ -314,69 +323,4 @@ func (n *node) replacesOwnToken(t *testing.T, own jointoken.Token) {
 	if err != nil {
 		t.Error(err)
 	}
-}
-
-// TestTokenJoins asks for certificates as machines do, with the real signers.
-func TestTokenJoins(t *testing.T) {
-	n := prepareNode(t, "disable-agent: true")
-	if err := n.StartControlPlane(); err != nil {
-		t.Fatal(err)
-	}
-	own := n.ownToken(t)
-	first, thief := newJoiner(t, n, own), newJoiner(t, n, own)
-
-	approved := first.joins("till-3")
-	if len(approved.Status.Certificate) == 0 {
-		t.Error("an approved machine has no certificate")
-	}
-	first.isDenied(thief.joins("till-3"), `node name "till-3" was taken a moment ago by another machine`)
-
-	// The certificate makes it a node, which may read what it has to know.
-	till3 := first.asNode(approved)
-	first.registers(till3, "till-3", "192.0.2.3")
-	config, err := till3.CoreV1().ConfigMaps(clusterconfig.Namespace).Get(t.Context(), clusterconfig.Name, metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if c, err := clusterconfig.Decode(config.Data[clusterconfig.Key]); err != nil || c.NetworkBackend != "vxlan" {
-		t.Errorf("the cluster's settings are %+v, %v", c, err)
-	}
-	if _, err := till3.CoreV1().ConfigMaps(clusterconfig.Namespace).List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
-		t.Errorf("a node may list ConfigMaps: %v", err)
-	}
-	if _, err := till3.CoreV1().Secrets("kube-system").Get(t.Context(), "till-3.node-key.brink", metav1.GetOptions{}); !apierrors.IsForbidden(err) {
-		t.Errorf("a node may read the record of its name: %v", err)
-	}
-	if _, err := till3.CoreV1().Services("").List(t.Context(), metav1.ListOptions{}); err != nil {
-		t.Errorf("a node's proxy may not list Services: %v", err)
-	}
-
-	const belongs = `node name "till-3" belongs to another machine: give this one another --node-name, or remove the old node with kubectl delete node till-3`
-	first.isDenied(thief.joins("till-3"), belongs)
-	first.isApproved(first.joins("till-3"))
-	first.isApproved(first.renews(till3, "till-3"))
-	first.mayNotAsk(till3, "till-4") // by the API server itself
-
-	first.isApproved(first.serves(till3, "till-3", "till-3", "192.0.2.3"))
-	first.isDenied(first.serves(till3, "till-3", "till-4"), `the name "till-4" is not that of the node that asks, till-3`)
-
-	if err := n.Client.CoreV1().Nodes().Delete(t.Context(), "till-3", metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	first.isApproved(thief.joins("till-3"))
-	first.isDenied(first.joins("till-3"), "was taken a moment ago")
-	if log, err := os.ReadFile(n.LogFile("err", n.Starts)); err != nil || strings.Contains(string(log), own.Secret) || !strings.Contains(string(log), "token="+own.ID) {
-		t.Errorf("the log has the token's secret, or not its id: %v\n%s", err, machine.Tail(filepath.Join(n.LogFile("err", n.Starts)), 4096))
-	}
-}
-
-var errUndecided = errors.New("no answer yet")
-
-func decided(csr *certificatesv1.CertificateSigningRequest) error {
-	for _, c := range csr.Status.Conditions {
-		if c.Type == certificatesv1.CertificateDenied || len(csr.Status.Certificate) > 0 {
-			return nil
-		}
-	}
-	return errUndecided
 }

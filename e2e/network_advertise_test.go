@@ -7,11 +7,11 @@ import (
 	"testing"
 	"time"
 
-	"brink/e2e/machine"
-
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"brink/e2e/machine"
 )
 
 // TestAdvertisedAddress: a server that is reached from outside by another address

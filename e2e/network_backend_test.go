@@ -24,26 +24,23 @@ func TestSwitchingTheBackend(t *testing.T) {
 			t.Errorf("links of a node with direct routes: %v, %v", links, err)
 		}
 	}
-	// One who asks the pods of all nodes meanwhile sees delays at most: no way is
-	// lost for as long as a request waits, which is ten seconds.
+	// A client that asks the pods of all nodes meanwhile sees delays at most: no route
+	// is missing for as long as a request waits, which is ten seconds.
 	sw, err := sharedLAN()
 	if err != nil {
 		t.Fatal(err)
 	}
 	asking := ask(sw.Netns(), "http://"+c.agents[0].Addr.String()+":"+d.nodePort("all", "http")+"/hostname")
 	t.Cleanup(asking.stop)
-	for _, step := range [][2]string{{"host-gw", "vxlan"}, {"vxlan", "host-gw"}} {
-		for i, line := range c.server.Config {
-			c.server.Config[i] = strings.ReplaceAll(line, step[0], step[1])
-		}
-		if err := c.server.WriteConfig(); err != nil {
+	for _, backend := range []string{"vxlan", "host-gw"} {
+		if err := c.server.Configure("flannel-backend", backend); err != nil {
 			t.Fatal(err)
 		}
 		for _, n := range c.nodes() {
-			if err := errors.Join(n.Stop(), n.Start()); err != nil {
+			if err := n.Restart(); err != nil {
 				t.Fatal(err)
 			}
-			d.eventually(fmt.Sprintf("the pod network with a part of the nodes switched to %s", step[1]), d.allReachAll)
+			d.eventually(fmt.Sprintf("the pod network with a part of the nodes switched to %s", backend), d.allReachAll)
 		}
 	}
 	if asked, failed := asking.end(); asked < 100 || len(failed) > 0 {
@@ -80,18 +77,17 @@ func TestTwoSegments(t *testing.T) {
 		t.Error(err)
 	}
 	d.servicesAnswer()
-	c.server.Config = append(c.server.Config, "flannel-backend: host-gw")
-	if err := c.server.WriteConfig(); err != nil {
+	if err := c.server.Configure("flannel-backend", "host-gw"); err != nil {
 		t.Fatal(err)
 	}
 	for _, n := range c.nodes() {
-		if err := errors.Join(n.Stop(), n.Start()); err != nil {
+		if err := n.Restart(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for n, peer := range map[*node]*node{c.server: other, other: c.server} {
 		d.eventually("a warning about "+peer.ID, func() error {
-			r, err := n.Brink(append([]string{"status"}, n.Flags("data-dir")...)...)
+			r, err := n.Status()
 			if err != nil || r.Code != 0 {
 				return fmt.Errorf("%v %v", err, r)
 			}

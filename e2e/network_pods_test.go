@@ -150,13 +150,11 @@ func TestPodNetworkIPv4(t *testing.T) {
 	c := startCluster(t, 3, "flannel-backend: host-gw")
 	d := c.deploy(t)
 	for _, backend := range []string{"host-gw", "vxlan"} {
-		c.server.Config[len(c.server.Config)-1] = "flannel-backend: " + backend
-		if err := c.server.WriteConfig(); err != nil {
+		if err := c.server.Configure("flannel-backend", backend); err != nil {
 			t.Fatal(err)
 		}
 		if backend != "host-gw" {
-			again := func(n *node) error { return errors.Join(n.Stop(), n.Start()) }
-			if err := errors.Join(again(c.server), together(c.agents, again)); err != nil {
+			if err := errors.Join(c.server.Restart(), together(c.agents, (*node).Restart)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -171,10 +169,7 @@ func TestPodNetworkIPv6(t *testing.T) {
 	t.Parallel()
 	c := &cluster{server: startNode(t, "cluster-cidr: fd42::/56", "service-cidr: fd43::/112")}
 	n := c.prepareAgent(t)
-	for i, line := range n.Config {
-		n.Config[i] = strings.Replace(line, "https://"+c.server.Addr.String(), "https://["+c.server.Addr6().String()+"]", 1)
-	}
-	if err := errors.Join(n.WriteConfig(), n.Start()); err != nil {
+	if err := errors.Join(n.Configure("server", "https://["+c.server.Addr6().String()+"]:6443"), n.Start()); err != nil {
 		t.Fatal(err)
 	}
 	c.agents = []*node{n}
@@ -192,7 +187,7 @@ func TestPodNetworkIPv6(t *testing.T) {
 	d.mustContain(d.exec(d.pods[0].Name, "cat", "/etc/hosts"), "fd42:")
 }
 
-// masquerades: outside of the cluster nobody knows the way back to a pod.
+// masquerades: outside the cluster there is no route back to a pod.
 func (d *deployed) masquerades() {
 	d.Helper()
 	seen, seen6 := serveClientIP(d.T), serveClientIPAt(d.T, near.Gateway6().String())

@@ -23,17 +23,32 @@ var repairs = []struct{ name, command string }{
 	{"the bridges' way to the rules", "sysctl -qw net.bridge.bridge-nf-call-iptables=0"},
 }
 
-// waysScript prints all that the pod network is in a machine's kernel, in one
+// routesScript prints all that the pod network is in a machine's kernel, in one
 // form: without what changes with each making.
-const waysScript = `ip route show proto 98; ip -6 route show proto 98
+const routesScript = `ip route show proto 98; ip -6 route show proto 98
 ip neigh show dev brink-vxlan nud permanent 2>&1 | sort; bridge fdb show dev brink-vxlan 2>&1 | sort
 ip -o address show dev brink-vxlan 2>&1 | sed 's/^[0-9]*: //' | grep -v fe80
 ip -o link show dev brink-vxlan 2>&1 | sed 's/^[0-9]*: //; s/ state [A-Z]*//'
 nft -s list table inet brink 2>&1; sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding net.bridge.bridge-nf-call-iptables`
 
-func (n *node) ways() (string, error) {
-	r, err := n.Run("", "sh", "-c", waysScript)
+func (n *node) routes() (string, error) {
+	r, err := n.Run("", "sh", "-c", routesScript)
 	return r.Stdout, err
+}
+
+// damageRoutes takes something from the kernel by a command and sees it missing. It
+// tries again, because it may be repaired before anybody can look.
+func (n *node) damageRoutes(command, before string) error {
+	for range 10 {
+		damaged, err := n.Run("", "sh", "-ec", command+"\nset +e\n"+routesScript)
+		if err != nil || damaged.Code != 0 {
+			return fmt.Errorf("%v %v", err, damaged)
+		}
+		if damaged.Stdout != before {
+			return nil
+		}
+	}
+	return errors.New("nothing is ever damaged")
 }
 
 // TestPodNetworkRepairsItself also goes through a change of a node's address.
@@ -45,29 +60,18 @@ func TestPodNetworkRepairsItself(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.masquerades()
-	before, err := c.agents[0].ways()
+	before, err := c.agents[0].routes()
 	if err != nil {
 		t.Fatal(err)
 	}
 	d.mustContain(before, "udp dport 8472", "notrack", "masquerade")
 	for _, r := range repairs {
-		// It may be repaired before anybody can look.
-		isSeen := false
-		for range 10 {
-			damaged, err := c.agents[0].Run("", "sh", "-ec", r.command+"\nset +e\n"+waysScript)
-			if err != nil || damaged.Code != 0 {
-				t.Fatalf("damaging %s: %v %v", r.name, err, damaged)
-			}
-			if isSeen = damaged.Stdout != before; isSeen {
-				break
-			}
-		}
-		if !isSeen {
-			t.Fatalf("nothing is ever damaged of %s", r.name)
+		if err := c.agents[0].damageRoutes(r.command, before); err != nil {
+			t.Fatalf("damaging %s: %v", r.name, err)
 		}
 		begun := time.Now()
 		d.eventually("the kernel's state after somebody took "+r.name, func() error {
-			now, err := c.agents[0].ways()
+			now, err := c.agents[0].routes()
 			if err == nil && now != before {
 				err = fmt.Errorf("it is\n%s\nand was\n%s", now, before)
 			}

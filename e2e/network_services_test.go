@@ -11,11 +11,11 @@ import (
 	"testing"
 	"time"
 
-	"brink/e2e/machine"
-
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"brink/e2e/machine"
 )
 
 const backends = `
@@ -89,7 +89,7 @@ func (ns *namespace) back() []corev1.Pod {
 	return pods
 }
 
-// TestClusterIP asks from the node and from a pod: they take different ways
+// TestClusterIP asks from the node and from a pod: they take different routes
 // through the kernel.
 func TestClusterIP(t *testing.T) {
 	ns := sharedNamespace(t)

@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"brink/e2e/machine"
-
 	corev1 "k8s.io/api/core/v1"
+
+	"brink/e2e/machine"
 )
 
 // What every site calls its router and its machine.
@@ -68,18 +68,7 @@ func newMachineAtSite(t *testing.T) (*machine.Machine, error) {
 func TestTwoSites(t *testing.T) {
 	t.Parallel()
 	c := aControlPlane(t)
-	for range 2 {
-		m, err := newMachineAtSite(t)
-		if err != nil {
-			t.Fatal(err)
-		}
-		n, err := newAgentOn(m, c.server)
-		n.closeAfter(t)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.agents = append(c.agents, n)
-	}
+	c.agents = []*node{c.prepareAgentAtSite(t), c.prepareAgentAtSite(t)}
 	if err := together(c.agents, (*node).Start); err != nil {
 		t.Fatal(err)
 	}
@@ -94,8 +83,29 @@ func TestTwoSites(t *testing.T) {
 		ns.kubectl("exec", name, "--", "sh", "-c", "echo hello from "+n.ID+" > /proc/1/fd/1")
 		ns.eventually("logs", func() error { return contains(ns.logs(name), "hello from "+n.ID) })
 	}
-	// Pods of the host's network have the address of both: who has the port has it. Where
-	// both do there is no telling, and a port that no pod has is nobody's.
+	ns.findsPortsByPod(c)
+}
+
+// prepareAgentAtSite is prepareAgent on a machine of a site.
+func (c *cluster) prepareAgentAtSite(t *testing.T) *node {
+	t.Helper()
+	m, err := newMachineAtSite(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := newAgentOn(m, c.server)
+	n.closeAfter(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// findsPortsByPod: pods of the host's network have the address of both machines, so the
+// one with the port has it. Where both have it there is no telling, and a port that no
+// pod has is nobody's.
+func (ns *namespace) findsPortsByPod(c *cluster) {
+	ns.Helper()
 	for i, n := range c.agents {
 		ns.apply(hostPort(fmt.Sprintf("host-%d", i), n.ID, 9091+i, 9100))
 		ns.readyPod(fmt.Sprintf("host-%d", i))
@@ -109,12 +119,12 @@ func TestTwoSites(t *testing.T) {
 	}
 	for i, n := range c.agents {
 		if err := contains(asks(9091+i).Error(), "reaching node "+n.ID+" by its tunnel"); err != nil {
-			t.Errorf("asking %s for the port of %s: %v", siteMachine, n.ID, err)
+			ns.Errorf("asking %s for the port of %s: %v", siteMachine, n.ID, err)
 		}
 	}
 	for _, part := range []string{c.agents[0].ID, c.agents[1].ID, "all say that they have this address"} {
 		if err := contains(asks(9100).Error(), part); err != nil {
-			t.Errorf("asking %s for a port of both: %v", siteMachine, err)
+			ns.Errorf("asking %s for a port of both: %v", siteMachine, err)
 		}
 	}
 }
@@ -150,31 +160,43 @@ func TestUnreachableAgent(t *testing.T) {
 	}
 	ns := newNamespace(t, c.server)
 	ns.eventually("the agent to say that no other node reaches it", func() error {
-		r, err := n.Brink(append([]string{"status"}, n.Flags("data-dir")...)...)
+		r, err := n.Status()
 		return errors.Join(err, contains(r.Stdout+r.Stderr, "no other node has answered through the tunnel yet: on all nodes let UDP port 8472 in"))
 	})
 	ns.apply(strings.Replace(hostPortPod("far", 28083), "spec:", "spec:\n  nodeSelector: {reach: none}", 1))
 	ns.readyPod("far")
+	ns.streamsThroughTunnel()
+	ns.mustEqual("the API proxy to a pod", ns.kubectl("get", "--raw", "/api/v1/namespaces/"+ns.name+"/pods/far:8080/proxy/hostname"), "far")
+	ns.mustContain(ns.kubectl("get", "--raw", "/api/v1/nodes/"+n.ID+"/proxy/healthz"), "ok")
+	ns.mustContain(ns.kubectl("get", "--raw", "/api/v1/nodes/"+n.ID+"/proxy/metrics/resource"), "node_cpu_usage_seconds_total", `pod="far"`)
+	ns.calls(strings.Replace(testdata(t, "webhook.yaml"), "spec:", "spec:\n  nodeSelector: {reach: none}", 1))
+	ns.forwardsThroughTunnel(c.server)
+}
+
+// streamsThroughTunnel uses exec, logs and attach on the node that nobody reaches.
+func (ns *namespace) streamsThroughTunnel() {
+	ns.Helper()
 	ns.eventuallyExec("far", "far", "/server", "get", "http://127.0.0.1:8080/hostname")
 	big := strings.Repeat("0123456789abcdef", 1<<18)
 	if back := ns.kubectlFor(big, "exec", "-i", "far", "--", "cat"); back != big {
-		t.Errorf("%d bytes through exec came back as %d", len(big), len(back))
+		ns.Errorf("%d bytes through exec came back as %d", len(big), len(back))
 	}
 	ns.apply(sleeper("talker", "  nodeSelector: {reach: none}\n"))
 	ns.readyPod("talker")
 	ns.kubectl("exec", "talker", "--", "sh", "-c", "echo hello > /proc/1/fd/1")
 	ns.eventually("logs", func() error { return contains(ns.logs("talker"), "hello") })
 	ns.attaches(strings.Replace(reader, "spec:", "spec:\n  nodeSelector: {reach: none}", 1))
-	ns.mustEqual("the API proxy to a pod", ns.kubectl("get", "--raw", "/api/v1/namespaces/"+ns.name+"/pods/far:8080/proxy/hostname"), "far")
-	ns.mustContain(ns.kubectl("get", "--raw", "/api/v1/nodes/"+n.ID+"/proxy/healthz"), "ok")
-	ns.mustContain(ns.kubectl("get", "--raw", "/api/v1/nodes/"+n.ID+"/proxy/metrics/resource"), "node_cpu_usage_seconds_total", `pod="far"`)
-	ns.calls(strings.Replace(testdata(t, "webhook.yaml"), "spec:", "spec:\n  nodeSelector: {reach: none}", 1))
+}
+
+// forwardsThroughTunnel forwards a port of the server's to the pod "far".
+func (ns *namespace) forwardsThroughTunnel(server *node) {
+	ns.Helper()
 	cmd, out := ns.background("port-forward", "--address", "127.0.0.1", "pod/far", "28090:8080")
 	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+		ns.Fatal(err)
 	}
 	ns.eventually("port-forward", func() error {
-		name, err := c.server.Netns().Get("http://127.0.0.1:28090/hostname")
+		name, err := server.Netns().Get("http://127.0.0.1:28090/hostname")
 		if err == nil && name != "far" {
 			err = fmt.Errorf("%q answered", name)
 		}

@@ -223,8 +223,7 @@ func (n *node) keepsItsRange(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.Config = append(n.Config, "service-cidr: 10.44.0.0/16")
-	if err := n.WriteConfig(); err != nil {
+	if err := n.Configure("service-cidr", "10.44.0.0/16"); err != nil {
 		t.Fatal(err)
 	}
 	n.refuses(t, "--service-cidr=10.44.0.0/16", "10.43.0.0/16")

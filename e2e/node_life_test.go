@@ -15,11 +15,11 @@ import (
 	"testing"
 	"time"
 
-	"brink/e2e/machine"
-
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"brink/e2e/machine"
 )
 
 // watchedFor is how long a fresh node is watched: trials of these versions lost
@@ -94,38 +94,14 @@ func TestLife(t *testing.T) {
 	ns.apply(talker)
 	ns.readyPods("app=web", 2)
 	ns.readyPod("talker")
-	before := ns.lives()
 	service := "http://" + ns.serviceIP("web") + "/hostname"
 	ns.get(service)
 
 	secondStartIsRefused(ns)
 	statusTells(ns)
 
-	if err := n.Stop(); err != nil {
-		t.Fatal(err)
-	}
-	ns.livesOn(before, service)
-	n.mustBeSound(t)
-	victim := killWhileDown(t, before)
-	if err := n.Start(); err != nil {
-		t.Fatal(err)
-	}
-	again := ns.podThat(victim, "was restarted once", func(p *corev1.Pod) bool { return restarts(p) == 1 && podReady(p) })
-	ns.mustEqual("the UID of the pod that died meanwhile", string(again.UID), before[victim].pod)
-	delete(before, victim)
-	ns.sameLives(before)
-	ns.stillWorks()
-
-	before = ns.lives()
-	if err := n.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	ns.livesOn(before, service)
-	if err := n.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ns.sameLives(before)
-	ns.stillWorks()
+	ns.outliveStop(service)
+	ns.outliveKill(service)
 
 	// Uninstalling is hardest when brink had no chance to clean up.
 	n.plantForeign(t)
@@ -135,6 +111,42 @@ func TestLife(t *testing.T) {
 	if err := n.Uninstall(); err != nil {
 		t.Error(err)
 	}
+}
+
+// outliveStop: pods live on while brink is stopped, but for one that is killed
+// meanwhile.
+func (ns *namespace) outliveStop(service string) {
+	ns.Helper()
+	before := ns.lives()
+	if err := ns.node.Stop(); err != nil {
+		ns.Fatal(err)
+	}
+	ns.livesOn(before, service)
+	ns.node.mustBeSound(ns.T)
+	victim := killWhileDown(ns.T, before)
+	if err := ns.node.Start(); err != nil {
+		ns.Fatal(err)
+	}
+	again := ns.podThat(victim, "was restarted once", func(p *corev1.Pod) bool { return restarts(p) == 1 && podReady(p) })
+	ns.mustEqual("the UID of the pod that died meanwhile", string(again.UID), before[victim].pod)
+	delete(before, victim)
+	ns.sameLives(before)
+	ns.stillWorks()
+}
+
+// outliveKill: pods live on while brink is gone without having stopped.
+func (ns *namespace) outliveKill(service string) {
+	ns.Helper()
+	before := ns.lives()
+	if err := ns.node.Kill(); err != nil {
+		ns.Fatal(err)
+	}
+	ns.livesOn(before, service)
+	if err := ns.node.Start(); err != nil {
+		ns.Fatal(err)
+	}
+	ns.sameLives(before)
+	ns.stillWorks()
 }
 
 // plantForeign puts things on the machine that are not brink's: they must be
@@ -229,7 +241,7 @@ func secondStartIsRefused(ns *namespace) {
 // statusTells checks `brink status` for people and for machines.
 func statusTells(ns *namespace) {
 	ns.Helper()
-	r, err := ns.node.Brink("status", "--data-dir", ns.node.Data)
+	r, err := ns.node.Status()
 	if err != nil || r.Code != 0 {
 		ns.Fatalf("brink status: %v %v", err, r)
 	}
@@ -278,7 +290,7 @@ func (ns *namespace) livesOn(before map[string]life, service string) {
 	}
 }
 
-// killWhileDown kills one web pod's container: nobody is there to see it.
+// killWhileDown kills one web pod's container while no brink is there to see it.
 func killWhileDown(t *testing.T, before map[string]life) string {
 	t.Helper()
 	for pod, l := range before {
@@ -361,7 +373,7 @@ func TestCommands(t *testing.T) {
 	ns.kubeconfigIsPrivate()
 }
 
-// kubeconfigIsPrivate: who reads that file is the cluster's administrator.
+// kubeconfigIsPrivate checks the modes of files that make their reader an administrator.
 func (ns *namespace) kubeconfigIsPrivate() {
 	ns.Helper()
 	info, err := os.Stat(ns.node.Kubeconfig())

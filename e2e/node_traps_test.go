@@ -34,7 +34,7 @@ func TestStartDiesWithReason(t *testing.T) {
 	}
 }
 
-// closedWebhook refuses everything, for nobody serves it.
+// closedWebhook refuses everything, because nothing serves it.
 const closedWebhook = `
 apiVersion: admissionregistration.k8s.io/v1
 kind: ValidatingWebhookConfiguration
@@ -90,7 +90,7 @@ func TestDeletedNode(t *testing.T) {
 	ns := newNamespace(t, n)
 	ns.kubectl("delete", "node", n.ID)
 	ns.eventually("brink status to say what to do", func() error {
-		r, err := n.Brink("status", "--data-dir", n.Data)
+		r, err := n.Status()
 		if err != nil {
 			return err
 		}
@@ -99,7 +99,7 @@ func TestDeletedNode(t *testing.T) {
 		}
 		return errors.Join(contains(r.Stdout, n.ID), contains(r.Stdout, "restart"))
 	})
-	if err := errors.Join(n.Stop(), n.Start()); err != nil {
+	if err := n.Restart(); err != nil {
 		t.Fatal(err)
 	}
 	ns.mustEqual("the node's Ready condition", n.readiness(), "Ready")

@@ -7,9 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"brink/e2e/machine"
-
 	corev1 "k8s.io/api/core/v1"
+
+	"brink/e2e/machine"
 )
 
 // TestQoS looks where the kernel keeps what a pod may use.

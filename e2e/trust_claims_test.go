@@ -51,20 +51,7 @@ func TestClaimsDrawNoTraffic(t *testing.T) {
 	c := aControlPlane(t)
 	n := c.join(t, 1)[0]
 	ns := newNamespace(t, c.server)
-	web := newCA(t, time.Now())
-	endpoint := serveOnLAN(t, web, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("Connection", "close") // the next request has to find the way again
-		_, _ = io.WriteString(w, `{"kind":"APIResourceList","apiVersion":"v1","groupVersion":"`+ns.name+`.example.org/v1","resources":[]}`)
-	}))
-	port := endpoint[strings.LastIndex(endpoint, ":")+1:]
-	ns.apply(strings.NewReplacer("$PORT", port, "$HOST", lanHost).Replace(aggregated))
-	t.Cleanup(func() { _, _ = ns.tryKubectl("delete", "apiservice", "v1."+ns.name+".example.org") })
-	asks := func() error {
-		out, err := ns.tryKubectl("get", "--raw", "/apis/"+ns.name+".example.org/v1")
-		return errors.Join(err, contains(out, "APIResourceList"))
-	}
-	ns.eventually("the aggregated API", asks)
+	asks := ns.aggregates()
 
 	// A machine that speaks as a node, from the address of another one.
 	liar := newJoiner(t, c.server, c.server.newToken(t))
@@ -86,13 +73,7 @@ func TestClaimsDrawNoTraffic(t *testing.T) {
 		t.Fatalf("a claim that nobody can judge: %v", err)
 	}
 	liar.keepsTunnel(n.Netns(), certificate)
-	ns.eventually("the liar's tunnel", func() error { // the kubelet behind it is none
-		_, err := ns.tryKubectl("get", "--raw", "/api/v1/nodes/"+name+"/proxy/healthz")
-		if err == nil || strings.Contains(err.Error(), "no tunnel") {
-			return fmt.Errorf("it does not answer yet: %v", err)
-		}
-		return nil
-	})
+	ns.eventually("the liar's tunnel", func() error { return ns.hasTunnel(name) })
 	for range 10 {
 		if err := asks(); err != nil {
 			t.Fatalf("the aggregated API after a node said that it has its address: %v", err)
@@ -112,6 +93,37 @@ func TestClaimsDrawNoTraffic(t *testing.T) {
 		}
 	}
 	ns.mustEqual("what answers for the other node", ns.kubectl("get", "--raw", "/api/v1/nodes/"+n.ID+"/proxy/healthz"), "ok")
+}
+
+// hasTunnel returns nil when the API server asks a node through its tunnel, in vain: no kubelet
+// is behind it.
+func (ns *namespace) hasTunnel(node string) error {
+	_, err := ns.tryKubectl("get", "--raw", "/api/v1/nodes/"+node+"/proxy/healthz")
+	if err == nil || strings.Contains(err.Error(), "no tunnel") {
+		return fmt.Errorf("it does not answer yet: %v", err)
+	}
+	return nil
+}
+
+// aggregates has the API server pass an API group on to a web server on the switch, and
+// returns what asks for it.
+func (ns *namespace) aggregates() (asks func() error) {
+	ns.Helper()
+	web := newCA(ns.T, time.Now())
+	endpoint := serveOnLAN(ns.T, web, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Connection", "close") // the next request is routed anew
+		_, _ = io.WriteString(w, `{"kind":"APIResourceList","apiVersion":"v1","groupVersion":"`+ns.name+`.example.org/v1","resources":[]}`)
+	}))
+	port := endpoint[strings.LastIndex(endpoint, ":")+1:]
+	ns.apply(strings.NewReplacer("$PORT", port, "$HOST", lanHost).Replace(aggregated))
+	ns.Cleanup(func() { _, _ = ns.tryKubectl("delete", "apiservice", "v1."+ns.name+".example.org") })
+	asks = func() error {
+		out, err := ns.tryKubectl("get", "--raw", "/apis/"+ns.name+".example.org/v1")
+		return errors.Join(err, contains(out, "APIResourceList"))
+	}
+	ns.eventually("the aggregated API", asks)
+	return asks
 }
 
 // keepsTunnel opens a tunnel from a network until the test ends. It is believed to

@@ -70,7 +70,7 @@ func (r *removed) tls() (*tls.Config, error) {
 	return &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: roots, ServerName: "kubernetes"}, nil
 }
 
-// tunnel is the status with which the server answers who asks for a tunnel.
+// tunnel asks the server for a tunnel and returns the status of the answer.
 func (r *removed) tunnel() (int, error) {
 	config, err := r.tls()
 	if err != nil {
@@ -112,7 +112,7 @@ func (r *removed) isRefusedSoon() {
 	}
 }
 
-// isOut is nil when nothing that the machine asks for is answered with more than 401.
+// isOut returns nil when nothing that the machine asks for is answered with more than 401.
 func (r *removed) isOut(ns *namespace, secret string) error {
 	ctx := r.t.Context()
 	core := r.client.CoreV1()
@@ -137,7 +137,7 @@ func (r *removed) isOut(ns *namespace, secret string) error {
 	return nil
 }
 
-// watches holds a watch open and tells when it has ended.
+// watches holds a watch open; the channel is closed when it has ended.
 func (r *removed) watches() <-chan struct{} {
 	r.t.Helper()
 	w, err := r.client.CoreV1().Services("").Watch(r.t.Context(), metav1.ListOptions{})
@@ -184,36 +184,10 @@ func TestDeletedNodeHasNoRights(t *testing.T) {
 	ns := newNamespace(t, c.server)
 	gone := c.agents[0]
 	token := c.server.newToken(t)
-	ns.apply(sleeper("box", "  nodeName: "+gone.ID+"\n"))
-	box := ns.readyPod("box")
 	old := gone.remembers(t)
-	if _, err := old.client.CoreV1().Services("").List(t.Context(), metav1.ListOptions{}); err != nil {
-		t.Fatalf("the node's own certificate, before: %v", err)
-	}
-	watch := old.watches()
-
-	ns.kubectl("delete", "node", gone.ID)
-	begun := time.Now()
-	old.isRefusedSoon()
-	ns.eventually("the deleted node to have no rights", func() error { return old.isOut(ns, "till") })
-	select {
-	case <-watch:
-	case <-time.After(patience):
-		t.Error("a watch goes on")
-	}
-	t.Logf("no rights %v after the deletion", time.Since(begun).Round(100*time.Millisecond))
-	gone.saysDeleted(ns, "restart brink to join again with the token in its settings")
-	if len(gone.PodProcesses(string(box.UID))) == 0 {
-		t.Error("its pods have ended")
-	}
+	gone.losesRights(ns, old)
 
 	// Without a token it cannot come back, and says what to do.
-	if err := gone.Stop(); err != nil {
-		t.Fatal(err)
-	}
-	if len(gone.PodProcesses(string(box.UID))) == 0 {
-		t.Error("its pods have ended with brink")
-	}
 	gone.give(t, "")
 	gone.refuses(t, deletedText, "brink token create", "--token-file")
 
@@ -225,25 +199,17 @@ func TestDeletedNodeHasNoRights(t *testing.T) {
 	}
 	ns.apply(strings.ReplaceAll(withSecret, "$NODE", gone.ID))
 	ns.readyPod("successor")
-	reach := func() {
-		t.Helper()
-		if err := old.isOut(ns, "till"); err != nil {
-			t.Error(err)
-		}
-		ns.eventually("logs", func() error { return contains(ns.logs("successor"), "the successor") })
-		ns.eventuallyExec("successor", "of-the-successor", "sh", "-c", "echo $VALUE")
-	}
-	reach()
+	ns.successorIsItsOwn(old)
 	gone.give(t, token.Text())
 	gone.refuses(t, "node name", gone.ID, "belongs to another machine")
 
 	// The same after a restart of the server, whose own node was deleted as well.
 	ns.kubectl("delete", "node", c.server.ID)
-	if err := errors.Join(c.server.Stop(), c.server.Start()); err != nil {
+	if err := c.server.Restart(); err != nil {
 		t.Fatalf("the server's own node, deleted and started again: %v", err)
 	}
 	ns.nodeIs(c.server, corev1.ConditionTrue)
-	reach()
+	ns.successorIsItsOwn(old)
 	if said := machine.Tail(next.LogFile("err", next.Starts), 1<<20); strings.Contains(said, "is forbidden") || strings.Contains(said, deletedText) {
 		t.Errorf("after the server's restart an agent says that it was refused\n%s", said)
 	}
@@ -262,12 +228,58 @@ func TestDeletedNodeHasNoRights(t *testing.T) {
 	c.adoptsNodes(ns, gone)
 }
 
+// successorIsItsOwn: the machine that has the name now is reached, and what it has is not
+// for the one that had the name before.
+func (ns *namespace) successorIsItsOwn(old *removed) {
+	ns.Helper()
+	if err := old.isOut(ns, "till"); err != nil {
+		ns.Error(err)
+	}
+	ns.eventually("logs", func() error { return contains(ns.logs("successor"), "the successor") })
+	ns.eventuallyExec("successor", "of-the-successor", "sh", "-c", "echo $VALUE")
+}
+
+// losesRights deletes a node while its machine runs, and then stops brink there. Its pod
+// lives on.
+func (n *node) losesRights(ns *namespace, old *removed) {
+	t := ns.T
+	t.Helper()
+	ns.apply(sleeper("box", "  nodeName: "+n.ID+"\n"))
+	box := ns.readyPod("box")
+	if _, err := old.client.CoreV1().Services("").List(t.Context(), metav1.ListOptions{}); err != nil {
+		t.Fatalf("the node's own certificate, before: %v", err)
+	}
+	watch := old.watches()
+
+	ns.kubectl("delete", "node", n.ID)
+	begun := time.Now()
+	old.isRefusedSoon()
+	ns.eventually("the deleted node to have no rights", func() error { return old.isOut(ns, "till") })
+	select {
+	case <-watch:
+	case <-time.After(patience):
+		t.Error("a watch goes on")
+	}
+	t.Logf("no rights %v after the deletion", time.Since(begun).Round(100*time.Millisecond))
+	n.saysDeleted(ns, "restart brink to join again with the token in its settings")
+	if len(n.PodProcesses(string(box.UID))) == 0 {
+		t.Error("its pods have ended")
+	}
+
+	if err := n.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if len(n.PodProcesses(string(box.UID))) == 0 {
+		t.Error("its pods have ended with brink")
+	}
+}
+
 // saysDeleted checks that a node tells of its deletion in one line, in the log and in
 // `brink status`.
 func (n *node) saysDeleted(ns *namespace, what string) {
 	ns.Helper()
 	ns.eventually("the deleted node to say so", func() error {
-		r, err := n.Brink(append([]string{"status"}, n.Flags("data-dir")...)...)
+		r, err := n.Status()
 		if err == nil && r.Code != 1 {
 			err = fmt.Errorf("exit code %d", r.Code)
 		}
@@ -313,7 +325,7 @@ func (c *cluster) adoptsNodes(ns *namespace, n *node) {
 	if _, err := c.server.Client.RbacV1().ClusterRoleBindings().Get(t.Context(), binding.Name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("the binding of the older brink: %v", err)
 	}
-	// Another certificate of its name is none of its machine's.
+	// Another certificate of its name does not belong to its machine.
 	config, err := c.server.RestConfig()
 	if err != nil {
 		t.Fatal(err)

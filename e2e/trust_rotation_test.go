@@ -12,9 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"brink/e2e/machine"
-
 	corev1 "k8s.io/api/core/v1"
+
+	"brink/e2e/machine"
 )
 
 // TestCertificatesRotate has certificates of two minutes. While they are renewed
@@ -24,8 +24,7 @@ func TestCertificatesRotate(t *testing.T) {
 	t.Parallel()
 	server := prepareNode(t)
 	log := server.audits(t)
-	server.Config = append(server.Config, "kube-controller-manager-arg: [cluster-signing-duration=2m]")
-	if err := errors.Join(server.WriteConfig(), server.Start()); err != nil {
+	if err := errors.Join(server.Configure("kube-controller-manager-arg", "[cluster-signing-duration=2m]"), server.Start()); err != nil {
 		t.Fatal(err)
 	}
 	c := &cluster{server: server}
@@ -43,10 +42,31 @@ func TestCertificatesRotate(t *testing.T) {
 	}
 	ns.eventually("a tick", func() error { return out.has("tick") })
 	begun := time.Now()
+	n.answersThroughRotations(t)
+	ticks := strings.Count(out.String(), "tick\n")
+	ns.eventually("a stream that was opened before to go on", func() error {
+		if now := strings.Count(out.String(), "tick\n"); now <= ticks {
+			return fmt.Errorf("%d ticks in %v:\n%s", now, time.Since(begun), out)
+		}
+		return nil
+	})
+	_ = stream.Process.Signal(os.Interrupt)
+	_ = ns.ended(stream, out)
+	if said := machine.Tail(n.LogFile("err", n.Starts), 1<<20); strings.Contains(said, "Unauthorized") || strings.Contains(said, "expired") {
+		t.Errorf("the node was refused\n%s", said)
+	}
+	n.wasNeverRefused(t, log, begun)
+	begun = time.Now()
+	ns.eventually("a heartbeat", func() error { return n.beats(t, begun) })
+}
+
+// answersThroughRotations asks the kubelet until the node and its kubelet have had three
+// certificates, and those of the beginning have long expired.
+func (n *node) answersThroughRotations(t *testing.T) {
+	t.Helper()
 	clients, servers := map[string]bool{}, map[string]bool{}
 	asked, failures := 0, []string(nil)
-	// Until those of the beginning have long expired: certificates of two minutes.
-	expired := time.Now().Add(150 * time.Second)
+	expired := time.Now().Add(150 * time.Second) // certificates of two minutes
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline) && (len(clients) < 3 || len(servers) < 3 || time.Now().Before(expired)); {
 		clients[n.nodeCertificate(t)] = true
 		served, err := n.servingCertificate(t)
@@ -65,38 +85,30 @@ func TestCertificatesRotate(t *testing.T) {
 	if len(failures) > 0 {
 		t.Errorf("of %d requests failed:\n%s", asked, strings.Join(failures, "\n"))
 	}
-	ticks := strings.Count(out.String(), "tick\n")
-	ns.eventually("a stream that was opened before to go on", func() error {
-		if now := strings.Count(out.String(), "tick\n"); now <= ticks {
-			return fmt.Errorf("%d ticks in %v:\n%s", now, time.Since(begun), out)
-		}
-		return nil
-	})
-	_ = stream.Process.Signal(os.Interrupt)
-	_ = ns.ended(stream, out)
-	if said := machine.Tail(n.LogFile("err", n.Starts), 1<<20); strings.Contains(said, "Unauthorized") || strings.Contains(said, "expired") {
-		t.Errorf("the node was refused\n%s", said)
-	}
-	answered := 0
+}
+
+// wasNeverRefused reads the audit log for answers that a node, or someone unknown, got
+// since then.
+func (n *node) wasNeverRefused(t *testing.T, log string, since time.Time) {
+	t.Helper()
 	all, err := readAudit(log)
 	if err != nil {
 		t.Fatal(err)
 	}
+	answered := 0
 	for _, r := range all {
 		if r.User.Username == "system:node:"+n.ID {
 			answered++
-		} else if r.User.Username != "" { // who is not known is nobody
+		} else if r.User.Username != "" { // the rejected have no name
 			continue
 		}
-		if code := r.ResponseStatus.Code; (code == 401 || code >= 500) && r.RequestReceivedTimestamp.After(begun) {
+		if code := r.ResponseStatus.Code; (code == 401 || code >= 500) && r.RequestReceivedTimestamp.After(since) {
 			t.Errorf("%q, %s of %v, was answered with %d", r.User.Username, r.Verb, r.ObjectRef, code)
 		}
 	}
 	if answered < 10 {
 		t.Errorf("the audit log has %d requests of the node, this test shows nothing", answered)
 	}
-	begun = time.Now()
-	ns.eventually("a heartbeat", func() error { return n.beats(t, begun) })
 }
 
 // kubeletAnswers asks the node's kubelet through the API server.

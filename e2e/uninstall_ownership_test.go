@@ -99,26 +99,7 @@ func TestOthersBesideANode(t *testing.T) {
 	if err := n.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ns := newNamespace(t, n)
-	ns.apply(sleeper("box", ""))
-	ns.readyPod("box")
-	before := ns.lives()
-	for range 2 {
-		if err := n.Stop(); err != nil {
-			t.Fatal(err)
-		}
-		if err := n.Start(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	ns.mustEqual("the pod after two restarts", ns.lives()["box"], before["box"])
-	l := n.Layout()
-	if binds := n.mountsAt(t, l.Kubelet()); binds != 1 {
-		t.Errorf("the kubelet's directory is mounted on itself %d times: pods see no change of their Secrets", binds)
-	}
-	if info, err := os.Stat(n.Inside(l.Agent())); err != nil || info.Mode().Perm() != 0o711 {
-		t.Errorf("the agent's directory: %v (%v)", info, err)
-	}
+	n.outlivesRestarts(t)
 	if err := n.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +111,43 @@ func TestOthersBesideANode(t *testing.T) {
 	theirs.plant(t, n, n.Data)
 	said := n.uninstallAmong(t)
 	theirs.mustBeThere(t, n, n.Data)
-	for name := range theirs {
+	theirs.takeAway(t, n, said)
+	if left := n.LeftData(); len(left) > 0 {
+		t.Errorf("of brink there is %q", left)
+	}
+	if got := readInside(t, n, "/proc/sys/net/ipv4/ip_forward"); got != forwarding {
+		t.Errorf("ip_forward was %s and is %s", forwarding, got)
+	}
+}
+
+// outlivesRestarts starts a pod and brink twice again: the pod does not notice, and the
+// node's directories are as after one start.
+func (n *node) outlivesRestarts(t *testing.T) {
+	t.Helper()
+	ns := newNamespace(t, n)
+	ns.apply(sleeper("box", ""))
+	ns.readyPod("box")
+	before := ns.lives()
+	for range 2 {
+		if err := n.Restart(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ns.mustEqual("the pod after two restarts", ns.lives()["box"], before["box"])
+	l := n.Layout()
+	if binds := n.mountsAt(t, l.Kubelet()); binds != 1 {
+		t.Errorf("the kubelet's directory is mounted on itself %d times: pods see no change of their Secrets", binds)
+	}
+	if info, err := os.Stat(n.Inside(l.Agent())); err != nil || info.Mode().Perm() != 0o711 {
+		t.Errorf("the agent's directory: %v (%v)", info, err)
+	}
+}
+
+// takeAway removes what others have put below the data directory. Uninstalling must have
+// said that it is kept.
+func (p plantedTree) takeAway(t *testing.T, n *node, said string) {
+	t.Helper()
+	for name := range p {
 		first := strings.Join(strings.SplitN(name, "/", 3)[:min(2, strings.Count(name, "/")+1)], "/")
 		if !strings.Contains(said, "kept "+filepath.Join(n.Data, first)) {
 			t.Errorf("%s is not named in\n%s", name, said)
@@ -140,12 +157,6 @@ func TestOthersBesideANode(t *testing.T) {
 		}
 	}
 	n.removeEmptyDirs(t)
-	if left := n.LeftData(); len(left) > 0 {
-		t.Errorf("of brink there is %q", left)
-	}
-	if got := readInside(t, n, "/proc/sys/net/ipv4/ip_forward"); got != forwarding {
-		t.Errorf("ip_forward was %s and is %s", forwarding, got)
-	}
 }
 
 // uninstallAmong uninstalls by the link's path and returns what was said.

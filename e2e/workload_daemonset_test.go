@@ -8,12 +8,12 @@ import (
 	"testing"
 	"time"
 
-	"brink/e2e/machine"
-
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"brink/e2e/machine"
 )
 
 // daemons is a DaemonSet whose pods write on the node; %s is more of its pod spec.
@@ -153,7 +153,7 @@ func sayReady(ns *namespace, name string) error {
 	return err
 }
 
-// daemonsOn is nil when there is exactly one daemon for each of the nodes. The
+// daemonsOn returns nil when there is exactly one daemon for each of the nodes. The
 // pods of nodes that cannot run them stay Pending, aimed at their node.
 func (ns *namespace) daemonsOn(nodes []string) error {
 	got := map[string]int{}

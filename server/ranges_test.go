@@ -17,15 +17,8 @@ import (
 	"brink/datastore"
 	"brink/internal/layout"
 	"brink/internal/lifecycle"
+	"brink/internal/testaddr"
 )
-
-func prefixes(texts ...string) []netip.Prefix {
-	var out []netip.Prefix
-	for _, text := range texts {
-		out = append(out, netip.MustParsePrefix(text))
-	}
-	return out
-}
 
 func TestCompareRanges(t *testing.T) {
 	t.Parallel()
@@ -34,14 +27,14 @@ func TestCompareRanges(t *testing.T) {
 		has, wanted []netip.Prefix
 		ok          bool
 	}{
-		{prefixes(v4), prefixes(v4), true},
-		{prefixes(v4), prefixes(v4, v6), true}, // upstream adds a family
-		{prefixes(v4, v6), prefixes(v4, v6), true},
-		{prefixes(v4), prefixes(other), false},
-		{prefixes(v4), prefixes("10.43.0.0/17"), false},
-		{prefixes(v4, v6), prefixes(v4), false},
-		{prefixes(v4, v6), prefixes(v6, v4), false},
-		{prefixes(v4), prefixes(v6, v4), false},
+		{testaddr.Prefixes(v4), testaddr.Prefixes(v4), true},
+		{testaddr.Prefixes(v4), testaddr.Prefixes(v4, v6), true}, // upstream adds a family
+		{testaddr.Prefixes(v4, v6), testaddr.Prefixes(v4, v6), true},
+		{testaddr.Prefixes(v4), testaddr.Prefixes(other), false},
+		{testaddr.Prefixes(v4), testaddr.Prefixes("10.43.0.0/17"), false},
+		{testaddr.Prefixes(v4, v6), testaddr.Prefixes(v4), false},
+		{testaddr.Prefixes(v4, v6), testaddr.Prefixes(v6, v4), false},
+		{testaddr.Prefixes(v4), testaddr.Prefixes(v6, v4), false},
 	} {
 		err := compareRanges(tc.has, tc.wanted)
 		if (err == nil) != tc.ok {
@@ -101,7 +94,7 @@ func TestRangesOfTheDatastore(t *testing.T) {
 		<-ended
 	}()
 	<-ready
-	s := &Server{store: store, cfg: Config{Layout: layout.New(dir), ServiceCIDRs: prefixes("10.44.0.0/16")}}
+	s := &Server{store: store, cfg: Config{Layout: layout.New(dir), ServiceCIDRs: testaddr.Prefixes("10.44.0.0/16")}}
 	moved := &Server{store: store, cfg: s.cfg}
 	moved.cfg.APIServerArgs = []string{"--etcd-prefix=/elsewhere/"}
 	for _, s := range []*Server{s, moved} {

@@ -7,12 +7,12 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"os"
 	"time"
 
 	"brink/internal/atomicfile"
+	"brink/internal/lifecycle"
 	"brink/internal/wire/jointoken"
 )
 
@@ -49,17 +49,17 @@ func (a authority) write(path string) error {
 	return atomicfile.Keep(path, a.bundle, 0o600)
 }
 
-// maxAnswer bounds what is read of a server that is not trusted yet.
+// maxAnswer bounds what is read from a server that is not trusted yet, in bytes.
 const maxAnswer = 1 << 20
 
-// skewToTell is a difference of clocks that is worth a line: certificates and
+// skewToTell is the difference of clocks above which a line is logged: certificates and
 // tokens are dated.
 const skewToTell = 5 * time.Minute
 
 // fetchAuthority asks the server for its CA, and believes the answer only when
 // it has the token's hash.
 func (j *Join) fetchAuthority(ctx context.Context) (authority, error) {
-	// Verification is what this request is for: it comes after it, by the hash.
+	// The answer is verified below, by the hash. TLS cannot be: this asks for its CA.
 	client := j.client(&tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12})
 	defer client.CloseIdleConnections()
 	resp, err := get(ctx, client, j.url(jointoken.CAPath), "")
@@ -85,15 +85,15 @@ func (j *Join) fetchAuthority(ctx context.Context) (authority, error) {
 		return authority{}, permanentf("the server at %s is not the token's: its CA has the hash %s, the token wants %s; check --server, or make a token there with brink token create",
 			j.cfg.Server, a.hash, want)
 	}
-	if reason := j.clockProblem(a, resp.Header.Get("Date")); reason != "" {
+	if reason := j.clockProblem(ctx, a, resp.Header.Get("Date")); reason != "" {
 		return authority{}, permanentf("%s", reason)
 	}
 	return a, nil
 }
 
-// clockProblem says what is wrong with this machine's clock, as far as the
-// server's CA and clock show: "" is nothing that matters.
-func (j *Join) clockProblem(a authority, serverDate string) string {
+// clockProblem returns what is wrong with this machine's clock, as far as the server's
+// CA and clock show, or "" when nothing is that matters.
+func (j *Join) clockProblem(ctx context.Context, a authority, serverDate string) string {
 	now := time.Now()
 	there, err := http.ParseTime(serverDate)
 	if err != nil {
@@ -106,7 +106,7 @@ func (j *Join) clockProblem(a authority, serverDate string) string {
 		}
 	}
 	if skew := now.Sub(there); !there.IsZero() && skew.Abs() > skewToTell {
-		slog.Warn("this machine's clock differs from the server's: set it, or let NTP do it", "component", component,
+		lifecycle.Logger(ctx).Warn("this machine's clock differs from the server's: set it, or let NTP do it",
 			"here", now.UTC().Format(time.DateTime), "server", there.UTC().Format(time.DateTime))
 	}
 	return ""
@@ -127,7 +127,7 @@ func (j *Join) notBrink(why string) error {
 
 func (j *Join) url(path string) string { return "https://" + j.cfg.Server + path }
 
-// client asks the given server.
+// client returns a client of the given server.
 func (j *Join) client(config *tls.Config) *http.Client {
 	return &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
 		DialContext:           j.dialGiven,

@@ -28,7 +28,7 @@ import (
 	"brink/internal/wire/nodeuser"
 )
 
-// approvalPatience is how long a request may lie undecided before another one
+// approvalPatience is how long a request may be undecided before another one
 // is made: servers decide in milliseconds.
 const approvalPatience = time.Minute
 
@@ -58,14 +58,15 @@ func (j *Join) join(ctx context.Context) error {
 	return err
 }
 
-// verified is TLS to the server whose CA is known, without a certificate yet.
+// verified returns a configuration that verifies the server by the known CA and shows no
+// certificate.
 func (j *Join) verified() *tls.Config {
 	return &tls.Config{RootCAs: j.ca.pool, ServerName: serverName, MinVersion: tls.VersionTLS12}
 }
 
-// checkToken says what has become of a token, which the API server does not: it
-// answers 401 to all that it does not take. A server that cannot tell leaves it to
-// the API server; isValid is then false.
+// checkToken asks the server for the state of the token, and returns an error that names
+// it when it is not valid. The API server would only answer 401. isValid is false when
+// the server cannot tell, which leaves it to the API server.
 func (j *Join) checkToken(ctx context.Context) (isValid bool, _ error) {
 	client := j.client(j.verified())
 	defer client.CloseIdleConnections()
@@ -103,8 +104,8 @@ func (j *Join) unknownToken() error {
 }
 
 // request returns a certificate for the node's name and its key, in PEM. An API
-// server that has just started refuses what it will take a moment later, so its
-// refusal of a token that is known to be valid is none for good.
+// server that has just started refuses what it will accept a moment later, so its
+// refusal of a token that is known to be valid is not permanent.
 func (j *Join) request(ctx context.Context, isValid bool) (cert, key []byte, err error) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -142,13 +143,13 @@ func (j *Join) request(ctx context.Context, isValid bool) (cert, key []byte, err
 	return cert, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}), err
 }
 
-// dialGiven dials the server that was given, whatever is asked for: a machine that
-// has not joined has nothing to do with servers of the past.
+// dialGiven dials the server that was given, whatever address is asked for: a machine
+// that has not joined uses no server that it remembers.
 func (j *Join) dialGiven(ctx context.Context, network, _ string) (net.Conn, error) {
 	return (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, network, j.cfg.Server)
 }
 
-// bootstrapAPI reaches the API server with the token.
+// bootstrapAPI returns a configuration that reaches the API server with the token.
 func (j *Join) bootstrapAPI() *rest.Config {
 	return &rest.Config{
 		Host:            "https://" + j.cfg.Server,
@@ -182,7 +183,7 @@ func (j *Join) makeRequest(key crypto.Signer) (*certificatesv1.CertificateSignin
 	}, nil
 }
 
-// awaitCertificate asks until the request is decided and signed.
+// awaitCertificate polls until the request is decided and signed.
 func awaitCertificate(ctx context.Context, client kubernetes.Interface, name string) (cert []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, approvalPatience)
 	defer cancel()
@@ -201,7 +202,7 @@ func awaitCertificate(ctx context.Context, client kubernetes.Interface, name str
 	return cert, err
 }
 
-// decision is the certificate, a refusal, or neither yet.
+// decision returns the certificate, or the refusal as an error, or neither yet.
 func decision(csr *certificatesv1.CertificateSigningRequest) ([]byte, error) {
 	for _, c := range csr.Status.Conditions {
 		switch c.Type {

@@ -14,6 +14,9 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/wait"
+
+	"brink/internal/lifecycle"
+	"brink/internal/once"
 )
 
 // permanent is an error that does not get better by itself.
@@ -23,8 +26,8 @@ func (p permanent) Unwrap() error { return p.error }
 
 func permanentf(format string, args ...any) error { return permanent{fmt.Errorf(format, args...)} }
 
-// explain puts what TLS and HTTP say into words about the server. What is left
-// as it is may be temporary.
+// explain turns errors of TLS and HTTP into permanent ones about the server. An error
+// that it returns unchanged may be temporary.
 func (j *Join) explain(err error) error {
 	var (
 		record    tls.RecordHeaderError
@@ -45,8 +48,8 @@ func (j *Join) explain(err error) error {
 	return err
 }
 
-// brief is err without what differs between attempts of the same outcome: the
-// port from which was dialled, and what was asked for.
+// brief returns the text of err without what differs between attempts with the same
+// outcome, such as the local port and the URL.
 func brief(err error) string {
 	var op *net.OpError
 	if errors.As(err, &op) && op.Addr != nil {
@@ -67,11 +70,11 @@ func brief(err error) string {
 	return strings.ReplaceAll(err.Error(), "\n", "; ")
 }
 
-// try calls f until it succeeds, fails for good, or ctx ends. Each new reason is
-// told once.
-func try(ctx context.Context, what string, f func(context.Context) error) error {
+// retry calls f until it succeeds, fails for good, or ctx ends. It logs each new reason
+// once.
+func retry(ctx context.Context, what string, f func(context.Context) error) error {
 	pause := wait.Backoff{Duration: 500 * time.Millisecond, Factor: 1.5, Jitter: 0.2, Cap: 10 * time.Second, Steps: math.MaxInt32}
-	told := ""
+	var logged once.Reporter
 	return pause.DelayFunc().Until(ctx, true, true, func(ctx context.Context) (bool, error) {
 		err := f(ctx)
 		switch {
@@ -82,14 +85,13 @@ func try(ctx context.Context, what string, f func(context.Context) error) error 
 		case errors.As(err, &permanent{}):
 			return false, err
 		case errors.Is(err, errRefused):
-			return false, nil // which is told by who is told
+			return false, nil // which refusal.told has logged
 		}
-		if reason := brief(err); reason != told {
-			slog.Warn(what+" does not work yet, trying on", "component", component, "error", reason)
-			told = reason
+		if reason := brief(err); logged.Changed(what, reason) {
+			lifecycle.Logger(ctx).Warn(what+" does not work yet, retrying", "error", reason)
 		}
 		return false, nil
 	})
 }
 
-func complain(err error) { slog.Warn(brief(err), "component", component) }
+func warn(err error) { slog.Warn(brief(err), "component", component) }

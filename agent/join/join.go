@@ -12,28 +12,28 @@
 //     approve it when the name is free or this machine's.
 //  4. With the certificate, the cluster's settings are read.
 //
-// A machine that has a certificate begins with the last step: it needs its token
-// no more, and no server of the past to be the one it was given. When no server
-// answers it begins with the settings of the last time: power comes back before
-// the uplink does, and static pods need no server.
+// A machine that has a certificate begins with the last step: it no longer needs its
+// token, nor the server that it was given. When no server answers it begins with the
+// settings of its last start: power comes back before the uplink does, and static pods
+// need no server.
 //
 // Decisions:
 //   - What cannot get better by itself ends the process with one line while the
 //     machine has not joined: a wrong hash, a refused token or name, a clock that
-//     is off, a server that is none. Everything else is tried again, with a line
-//     for each change of the reason. A node that has joined tries on: its
+//     is off, an address that is not a brink server's. Everything else is retried, with
+//     a line for each change of the reason. A node that has joined keeps retrying: its
 //     pods run meanwhile. It ends when it has started without a server and then
 //     finds that its cluster has other settings.
-//   - A node that was deleted is told so by the servers: its certificate counts no
-//     more. It goes on with its pods, asks for nothing in vain, and says so in one
-//     line. Started again it joins again if it has a token, and else ends.
+//   - The servers tell a node that it was deleted: they no longer accept its
+//     certificate. It goes on with its pods, sends no requests that would be refused,
+//     and logs that once. Started again, it joins with its token or, without one, ends.
 //   - A server whose database was restored has forgotten certificates. Each request
-//     says by the node password that its certificate is this machine's, which such a
-//     server believes without a token (server/noderecord).
-//   - The certificate lies in one file with its key, so that one rename replaces
+//     carries a proof, made with the node password, that the certificate is this
+//     machine's. Such a server accepts that without a token (server/noderecord).
+//   - The certificate and its key are in one file, so that one rename replaces
 //     both. client-go's store makes a file for each renewal and syncs none.
-//   - A renewed certificate is used by new connections; requests and watches on
-//     old ones end in their own time. The kubelet's way is to cut them.
+//   - New connections use a renewed certificate; requests and watches on old ones
+//     end in their own time. The kubelet would cut them.
 package join
 
 import (
@@ -52,6 +52,7 @@ import (
 
 	"brink/agent/servers"
 	"brink/internal/layout"
+	"brink/internal/lifecycle"
 	"brink/internal/wire/clusterconfig"
 	"brink/internal/wire/jointoken"
 	"brink/internal/wire/nodekey"
@@ -59,7 +60,7 @@ import (
 
 const component = "join"
 
-// DefaultPort is that of a server whose address names none.
+// DefaultPort is the port of a server whose address does not name one.
 const DefaultPort = "6443"
 
 // serverName is in the certificate of every server, whatever its address.
@@ -69,14 +70,14 @@ const serverName = "kubernetes"
 type Config struct {
 	Server string           // host:port, as ParseServer returns it
 	Token  *jointoken.Token // nil for a machine that has joined
-	// TokenError is why there is no Token: it matters only to one that has not.
+	// TokenError is why there is no Token. It only matters to a machine that has not joined.
 	TokenError error
 	NodeName   string
 	Layout     layout.Layout
 }
 
-// ParseServer returns host:port of what a user gives: https://host:port, where
-// only the host is needed.
+// ParseServer returns the host:port of a server that a user gives as https://host:port.
+// Only the host is needed.
 func ParseServer(text string) (string, error) {
 	if !strings.Contains(text, "://") {
 		text = "https://" + text
@@ -103,18 +104,19 @@ type Join struct {
 	ca    authority
 	api   *transport
 	seen  *seen
-	// prover tells with each request whose the certificate is.
+	// prover adds to each request the proof that the certificate is this machine's.
 	prover *prover
-	// refusal is whether servers take the certificate.
+	// refusal is whether servers accept the certificate.
 	refusal *refusal
-	// refused is when a token was refused first.
+	// refused is when the token was first refused.
 	refused time.Time
-	// used is what the node started with; online, that a server said so.
+	// used are the settings that the node started with, online whether a server has
+	// confirmed them.
 	used   clusterconfig.Config
 	online bool
 }
 
-// New reads what the machine has of an earlier joining. Nothing is asked of the
+// New reads what the machine has kept from joining earlier. It sends nothing to the
 // network.
 func New(cfg Config) (*Join, error) {
 	l := cfg.Layout
@@ -142,7 +144,7 @@ func New(cfg Config) (*Join, error) {
 	return j, nil
 }
 
-// hasJoined tells that the machine has what it needs to speak as the node.
+// hasJoined reports whether the machine has what it needs to speak as the node.
 func (j *Join) hasJoined() bool { return j.ca.pool != nil && j.certs.usable(time.Now()) == nil }
 
 func (j *Join) whyToken() string {
@@ -152,8 +154,8 @@ func (j *Join) whyToken() string {
 	return "this machine has not joined a cluster yet"
 }
 
-// checkCluster refuses the token of another cluster than the machine's: pods,
-// images and certificates of the old one are on it.
+// checkCluster refuses a token of another cluster than the machine's: the machine still
+// has pods, images and certificates of the old one.
 func (j *Join) checkCluster() error {
 	if j.cfg.Token == nil || j.ca.pool == nil || j.cfg.Token.CAHash == j.ca.hash {
 		return nil
@@ -161,9 +163,9 @@ func (j *Join) checkCluster() error {
 	return fmt.Errorf("this machine is a node of another cluster than the token's: use a token of its own cluster, whose CA has the hash %s, or remove it from there with brink uninstall", j.ca.hash)
 }
 
-// Machine is what the cluster knows this machine by, "" when its node password
-// cannot be read. None is made here: a machine that has joined has one, and where it
-// was lost with /etc the node goes on by its certificate.
+// Machine returns the public key by which the cluster knows this machine, "" when its
+// node password cannot be read. It does not make one: a machine that has joined has one,
+// and where that was lost with /etc, the certificate keeps the node going.
 func (j *Join) Machine() nodekey.Public {
 	path := j.cfg.Layout.NodePassword()
 	key, err := nodekey.Read(path)
@@ -171,41 +173,40 @@ func (j *Join) Machine() nodekey.Public {
 		err = fmt.Errorf("%s is lost, by which this machine can join again under its name: restore it; without it, kubectl delete node %s must come before", path, j.cfg.NodeName)
 	}
 	if err != nil {
-		complain(err)
+		warn(err)
 		return ""
 	}
 	return key.Public()
 }
 
-// Pool is the servers of the cluster.
+// Pool returns the servers of the cluster.
 func (j *Join) Pool() *servers.Pool { return j.pool }
 
 // Run joins, unless the machine has joined, and returns the cluster's settings.
-// When no server answers a machine that has joined, they are those of the last
-// time, and online is false. It returns an error only for what does not get better
-// by itself.
+// When no server answers a machine that has joined, they are those of its last start,
+// and online is false. It returns an error only for what does not get better by itself.
 func (j *Join) Run(ctx context.Context) (_ clusterconfig.Config, online bool, err error) {
 	if !j.hasJoined() {
-		if err := try(ctx, "joining the cluster", j.join); err != nil {
+		if err := retry(ctx, "joining the cluster", j.join); err != nil {
 			return clusterconfig.Config{}, false, err
 		}
-		slog.Info("joined the cluster", "component", component, "node", j.cfg.NodeName, "server", j.cfg.Server)
+		lifecycle.Logger(ctx).Info("joined the cluster", "node", j.cfg.NodeName, "server", j.cfg.Server)
 	}
 	j.api = newTransport(j.pool, j.TLS, j.refusal, j.prover)
 	if j.used, j.online, err = j.current(ctx); errors.Is(err, errRefused) {
-		j.used, j.online, err = j.again(ctx)
+		j.used, j.online, err = j.rejoin(ctx)
 	}
 	return j.used, j.online, err
 }
 
-// again joins with the token, if there is one, after the node was deleted. That it is
-// the same machine is shown by its node password.
-func (j *Join) again(ctx context.Context) (clusterconfig.Config, bool, error) {
+// rejoin joins with the token, if there is one, after the node was deleted. The node
+// password shows that it is the same machine.
+func (j *Join) rejoin(ctx context.Context) (clusterconfig.Config, bool, error) {
 	if j.cfg.Token == nil {
 		return clusterconfig.Config{}, false, j.Refused()
 	}
-	slog.Info("this node was deleted from the cluster and joins again", "component", component, "node", j.cfg.NodeName)
-	if err := try(ctx, "joining the cluster again", j.join); err != nil {
+	lifecycle.Logger(ctx).Info("this node was deleted from the cluster and joins again", "node", j.cfg.NodeName)
+	if err := retry(ctx, "joining the cluster again", j.join); err != nil {
 		return clusterconfig.Config{}, false, err
 	}
 	j.refusal.forget()
@@ -213,7 +214,8 @@ func (j *Join) again(ctx context.Context) (clusterconfig.Config, bool, error) {
 	return j.current(ctx)
 }
 
-// API reaches the API server as this node, who acts for all of its parts.
+// API returns a configuration that reaches the API server as this node, which acts for
+// all of its parts.
 func (j *Join) API(string, ...string) *rest.Config {
 	return &rest.Config{
 		Host:      "https://" + j.cfg.Server,
@@ -224,11 +226,10 @@ func (j *Join) API(string, ...string) *rest.Config {
 	}
 }
 
-// Reconnect gives up the connections that there are, as after a heartbeat that
-// was not answered.
+// Reconnect closes all connections, as after a heartbeat that was not answered.
 func (j *Join) Reconnect() { j.api.cut() }
 
-// TLS returns how to speak to servers as this node.
+// TLS returns a configuration for connections to servers as this node.
 func (j *Join) TLS() *tls.Config {
 	config := j.verified()
 	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {

@@ -206,7 +206,7 @@ func TestALostPasswordIsNotReplaced(t *testing.T) {
 func TestTryingEndsWhenItCannotGetBetter(t *testing.T) {
 	t.Parallel()
 	attempts := 0
-	err := try(t.Context(), "test", func(context.Context) error {
+	err := retry(t.Context(), "test", func(context.Context) error {
 		if attempts++; attempts < 3 {
 			return errors.New("temporary")
 		}
@@ -217,7 +217,7 @@ func TestTryingEndsWhenItCannotGetBetter(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := try(ctx, "test", func(context.Context) error { return errors.New("temporary") }); !errors.Is(err, context.Canceled) {
+	if err := retry(ctx, "test", func(context.Context) error { return errors.New("temporary") }); !errors.Is(err, context.Canceled) {
 		t.Errorf("after its context: %v", err)
 	}
 }

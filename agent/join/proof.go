@@ -9,20 +9,20 @@ import (
 	"brink/internal/wire/noderights"
 )
 
-// prover says by the node password that the node's certificate is this machine's. It
-// goes with each request: a server whose database was restored knows nothing of a
-// certificate that was signed since, and takes it by this.
+// prover proves with the node password that the node's certificate is this machine's.
+// The proof goes with each request: a server whose database was restored knows nothing
+// of a certificate that was signed since, and accepts it because of the proof.
 type prover struct {
 	certs    *store
 	password string // where the node password is
 
 	mu    sync.Mutex
 	of    *tls.Certificate
-	proof string // for it, "" when there is no node password
+	proof string // for of, "" when there is no node password
 }
 
-// now is the proof for the certificate of now. Signing is done once for each.
-func (p *prover) now() string {
+// current returns the proof for the present certificate. It signs once for each.
+func (p *prover) current() string {
 	cert, err := p.certs.Current()
 	if err != nil {
 		return ""
@@ -31,7 +31,7 @@ func (p *prover) now() string {
 	defer p.mu.Unlock()
 	if p.of != cert {
 		p.of, p.proof = cert, ""
-		if key, err := nodekey.Read(p.password); err == nil { // else Machine tells
+		if key, err := nodekey.Read(p.password); err == nil { // else Machine warns
 			p.proof = key.ProveCertificate(cert.Leaf.Raw)
 		}
 	}
@@ -40,7 +40,7 @@ func (p *prover) now() string {
 
 // add returns the request with the proof; it leaves the given one as it is.
 func (p *prover) add(req *http.Request) *http.Request {
-	proof := p.now()
+	proof := p.current()
 	if proof == "" {
 		return req
 	}
@@ -53,6 +53,6 @@ func (p *prover) add(req *http.Request) *http.Request {
 	return out
 }
 
-// Proof is that this node's certificate is this machine's, for noderights.Proof; ""
-// when there is none.
-func (j *Join) Proof() string { return j.prover.now() }
+// Proof returns the proof that this node's certificate is this machine's, for
+// noderights.Proof, or "" when there is none.
+func (j *Join) Proof() string { return j.prover.current() }

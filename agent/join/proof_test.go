@@ -48,7 +48,7 @@ func TestProof(t *testing.T) {
 		}
 	}
 	lost := &prover{certs: certs, password: filepath.Join(dir, "none")}
-	if got := lost.now(); got != "" {
+	if got := lost.current(); got != "" {
 		t.Errorf("without a node password it is %q", got)
 	}
 }

@@ -12,33 +12,33 @@ import (
 	"brink/internal/wire/noderights"
 )
 
-// errRefused is what is wrong when servers do not take this node's certificate any
-// more. It is among the ways in which they do not answer for who writes the log:
-// all of a node's parts would fill it.
+// errRefused means that the servers no longer accept this node's certificate. Its text
+// reads like other ways of not answering, which the log has once: all of a node's parts
+// get this error and would fill the log.
 var errRefused = errors.New("no server answers this node any more")
 
 const (
-	// askAgain is how often one request tries whether the certificate is taken: a
-	// deleted node runs for months, and its server may be a board.
+	// askAgain is how often one request goes through, to find out whether the certificate
+	// is accepted again: a deleted node runs for months, and its server may be a board.
 	askAgain = time.Minute
-	// holdFor is how long all others wait before they fail, as when no server is
-	// there. The kubelet asks for things on its way to start a container again.
+	// holdFor is how long all other requests wait before they fail, as when no server is
+	// there. The kubelet makes some before it restarts a container.
 	holdFor = 30 * time.Second
 )
 
-// refusal is what servers say of this node's certificate. A node that was deleted
-// goes on with its pods, and asks the servers for nothing in vain.
+// refusal is whether servers refuse this node's certificate. A node that was deleted
+// goes on with its pods, and sends no requests that would be refused.
 type refusal struct {
-	tell     func(why string) // nil while nobody is to be told
+	tell     func(why string) // called when a refusal begins; nil while nobody is to be told
 	patience time.Duration    // of tests; zero is holdFor
 
 	mu    sync.Mutex
-	why   string        // as in noderights, "" while the certificate is taken
-	asked time.Time     // the last time that one request tried
-	over  chan struct{} // closed when the certificate is taken again
+	why   string        // as in noderights, "" while the certificate is accepted
+	asked time.Time     // when a request last went through
+	over  chan struct{} // closed when the certificate is accepted again
 }
 
-// note looks at an answer.
+// note learns from an answer whether the certificate is refused.
 func (r *refusal) note(resp *http.Response) {
 	why := ""
 	if resp.StatusCode == http.StatusUnauthorized {
@@ -59,7 +59,7 @@ func (r *refusal) note(resp *http.Response) {
 	}
 }
 
-// told has tell called with why the certificate is refused, now or later.
+// told makes tell be called with the reason of a refusal, at once if there is one.
 func (r *refusal) told(tell func(why string)) {
 	r.mu.Lock()
 	r.tell = tell
@@ -70,14 +70,14 @@ func (r *refusal) told(tell func(why string)) {
 	}
 }
 
-// reason is why the certificate is refused, "" while it is taken.
+// reason returns why the certificate is refused, "" while it is accepted.
 func (r *refusal) reason() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.why
 }
 
-// forget is for another certificate.
+// forget ends the refusal: there is another certificate.
 func (r *refusal) forget() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -91,7 +91,8 @@ func (r *refusal) setLocked(why string) {
 	r.why = why
 }
 
-// hold lets a request through unless it would be refused.
+// hold blocks a request that would be refused until the certificate is accepted again,
+// or fails it. A request that would not be refused, or that has to find out, passes.
 func (r *refusal) hold(ctx context.Context) error {
 	over := r.closed(time.Now())
 	if over == nil {
@@ -114,7 +115,7 @@ func (r *refusal) holds() time.Duration {
 	return r.patience
 }
 
-// closed is nil for a request that may try.
+// closed returns nil for a request that may pass, else the channel that ends the wait.
 func (r *refusal) closed(now time.Time) <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -128,8 +129,8 @@ func (r *refusal) closed(now time.Time) <-chan struct{} {
 	return r.over
 }
 
-// Refused is nil while the servers take this node's certificate, else one line: what
-// has happened and what to do.
+// Refused returns nil while the servers accept this node's certificate, else one line:
+// what has happened and what to do.
 func (j *Join) Refused() error {
 	if why := j.refusal.reason(); why != "" {
 		return errors.New(j.refusedText(why))
@@ -149,7 +150,7 @@ func (j *Join) refusedText(why string) string {
 	return fmt.Sprintf("node %s %s: %s", j.cfg.NodeName, what, todo)
 }
 
-// tellRefused logs it. The node's pods go on.
+// tellRefused logs a refusal.
 func (j *Join) tellRefused(why string) {
 	slog.Warn(j.refusedText(why), "component", component)
 }

@@ -12,18 +12,18 @@ import (
 	"brink/internal/atomicfile"
 )
 
-// seenInterval is how often the highest revision is written down at most: a kilobyte
-// an hour, on a card that wears out.
+// seenInterval is how often at most the highest revision is written down: a kilobyte
+// an hour, on a flash card that wears out.
 const seenInterval = time.Hour
 
-// seen is the highest revision of the cluster's state that this node has heard of.
-// Servers are told when a tunnel to them is made: one whose whole disk was restored
-// from an image knows of nothing that came after it, and would hand out the same
-// revisions again, which the watches of nodes that stayed up then pass over.
+// seen is the highest revision of the cluster's state that this node has seen. Servers
+// get it when a tunnel to them is made. A server whose whole disk was restored from an
+// image knows nothing of what came after, and would hand out the same revisions again,
+// which the watches of nodes that stayed up would skip.
 //
-// It is that of the watch that every agent has, on the servers' addresses. Its
-// bookmarks come about once a minute and say how far the cluster is, whatever has
-// changed; what may be missing of that minute the server adds.
+// It is the revision of the watch that every agent has, on the servers' addresses. The
+// bookmarks of that watch come about once a minute and carry the cluster's revision,
+// whatever has changed. The server adds what that minute may lack.
 type seen struct {
 	path string
 
@@ -33,8 +33,8 @@ type seen struct {
 	latest  func() string // of the watch
 }
 
-// newSeen begins with what was written down. What cannot be read counts for nothing:
-// it is a precaution, and the server has others.
+// newSeen begins with what was written down. A file that cannot be read counts as 0:
+// this is a precaution, and the server has others.
 func newSeen(path string) *seen {
 	s := &seen{path: path}
 	if data, err := os.ReadFile(path); err == nil {
@@ -44,14 +44,14 @@ func newSeen(path string) *seen {
 	return s
 }
 
-// follow says where the latest revision is asked for.
+// follow sets the function that returns the latest revision of the watch.
 func (s *seen) follow(latest func() string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.latest = latest
 }
 
-// revision is the highest one.
+// revision returns the highest revision so far.
 func (s *seen) revision() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -61,7 +61,7 @@ func (s *seen) revision() int64 {
 	return s.highest
 }
 
-// note is told where the watch begins again, when it does.
+// note takes the revision at which the watch begins anew.
 func (s *seen) note(revision string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -74,8 +74,8 @@ func (s *seen) noteLocked(revision string) {
 	}
 }
 
-// keep writes it down now and then and at the end.
-func (s *seen) keep(ctx context.Context) {
+// saveRegularly writes the revision down now and then, and when ctx ends.
+func (s *seen) saveRegularly(ctx context.Context) {
 	tick := time.NewTicker(seenInterval)
 	defer tick.Stop()
 	for ctx.Err() == nil {
@@ -87,7 +87,7 @@ func (s *seen) keep(ctx context.Context) {
 	}
 }
 
-// save is silent when it fails: the next tick tries again.
+// save ignores errors: the next tick saves again.
 func (s *seen) save() {
 	highest := s.revision()
 	if highest == s.saved || os.MkdirAll(filepath.Dir(s.path), 0o700) != nil {
@@ -98,5 +98,5 @@ func (s *seen) save() {
 	}
 }
 
-// Revision is the highest revision of the cluster's state that this node has seen.
+// Revision returns the highest revision of the cluster's state that this node has seen.
 func (j *Join) Revision() int64 { return j.seen.revision() }

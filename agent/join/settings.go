@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"reflect"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"brink/internal/atomicfile"
+	"brink/internal/lifecycle"
 	"brink/internal/wire/clusterconfig"
 )
 
@@ -21,8 +21,8 @@ import (
 // it starts as it was: long enough to find two that do not answer before the third.
 const offlinePatience = 15 * time.Second
 
-// current returns the cluster's settings, and whether a server has said so now:
-// else they are those of the last time.
+// current returns the cluster's settings. They are from a server if online, else those
+// of the last start.
 func (j *Join) current(ctx context.Context) (settings clusterconfig.Config, online bool, err error) {
 	last, lastErr := j.remembered()
 	trying := ctx
@@ -32,7 +32,7 @@ func (j *Join) current(ctx context.Context) (settings clusterconfig.Config, onli
 		defer cancel()
 	}
 	var reason error
-	err = try(trying, readingSettings, func(ctx context.Context) error {
+	err = retry(trying, readingSettings, func(ctx context.Context) error {
 		settings, reason = j.settings(ctx)
 		if errors.Is(reason, errRefused) {
 			return permanent{reason}
@@ -42,13 +42,13 @@ func (j *Join) current(ctx context.Context) (settings clusterconfig.Config, onli
 	if err == nil || lastErr != nil || ctx.Err() != nil || errors.As(err, &permanent{}) {
 		return settings, true, err
 	}
-	slog.Warn("the cluster's settings cannot be read: this node starts as it was, with its static pods; all other pods wait for a server", "component", component, "error", brief(reason))
+	lifecycle.Logger(ctx).Warn("the cluster's settings cannot be read: this node starts as it was, with its static pods; all other pods wait for a server", "error", brief(reason))
 	return last, false, nil
 }
 
 const readingSettings = "reading the cluster's settings"
 
-// remembered are the settings of the last time.
+// remembered returns the settings of the last start.
 func (j *Join) remembered() (clusterconfig.Config, error) {
 	text, err := os.ReadFile(j.cfg.Layout.ClusterSettings())
 	if err != nil {
@@ -57,15 +57,14 @@ func (j *Join) remembered() (clusterconfig.Config, error) {
 	return clusterconfig.Decode(string(text))
 }
 
-// settled is how long after its first answer a server surely has written the
-// settings of now: it answers before, with those of its last run.
+// settled is how long after its first answer a server has surely written its present
+// settings: before that it may answer with those of its last run.
 const settled = 30 * time.Second
 
 // checkSettings returns an error when the settings that the node started with are
-// not those of its cluster, and nil when they are or ctx ends. It is an error for a
-// node that started without a server and would not be told by anybody; one that
-// had a server goes on, for then somebody is about to change them, and restarts
-// node after node.
+// not those of its cluster, and nil when they are or ctx ends. Only a node that started
+// without a server ends then, as nobody else would tell it. One that had a server logs
+// it and goes on: somebody is changing the settings, and restarts node after node.
 func (j *Join) checkSettings(ctx context.Context) error {
 	other := permanentf("the cluster's settings are others than those that this node started with: start brink again to use them")
 	check := func(ctx context.Context) error {
@@ -75,24 +74,24 @@ func (j *Join) checkSettings(ctx context.Context) error {
 		}
 		return err
 	}
-	err := try(ctx, readingSettings, check)
+	err := retry(ctx, readingSettings, check)
 	if err == nil {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(settled):
 		}
-		err = try(ctx, readingSettings, check)
+		err = retry(ctx, readingSettings, check)
 	}
 	if err == other && j.online {
-		complain(err)
+		warn(err)
 		return nil
 	}
 	return err
 }
 
-// settings reads what the cluster tells its nodes, and writes it down with the CA
-// of those who may call this one's kubelet.
+// settings reads the cluster's settings and writes them down, with the CA that verifies
+// the kubelet's callers.
 func (j *Join) settings(ctx context.Context) (clusterconfig.Config, error) {
 	none := clusterconfig.Config{}
 	client, err := kubernetes.NewForConfig(j.API(""))
@@ -117,7 +116,7 @@ func (j *Join) settings(ctx context.Context) (clusterconfig.Config, error) {
 	return settings, atomicfile.Keep(j.cfg.Layout.ClientCA(), []byte(settings.ClientCA), 0o600)
 }
 
-// remember writes settings down. The file only helps: a node whose disk is full
+// remember writes settings down. An error is only logged: a node whose disk is full
 // must start, to make room.
 func (j *Join) remember(settings clusterconfig.Config) {
 	text, err := settings.Encode()
@@ -125,6 +124,6 @@ func (j *Join) remember(settings clusterconfig.Config) {
 		err = atomicfile.Keep(j.cfg.Layout.ClusterSettings(), []byte(text), 0o600)
 	}
 	if err != nil {
-		complain(fmt.Errorf("remembering the cluster's settings: %w", err))
+		warn(fmt.Errorf("remembering the cluster's settings: %w", err))
 	}
 }

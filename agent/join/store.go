@@ -21,7 +21,7 @@ import (
 
 var errNoCertificate = errors.New("no certificate")
 
-// store keeps the node's certificate, its chain and its key in one file.
+// store is the file with the node's certificate, its chain and its key.
 type store struct {
 	path string
 	name string // of the node
@@ -33,8 +33,8 @@ type store struct {
 
 var _ certificate.Store = (*store)(nil)
 
-// openStore reads what there is. A damaged file is as good as none, for the
-// machine can join again; that is not so of one that cannot be read.
+// openStore reads the file. A damaged one counts as missing, because the machine can
+// join again. One that cannot be read is an error.
 func openStore(path, nodeName string) (*store, error) {
 	s := &store{path: path, name: nodeName, changed: func() {}}
 	text, err := os.ReadFile(s.path)
@@ -59,7 +59,7 @@ func parsePair(cert, key []byte) (*tls.Certificate, error) {
 	return &pair, err
 }
 
-// usable is nil when the certificate can be shown to a server at that time.
+// usable returns nil when the certificate can be shown to a server at that time.
 func (s *store) usable(now time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,7 +106,8 @@ func (s *store) Update(cert, key []byte) (*tls.Certificate, error) {
 	return pair, nil
 }
 
-// certificates leaves out what a signer may write between them.
+// certificates returns the PEM certificates in text without what a signer may have
+// written between them.
 func certificates(text []byte) (out []byte) {
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type == "CERTIFICATE" {

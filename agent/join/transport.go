@@ -15,8 +15,8 @@ import (
 	"brink/agent/servers"
 )
 
-// transport is the connection of a node's parts to the API server, which changes
-// under them when the certificate does.
+// transport carries the requests of all of the node's parts to the API server. It
+// replaces its connections when the certificate is renewed.
 type transport struct {
 	pool    *servers.Pool
 	tls     func() *tls.Config
@@ -35,17 +35,17 @@ func newTransport(pool *servers.Pool, config func() *tls.Config, r *refusal, p *
 }
 
 const (
-	// silence on a connection calls for a ping, pingTimeout later it is dead. A node
-	// that has another server must be back with time to spare before it is NotReady,
-	// after 50 s; upstream's 30 and 15 leave none. The heartbeat of every ten seconds
-	// comes before a ping is needed.
+	// silence is after how long without a byte a connection gets a ping, and pingTimeout
+	// how long after that it is dead. A node that has another server must be back well
+	// before it counts as NotReady, after 50 s; upstream's 30 and 15 leave no time. The
+	// heartbeat of every ten seconds comes before a ping is needed.
 	silence     = 12 * time.Second
 	pingTimeout = 10 * time.Second
 )
 
-// make builds a transport whose connections are the pool's, TLS included: the pool
-// has to know of a server that does not get that far. HTTP/2 needs a *tls.Conn, so
-// what is kept to be cut lies below it.
+// make builds a transport whose connections the pool makes, TLS included: the pool has
+// to know of a server with which TLS fails. HTTP/2 needs a *tls.Conn, so the dialer that
+// can close all connections is below it.
 func (t *transport) make() (*http.Transport, *connrotation.Dialer) {
 	conns := connrotation.NewDialer(servers.DialPlain)
 	transport := utilnet.SetTransportDefaults(&http.Transport{
@@ -54,9 +54,9 @@ func (t *transport) make() (*http.Transport, *connrotation.Dialer) {
 		MaxIdleConnsPerHost: 25,
 		HTTP2:               &http.HTTP2Config{SendPingTimeout: silence, PingTimeout: pingTimeout},
 	})
-	way := servers.Way{Dial: conns.DialContext, TLS: transport.TLSClientConfig} // it knows of HTTP/2 by now
+	dialer := servers.Dialer{Dial: conns.DialContext, TLS: transport.TLSClientConfig} // which offers HTTP/2 by now
 	transport.DialTLSContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-		conn, err := t.pool.Dial(ctx, way)
+		conn, err := t.pool.Dial(ctx, dialer)
 		if err != nil {
 			return nil, err // not a nil *tls.Conn
 		}
@@ -65,15 +65,15 @@ func (t *transport) make() (*http.Transport, *connrotation.Dialer) {
 	return transport, conns
 }
 
-// noProxy keeps proxies from the environment out: they are for pulling images, and
-// connections here are the pool's.
+// noProxy ignores the proxies of the environment: they are for pulling images, and the
+// pool makes the connections here.
 func noProxy(*http.Request) (*url.URL, error) { return nil, nil }
 
 // RoundTrip implements http.RoundTripper.
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err := t.refusal.hold(req.Context()); err != nil {
 		if req.Body != nil {
-			req.Body.Close() // which a RoundTripper owes on errors too
+			req.Body.Close() // a RoundTripper must, on errors too
 		}
 		return nil, err
 	}
@@ -87,8 +87,8 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// renew lets new requests use new connections, which show the certificate of
-// now. Old ones are closed when the last request on them ends.
+// renew makes new requests use new connections, which show the present certificate. Old
+// ones are closed when the last request on them ends.
 func (t *transport) renew() {
 	t.mu.Lock()
 	old := t.current
@@ -97,8 +97,7 @@ func (t *transport) renew() {
 	old.CloseIdleConnections()
 }
 
-// cut closes all connections: they may have died with a lost link, or their server
-// with them.
+// cut closes all connections: they, or their server, may have died with a lost link.
 func (t *transport) cut() {
 	t.pool.Suspect()
 	t.mu.Lock()

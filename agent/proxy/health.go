@@ -17,34 +17,35 @@ import (
 )
 
 const (
-	// look is how often a start asks whether the first rules are written.
+	// look is how often a start checks whether the first rules are written.
 	look = 50 * time.Millisecond
-	// again is how long a first try that failed waits for the next one.
-	// Upstream waits for a change of a Service, or an hour.
+	// again is how long after the first attempt failed it is repeated. Upstream waits
+	// for a change of a Service, or an hour.
 	again = 5 * time.Second
 	// longest bounds what is quoted of nft, which repeats whole rules.
 	longest = 400
 	// syncFailed is what upstream logs of a transaction that failed; a test
-	// notices when it changes. Other errors are none: a list of rules fails
-	// also at every first start, when there are none.
+	// notices when it changes. Its other errors do not count: listing rules fails
+	// at every first start, when there are none.
 	syncFailed = "nftables sync failed"
 	// listFailed is what upstream logs at every first start too.
 	listFailed = "Failed to list existing nftables objects"
 )
 
-// health tells whether Services are served: whether the kernel has taken their
+// health knows whether Services are served: whether the kernel has accepted their
 // rules. Upstream's own health server begins with yes and, as long as no change
 // is overdue, stays there when no rule was ever written; the time of the last
 // success is only in its metrics, and what nft said only in its log.
 type health struct {
 	families []corev1.IPFamily // that are served
 	server   *healthcheck.ProxyHealthServer
+	log      *slog.Logger
 
 	mu    sync.Mutex
 	fault string // what went wrong last, one line
 }
 
-// listen returns a context whose logger also tells h about failed transactions.
+// listen returns a context whose logger also passes failed transactions to h.
 func (h *health) listen(ctx context.Context) context.Context {
 	logger := klog.FromContext(ctx)
 	return klog.NewContext(ctx, logger.WithSink(faultSink{logger.GetSink(), h.note}))
@@ -58,12 +59,12 @@ func (h *health) note(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.fault == "" && h.unwritten() != "" {
-		slog.Error("the rules for Services cannot be written, trying again", "component", "service-proxy", "error", text)
+		h.log.Error("the rules for Services cannot be written, retrying", "error", text)
 	}
 	h.fault = text
 }
 
-// unwritten is a family whose rules were never written, or "".
+// unwritten returns a family whose rules were never written, or "".
 func (h *health) unwritten() corev1.IPFamily {
 	for _, family := range h.families {
 		if !isWritten(family) {
@@ -73,7 +74,7 @@ func (h *health) unwritten() corev1.IPFamily {
 	return ""
 }
 
-// check is nil while Services are served, and while nothing has gone wrong yet.
+// check returns nil while Services are served, and while nothing has gone wrong yet.
 func (h *health) check() error {
 	h.mu.Lock()
 	fault := h.fault
@@ -90,8 +91,8 @@ func (h *health) check() error {
 	return nil
 }
 
-// wait returns true once the first rules of all families are written, and has
-// them tried again until then.
+// wait calls sync until the first rules of all families are written. It returns false
+// when ctx ends before.
 func (h *health) wait(ctx context.Context, sync func()) bool {
 	tick := time.NewTicker(look)
 	defer tick.Stop()
@@ -109,11 +110,12 @@ func (h *health) wait(ctx context.Context, sync func()) bool {
 	return true
 }
 
-// isWritten says whether a transaction with all rules of the family succeeded
-// in this process: what the process before left in the kernel is no sign.
+// isWritten reports whether a transaction with all rules of the family succeeded
+// in this process. What the process before left in the kernel does not count.
 func isWritten(family corev1.IPFamily) bool { return lastWritten(family) > 0 }
 
-// lastWritten is when one did last, in seconds, 0 for never.
+// lastWritten returns when the last such transaction succeeded, in Unix seconds, 0 for
+// never.
 func lastWritten(family corev1.IPFamily) float64 {
 	gauge, err := metrics.SyncProxyRulesLastTimestamp.WithLabelValuesChecked(string(family))
 	if err != nil {

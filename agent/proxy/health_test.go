@@ -14,6 +14,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/kubernetes/pkg/proxy/metrics"
+
+	"brink/internal/testwait"
 )
 
 // brokenNFT puts an nft in front of the host's whose transactions fail as long
@@ -56,15 +58,6 @@ func nodeWithAddress() kubernetes.Interface {
 	})
 }
 
-func eventually(t *testing.T, what string, met func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !met(); time.Sleep(look) {
-		if time.Now().After(deadline) {
-			t.Fatal("waited in vain until ", what)
-		}
-	}
-}
-
 func TestReadyOnlyWithRules(t *testing.T) {
 	broken := brokenNFT(t)
 	p, err := New(plausible(harmless...))
@@ -88,7 +81,7 @@ func TestReadyOnlyWithRules(t *testing.T) {
 		}
 	}
 
-	eventually(t, "the failure is told", func() bool { return p.Health() != nil })
+	testwait.Until(t, "the failure is told", func() bool { return p.Health() != nil })
 	time.Sleep(5 * look)
 	if isReady() {
 		t.Error("ready without a rule")
@@ -101,7 +94,7 @@ func TestReadyOnlyWithRules(t *testing.T) {
 	if err := os.Remove(broken); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the rules are written by another try", isReady)
+	testwait.Until(t, "the rules are written by another try", isReady)
 	if err := p.Health(); err != nil {
 		t.Errorf("with all rules: %v", err)
 	}

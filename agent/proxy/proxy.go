@@ -1,5 +1,5 @@
-// Package proxy embeds kube-proxy in nftables mode: ClusterIPs, NodePorts and
-// all else that a Service means on a node. It imports k8s.io/kubernetes.
+// Package proxy embeds kube-proxy in nftables mode, which serves Services on the node:
+// ClusterIPs, NodePorts and the rest. It imports k8s.io/kubernetes.
 //
 // Upstream's constructor builds its own API client from a kubeconfig, so the
 // ProxyServer is put together here from its exported parts, and run by
@@ -40,7 +40,7 @@ import (
 	"brink/internal/lifecycle"
 )
 
-// Config says which node's traffic to serve.
+// Config is what the service proxy is told of its node and cluster.
 type Config struct {
 	NodeName string
 	NodeIPs  []netip.Addr
@@ -50,8 +50,8 @@ type Config struct {
 	ClusterCIDRs []netip.Prefix
 	API          *rest.Config // as system:kube-proxy
 	Args         []string     // --kube-proxy-arg
-	// Changing is told which kernel settings may be about to change; done is called
-	// when they have. Nil is nobody.
+	// Changing is called with the kernel settings that may be about to change, and done
+	// when they have. It may be nil.
 	Changing func(names ...string) (done func())
 }
 
@@ -81,8 +81,8 @@ func CheckArgs(args []string) error {
 	return err
 }
 
-// Health is nil while Services are served, and says in one line why they are
-// not once writing their rules has failed.
+// Health returns nil while Services are served, and one line that says why they are not
+// once writing their rules has failed.
 func (p *Proxy) Health() error {
 	if h := p.health.Load(); h != nil {
 		return h.check()
@@ -131,8 +131,7 @@ func parse(cfg Config) (*proxyconfig.KubeProxyConfiguration, error) {
 	return config, nil
 }
 
-// asksForMetrics says whether the user wants a port for metrics, which no port
-// number of ours must switch off.
+// asksForMetrics reports whether the user wants a port for metrics.
 func asksForMetrics(args []string) bool {
 	return slices.ContainsFunc(args, func(arg string) bool { return componentargs.Name(arg) == "metrics-bind-address" })
 }
@@ -164,7 +163,7 @@ func (p *Proxy) Run(ctx context.Context, ready func()) error {
 
 // serve serves until ctx is done.
 func (p *Proxy) serve(ctx context.Context, client kubernetes.Interface, ready func()) error {
-	h := &health{families: neededFamilies(p.cfg)}
+	h := &health{families: neededFamilies(p.cfg), log: lifecycle.Logger(ctx)}
 	server, err := p.newServer(ctx, client, h)
 	if err != nil {
 		return err
@@ -176,7 +175,7 @@ func (p *Proxy) serve(ctx context.Context, client kubernetes.Interface, ready fu
 	go func() {
 		if h.wait(ctx, server.Proxier.Sync) {
 			ready()
-			newKeeper(servedFamilies(server.PrimaryIPFamily), server.Proxier.(*resyncing).resync).keep(ctx)
+			newRepairer(servedFamilies(server.PrimaryIPFamily), server.Proxier.(*resyncing).resync).run(ctx)
 		}
 	}()
 	select {
@@ -187,7 +186,7 @@ func (p *Proxy) serve(ctx context.Context, client kubernetes.Interface, ready fu
 	}
 }
 
-// conntrackSettings are those that upstream may change.
+// conntrackSettings are the kernel settings that upstream may change.
 var conntrackSettings = []string{
 	"net/netfilter/nf_conntrack_max", "net/netfilter/nf_conntrack_tcp_timeout_established", "net/netfilter/nf_conntrack_tcp_timeout_close_wait",
 	"net/netfilter/nf_conntrack_tcp_be_liberal", "net/netfilter/nf_conntrack_udp_timeout", "net/netfilter/nf_conntrack_udp_timeout_stream",
@@ -207,8 +206,8 @@ func (p *Proxy) newServer(ctx context.Context, client kubernetes.Interface, h *h
 		return nil, err
 	}
 	if err := p.setConntrack(ctx); errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
-		// The limit is the machine's; in a container or a network namespace
-		// it can be read only, and whoever owns the machine has chosen it.
+		// The limit is the machine's. In a container or a network namespace it is
+		// read-only, and the machine's owner has chosen it.
 		lifecycle.Logger(ctx).Info("connection tracking limits are left as they are", "reason", err)
 	} else if err != nil {
 		return nil, fmt.Errorf("setting conntrack limits: %w", err)
@@ -235,7 +234,7 @@ func (p *Proxy) newServer(ctx context.Context, client kubernetes.Interface, h *h
 	return s, err
 }
 
-// servedFamilies are both where the kernel has both, as upstream does.
+// servedFamilies returns both families where the kernel has both, as upstream does.
 func servedFamilies(primary corev1.IPFamily) []corev1.IPFamily {
 	if hasIPv6() {
 		return []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}
@@ -243,8 +242,8 @@ func servedFamilies(primary corev1.IPFamily) []corev1.IPFamily {
 	return []corev1.IPFamily{primary}
 }
 
-// neededFamilies are those that pods have addresses of. A kernel may lack what
-// the rules of the other one need; no Service is the poorer for it.
+// neededFamilies returns the families of the pods' addresses. A kernel may lack what
+// the rules of the other family need, which no Service needs.
 func neededFamilies(cfg Config) []corev1.IPFamily {
 	var out []corev1.IPFamily
 	for _, p := range cfg.ClusterCIDRs {
@@ -269,7 +268,7 @@ func newProxier(ctx context.Context, cfg Config, s *app.ProxyServer) (proxy.Prov
 		local[family], s.NodeName, s.NodeIPs[family], s.Recorder, s.HealthzServer, c.NodePortAddresses, false)
 }
 
-// localDetectors tell pods' traffic by its source address.
+// localDetectors recognize pods' traffic by its source address.
 func localDetectors(clusterCIDRs []netip.Prefix) map[corev1.IPFamily]proxyutil.LocalTrafficDetector {
 	local := map[corev1.IPFamily]proxyutil.LocalTrafficDetector{
 		corev1.IPv4Protocol: proxyutil.NewNoOpLocalDetector(),
@@ -298,9 +297,9 @@ func families(nodeIPs []netip.Addr) (corev1.IPFamily, map[corev1.IPFamily]net.IP
 	return primary, ips
 }
 
-// resolvePrimary puts the node's addresses in place of the word "primary",
-// upstream's default for the addresses on which NodePorts are served. None is all
-// of them but loopback.
+// resolvePrimary replaces the word "primary", upstream's default for the addresses on
+// which NodePorts are served, by the node's addresses. No addresses means all but
+// loopback.
 func resolvePrimary(config *proxyconfig.KubeProxyConfiguration, nodeIPs []netip.Addr) {
 	if !slices.Equal(config.NodePortAddresses, []string{proxyconfig.NodePortAddressesPrimary}) {
 		return
@@ -318,8 +317,8 @@ func familyOf(a netip.Addr) corev1.IPFamily {
 	return corev1.IPv6Protocol
 }
 
-// Remove deletes the rules that kube-proxy in nftables mode made. They are
-// tables of its own, so nothing of anyone else's is touched.
+// Remove deletes the tables that kube-proxy in nftables mode made for itself. It touches
+// no others.
 func Remove(ctx context.Context) error {
 	for _, family := range []string{"ip", "ip6"} {
 		// "add" makes the delete succeed where there is no table.

@@ -11,24 +11,17 @@ import (
 	"k8s.io/kubernetes/cmd/kube-proxy/app"
 	proxyconfig "k8s.io/kubernetes/pkg/proxy/apis/config"
 
+	"brink/internal/testaddr"
 	"brink/internal/testprocess"
 )
 
 func plausible(args ...string) Config {
 	return Config{
 		NodeName:     "node-1",
-		NodeIPs:      addrs("192.0.2.1"),
+		NodeIPs:      testaddr.Addrs("192.0.2.1"),
 		ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16"), netip.MustParsePrefix("fd42::/56")},
 		Args:         args,
 	}
-}
-
-func addrs(texts ...string) []netip.Addr {
-	var out []netip.Addr
-	for _, text := range texts {
-		out = append(out, netip.MustParseAddr(text))
-	}
-	return out
 }
 
 // TestConfigOf notices when upstream moves the field that flags are parsed into.
@@ -120,10 +113,10 @@ func TestFamilies(t *testing.T) {
 		v4, v6  string
 	}{
 		{nil, corev1.IPv4Protocol, "127.0.0.1", "::1"},
-		{addrs("192.0.2.1"), corev1.IPv4Protocol, "192.0.2.1", "::1"},
-		{addrs("2001:db8::1"), corev1.IPv6Protocol, "127.0.0.1", "2001:db8::1"},
-		{addrs("192.0.2.1", "2001:db8::1"), corev1.IPv4Protocol, "192.0.2.1", "2001:db8::1"},
-		{addrs("2001:db8::1", "192.0.2.1"), corev1.IPv6Protocol, "192.0.2.1", "2001:db8::1"},
+		{testaddr.Addrs("192.0.2.1"), corev1.IPv4Protocol, "192.0.2.1", "::1"},
+		{testaddr.Addrs("2001:db8::1"), corev1.IPv6Protocol, "127.0.0.1", "2001:db8::1"},
+		{testaddr.Addrs("192.0.2.1", "2001:db8::1"), corev1.IPv4Protocol, "192.0.2.1", "2001:db8::1"},
+		{testaddr.Addrs("2001:db8::1", "192.0.2.1"), corev1.IPv6Protocol, "192.0.2.1", "2001:db8::1"},
 	}
 	for _, tt := range tests {
 		primary, ips := families(tt.ips)
@@ -141,10 +134,10 @@ func TestResolvePrimary(t *testing.T) {
 		ips   []netip.Addr
 		want  []string
 	}{
-		{[]string{"primary"}, addrs("192.0.2.1"), []string{"192.0.2.1/32"}},
-		{[]string{"primary"}, addrs("192.0.2.1", "2001:db8::1"), []string{"192.0.2.1/32", "2001:db8::1/128"}},
-		{[]string{"198.51.100.0/24"}, addrs("192.0.2.1"), []string{"198.51.100.0/24"}},
-		{nil, addrs("192.0.2.1"), nil},
+		{[]string{"primary"}, testaddr.Addrs("192.0.2.1"), []string{"192.0.2.1/32"}},
+		{[]string{"primary"}, testaddr.Addrs("192.0.2.1", "2001:db8::1"), []string{"192.0.2.1/32", "2001:db8::1/128"}},
+		{[]string{"198.51.100.0/24"}, testaddr.Addrs("192.0.2.1"), []string{"198.51.100.0/24"}},
+		{nil, testaddr.Addrs("192.0.2.1"), nil},
 	}
 	for _, tt := range tests {
 		config := &proxyconfig.KubeProxyConfiguration{NodePortAddresses: tt.given}
@@ -162,7 +155,7 @@ func TestNodePortsOfANode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	resolvePrimary(config, addrs("192.0.2.1"))
+	resolvePrimary(config, testaddr.Addrs("192.0.2.1"))
 	if got := config.NodePortAddresses; !slices.Equal(got, []string{"192.0.2.1/32"}) {
 		t.Errorf("NodePorts are served on %q", got)
 	}

@@ -1,22 +1,21 @@
-// Package servers is how an agent reaches the control plane: by any server that
-// it knows. It knows the address it was given and those that the cluster tells
-// it, and remembers them on disk, so that an agent that starts while the server
-// it was given is away finds the others.
+// Package servers is how an agent reaches the control plane: through any server that
+// it knows. It knows the address that it was given and those that the cluster announces,
+// and remembers these on disk, so that an agent that starts while the server it was given
+// is away finds the others.
 //
 // Decisions:
 //   - A server is chosen for a connection, not for a request: all of a node's
-//     requests and watches share one HTTP/2 connection. Its choice is random, so
+//     requests and watches share one HTTP/2 connection. The choice is random, so
 //     that agents spread over the servers.
-//   - One that failed is asked last for a while. There are no probes: a
-//     connection that is needed is the probe, and costs nothing while all is well.
-//     TLS is a part of it: something may listen there that is no server, or none
-//     any more.
-//   - While no server answers, whoever wants a connection waits for one instead
+//   - One that failed is tried last for a while. There are no probes: a connection
+//     that is needed is the probe, and costs nothing while all is well. TLS is part
+//     of it: what listens there may not be, or no longer be, a server.
+//   - While no server answers, callers that want a connection wait for one instead
 //     of failing: Kubernetes' watches back off up to a minute when they are
-//     refused, and a node shall be back within seconds of its server. One
-//     goroutine tries for all of them.
-//   - No local port: k3s runs a load balancer on loopback for components that are
-//     told an address. Here they are told how to dial.
+//     refused, and a node has to be back within seconds of its server. One
+//     goroutine retries for all of them.
+//   - There is no local port. k3s runs a load balancer on loopback for components
+//     that take an address. Here they take a function that dials.
 package servers
 
 import (
@@ -39,17 +38,20 @@ import (
 	"brink/internal/atomicfile"
 )
 
+// component names this package in the log. It runs in that of whoever dials.
+const component = "servers"
+
 const (
-	// dialTimeout is how long one server may take to answer before the next is
-	// asked, shakeTimeout how long TLS may take then.
+	// dialTimeout is how long one server may take to accept a connection before the
+	// next is tried, shakeTimeout how long TLS may take then.
 	dialTimeout  = 5 * time.Second
 	shakeTimeout = 5 * time.Second
-	// shunned is how long a server that failed is asked last.
+	// shunned is how long a server that failed is tried last.
 	shunned = 30 * time.Second
-	// keepAlive finds a peer that is gone without a word, when nothing is sent.
+	// keepAlive detects a dead peer while nothing is sent.
 	keepAlive = 15 * time.Second
-	// While no server answers, one is tried every firstPause to longestPause,
-	// and nobody waits longer than patience.
+	// While no server answers, all are tried every firstPause to longestPause,
+	// and no caller waits longer than patience.
 	firstPause   = 200 * time.Millisecond
 	longestPause = 3 * time.Second
 	patience     = time.Minute
@@ -59,36 +61,36 @@ const (
 type Pool struct {
 	given string
 	file  string
-	dial  func(ctx context.Context, way Way, server string) (*tls.Conn, error)
+	dial  func(ctx context.Context, dialer Dialer, server string) (*tls.Conn, error)
 
 	mu     sync.Mutex
-	known  []string // by the cluster, without given
+	known  []string // announced by the cluster
 	failed map[string]time.Time
-	last   string  // that was connected to
+	last   string  // the last one that was connected to
 	outage *outage // nil while servers answer
 }
 
-// Way is how a connection to a server is made: by which dialer, such as
-// DialPlain, and with which TLS upon it.
-type Way struct {
+// Dialer makes connections to servers: Dial, such as DialPlain, the one below, and TLS
+// what is on top of it.
+type Dialer struct {
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	TLS  *tls.Config
 }
 
-// DialPlain is a dialer for a Way: it notices a peer that is gone.
+// DialPlain is a Dial for a Dialer, by TCP with keep-alives.
 func DialPlain(ctx context.Context, network, addr string) (net.Conn, error) {
 	return (&net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}).DialContext(ctx, network, addr)
 }
 
-// connect dials one server and makes sure that it is one.
-func connect(ctx context.Context, way Way, server string) (*tls.Conn, error) {
-	raw, err := way.Dial(ctx, "tcp", server)
+// connect dials one server and verifies that it is one.
+func connect(ctx context.Context, dialer Dialer, server string) (*tls.Conn, error) {
+	raw, err := dialer.Dial(ctx, "tcp", server)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, shakeTimeout)
 	defer cancel()
-	conn := tls.Client(raw, way.TLS)
+	conn := tls.Client(raw, dialer.TLS)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		if errors.As(err, &x509.UnknownAuthorityError{}) {
@@ -99,16 +101,16 @@ func connect(ctx context.Context, way Way, server string) (*tls.Conn, error) {
 	return conn, nil
 }
 
-// outage is a time in which no server answers.
+// outage is a time during which no server answers.
 type outage struct {
-	way     Way           // of who noticed it
+	dialer  Dialer        // of the caller that noticed it
 	over    chan struct{} // closed when one does
-	waiting int           // callers of Dial
+	waiting int           // how many callers of Dial wait
 	err     error         // the last attempt's
 }
 
-// Open returns a pool of the given server and those that file remembers. What
-// cannot be read there is forgotten: the file only helps.
+// Open returns a pool of the given server and those in file. A file that cannot be read
+// is only logged.
 func Open(given, file string) *Pool {
 	p := &Pool{given: given, file: file, dial: connect, failed: map[string]time.Time{}}
 	text, err := os.ReadFile(file)
@@ -116,14 +118,14 @@ func Open(given, file string) *Pool {
 		err = json.Unmarshal(text, &p.known)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		slog.Warn("the servers of the last time are not known", "component", "servers", "error", err)
+		slog.Warn("the servers that were known at the last start cannot be read", "component", component, "error", err)
 		p.known = nil
 	}
 	return p
 }
 
-// Set replaces what the cluster has told, and remembers it. None at all is
-// nothing to believe.
+// Set replaces the servers that the cluster has announced, and remembers them. An empty
+// list is ignored: a cluster has servers.
 func (p *Pool) Set(servers []string) error {
 	servers = slices.Clone(servers)
 	slices.Sort(servers)
@@ -134,7 +136,7 @@ func (p *Pool) Set(servers []string) error {
 		return nil
 	}
 	p.known = servers
-	slog.Info("servers of the cluster", "component", "servers", "servers", strings.Join(servers, ","))
+	slog.Info("servers of the cluster", "component", component, "servers", strings.Join(servers, ","))
 	text, err := json.Marshal(servers)
 	if err != nil {
 		return err
@@ -142,7 +144,7 @@ func (p *Pool) Set(servers []string) error {
 	return atomicfile.Keep(p.file, text, 0o600)
 }
 
-// All are the servers that are known, the given one first.
+// All returns the known servers, the given one first.
 func (p *Pool) All() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -156,23 +158,23 @@ func (p *Pool) All() []string {
 }
 
 // Dial connects to any server. While none answers it waits for one, until ctx
-// ends or for a minute.
-func (p *Pool) Dial(ctx context.Context, way Way) (*tls.Conn, error) {
+// ends and at most a minute.
+func (p *Pool) Dial(ctx context.Context, dialer Dialer) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
 		if err := p.wait(ctx); err != nil {
 			return nil, err
 		}
-		conn, err := p.dialOnce(ctx, way)
+		conn, err := p.dialOnce(ctx, dialer)
 		if err == nil || ctx.Err() != nil {
 			return conn, err
 		}
-		p.beginOutage(way, err)
+		p.beginOutage(dialer, err)
 	}
 }
 
-// wait returns when no outage is known, with its reason when ctx ends before.
+// wait returns when there is no outage, or with its reason when ctx ends before.
 func (p *Pool) wait(ctx context.Context) error {
 	p.mu.Lock()
 	o := p.outage
@@ -197,28 +199,28 @@ func (p *Pool) wait(ctx context.Context) error {
 	}
 }
 
-func (p *Pool) beginOutage(way Way, err error) {
+func (p *Pool) beginOutage(dialer Dialer, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.outage != nil {
 		return
 	}
-	slog.Warn("no server answers", "component", "servers", "error", oneLine(err))
-	p.outage = &outage{way: way, over: make(chan struct{}), err: err}
+	slog.Warn("no server answers", "component", component, "error", oneLine(err))
+	p.outage = &outage{dialer: dialer, over: make(chan struct{}), err: err}
 	go p.endOutage(p.outage, time.Now())
 }
 
-// endOutage tries until a server answers, or nobody has waited for long: then
-// the next caller of Dial begins anew.
+// endOutage retries until a server answers, or until nobody has waited for a while: then
+// the next caller of Dial begins another outage.
 func (p *Pool) endOutage(o *outage, begun time.Time) {
 	pause, idle := firstPause, time.Now()
 	for time.Since(idle) < patience {
 		time.Sleep(pause)
 		pause = min(pause*3/2, longestPause)
-		conn, err := p.dialOnce(context.Background(), o.way)
+		conn, err := p.dialOnce(context.Background(), o.dialer)
 		if err == nil {
 			conn.Close()
-			slog.Info("a server answers again", "component", "servers", "after", time.Since(begun).Round(time.Second))
+			slog.Info("a server answers again", "component", component, "after", time.Since(begun).Round(time.Second))
 			break
 		}
 		p.mu.Lock()
@@ -236,11 +238,11 @@ func (p *Pool) endOutage(o *outage, begun time.Time) {
 
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
-// dialOnce asks each server once. Its error names all that were tried.
-func (p *Pool) dialOnce(ctx context.Context, way Way) (*tls.Conn, error) {
+// dialOnce tries each server once. Its error names all that were tried.
+func (p *Pool) dialOnce(ctx context.Context, dialer Dialer) (*tls.Conn, error) {
 	var errs []error
 	for _, server := range p.order(time.Now()) {
-		conn, err := p.dial(ctx, way, server)
+		conn, err := p.dial(ctx, dialer, server)
 		p.note(server, err)
 		if err == nil {
 			return conn, nil
@@ -250,12 +252,12 @@ func (p *Pool) dialOnce(ctx context.Context, way Way) (*tls.Conn, error) {
 			break
 		}
 	}
-	// In an order of their own: who tells of changes compares them.
+	// In a fixed order: callers that log changes compare the texts.
 	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return nil, errors.Join(errs...)
 }
 
-// order is a random one, those that failed lately last.
+// order returns the servers in random order, those that failed lately last.
 func (p *Pool) order(now time.Time) []string {
 	all := p.All()
 	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
@@ -271,7 +273,7 @@ func (p *Pool) order(now time.Time) []string {
 	return all
 }
 
-// note keeps whether a server could be reached the last time.
+// note records whether a server could be reached.
 func (p *Pool) note(server string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -283,8 +285,7 @@ func (p *Pool) note(server string, err error) {
 	p.failed[server] = time.Now()
 }
 
-// Suspect says that the server that was connected to last does not answer any
-// more.
+// Suspect records that the server that was connected to last no longer answers.
 func (p *Pool) Suspect() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

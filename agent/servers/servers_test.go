@@ -70,7 +70,7 @@ func (f *fakeNet) attempts() int {
 	return len(f.dialled)
 }
 
-func (f *fakeNet) dial(_ context.Context, _ Way, addr string) (*tls.Conn, error) {
+func (f *fakeNet) dial(_ context.Context, _ Dialer, addr string) (*tls.Conn, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.dialled = append(f.dialled, addr)
@@ -96,7 +96,7 @@ func TestConnectionsSpreadOverServers(t *testing.T) {
 	f := &fakeNet{}
 	p := pool(t, f)
 	for range 300 {
-		if _, err := p.Dial(t.Context(), Way{}); err != nil {
+		if _, err := p.Dial(t.Context(), Dialer{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -119,7 +119,7 @@ func TestAServerThatFailsIsAskedLast(t *testing.T) {
 	f.set("one", "two")
 	p := pool(t, f)
 	for range 20 {
-		if _, err := p.Dial(t.Context(), Way{}); err != nil {
+		if _, err := p.Dial(t.Context(), Dialer{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -128,11 +128,11 @@ func TestAServerThatFailsIsAskedLast(t *testing.T) {
 		t.Errorf("%d attempts for 20 connections: %v", len(f.dialled), f.dialled)
 	}
 	f.set("three")
-	if _, err := p.Dial(t.Context(), Way{}); err != nil {
+	if _, err := p.Dial(t.Context(), Dialer{}); err != nil {
 		t.Errorf("those that failed before are not asked again: %v", err)
 	}
 	f.set("one", "two", "three")
-	_, err := p.dialOnce(t.Context(), Way{})
+	_, err := p.dialOnce(t.Context(), Dialer{})
 	for _, server := range []string{"one", "two", "three"} {
 		if err == nil || !strings.Contains(err.Error(), server+" is down") {
 			t.Errorf("the error does not name %s: %v", server, err)
@@ -146,7 +146,7 @@ func TestASuspectIsAskedLast(t *testing.T) {
 	p := pool(t, f)
 	p.Suspect() // nobody yet
 	for range 20 {
-		if _, err := p.Dial(t.Context(), Way{}); err != nil {
+		if _, err := p.Dial(t.Context(), Dialer{}); err != nil {
 			t.Fatal(err)
 		}
 		last := f.dialled[len(f.dialled)-1]
@@ -164,14 +164,14 @@ func TestAnOutageIsWaitedForAndTriedForByOne(t *testing.T) {
 	f.set("one", "two", "three")
 	impatient, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := p.Dial(impatient, Way{}); err == nil || !strings.Contains(err.Error(), "is down") {
+	if _, err := p.Dial(impatient, Dialer{}); err == nil || !strings.Contains(err.Error(), "is down") {
 		t.Errorf("waiting for an outage to end: %v", err)
 	}
 	done := make(chan error)
 	const waiters = 100
 	for range waiters {
 		go func() {
-			_, err := p.Dial(t.Context(), Way{})
+			_, err := p.Dial(t.Context(), Dialer{})
 			done <- err
 		}()
 	}
@@ -217,7 +217,7 @@ func TestWhatListensIsNotAlwaysAServer(t *testing.T) {
 	if err := p.Set([]string{good.Listener.Addr().String(), stranger.Listener.Addr().String()}); err != nil {
 		t.Fatal(err)
 	}
-	way := Way{Dial: DialPlain, TLS: &tls.Config{RootCAs: trusted, ServerName: "example.com"}}
+	way := Dialer{Dial: DialPlain, TLS: &tls.Config{RootCAs: trusted, ServerName: "example.com"}}
 	for range 20 {
 		conn, err := p.Dial(t.Context(), way)
 		if err != nil {

@@ -26,6 +26,7 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"brink/internal/testneed"
+	"brink/internal/testwait"
 	"brink/internal/wire/noderights"
 	"brink/internal/wire/tunnelwire"
 	server "brink/server/tunnel"
@@ -172,29 +173,11 @@ func run(t testing.TB, cfg Config, servers ...string) *Tunnels {
 	}()
 	t.Cleanup(func() {
 		cancel()
-		happens(t, "the end of Run", done)
+		testwait.Closed(t, "the end of Run", done)
 	})
-	happens(t, "readiness", ready)
+	testwait.Closed(t, "readiness", ready)
 	tunnels.SetServers(servers)
 	return tunnels
-}
-
-func happens(t testing.TB, what string, ch <-chan struct{}) {
-	t.Helper()
-	select {
-	case <-ch:
-	case <-time.After(patience):
-		t.Fatalf("%s: has not happened", what)
-	}
-}
-
-func eventually(t testing.TB, what string, is func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !is(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: has not happened", what)
-		}
-	}
 }
 
 // target listens and handles each connection.
@@ -273,7 +256,7 @@ func one(t testing.TB, handle func(net.Conn)) (*apiServer, *Tunnels) {
 	ca := newAuthority(t)
 	s := ca.serve("127.0.0.1:0")
 	tunnels := run(t, Config{TLS: ca.config(ca.node("a")), Kubelet: target(t, handle)}, s.addr)
-	eventually(t, "the tunnel", func() bool { return s.Has("a") })
+	testwait.Until(t, "the tunnel", func() bool { return s.Has("a") })
 	return s, tunnels
 }
 
@@ -356,7 +339,7 @@ func TestTargets(t *testing.T) {
 	s := ca.serve("127.0.0.1:0")
 	elsewhere := target(t, echo).String()
 	run(t, Config{TLS: ca.config(ca.node("a")), Kubelet: target(t, echo)}, s.addr)
-	eventually(t, "the tunnel", func() bool { return s.Has("a") })
+	testwait.Until(t, "the tunnel", func() bool { return s.Has("a") })
 	open := dial(t, s.Server, "a")
 	for _, to := range []string{elsewhere, "192.0.2.1:80", "kubelet:10250", "localhost:80"} {
 		_, err := s.Dial(t.Context(), "a", "tcp", to)
@@ -403,7 +386,7 @@ func TestPodsAndNode(t *testing.T) {
 			return nil
 		},
 	}, s.addr)
-	eventually(t, "the tunnel", func() bool { return s.Has("a") })
+	testwait.Until(t, "the tunnel", func() bool { return s.Has("a") })
 	for _, allowed := range []*atomic.Bool{&asPod, &asNode} {
 		if _, err := s.Dial(t.Context(), "a", "tcp", there.String()); err == nil {
 			t.Fatal("connected to an address that is not the node's")
@@ -430,16 +413,16 @@ func TestServerReturns(t *testing.T) {
 	ca := newAuthority(t)
 	first := ca.serve("127.0.0.1:0")
 	tunnels := run(t, Config{TLS: ca.config(ca.node("a")), Kubelet: target(t, echo)}, first.addr)
-	eventually(t, "the tunnel", func() bool { return first.Has("a") })
+	testwait.Until(t, "the tunnel", func() bool { return first.Has("a") })
 	conn := dial(t, first.Server, "a")
 	first.stop()
 	if _, err := conn.Read(make([]byte, 1)); err == nil || err == io.EOF {
 		t.Errorf("the end of the tunnel reads like the end of the stream: %v", err)
 	}
-	eventually(t, "loss", func() bool { return !tunnels.Status()[0].Up })
+	testwait.Until(t, "loss", func() bool { return !tunnels.Status()[0].Up })
 	second := ca.serve(first.addr)
 	back := time.Now()
-	eventually(t, "the return", func() bool { return second.Has("a") })
+	testwait.Until(t, "the return", func() bool { return second.Has("a") })
 	if took := time.Since(back); took > 3*time.Second {
 		t.Errorf("the tunnel took %s to return", took)
 	}
@@ -451,14 +434,14 @@ func TestServersComeAndGo(t *testing.T) {
 	ca := newAuthority(t)
 	x, y := ca.serve("127.0.0.1:0"), ca.serve("127.0.0.1:0")
 	tunnels := run(t, Config{TLS: ca.config(ca.node("a")), Kubelet: target(t, echo)}, x.addr)
-	eventually(t, "the tunnel to x", func() bool { return x.Has("a") })
+	testwait.Until(t, "the tunnel to x", func() bool { return x.Has("a") })
 	kept := dial(t, x.Server, "a")
 	tunnels.SetServers([]string{x.addr, y.addr})
-	eventually(t, "the tunnel to y", func() bool { return y.Has("a") })
+	testwait.Until(t, "the tunnel to y", func() bool { return y.Has("a") })
 	mustEcho(t, dial(t, y.Server, "a"), []byte("hello"))
 	mustEcho(t, kept, []byte("still here"))
 	tunnels.SetServers([]string{y.addr})
-	eventually(t, "the end of the tunnel to x", func() bool { return !x.Has("a") })
+	testwait.Until(t, "the end of the tunnel to x", func() bool { return !x.Has("a") })
 	mustEcho(t, dial(t, y.Server, "a"), []byte("hello"))
 	if status := tunnels.Status(); len(status) != 1 || status[0].Server != y.addr {
 		t.Errorf("status is %+v", status)
@@ -487,20 +470,20 @@ func TestAStrangerThatAnnouncesItself(t *testing.T) {
 	patient := hasty
 	patient.firstDelay, patient.strangerDelay = time.Hour, 2*time.Hour
 	tunnels := run(t, Config{TLS: ca.config(ca.node("a")), Kubelet: target(t, echo), Dial: dialer, timing: patient}, known.addr)
-	eventually(t, "the tunnel to the known one", func() bool { return known.Has("a") })
+	testwait.Until(t, "the tunnel to the known one", func() bool { return known.Has("a") })
 	tunnels.SetServers([]string{known.addr, stranger.addr})
 	tunnels.Announced([]string{known.addr})
-	eventually(t, "the first attempt", func() bool { return asked.Load() > 0 })
+	testwait.Until(t, "the first attempt", func() bool { return asked.Load() > 0 })
 	away.Store(false)
 	tunnels.Announced([]string{known.addr})
 	if time.Sleep(5 * hasty.maxDelay); asked.Load() != 1 || stranger.Has("a") {
 		t.Fatalf("it was asked %d times: this test shows nothing", asked.Load())
 	}
 	tunnels.Announced([]string{known.addr, stranger.addr})
-	eventually(t, "the tunnel to who has announced itself", func() bool { return stranger.Has("a") })
+	testwait.Until(t, "the tunnel to who has announced itself", func() bool { return stranger.Has("a") })
 	mustEcho(t, dial(t, stranger.Server, "a"), []byte("hello"))
 	// What is up is not woken for the day when it is lost.
-	eventually(t, "both to be up", func() bool { return tunnels.Status()[0].Up && tunnels.Status()[1].Up })
+	testwait.Until(t, "both to be up", func() bool { return tunnels.Status()[0].Up && tunnels.Status()[1].Up })
 	tunnels.Announced(nil)
 	tunnels.Announced([]string{known.addr, stranger.addr})
 	tunnels.mu.Lock()
@@ -564,7 +547,7 @@ func TestDeadLink(t *testing.T) {
 	s := ca.serve("127.0.0.1:0")
 	link := newFreezer(t, s.addr)
 	tunnels := run(t, Config{TLS: ca.config(ca.node("a")), Kubelet: target(t, echo), timing: hasty}, link.addr)
-	eventually(t, "the tunnel", func() bool { return s.Has("a") })
+	testwait.Until(t, "the tunnel", func() bool { return s.Has("a") })
 	conn := dial(t, s.Server, "a")
 	mustEcho(t, conn, []byte("hello"))
 	time.Sleep(2 * (hasty.readIdle + hasty.pingTimeout))
@@ -572,13 +555,13 @@ func TestDeadLink(t *testing.T) {
 		t.Fatal("a link that is only silent is taken for a dead one")
 	}
 	link.frozen.Store(true)
-	eventually(t, "notice", func() bool { return !tunnels.Status()[0].Up })
+	testwait.Until(t, "notice", func() bool { return !tunnels.Status()[0].Up })
 	if got := tunnels.Status()[0].Error; got != errSilent.Error() {
 		t.Errorf("the reason is %q", got)
 	}
 	link.frozen.Store(false)
-	eventually(t, "the return", func() bool { return tunnels.Status()[0].Up })
-	eventually(t, "a connection", func() bool {
+	testwait.Until(t, "the return", func() bool { return tunnels.Status()[0].Up })
+	testwait.Until(t, "a connection", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		again, err := s.Dial(ctx, "a", "tcp", tunnelwire.Kubelet)
@@ -658,11 +641,11 @@ func TestCertificateRotates(t *testing.T) {
 		TLS:     func() (*tls.Config, error) { return ca.config(*cert.Load())() },
 		Kubelet: target(t, echo),
 	}, first.addr)
-	eventually(t, "the tunnel", func() bool { return first.Has("a") })
+	testwait.Until(t, "the tunnel", func() bool { return first.Has("a") })
 	use(ca.node("a"))
 	first.stop()
 	second := ca.serve(first.addr)
-	eventually(t, "the return", func() bool { return second.Has("a") })
+	testwait.Until(t, "the return", func() bool { return second.Has("a") })
 	if got, want := second.seen.Load(), cert.Load().Leaf.SerialNumber.Int64(); got != want {
 		t.Errorf("the server sees certificate %d, want %d", got, want)
 	}
@@ -696,7 +679,7 @@ func TestName(t *testing.T) {
 				return c, nil
 			}
 			tunnels := run(t, Config{TLS: config, Kubelet: target(t, echo), timing: hasty}, s.addr)
-			eventually(t, "the refusal", func() bool { return strings.Contains(tunnels.Status()[0].Error, tt.want) })
+			testwait.Until(t, "the refusal", func() bool { return strings.Contains(tunnels.Status()[0].Error, tt.want) })
 			if s.Has("a") || s.Has("") {
 				t.Error("has a tunnel")
 			}
@@ -706,7 +689,7 @@ func TestName(t *testing.T) {
 		t.Parallel()
 		s := ca.serve("127.0.0.1:0")
 		run(t, Config{TLS: ca.config(ca.node("b")), Kubelet: target(t, echo)}, s.addr)
-		eventually(t, "the tunnel", func() bool { return s.Has("b") })
+		testwait.Until(t, "the tunnel", func() bool { return s.Has("b") })
 		if _, err := s.Dial(t.Context(), "a", "tcp", tunnelwire.Kubelet); !errors.Is(err, server.ErrNoTunnel) {
 			t.Errorf("node a is reached: %v", err)
 		}
@@ -719,7 +702,7 @@ func TestServerIsVerified(t *testing.T) {
 	ca, stranger := newAuthority(t), newAuthority(t)
 	s := stranger.serve("127.0.0.1:0")
 	tunnels := run(t, Config{TLS: ca.config(ca.node("a")), Kubelet: target(t, echo), timing: hasty}, s.addr)
-	eventually(t, "the refusal", func() bool { return strings.Contains(tunnels.Status()[0].Error, "certificate") })
+	testwait.Until(t, "the refusal", func() bool { return strings.Contains(tunnels.Status()[0].Error, "certificate") })
 }
 
 // TestSeveralTunnels of one node to one server live side by side, and the end of
@@ -729,24 +712,24 @@ func TestSeveralTunnels(t *testing.T) {
 	ca := newAuthority(t)
 	s := ca.serve("127.0.0.1:0")
 	old := run(t, Config{TLS: ca.config(ca.node("a")), Kubelet: target(t, echo)}, s.addr)
-	eventually(t, "the tunnel", func() bool { return s.Has("a") })
+	testwait.Until(t, "the tunnel", func() bool { return s.Has("a") })
 	early := dial(t, s.Server, "a")
 	young := run(t, Config{TLS: ca.config(ca.node("a")), Kubelet: target(t, func(c net.Conn) { io.WriteString(c, "young") })}, s.addr)
-	eventually(t, "the second tunnel", func() bool { return young.Status()[0].Up })
-	eventually(t, "the newest to be used", func() bool {
+	testwait.Until(t, "the second tunnel", func() bool { return young.Status()[0].Up })
+	testwait.Until(t, "the newest to be used", func() bool {
 		conn := dial(t, s.Server, "a")
 		conn.SetDeadline(time.Now().Add(50 * time.Millisecond))
 		got, _ := io.ReadAll(conn)
 		return string(got) == "young"
 	})
 	young.SetServers(nil)
-	eventually(t, "the older to be used", func() bool { return echoes(dial(t, s.Server, "a"), []byte("old")) == nil })
+	testwait.Until(t, "the older to be used", func() bool { return echoes(dial(t, s.Server, "a"), []byte("old")) == nil })
 	mustEcho(t, early, []byte("still here"))
 	if !old.Status()[0].Up {
 		t.Error("the older tunnel has ended")
 	}
 	s.Drop("a")
-	eventually(t, "the end of all", func() bool { _, err := early.Read(make([]byte, 1)); return err != nil })
+	testwait.Until(t, "the end of all", func() bool { _, err := early.Read(make([]byte, 1)); return err != nil })
 }
 
 // TestAddressThatLeadsNowhere: while there is a tunnel, an address by which none has
@@ -765,7 +748,7 @@ func TestAddressThatLeadsNowhere(t *testing.T) {
 		return (&net.Dialer{}).DialContext(ctx, network, address)
 	}
 	tunnels := run(t, Config{TLS: ca.config(ca.node("a")), Kubelet: target(t, echo), Dial: dial, timing: hasty}, s.addr, nowhere)
-	eventually(t, "the tunnel", func() bool { return s.Has("a") })
+	testwait.Until(t, "the tunnel", func() bool { return s.Has("a") })
 	// 20, 40, 80 ms and so on: the tenth pause takes ten seconds.
 	time.Sleep(2 * time.Second)
 	if n := attempts.Load(); n < 3 || n > 10 {
@@ -773,7 +756,7 @@ func TestAddressThatLeadsNowhere(t *testing.T) {
 	}
 	before := attempts.Load()
 	tunnels.SetServers([]string{nowhere})
-	eventually(t, "attempts without a tunnel", func() bool { return attempts.Load() > before+5 })
+	testwait.Until(t, "attempts without a tunnel", func() bool { return attempts.Load() > before+5 })
 }
 
 // TestRedial has a tunnel made anew while the old one still works.

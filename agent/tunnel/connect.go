@@ -24,18 +24,17 @@ import (
 const (
 	// connectTimeout bounds dialing, TLS and the server's answer together.
 	connectTimeout = 15 * time.Second
-	// readIdle is how long a tunnel may be silent before this end asks whether
-	// the other is still there. It also keeps NAT from forgetting the
-	// connection: the shortest memory met in practice is 30 s.
+	// readIdle is how long a tunnel may be silent before this end sends a ping. It
+	// also keeps NAT from forgetting the connection: the shortest timeout met in
+	// practice is 30 s.
 	readIdle = 15 * time.Second
-	// pingTimeout is how long the answer may take.
+	// pingTimeout is how long the answer to a ping may take.
 	pingTimeout = 10 * time.Second
-	// serverName is in the certificate of every API server, whatever address
-	// leads to it.
+	// serverName is in the certificate of every API server, whatever its address.
 	serverName = "kubernetes"
 )
 
-// answerError is a server that does not take the tunnel.
+// answerError is the answer of a server that refuses the tunnel.
 type answerError struct {
 	status string
 	reason string
@@ -47,7 +46,7 @@ func (e *answerError) Error() string {
 
 var errSilent = errors.New("the server does not answer any more")
 
-// once makes the tunnel and serves it until it ends, and says why it did.
+// once makes the tunnel and serves it until it ends. The error is the reason for that.
 func (l *link) once(ctx context.Context) error {
 	conn, err := l.connect(ctx)
 	if err != nil {
@@ -60,7 +59,7 @@ func (l *link) once(ctx context.Context) error {
 	return conn.reason()
 }
 
-// connect dials the server and makes it take the connection as a tunnel.
+// connect dials the server and upgrades the connection to a tunnel.
 func (l *link) connect(ctx context.Context) (*tunnelConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
@@ -74,7 +73,7 @@ func (l *link) connect(ctx context.Context) (*tunnelConn, error) {
 	}
 	conn := tls.Client(raw, config)
 	defer context.AfterFunc(ctx, func() { raw.Close() })()
-	reader, err := shake(ctx, conn, l.tunnels.says())
+	reader, err := shake(ctx, conn, l.tunnels.headers())
 	if err != nil {
 		raw.Close()
 		if ctx.Err() != nil {
@@ -85,7 +84,7 @@ func (l *link) connect(ctx context.Context) (*tunnelConn, error) {
 	return &tunnelConn{Conn: conn, reader: reader}, nil
 }
 
-// tls asks for the certificate anew at each dial: it rotates.
+// tls returns the configuration with the present certificate, which rotates.
 func (l *link) tls() (*tls.Config, error) {
 	config, err := l.tunnels.cfg.TLS()
 	if err != nil {
@@ -99,9 +98,9 @@ func (l *link) tls() (*tls.Config, error) {
 	return config, nil
 }
 
-// says is what the node tells of the cluster's state and of its certificate, as
-// headers.
-func (t *Tunnels) says() string {
+// headers returns the header lines with the revision that the node has seen and the proof
+// for its certificate.
+func (t *Tunnels) headers() string {
 	var seen int64
 	if t.cfg.Revision != nil {
 		seen = t.cfg.Revision()
@@ -116,13 +115,13 @@ func (t *Tunnels) says() string {
 	return out
 }
 
-// shake asks for the upgrade. Bytes of the tunnel may already be in the reader.
-func shake(ctx context.Context, conn *tls.Conn, says string) (*bufio.Reader, error) {
+// shake asks for the upgrade. The reader may hold the first bytes of the tunnel.
+func shake(ctx context.Context, conn *tls.Conn, headers string) (*bufio.Reader, error) {
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}
 	const question = "GET " + tunnelwire.Path + " HTTP/1.1\r\nHost: " + serverName + "\r\nUser-Agent: brink\r\nConnection: Upgrade\r\nUpgrade: " + tunnelwire.Protocol + "\r\n"
-	if _, err := fmt.Fprintf(conn, "%s%s\r\n", question, says); err != nil {
+	if _, err := fmt.Fprintf(conn, "%s%s\r\n", question, headers); err != nil {
 		return nil, err
 	}
 	reader := bufio.NewReaderSize(conn, 4<<10)
@@ -136,8 +135,8 @@ func shake(ctx context.Context, conn *tls.Conn, says string) (*bufio.Reader, err
 	return reader, nil
 }
 
-// reasonOf is the text of an answer, or the message in it when it is a Status
-// of the API server's.
+// reasonOf returns the text of an answer, or the message in it when it is a Status of the
+// API server.
 func reasonOf(body io.Reader) string {
 	text, _ := io.ReadAll(io.LimitReader(body, 16<<10))
 	var status struct{ Message string }
@@ -147,7 +146,7 @@ func reasonOf(body io.Reader) string {
 	return strings.TrimSpace(string(text[:min(len(text), tunnelwire.MaxReason)]))
 }
 
-// tunnelConn is the connection after the upgrade; it remembers why it ended.
+// tunnelConn is the connection after the upgrade. It remembers why it ended.
 type tunnelConn struct {
 	net.Conn
 	reader *bufio.Reader // nil once it is empty
@@ -168,8 +167,8 @@ func (c *tunnelConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// reason is why the tunnel has ended. That it was closed at this end means that
-// a ping was not answered.
+// reason returns why the tunnel has ended. If it was closed at this end, a ping was not
+// answered.
 func (c *tunnelConn) reason() error {
 	err := c.failed.Load()
 	switch {
@@ -194,7 +193,7 @@ func (l *link) serve(ctx context.Context, conn *tunnelConn) {
 	}
 	server.ServeConn(conn, &http2.ServeConnOpts{
 		Context:    ctx,
-		BaseConfig: &http.Server{ErrorLog: log.New(io.Discard, "", 0)}, // down says what there is to say
+		BaseConfig: &http.Server{ErrorLog: log.New(io.Discard, "", 0)}, // link.down logs what matters
 		Handler:    http.HandlerFunc(l.stream),
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"brink/internal/testwait"
 	server "brink/server/tunnel"
 )
 
@@ -23,7 +24,7 @@ func TestServerIsToldTheRevision(t *testing.T) {
 	revision := int64(41)
 	cfg := Config{TLS: ca.config(ca.node("n2")), Revision: func() int64 { revision++; return revision }, Proof: func() string { return "it is mine" }, timing: hasty}
 	tunnels := run(t, cfg, s.addr)
-	eventually(t, "the proof of the certificate", func() bool { return s.said.Load() == "it is mine" })
+	testwait.Until(t, "the proof of the certificate", func() bool { return s.said.Load() == "it is mine" })
 	for _, want := range []string{"n2 42", "n2 43"} {
 		select {
 		case got := <-told:
@@ -33,12 +34,12 @@ func TestServerIsToldTheRevision(t *testing.T) {
 		case <-time.After(patience):
 			t.Fatal("the server is told nothing")
 		}
-		eventually(t, "a tunnel", func() bool { return s.Has("n2") })
+		testwait.Until(t, "a tunnel", func() bool { return s.Has("n2") })
 		tunnels.Redial()
 	}
 	run(t, Config{TLS: ca.config(ca.client("someone", "people")), Revision: func() int64 { return 1 << 40 }, timing: hasty}, s.addr)
 	run(t, Config{TLS: ca.config(ca.node("n3")), timing: hasty}, s.addr) // it has seen nothing
-	eventually(t, "the tunnel of n3", func() bool { return s.Has("n3") })
+	testwait.Until(t, "the tunnel of n3", func() bool { return s.Has("n3") })
 	for len(told) > 0 {
 		if got := <-told; got[:2] != "n2" {
 			t.Errorf("the server believes %q", got)

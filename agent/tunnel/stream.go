@@ -18,7 +18,7 @@ import (
 // targetTimeout bounds connecting to a kubelet or pod of this node.
 const targetTimeout = 10 * time.Second
 
-// stream is one connection of the server's.
+// stream serves one connection of the server to a target.
 func (l *link) stream(w http.ResponseWriter, r *http.Request) {
 	target, err := l.tunnels.target(r)
 	if err != nil {
@@ -41,13 +41,12 @@ func (l *link) stream(w http.ResponseWriter, r *http.Request) {
 	}
 	defer conn.Close()
 	if err := join(w, r, conn); err != nil {
-		// The server must not take what was cut short for complete.
+		// The server must not take a truncated answer for a complete one.
 		panic(http.ErrAbortHandler)
 	}
 }
 
-// join carries bytes both ways until one side has ended. The error is the
-// target's.
+// join copies bytes both ways until one side has ended. The error is the target's.
 func join(w http.ResponseWriter, r *http.Request, target net.Conn) error {
 	answer := http.NewResponseController(w)
 	w.WriteHeader(http.StatusOK)
@@ -80,7 +79,7 @@ func join(w http.ResponseWriter, r *http.Request, target net.Conn) error {
 	}
 }
 
-// target returns what a request asks to be connected to, if that is allowed.
+// target returns the address that a request asks for, if that is allowed.
 func (t *Tunnels) target(r *http.Request) (netip.AddrPort, error) {
 	if r.Method != http.MethodConnect {
 		return netip.AddrPort{}, fmt.Errorf("a tunnel knows CONNECT, not %s", r.Method)
@@ -100,7 +99,7 @@ func (t *Tunnels) target(r *http.Request) (netip.AddrPort, error) {
 }
 
 func (t *Tunnels) allowed(ip netip.Addr) bool {
-	if !nodeaddr.IsRoutable(ip) { // whatever the lists say
+	if !nodeaddr.IsRoutable(ip) { // even if it is in the lists below
 		return false
 	}
 	if t.cfg.PodCIDRs != nil && slices.ContainsFunc(t.cfg.PodCIDRs(), func(p netip.Prefix) bool { return p.Contains(ip) }) {

@@ -1,21 +1,21 @@
 // Package tunnel keeps a connection from this node to every server, through which
 // the servers reach its kubelet and its pods when they cannot dial the node.
-// server/tunnel is the other end and says why the tunnel is HTTP/2 with the roles
-// changed; internal/tunnelwire is what both have agreed on.
+// server/tunnel is the other end and explains why the tunnel is HTTP/2 with the roles
+// exchanged; internal/wire/tunnelwire is the protocol of both.
 //
-// What a server gets through a tunnel, and nothing else: the kubelet; TCP to pods
+// A server reaches this through a tunnel, and nothing else: the kubelet; TCP to pods
 // in the node's own pod CIDRs; TCP to the node's own addresses, where its pods in
 // the host's network are, and never loopback. The last is wider than it need be:
 // which ports belong to such pods is not known here, and a server that may use
-// the kubelet has the node anyway. What the rule keeps out is the rest of the
-// network the node is in, which is none of the cluster's business: someone who
-// may write Endpoints could otherwise make the API server look around there.
+// the kubelet controls the node anyway. The rule keeps the server out of the rest of
+// the node's network: somebody who may write Endpoints could otherwise use the API server
+// to scan it.
 //
-// A tunnel that fails is dialed again by itself, the first time after a quarter
-// of a second and then at growing distances of at most 10 s. A link that has died
-// silently is noticed after at most 25 s. Where no tunnel has ever come about, the
-// distances grow further while there is another one: a server may be known by
-// addresses that lead nowhere from here, and the data of a mobile link has a price.
+// A tunnel that fails is dialed again, first after a quarter of a second and then at
+// growing intervals of at most 10 s. A link that has died silently is noticed after at
+// most 25 s. To a server that was never reached the intervals grow further while another
+// tunnel is up: a server may be known by addresses that lead nowhere from here, and data
+// over a mobile link costs money.
 package tunnel
 
 import (
@@ -37,15 +37,15 @@ import (
 const (
 	firstDelay = 500 * time.Millisecond
 	maxDelay   = 10 * time.Second
-	// strangerDelay is maxDelay for a server that was never reached while others
-	// are. One that announces itself anew is dialed at once.
+	// strangerDelay is maxDelay for a server that was never reached, while others are.
+	// One that announces itself anew is dialed at once.
 	strangerDelay = 5 * time.Minute
-	// stable is how long a tunnel must have lived for the next dial to be soon:
-	// a server that takes tunnels and ends them at once is not dialed without
+	// stable is how long a tunnel must have lived for the next dial to come soon:
+	// a server that accepts tunnels and ends them at once is not dialed without
 	// pause.
 	stable = 10 * time.Second
-	// newReason is how long after the last line another reason for the same
-	// failure is worth one.
+	// newReason is how long after the last line in the log another kind of reason for
+	// the same failure gets one.
 	newReason = time.Minute
 )
 
@@ -74,7 +74,7 @@ type Config struct {
 	timing timing // of tests; zero is the constants here
 }
 
-// timing is what tests cannot wait for.
+// timing are the intervals that tests shorten.
 type timing struct {
 	firstDelay, maxDelay, strangerDelay, stable, newReason, readIdle, pingTimeout time.Duration
 }
@@ -101,12 +101,12 @@ type Tunnels struct {
 	mu      sync.Mutex      // guards what follows
 	ctx     context.Context // of Run; nil before and after
 	servers []string
-	there   []string // those that have announced themselves
+	there   []string // those that have announced themselves to the cluster
 	links   map[string]*link
 	running sync.WaitGroup
 }
 
-// link is the tunnel to one server, there or not.
+// link is the tunnel to one server, up or not.
 type link struct {
 	tunnels *Tunnels
 	server  string
@@ -116,9 +116,9 @@ type link struct {
 
 	mu     sync.Mutex // guards what follows
 	status Status
-	known  bool      // it has been up
-	logged time.Time // the last line
-	kind   failure   // what it was about
+	known  bool      // it was up once
+	logged time.Time // when the last line was logged
+	kind   failure   // which reason that line gave
 }
 
 // New returns tunnels to no servers.
@@ -146,8 +146,8 @@ func (t *Tunnels) Run(ctx context.Context, ready func()) error {
 	return nil
 }
 
-// SetServers says which servers there are, each host:port. Tunnels to those that
-// are not among them end, with what goes through them.
+// SetServers sets the servers, each host:port. Tunnels to all others end, with what goes
+// through them.
 func (t *Tunnels) SetServers(servers []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -155,8 +155,8 @@ func (t *Tunnels) SetServers(servers []string) {
 	t.matchLocked()
 }
 
-// Announced says which servers have told the cluster where they are, of those of
-// SetServers. One that had not before has just started: it is dialed at once.
+// Announced sets which of the servers of SetServers have announced themselves to the
+// cluster. One that had not before has just started: it is dialed at once.
 func (t *Tunnels) Announced(servers []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -168,8 +168,8 @@ func (t *Tunnels) Announced(servers []string) {
 	t.there = slices.Clone(servers)
 }
 
-// Redial makes all tunnels anew, as after a change of the node's address: the old
-// ones are dead, which both ends would notice later.
+// Redial replaces all tunnels, as after a change of the node's address: the old ones are
+// dead, which both ends would notice only later.
 func (t *Tunnels) Redial() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -181,7 +181,7 @@ func (t *Tunnels) Redial() {
 	t.matchLocked()
 	for server, link := range before {
 		if again := t.links[server]; again != nil && link.wasUp() {
-			again.meet()
+			again.setKnown()
 		}
 	}
 }
@@ -214,7 +214,7 @@ func (t *Tunnels) startLocked(server string) {
 		status:  Status{Server: server, Since: time.Now(), Error: "not dialed yet"},
 	}
 	t.links[server] = l
-	t.running.Go(func() { l.keep(ctx) })
+	t.running.Go(func() { l.keepUp(ctx) })
 }
 
 // Status returns the tunnels in the order of SetServers.
@@ -230,8 +230,8 @@ func (t *Tunnels) Status() []Status {
 	return out
 }
 
-// keep dials again whenever the tunnel has ended.
-func (l *link) keep(ctx context.Context) {
+// keepUp dials again whenever the tunnel has ended.
+func (l *link) keepUp(ctx context.Context) {
 	timing := l.tunnels.cfg.timing
 	delay := timing.firstDelay
 	for {
@@ -255,8 +255,8 @@ func (l *link) keep(ctx context.Context) {
 	}
 }
 
-// pause ends early when the tunnels that made it long have ended, when ctx has, and
-// when it is woken, which it tells.
+// pause waits for delay. It ends early when the other tunnels end, because of which it is
+// long, when ctx ends, and when it is woken, which it reports.
 func (l *link) pause(ctx context.Context, delay time.Duration) (woken bool) {
 	for until := time.Now().Add(delay); time.Now().Before(until); {
 		select {
@@ -273,10 +273,12 @@ func (l *link) pause(ctx context.Context, delay time.Duration) (woken bool) {
 	return false
 }
 
-// wake ends the pause before the next attempt. A tunnel that is up needs none, and
-// when it is lost one day, the pause that keeps nodes apart.
+// wake ends the pause before the next attempt. It does nothing to a tunnel that is up:
+// when that is lost one day, the pause keeps many nodes from returning together.
 func (l *link) wake() {
-	if l.current().Up {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.status.Up {
 		return
 	}
 	select {
@@ -285,21 +287,21 @@ func (l *link) wake() {
 	}
 }
 
-// wasUp tells that the server has been reached.
+// wasUp reports whether the server was ever reached.
 func (l *link) wasUp() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.known
 }
 
-// meet says that it was, before this link was made.
-func (l *link) meet() {
+// setKnown records that the server was reached before this link was made.
+func (l *link) setKnown() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.known = true
 }
 
-// longest is the distance between two attempts now.
+// longest returns the longest interval between two attempts as things are now.
 func (l *link) longest() time.Duration {
 	timing := l.tunnels.cfg.timing
 	isUp := func(s Status) bool { return s.Up }
@@ -309,20 +311,24 @@ func (l *link) longest() time.Duration {
 	return timing.maxDelay
 }
 
-// jitter keeps the nodes that lost a server together from returning together.
+// jitter keeps nodes that lost a server together from returning together.
 func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
 
-// up notes that the tunnel is there.
+// up records that the tunnel is up. What has woken it while it was dialed is done with.
 func (l *link) up() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	select {
+	case <-l.woken:
+	default:
+	}
 	l.status, l.known = Status{Server: l.server, Up: true, Since: time.Now()}, true
 	l.logged, l.kind = time.Now(), ""
 	l.log.Info("tunnel is up")
 }
 
-// down notes that it is not. Only the change is worth a line, and later another
-// kind of reason.
+// down records that the tunnel is not up. It logs the change and, some time later,
+// another kind of reason.
 func (l *link) down(err error) {
 	kind := kindOf(err)
 	l.mu.Lock()
@@ -336,7 +342,7 @@ func (l *link) down(err error) {
 	case wasUp:
 		l.log.Warn("tunnel is lost, dialing again", "error", err)
 	case first, kind != l.kind && time.Since(l.logged) > l.tunnels.cfg.timing.newReason:
-		l.log.Warn("tunnel cannot be made, trying on", "error", err)
+		l.log.Warn("tunnel cannot be made, retrying", "error", err)
 	default:
 		l.log.Debug("tunnel cannot be made", "error", err)
 		return
@@ -350,7 +356,7 @@ func (l *link) current() Status {
 	return l.status
 }
 
-// failure is a kind of reason.
+// failure is a kind of reason for which a tunnel is not up.
 type failure string
 
 const (

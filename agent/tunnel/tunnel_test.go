@@ -147,3 +147,20 @@ func TestAnEndingTunnelIsNoAnswer(t *testing.T) {
 		t.Errorf("the tunnel has ended: %d, %v", code, aborted)
 	}
 }
+
+// TestWokenWhileDialing: an announcement that comes while the server is being dialed does
+// not shorten the pause after that tunnel is lost.
+func TestWokenWhileDialing(t *testing.T) {
+	t.Parallel()
+	l := &link{tunnels: New(Config{}), log: slog.New(slog.DiscardHandler), woken: make(chan struct{}, 1)}
+	l.wake()
+	if len(l.woken) != 1 {
+		t.Fatal("it is not woken")
+	}
+	if l.up(); len(l.woken) != 0 {
+		t.Error("it stays woken while it is up")
+	}
+	if l.wake(); len(l.woken) != 0 {
+		t.Error("it is woken while it is up")
+	}
+}

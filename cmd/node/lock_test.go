@@ -12,6 +12,7 @@ import (
 
 	"brink/internal/layout"
 	"brink/internal/testdisk"
+	"brink/internal/testerror"
 	"brink/internal/testprocess"
 )
 
@@ -23,7 +24,7 @@ func TestLockDataDir(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = lockDataDir(l)
-	isLine(t, err, fmt.Sprintf("%s is in use by brink with pid %d;", l.Data(), os.Getpid()))
+	testerror.OneLine(t, err, fmt.Sprintf("%s is in use by brink with pid %d;", l.Data(), os.Getpid()))
 	other, err := lockDataDir(layout.New(t.TempDir()))
 	if err != nil {
 		t.Errorf("another data directory is another node: %v", err)
@@ -53,7 +54,7 @@ func TestLockDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = lockDatabase(other)
-	isLine(t, err, other.DB()+" is in use by a brink with another data directory")
+	testerror.OneLine(t, err, other.DB()+" is in use by a brink with another data directory")
 	unlock()
 	again, err := lockDatabase(other)
 	if err != nil {
@@ -94,7 +95,7 @@ func TestLockOnFullDisk(t *testing.T) {
 	}
 	defer unlock()
 	_, err = lockDataDir(l)
-	isLine(t, err, "in use by brink with pid unknown")
+	testerror.OneLine(t, err, "in use by brink with pid unknown")
 }
 
 // TestLockBetweenProcesses has another process lock a directory until its input
@@ -127,7 +128,7 @@ func TestLockBetweenProcesses(t *testing.T) {
 		}
 	}
 	_, err = lockDataDir(l)
-	isLine(t, err, fmt.Sprintf("with pid %d;", first.Process.Pid))
+	testerror.OneLine(t, err, fmt.Sprintf("with pid %d;", first.Process.Pid))
 	// A power cut or kill -9 leaves no lock behind.
 	if err := first.Process.Kill(); err != nil {
 		t.Fatal(err)

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"brink/internal/testerror"
 )
 
 func TestNotifySystemd(t *testing.T) {
@@ -32,5 +34,5 @@ func TestNotifySystemd(t *testing.T) {
 	if err := notifySystemd("", "READY=1"); err != nil {
 		t.Errorf("without systemd: %v", err)
 	}
-	isLine(t, notifySystemd(filepath.Join(dir, "nobody"), "READY=1"), filepath.Join(dir, "nobody"))
+	testerror.OneLine(t, notifySystemd(filepath.Join(dir, "nobody"), "READY=1"), filepath.Join(dir, "nobody"))
 }

@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"brink/internal/testerror"
 )
 
 func TestMakeRunDir(t *testing.T) {
@@ -34,5 +36,5 @@ func TestMakeRunDirInTheWay(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	isLine(t, makeRunDir(path), "making the run directory")
+	testerror.OneLine(t, makeRunDir(path), "making the run directory")
 }

@@ -3,21 +3,12 @@ package node
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"testing"
 
 	"brink/agent"
 	"brink/agent/join"
 	"brink/server"
 )
-
-// isLine fails unless err is one line that contains want.
-func isLine(t *testing.T, err error, want string) {
-	t.Helper()
-	if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
-		t.Errorf("got %v, want one line with %q", err, want)
-	}
-}
 
 func TestStatus(t *testing.T) {
 	t.Parallel()

@@ -25,7 +25,6 @@ import (
 // controllers' flags are those that brink gives them, without the split of the
 // datastore, the in-memory clients and the missing ports.
 func (n *separateNode) args(program string) []string {
-	t := n.tls
 	switch program {
 	case "kine":
 		// The default endpoint is SQLite in ./db with kine's own settings.
@@ -33,49 +32,9 @@ func (n *separateNode) args(program string) []string {
 	case "containerd":
 		return []string{"--config=" + n.file("containerd.toml")}
 	case "kube-apiserver":
-		return []string{
-			"--advertise-address=" + n.Addr.String(),
-			"--allow-privileged=true",
-			"--anonymous-auth=false",
-			"--authorization-mode=Node,RBAC",
-			"--client-ca-file=" + t.ClientCA(),
-			"--enable-admission-plugins=NodeRestriction",
-			"--enable-aggregator-routing=true",
-			"--enable-bootstrap-token-auth=true",
-			"--etcd-servers=unix://" + kineSocket,
-			"--kubelet-certificate-authority=" + t.ServerCA(),
-			"--kubelet-client-certificate=" + t.Cert(pki.ClientAPIServer),
-			"--kubelet-client-key=" + t.Key(pki.ClientAPIServer),
-			"--kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname",
-			"--proxy-client-cert-file=" + t.Cert(pki.ClientAuthProxy),
-			"--proxy-client-key-file=" + t.Key(pki.ClientAuthProxy),
-			"--requestheader-allowed-names=" + pki.AuthProxyUser,
-			"--requestheader-client-ca-file=" + t.RequestHeaderCA(),
-			"--requestheader-extra-headers-prefix=X-Remote-Extra-",
-			"--requestheader-group-headers=X-Remote-Group",
-			"--requestheader-username-headers=X-Remote-User",
-			"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
-			"--service-account-key-file=" + t.ServiceKey(),
-			"--service-account-signing-key-file=" + t.ServiceKey(),
-			"--service-cluster-ip-range=10.43.0.0/16",
-			"--tls-cert-file=" + t.Cert(pki.ServingAPIServer),
-			"--tls-private-key-file=" + t.Key(pki.ServingAPIServer),
-		}
+		return n.apiserverArgs()
 	case "kube-controller-manager":
-		return []string{
-			"--kubeconfig=" + n.kubeconfigOf(program),
-			"--leader-elect=false",
-			"--allocate-node-cidrs=true",
-			"--cluster-cidr=10.42.0.0/16",
-			"--service-cluster-ip-range=10.43.0.0/16",
-			"--cluster-signing-cert-file=" + t.ClientCA(),
-			"--cluster-signing-key-file=" + t.Key(pki.ClientCA),
-			"--controllers=*,bootstrapsigner,tokencleaner",
-			"--root-ca-file=" + t.ServerCA(),
-			"--service-account-private-key-file=" + t.ServiceKey(),
-			"--use-service-account-credentials=true",
-			"--flex-volume-plugin-dir=" + n.file("volumeplugins"), // upstream's default is made on the host
-		}
+		return n.controllerArgs()
 	case "kube-scheduler":
 		return []string{"--kubeconfig=" + n.kubeconfigOf(program), "--leader-elect=false"}
 	case "kubelet":
@@ -92,6 +51,55 @@ func (n *separateNode) args(program string) []string {
 			"--conntrack-tcp-timeout-established=0s",
 			"--conntrack-tcp-timeout-close-wait=0s",
 		}
+	}
+}
+
+func (n *separateNode) apiserverArgs() []string {
+	t := n.tls
+	return []string{
+		"--advertise-address=" + n.Addr.String(),
+		"--allow-privileged=true",
+		"--anonymous-auth=false",
+		"--authorization-mode=Node,RBAC",
+		"--client-ca-file=" + t.ClientCA(),
+		"--enable-admission-plugins=NodeRestriction",
+		"--enable-aggregator-routing=true",
+		"--enable-bootstrap-token-auth=true",
+		"--etcd-servers=unix://" + kineSocket,
+		"--kubelet-certificate-authority=" + t.ServerCA(),
+		"--kubelet-client-certificate=" + t.Cert(pki.ClientAPIServer),
+		"--kubelet-client-key=" + t.Key(pki.ClientAPIServer),
+		"--kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname",
+		"--proxy-client-cert-file=" + t.Cert(pki.ClientAuthProxy),
+		"--proxy-client-key-file=" + t.Key(pki.ClientAuthProxy),
+		"--requestheader-allowed-names=" + pki.AuthProxyUser,
+		"--requestheader-client-ca-file=" + t.RequestHeaderCA(),
+		"--requestheader-extra-headers-prefix=X-Remote-Extra-",
+		"--requestheader-group-headers=X-Remote-Group",
+		"--requestheader-username-headers=X-Remote-User",
+		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
+		"--service-account-key-file=" + t.ServiceKey(),
+		"--service-account-signing-key-file=" + t.ServiceKey(),
+		"--service-cluster-ip-range=10.43.0.0/16",
+		"--tls-cert-file=" + t.Cert(pki.ServingAPIServer),
+		"--tls-private-key-file=" + t.Key(pki.ServingAPIServer),
+	}
+}
+
+func (n *separateNode) controllerArgs() []string {
+	return []string{
+		"--kubeconfig=" + n.kubeconfigOf("kube-controller-manager"),
+		"--leader-elect=false",
+		"--allocate-node-cidrs=true",
+		"--cluster-cidr=10.42.0.0/16",
+		"--service-cluster-ip-range=10.43.0.0/16",
+		"--cluster-signing-cert-file=" + n.tls.ClientCA(),
+		"--cluster-signing-key-file=" + n.tls.Key(pki.ClientCA),
+		"--controllers=*,bootstrapsigner,tokencleaner",
+		"--root-ca-file=" + n.tls.ServerCA(),
+		"--service-account-private-key-file=" + n.tls.ServiceKey(),
+		"--use-service-account-credentials=true",
+		"--flex-volume-plugin-dir=" + n.file("volumeplugins"), // upstream's default is made on the host
 	}
 }
 

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,6 +20,7 @@ import (
 
 	"brink/e2e/machine"
 	"brink/internal/layout"
+	"brink/server/noderecord"
 	"brink/server/pki"
 )
 
@@ -208,6 +211,24 @@ func (c *cluster) copyAuthorities(dir string) error {
 				return err
 			}
 		}
+	}
+	return nil
+}
+
+// recordNode has the server accept a node's certificate that it has not signed itself.
+func (c *cluster) recordNode(ctx context.Context, name string, certificate []byte) error {
+	block, _ := pem.Decode(certificate)
+	if block == nil {
+		return errors.New("the node's certificate is not PEM")
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return err
+	}
+	record := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name + noderecord.Suffix}, Type: noderecord.Type}
+	noderecord.SetKeys(record, noderecord.KeyOf(cert.RawSubjectPublicKeyInfo))
+	if _, err := c.client.CoreV1().Secrets(noderecord.Namespace).Create(ctx, record, metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("recording node %s: %w", name, err)
 	}
 	return nil
 }

@@ -63,7 +63,7 @@ const (
 	peersPart   = "peers"   // what other nodes cost an agent
 )
 
-// wants tells whether a part is measured: with -against it is the only one.
+// wants reports whether a part is measured: with -against it is the only one.
 func (s settings) wants(part string) bool {
 	if s.against != "" || part == againstPart {
 		return s.against != "" && part == againstPart
@@ -89,8 +89,36 @@ func main() {
 	}
 }
 
+// parse reads and checks the command line.
 func parse(args []string) (settings, error) {
 	var s settings
+	fs := s.flags()
+	if err := fs.Parse(args); err != nil {
+		return s, err
+	}
+	if s.runs == 0 {
+		s.runs = 3
+		if s.against != "" {
+			s.runs = againstPairs
+		}
+	}
+	if fs.NArg() > 0 || s.runs < 1 {
+		return s, fmt.Errorf("takes flags only, and at least one run")
+	}
+	if err := s.check(); err != nil {
+		return s, err
+	}
+	var errs []error
+	for _, path := range []*string{&s.brink, &s.rival, &s.profiles, &s.networkTest, &s.against} {
+		var err error
+		*path, err = absolute(*path)
+		errs = append(errs, err)
+	}
+	return s, errors.Join(errs...)
+}
+
+// flags are those of the command line; parsing them sets s.
+func (s *settings) flags() *flag.FlagSet {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.StringVar(&s.brink, "brink", "bin/brink", "the `FILE` to measure")
 	fs.StringVar(&s.rival, "rival", ".build/rival", "`DIRECTORY` with the programs of the other side")
@@ -112,45 +140,32 @@ func parse(args []string) (settings, error) {
 	fs.DurationVar(&s.networkSettle, "network-settle", 30*time.Second, "`TIME` from the first stream between pods to the first round")
 	fs.StringVar(&s.networkTest, "network-test", ".build/network.test", "`FILE` with the tests of package network/overlay, which measure the cost of peers")
 	fs.StringVar(&s.kineEndpoint, "kine-endpoint", "", "`URL` of the other side's kine (default: kine's own, SQLite that does not wait for the disk)")
-	if err := fs.Parse(args); err != nil {
-		return s, err
-	}
-	if s.runs == 0 {
-		s.runs = 3
-		if s.against != "" {
-			s.runs = againstPairs
-		}
-	}
-	if fs.NArg() > 0 || s.runs < 1 {
-		return s, fmt.Errorf("takes flags only, and at least one run")
-	}
+	return fs
+}
+
+// check refuses flags that do not go together or have no meaning.
+func (s settings) check() error {
 	if s.against == "" && s.load {
-		return s, errors.New("-load: belongs to -against")
+		return errors.New("-load: belongs to -against")
 	}
 	if s.against != "" && (len(s.only) > 0 || s.side != "") {
-		return s, errors.New("-against: compares two builds of brink and nothing else, so neither -only nor -side goes with it")
+		return errors.New("-against: compares two builds of brink and nothing else, so neither -only nor -side goes with it")
 	}
 	if s.disk < s.idle {
-		return s, fmt.Errorf("-disk=%s: must not be shorter than -idle=%s, with which it begins", s.disk, s.idle)
+		return fmt.Errorf("-disk=%s: must not be shorter than -idle=%s, with which it begins", s.disk, s.idle)
 	}
 	if s.side != "" && s.side != brinkName && s.side != separateName {
-		return s, fmt.Errorf("-side=%s: must be %s or %s", s.side, brinkName, separateName)
+		return fmt.Errorf("-side=%s: must be %s or %s", s.side, brinkName, separateName)
 	}
 	for _, part := range s.only {
 		if !slices.Contains(parts, part) {
-			return s, fmt.Errorf("-only=%s: must be of %s", part, strings.Join(parts, ", "))
+			return fmt.Errorf("-only=%s: must be of %s", part, strings.Join(parts, ", "))
 		}
 	}
 	if s.rounds < 1 {
-		return s, fmt.Errorf("-rounds=%d: at least one", s.rounds)
+		return fmt.Errorf("-rounds=%d: at least one", s.rounds)
 	}
-	var errs [5]error
-	s.brink, errs[0] = filepath.Abs(s.brink)
-	s.rival, errs[1] = filepath.Abs(s.rival)
-	s.profiles, errs[2] = absolute(s.profiles)
-	s.networkTest, errs[3] = absolute(s.networkTest)
-	s.against, errs[4] = absolute(s.against)
-	return s, errors.Join(errs[:]...)
+	return nil
 }
 
 func absolute(path string) (string, error) {

@@ -36,6 +36,8 @@ type separateNode struct {
 	podRange string      // of its pods
 	images   []string    // archives that it has imported before it starts
 	programs []*program
+
+	kubeletCert []byte // by which its kubelet is a node, PEM
 }
 
 const (
@@ -116,6 +118,9 @@ func (n *separateNode) certify() error {
 		if err := n.writeKubeconfig(program, cert, key); err != nil {
 			return err
 		}
+		if program == "kubelet" {
+			n.kubeletCert = cert
+		}
 	}
 	cert, certErr := os.ReadFile(n.tls.Cert(pki.ClientAdmin))
 	key, keyErr := os.ReadFile(n.tls.Key(pki.ClientAdmin))
@@ -139,6 +144,11 @@ func (n *separateNode) writeKubeconfig(user string, cert, key []byte) error {
 // prepare has containerd import the pause image, which brink brings itself: the
 // figures are of a node whose owner has installed everything.
 func (n *separateNode) prepare(ctx context.Context) error {
+	if n.cluster != nil {
+		if err := n.cluster.recordNode(ctx, n.ID, n.kubeletCert); err != nil {
+			return err
+		}
+	}
 	containerd := n.programs[slices.Index(n.names, "containerd")]
 	if err := containerd.start(); err != nil {
 		return err

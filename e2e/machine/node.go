@@ -18,8 +18,6 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
-
-	"brink/internal/layout"
 )
 
 // Node is a machine with brink on it.
@@ -49,87 +47,6 @@ func (n *Node) Role() string {
 	return "server"
 }
 
-// NewServer is a machine that will be a server: with a configuration of what every
-// node of a shared host needs and the given lines. Nothing is written or started.
-func NewServer(m *Machine, config ...string) *Node {
-	own := []string{"write-kubeconfig: " + m.Kubeconfig()}
-	if m.IsDefault() {
-		own = nil
-	}
-	return &Node{Machine: m, Config: append(m.baseConfig(own), config...)}
-}
-
-// NewAgent is a machine that will be an agent of the server: with the server's own
-// token unless the lines give another one.
-func NewAgent(m *Machine, server *Node, config ...string) *Node {
-	own := []string{"server: https://" + server.Addr.String() + ":6443"}
-	if !strings.Contains(strings.Join(config, "\n"), "token") {
-		own = append(own, "token-file: "+server.Layout().ServerToken())
-	}
-	return &Node{Machine: m, Server: server, Config: append(m.baseConfig(own), config...)}
-}
-
-// baseConfig is what every node of a shared host needs, with lines of its role. It
-// ends in a list of flags for the kubelet, which further lines may go on with.
-func (m *Machine) baseConfig(role []string) []string {
-	var dir []string
-	if !m.IsDefault() {
-		dir = []string{"data-dir: " + m.Data}
-	}
-	return slices.Concat(dir, role, []string{"node-name: " + m.ID, "kubelet-arg:", "  - cgroup-root=/" + m.ID})
-}
-
-// ConfigFile is the configuration file, as it is found from outside.
-func (n *Node) ConfigFile() string {
-	if n.IsDefault() {
-		return n.Inside(filepath.Join(layout.ConfigDir, "config.yaml"))
-	}
-	return filepath.Join(n.Dir, "config.yaml")
-}
-
-// Flags are those that a command needs to know which node it is for: none on a
-// machine whose node is the default one.
-func (n *Node) Flags(names ...string) []string {
-	var out []string
-	for _, name := range names {
-		switch {
-		case n.IsDefault():
-		case name == "config":
-			out = append(out, "--config", n.ConfigFile())
-		case name == "data-dir":
-			out = append(out, "--data-dir", n.Data)
-		}
-	}
-	return out
-}
-
-// WriteConfig writes the configuration file.
-func (n *Node) WriteConfig() error {
-	if err := os.MkdirAll(filepath.Dir(n.ConfigFile()), 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(n.ConfigFile(), []byte(strings.Join(n.Config, "\n")+"\n"), 0o644)
-}
-
-// AddImages puts an archive of images where brink imports it from before it starts
-// the kubelet. A hard link costs nothing.
-func (n *Node) AddImages(archive string) error {
-	dir := n.Layout().Images()
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	return os.Link(archive, filepath.Join(dir, "e2e.tar"))
-}
-
-// ImportImages is AddImages for a node that runs.
-func (n *Node) ImportImages(archive string) error {
-	r, err := n.Brink(append(append([]string{"images", "import"}, n.Flags("data-dir")...), archive)...)
-	if err == nil && r.Code != 0 {
-		err = fmt.Errorf("brink images import: %v", r)
-	}
-	return err
-}
-
 // LogFile is the output of a start, 1 being the first.
 func (n *Node) LogFile(stream string, start int) string {
 	return filepath.Join(n.Dir, fmt.Sprintf("brink.%d.%s", start, stream))
@@ -140,7 +57,7 @@ func (n *Node) Launch() error {
 	n.Starts++
 	n.Cmd = n.Command(context.Background(), slices.Concat(n.Wrap, []string{n.config.Program, n.Role()}, n.Flags("config"))...)
 	n.Cmd.Env = append(n.Cmd.Env, n.Env...)
-	// A terminal's ^C is for the tests, who then stop it in their own way.
+	// A terminal's ^C is for the tests, which then stop brink themselves.
 	n.Cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stdout, err := os.Create(n.LogFile("out", n.Starts))
 	if err != nil {
@@ -188,14 +105,19 @@ func (n *Node) StartUntil(announced string) error {
 	if err := n.Launch(); err != nil {
 		return err
 	}
-	err := n.Await(fmt.Sprintf("%q on stdout", announced), func() error { return n.Says("out", announced) })
-	if err != nil {
+	if err := n.AwaitText("out", announced); err != nil {
 		return err
 	}
 	return n.ConnectClient()
 }
 
-// Says is nil when the running brink has written text.
+// AwaitText waits until the running brink has written text to its standard output
+// ("out") or error ("err").
+func (n *Node) AwaitText(stream, text string) error {
+	return n.Await(fmt.Sprintf("%q on std%s", text, stream), func() error { return n.Says(stream, text) })
+}
+
+// Says returns nil when the running brink has written text.
 func (n *Node) Says(stream, text string) error {
 	b, err := os.ReadFile(n.LogFile(stream, n.Starts))
 	if err == nil && !strings.Contains(string(b), text) {
@@ -308,6 +230,19 @@ func (n *Node) Stop() error {
 		return fmt.Errorf("brink stopped with %v\n%s", n.Cmd.ProcessState, n.LogTail())
 	}
 	return nil
+}
+
+// Restart stops brink and starts it again.
+func (n *Node) Restart() error {
+	if err := n.Stop(); err != nil {
+		return err
+	}
+	return n.Start()
+}
+
+// Status runs brink status.
+func (n *Node) Status() (Result, error) {
+	return n.Brink(append([]string{"status"}, n.Flags("data-dir")...)...)
 }
 
 // Kill ends brink as the kernel does when memory runs out.

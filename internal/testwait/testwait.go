@@ -4,7 +4,6 @@
 package testwait
 
 import (
-	"errors"
 	"testing"
 	"time"
 )
@@ -20,12 +19,11 @@ const (
 // the condition: "the rule is back".
 func Until(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	UntilNil(t, what, func() error {
-		if !condition() {
-			return errors.New("it has not happened")
+	for deadline := time.Now().Add(Patience); !condition(); time.Sleep(pause) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within %v", what, Patience)
 		}
-		return nil
-	})
+	}
 }
 
 // UntilNil returns once try returns nil, and fails t with its last error if it does
@@ -38,7 +36,7 @@ func UntilNil(t testing.TB, what string, try func() error) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("waiting until %s: %v within %v", what, err, Patience)
+			t.Fatalf("%s: not within %v: %v", what, Patience, err)
 		}
 	}
 }
@@ -50,7 +48,7 @@ func Closed[T any](t testing.TB, what string, channel <-chan T) (value T) {
 	select {
 	case value = <-channel:
 	case <-time.After(Patience):
-		t.Fatalf("waiting until %s: it has not happened within %v", what, Patience)
+		t.Fatalf("%s: not within %v", what, Patience)
 	}
 	return value
 }

@@ -47,7 +47,7 @@ func TestUntil(t *testing.T) {
 			t.Errorf("got %q", text)
 		}
 		text = run(func(t testing.TB) { UntilNil(t, "pigs fly", func() error { return errors.New("no wings") }) })
-		if !strings.Contains(text, "pigs fly: no wings") {
+		if !strings.Contains(text, "pigs fly: not within 1m0s: no wings") {
 			t.Errorf("got %q", text)
 		}
 	})

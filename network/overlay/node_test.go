@@ -108,7 +108,7 @@ func (n *testNode) keep(ctx context.Context, ready chan<- struct{}) error {
 		case <-ctx.Done():
 			return nil
 		case <-wake:
-			time.Sleep(50 * time.Millisecond)
+			time.Sleep(100 * time.Millisecond) // as package network does
 		case <-time.After(n.checkEvery):
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"k8s.io/kubernetes/pkg/apis/core"
 	"k8s.io/kubernetes/pkg/kubeapiserver/options"
 
+	"brink/internal/testaddr"
 	"brink/internal/wire/nodekey"
 )
 
@@ -38,7 +39,7 @@ func owned(by string) *core.Node {
 func TestNodeClaims(t *testing.T) {
 	opts := options.NewAdmissionOptions()
 	useNodeClaims(opts, Config{
-		ClusterCIDRs: prefixes("10.42.0.0/16"), ServiceCIDRs: prefixes("fd43::/112"),
+		ClusterCIDRs: testaddr.Prefixes("10.42.0.0/16"), ServiceCIDRs: testaddr.Prefixes("fd43::/112"),
 		OwnNode: "hub", OwnIPs: []netip.Addr{netip.MustParseAddr("192.168.1.1")}, OuterIPs: []netip.Addr{netip.MustParseAddr("203.0.113.1")},
 		HolderOf: func(ip netip.Addr, except string) string {
 			if ip.String() == "192.0.2.9" && except != "owner" {

@@ -20,6 +20,7 @@ import (
 
 	"brink/datastore"
 	"brink/internal/lifecycle"
+	"brink/internal/testwait"
 	"brink/server/pki"
 )
 
@@ -82,19 +83,6 @@ func freePort(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-func waitUntil(t *testing.T, what string, met func() error) {
-	t.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
-		err := met()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("waiting until %s: %v", what, err)
-		}
-	}
-}
-
 // TestOpenAPIComesAndGoes asks for the documents, waits until they are let go of,
 // and asks again. What upstream keeps of them must go, and what else was made of
 // the same definitions must stay.
@@ -111,8 +99,8 @@ func TestOpenAPIComesAndGoes(t *testing.T) {
 	}
 	for _, name := range []string{"early", "late"} { // before there are documents, and after they have gone
 		makeCRD(t, config, name)
-		waitUntil(t, "the documents describe all", func() error { return describes(client, "apis/"+name+".brink.test/v1", "io.k8s.api.apps.v1.Deployment") })
-		waitUntil(t, "the documents are let go of", func() error {
+		testwait.UntilNil(t, "the documents describe all", func() error { return describes(client, "apis/"+name+".brink.test/v1", "io.k8s.api.apps.v1.Deployment") })
+		testwait.UntilNil(t, "the documents are let go of", func() error {
 			if o.kube.current.Load() != nil || o.extensions.current.Load() != nil {
 				return errors.New("they are there")
 			}

@@ -16,22 +16,14 @@ import (
 	"k8s.io/client-go/informers/internalinterfaces"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/tools/cache"
+
+	"brink/internal/testwait"
 )
 
 const patience = 20 * time.Second
 
 func namedNode(name string) *corev1.Node {
 	return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
-}
-
-// eventually fails unless ok becomes true.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: has not happened", what)
-		}
-	}
 }
 
 // seen is an event handler that keeps the names of what was added.
@@ -63,7 +55,7 @@ func runningFactory(t *testing.T, client *fake.Clientset) informers.SharedInform
 	stop := make(chan struct{})
 	t.Cleanup(func() { close(stop); shared.Shutdown() })
 	shared.Start(stop)
-	eventually(t, "the informer is filled", nodes.HasSynced)
+	testwait.Until(t, "the informer is filled", nodes.HasSynced)
 	return shared
 }
 
@@ -110,8 +102,8 @@ func TestHandlersAreHeldUntilRelease(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, h := range handlers {
-		eventually(t, name+" has seen both nodes", func() bool { return h.is("one", "two") })
-		eventually(t, name+" is synced", registrations[name].HasSynced)
+		testwait.Until(t, name+" has seen both nodes", func() bool { return h.is("one", "two") })
+		testwait.Until(t, name+" is synced", registrations[name].HasSynced)
 	}
 }
 
@@ -125,8 +117,8 @@ func TestHandlerAddedAfterRelease(t *testing.T) {
 	}
 	h := &seen{}
 	r := addTo(t, informer, h)
-	eventually(t, "a late handler sees the node", func() bool { return h.is("one") })
-	eventually(t, "a late handler is synced", r.HasSynced)
+	testwait.Until(t, "a late handler sees the node", func() bool { return h.is("one") })
+	testwait.Until(t, "a late handler is synced", r.HasSynced)
 	if err := informer.RemoveEventHandler(r); err != nil {
 		t.Errorf("removing a late handler: %v", err)
 	}
@@ -173,7 +165,7 @@ func TestRemoveBeforeRelease(t *testing.T) {
 	if err := held.release(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the handler that stayed sees the node", func() bool { return kept.is("one") })
+	testwait.Until(t, "the handler that stayed sees the node", func() bool { return kept.is("one") })
 	time.Sleep(50 * time.Millisecond)
 	if !removed.is() {
 		t.Error("a handler that was removed before the release has run")
@@ -191,14 +183,14 @@ func TestRemoveAfterRelease(t *testing.T) {
 	if err := held.release(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "both see the node", func() bool { return removed.is("one") && kept.is("one") })
+	testwait.Until(t, "both see the node", func() bool { return removed.is("one") && kept.is("one") })
 	if err := informer.RemoveEventHandler(r); err != nil {
 		t.Fatal(err)
 	}
 	if err := client.Tracker().Add(namedNode("two")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the handler that stayed sees the second node", func() bool { return kept.is("one", "two") })
+	testwait.Until(t, "the handler that stayed sees the second node", func() bool { return kept.is("one", "two") })
 	time.Sleep(50 * time.Millisecond)
 	if !removed.is("one") {
 		t.Error("a removed handler still runs")

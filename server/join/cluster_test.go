@@ -28,6 +28,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 
+	"brink/internal/testwait"
 	"brink/internal/wire/jointoken"
 	"brink/internal/wire/nodekey"
 	"brink/server/token"
@@ -151,12 +152,7 @@ func (c *cluster) start() *Controller {
 // eventually is for what the controller does by itself.
 func (c *cluster) eventually(what string, is func() bool) {
 	c.t.Helper()
-	for begun := time.Now(); time.Since(begun) < time.Minute; time.Sleep(2 * time.Millisecond) {
-		if is() {
-			return
-		}
-	}
-	c.t.Fatalf("not within a minute: %s", what)
+	testwait.Until(c.t, what, is)
 }
 
 func (c *cluster) addNode(name string, addresses ...string) {

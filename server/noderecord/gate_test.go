@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
 
+	"brink/internal/testwait"
 	"brink/internal/wire/noderights"
 )
 
@@ -140,12 +141,7 @@ func (a *api) asks(cert *x509.Certificate) (int, string) {
 
 func (a *api) eventually(what string, is func() bool) {
 	a.t.Helper()
-	for begun := time.Now(); time.Since(begun) < time.Minute; time.Sleep(2 * time.Millisecond) {
-		if is() {
-			return
-		}
-	}
-	a.t.Fatalf("not within a minute: %s", what)
+	testwait.Until(a.t, what, is)
 }
 
 func TestJudgement(t *testing.T) {

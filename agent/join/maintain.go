@@ -20,14 +20,14 @@ import (
 	"brink/internal/wire/nodeuser"
 )
 
-// expiryInterval is how often a running node looks whether its certificate has
-// ended, which it does when servers were away for longer than it is valid.
+// expiryInterval is how often a running node checks whether its certificate has expired,
+// as it does when servers were away for longer than it is valid.
 const expiryInterval = time.Minute
 
-// Keep renews the certificate and follows the cluster's servers until ctx ends.
-// Each change of the servers that are known is passed on, with those of them that
-// have announced themselves to the cluster.
-func (j *Join) Keep(ctx context.Context, onServers func(known, announced []string)) error {
+// Maintain renews the certificate and follows the cluster's servers until ctx ends.
+// onServers gets each change of the known servers, with those among them that have
+// announced themselves to the cluster.
+func (j *Join) Maintain(ctx context.Context, onServers func(known, announced []string)) error {
 	client, err := kubernetes.NewForConfig(j.API(""))
 	if err != nil {
 		return err
@@ -48,7 +48,7 @@ func (j *Join) Keep(ctx context.Context, onServers func(known, announced []strin
 	defer renewals.Stop()
 	onServers(j.pool.All(), nil)
 	go j.followServers(ctx, client, onServers)
-	go j.seen.keep(ctx)
+	go j.seen.saveRegularly(ctx)
 	checked := make(chan error, 1)
 	go func() { checked <- j.checkSettings(ctx) }()
 	for {
@@ -61,19 +61,19 @@ func (j *Join) Keep(ctx context.Context, onServers func(known, announced []strin
 			}
 		case <-time.After(expiryInterval):
 		}
-		// Nobody takes it any more, so nobody renews it: joining again does.
+		// Nobody accepts it any more, so nobody renews it. Joining again does.
 		if err := j.certs.usable(time.Now()); err != nil {
 			return fmt.Errorf("%w: start brink again to join again", err)
 		}
 	}
 }
 
-// ownSlice is the EndpointSlice that the API servers write and keep, all of them into
-// one (upstream's EndpointsAdapter). Others with the label of the Service kubernetes
-// are anybody's who may make some in the namespace default.
+// ownSlice is the EndpointSlice that the API servers maintain, all of them in one
+// (upstream's EndpointsAdapter). Others with the label of the Service kubernetes may be
+// of anybody who may create some in the namespace default.
 const ownSlice = "kubernetes"
 
-// followServers watches where the API servers are. They write it themselves.
+// followServers watches the addresses of the API servers, which they write themselves.
 func (j *Join) followServers(ctx context.Context, client kubernetes.Interface, onServers func(known, announced []string)) {
 	source := cache.NewFilteredListWatchFromClient(client.DiscoveryV1().RESTClient(), "endpointslices", metav1.NamespaceDefault,
 		func(o *metav1.ListOptions) {
@@ -84,7 +84,7 @@ func (j *Join) followServers(ctx context.Context, client kubernetes.Interface, o
 	changed := func(any) {
 		announced := endpoints(slices.List())
 		if err := j.pool.Set(announced); err != nil {
-			complain(err)
+			warn(err)
 		}
 		onServers(j.pool.All(), announced)
 	}
@@ -101,7 +101,7 @@ func (j *Join) followServers(ctx context.Context, client kubernetes.Interface, o
 	informer.RunWithContext(ctx)
 }
 
-// endpoints are the addresses of EndpointSlices, "host:port".
+// endpoints returns the addresses in EndpointSlices, "host:port".
 func endpoints(slices []any) []string {
 	var out []string
 	for _, object := range slices {

@@ -13,18 +13,18 @@ import (
 	"brink/network/nftables"
 )
 
-// Upstream writes what has changed of Services, and all of it once an hour: what
-// somebody else deletes in the meantime, as a firewall does that starts from an empty
-// ruleset, is away until then. So the tables are watched here. What makes upstream
-// write everything at once, of what it exports, is news about where the node stands.
+// Upstream writes the changes of Services, and everything once an hour. What somebody else
+// deletes in between, such as a firewall that starts from an empty ruleset, is missing until
+// then. So the tables are watched here. Of what upstream exports, a change of the node's
+// topology makes it write everything at once.
 
 const (
 	tableName = "kube-proxy"
-	// settle is how long after a change of anybody's rules the tables are looked at: a
-	// firewall that starts makes several.
+	// settle is how long after a change of anybody's rules the tables are compared: a
+	// firewall that starts makes several changes.
 	settle = 200 * time.Millisecond
-	// written is how long a repair is waited for before the next look.
-	written = 10 * time.Second
+	// repairTime is how long a repair may take before the tables are compared again.
+	repairTime = 10 * time.Second
 )
 
 // resyncing is a proxier that writes all of its rules when asked to.
@@ -42,15 +42,15 @@ func (r *resyncing) OnTopologyChange(labels map[string]string) {
 	r.Provider.OnTopologyChange(labels)
 }
 
-// resync says again where the node stands.
+// resync repeats the present topology.
 func (r *resyncing) resync() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.Provider.OnTopologyChange(r.labels)
 }
 
-// keeper compares the tables with what they were after upstream wrote them.
-type keeper struct {
+// repairer compares the tables with what they were after upstream wrote them.
+type repairer struct {
 	families []corev1.IPFamily
 	resync   func()
 	shape    func(corev1.IPFamily) (nftables.TableShape, error)
@@ -59,19 +59,19 @@ type keeper struct {
 	known map[corev1.IPFamily]nftables.TableShape
 }
 
-func newKeeper(families []corev1.IPFamily, resync func()) *keeper {
+func newRepairer(families []corev1.IPFamily, resync func()) *repairer {
 	shape := func(family corev1.IPFamily) (nftables.TableShape, error) {
 		return nftables.InspectTable(nftFamily(family), tableName)
 	}
-	return &keeper{families: families, resync: resync, shape: shape, written: lastWritten, known: map[corev1.IPFamily]nftables.TableShape{}}
+	return &repairer{families: families, resync: resync, shape: shape, written: lastWritten, known: map[corev1.IPFamily]nftables.TableShape{}}
 }
 
 func nftFamily(family corev1.IPFamily) string {
 	return map[corev1.IPFamily]string{corev1.IPv4Protocol: "ip", corev1.IPv6Protocol: "ip6"}[family]
 }
 
-// keep repairs the tables until ctx is done. The first rules are written.
-func (k *keeper) keep(ctx context.Context) {
+// run repairs the tables until ctx is done. It begins after the first rules are written.
+func (k *repairer) run(ctx context.Context) {
 	changed := make(chan struct{}, 1)
 	err := nftables.Watch(ctx, func() {
 		select {
@@ -84,7 +84,7 @@ func (k *keeper) keep(ctx context.Context) {
 		return
 	}
 	for {
-		k.look(ctx)
+		k.repair(ctx)
 		select {
 		case <-ctx.Done():
 			return
@@ -102,9 +102,9 @@ type damaged struct {
 	since float64 // the last time that its rules were written
 }
 
-// look has tables written anew that are not what they were. One whose rules the kernel
-// never took is upstream's to try again.
-func (k *keeper) look(ctx context.Context) {
+// repair has upstream write tables anew that are not what they were. A table whose rules
+// the kernel never accepted is left to upstream's own retries.
+func (k *repairer) repair(ctx context.Context) {
 	found := map[corev1.IPFamily]damaged{}
 	var tables []string
 	for _, family := range k.families {
@@ -128,11 +128,11 @@ func (k *keeper) look(ctx context.Context) {
 	k.learn(ctx, found)
 }
 
-// learn waits until the tables were written again and takes in which they are then. A
+// learn waits until the tables were written again and records what they are then. A
 // repair that fails changes nothing: the next change of rules, at the latest upstream's
-// next try, leads to look again.
-func (k *keeper) learn(ctx context.Context, found map[corev1.IPFamily]damaged) {
-	for deadline := time.Now().Add(written); time.Now().Before(deadline) && len(found) > 0; {
+// next attempt, leads to another repair.
+func (k *repairer) learn(ctx context.Context, found map[corev1.IPFamily]damaged) {
+	for deadline := time.Now().Add(repairTime); time.Now().Before(deadline) && len(found) > 0; {
 		if !pause(ctx, look) {
 			return
 		}
@@ -144,8 +144,9 @@ func (k *keeper) learn(ctx context.Context, found map[corev1.IPFamily]damaged) {
 			delete(found, family)
 			known, ok := k.known[family]
 			known.Handle = shape.Handle
-			// Its chains are upstream's in each process and stay, so that damage which
-			// follows a repair at once is seen. What a repair does not change is right.
+			// Upstream makes the same chains in each process, so the known ones stay, and
+			// damage that follows a repair at once is seen. What a repair does not change is
+			// right.
 			if !ok || shape == was.shape {
 				known = shape
 			}
@@ -154,7 +155,7 @@ func (k *keeper) learn(ctx context.Context, found map[corev1.IPFamily]damaged) {
 	}
 }
 
-// pause tells whether to go on.
+// pause waits for d. It returns false when ctx ends before.
 func pause(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-ctx.Done():

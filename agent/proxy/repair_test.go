@@ -19,6 +19,7 @@ import (
 
 	"brink/internal/testneed"
 	"brink/internal/testprocess"
+	"brink/internal/testwait"
 	"brink/network/nftables"
 )
 
@@ -86,19 +87,19 @@ func TestRulesComeBack(t *testing.T) {
 			return strings.Contains(string(out), "hook prerouting priority dstnat; policy accept;\n\t\tjump services")
 		}
 	}
-	eventually(t, "the Service is served", serves("10.43.0.7"))
+	testwait.Until(t, "the Service is served", serves("10.43.0.7"))
 	old := filepath.Join(t.TempDir(), "old")
 	if err := os.WriteFile(old, []byte("flush ruleset\n"+nft(t, "list", "ruleset")), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	addService(t, client, "second", "10.43.0.8")
-	eventually(t, "the second Service is served", serves("10.43.0.7", "10.43.0.8"))
+	testwait.Until(t, "the second Service is served", serves("10.43.0.7", "10.43.0.8"))
 	for _, damage := range [][]string{{"flush", "ruleset"}, {"delete", "table", "ip", "kube-proxy"}, {"flush", "table", "ip", "kube-proxy"}, {"flush", "chain", "ip", "kube-proxy", "nat-prerouting"}, {"-f", old}} {
 		nft(t, damage...)
 		if serves("10.43.0.7", "10.43.0.8")() {
 			t.Errorf("nft %v is no damage", damage)
 		}
-		eventually(t, fmt.Sprintf("nft %v is repaired", damage), serves("10.43.0.7", "10.43.0.8"))
+		testwait.Until(t, fmt.Sprintf("nft %v is repaired", damage), serves("10.43.0.7", "10.43.0.8"))
 	}
 	cancel()
 	if err := <-ended; err != nil {
@@ -137,7 +138,7 @@ func TestKeeper(t *testing.T) {
 	shapes := map[corev1.IPFamily]nftables.TableShape{corev1.IPv4Protocol: right}
 	at := map[corev1.IPFamily]float64{corev1.IPv4Protocol: 1}
 	synced, fails, odd := 0, false, ""
-	k := newKeeper([]corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}, func() {
+	k := newRepairer([]corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}, func() {
 		if synced++; !fails {
 			at[corev1.IPv4Protocol]++
 			shapes[corev1.IPv4Protocol] = nftables.TableShape{Handle: cmp.Or(shapes[corev1.IPv4Protocol].Handle, uint64(100+synced)), Hooked: "input: 2" + odd}
@@ -152,7 +153,7 @@ func TestKeeper(t *testing.T) {
 			cancel() // as if it had been waited for long enough
 		}
 		defer cancel()
-		if k.look(ctx); synced != want {
+		if k.repair(ctx); synced != want {
 			t.Errorf("%s: written %d times, want %d", what, synced, want)
 		}
 	}
