@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 
@@ -40,26 +41,27 @@ func (s *Server) certify(t *testing.T) {
 	}
 }
 
+// written has s write the settings and returns what the cluster has then.
+func (s *Server) written(t *testing.T, client *fake.Clientset) (clusterconfig.Config, *corev1.ConfigMap) {
+	t.Helper()
+	if err := s.writeClusterConfig(t.Context(), client); err != nil {
+		t.Fatal(err)
+	}
+	has, err := client.CoreV1().ConfigMaps(clusterconfig.Namespace).Get(t.Context(), clusterconfig.Name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := clusterconfig.Decode(has.Data[clusterconfig.Key])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return config, has
+}
+
 func TestClusterConfig(t *testing.T) {
 	t.Parallel()
 	s, client := planned(t), fake.NewClientset()
-	maps := client.CoreV1().ConfigMaps(clusterconfig.Namespace)
-	read := func() clusterconfig.Config {
-		t.Helper()
-		if err := s.writeClusterConfig(t.Context(), client); err != nil {
-			t.Fatal(err)
-		}
-		has, err := maps.Get(t.Context(), clusterconfig.Name, metav1.GetOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		config, err := clusterconfig.Decode(has.Data[clusterconfig.Key])
-		if err != nil {
-			t.Fatal(err)
-		}
-		return config
-	}
-	first := read()
+	first, _ := s.written(t, client)
 	ca, err := os.ReadFile(pki.Dir(s.cfg.Layout.TLS()).ClientCA())
 	if err != nil {
 		t.Fatal(err)
@@ -72,58 +74,34 @@ func TestClusterConfig(t *testing.T) {
 		t.Errorf("got %+v\nwant %+v", first, want)
 	}
 	client.ClearActions()
-	read()
+	s.written(t, client)
 	for _, a := range client.Actions() {
 		if a.GetVerb() != "get" {
-			t.Errorf("what is as it should be is written: %s", a.GetVerb())
+			t.Errorf("unchanged settings are written: %s", a.GetVerb())
 		}
 	}
 	s.cfg.NetworkBackend = "host-gw"
-	if got := read().NetworkBackend; got != "host-gw" {
-		t.Errorf("after a change of flags the backend is %s", got)
-	}
-	edited, err := maps.Get(t.Context(), clusterconfig.Name, metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	edited.Data = map[string]string{clusterconfig.Key: "{}", "more": "x"}
-	edited.Annotations = nil
-	edited.Labels = map[string]string{"own": "label"}
-	if _, err := maps.Update(t.Context(), edited, metav1.UpdateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	if got := read().NetworkBackend; got != "host-gw" {
-		t.Errorf("an edit lives on: %s", got)
-	}
-	mended, err := maps.Get(t.Context(), clusterconfig.Name, metav1.GetOptions{})
-	if err != nil || !strings.Contains(mended.Annotations[managedBy], "from its flags") || mended.Labels["own"] == "" {
-		t.Errorf("got %+v, %v", mended, err)
+	if got, _ := s.written(t, client); got.NetworkBackend != "host-gw" {
+		t.Errorf("after a change of flags the backend is %s", got.NetworkBackend)
 	}
 }
 
-// Roles are made when missing and left alone when somebody has changed them.
-func TestAccess(t *testing.T) {
+// TestEditedClusterConfig: the flags win over an edit, and the ConfigMap says so.
+func TestEditedClusterConfig(t *testing.T) {
 	t.Parallel()
-	client := fake.NewClientset()
-	for range 2 {
-		for what, make := range nodeAccess(client) {
-			if err := make(t.Context()); err != nil {
-				t.Fatalf("%s: %v", what, err)
-			}
-		}
+	s, client := planned(t), fake.NewClientset()
+	_, edited := s.written(t, client)
+	edited.Data = map[string]string{clusterconfig.Key: "{}", "more": "x"}
+	edited.Annotations = nil
+	edited.Labels = map[string]string{"own": "label"}
+	if _, err := client.CoreV1().ConfigMaps(clusterconfig.Namespace).Update(t.Context(), edited, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
 	}
-	creates := 0
-	for _, a := range client.Actions() {
-		if a.GetVerb() == "create" {
-			creates++
-		}
+	got, restored := s.written(t, client)
+	if got.NetworkBackend != "vxlan" || len(restored.Data) != 1 {
+		t.Errorf("an edit lives on: %v", restored.Data)
 	}
-	if want := len(nodeBindings()) + 5; creates != want {
-		t.Errorf("created %d objects in two starts, want %d", creates, want)
-	}
-	for _, b := range nodeBindings() {
-		if strings.HasSuffix(b.RoleRef.Name, "nodeclient") {
-			t.Errorf("%s lets upstream approve any name, or renewals that no record knows of", b.Name)
-		}
+	if !strings.Contains(restored.Annotations[managedBy], "from its flags") || restored.Labels["own"] == "" {
+		t.Errorf("annotations are %v, labels %v", restored.Annotations, restored.Labels)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -274,8 +275,8 @@ func TestUnusedDeviceStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kernel := newFakeKernel()
 		k := onKernel(kernel, time.Minute, HostGW)
-		woken := 0
-		k.wake = func() { woken++ }
+		var woken atomic.Int32
+		k.wake = func() { woken.Add(1) }
 		step := func(what, want string) {
 			t.Helper()
 			testnet.Must(t, reconcile(k))
@@ -295,10 +296,10 @@ func TestUnusedDeviceStays(t *testing.T) {
 		step("no peer", "delete route 10.42.2.0/24 via 10.42.2.0 dev 7 onlink")
 		time.Sleep(59 * time.Second) // from here on the first time does not count
 		step("within a minute", "")
-		woken = 0
+		woken.Store(0)
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if woken == 0 {
+		if woken.Load() == 0 {
 			t.Error("nobody is woken to remove it")
 		}
 		step("after a minute", "remove link brink-vxlan")

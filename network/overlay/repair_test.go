@@ -40,7 +40,7 @@ var damages = map[string]map[Backend]string{
 	"device deleted":        {VXLAN: "ip link del " + dev},
 	"device set down":       {VXLAN: "ip link set " + dev + " down"},
 	"device renamed":        {VXLAN: "ip link set " + dev + " down; ip link set " + dev + " name other; ip link del other"},
-	"device replaced":       {VXLAN: "ip link del " + dev + "; ip link add " + dev + " type vxlan id 7 dstport 4789"},
+	"device replaced":       {VXLAN: "until ip link del " + dev + " && ip link add " + dev + " type vxlan id 7 dstport 4789; do :; done"},
 	"learning on":           {VXLAN: "ip link set " + dev + " type vxlan learning"},
 	"MTU changed":           {VXLAN: "ip link set " + dev + " mtu 1300"},
 	"MAC changed":           {VXLAN: "ip link set " + dev + " address 02:00:00:00:00:99"},

@@ -4,8 +4,7 @@ import (
 	"crypto/sha256"
 	"net"
 	"net/netip"
-
-	"brink/network/iprange"
+	"slices"
 )
 
 // mac is an Ethernet address that can be compared.
@@ -19,13 +18,17 @@ func (m mac) String() string { return net.HardwareAddr(m[:]).String() }
 // two alike with a chance of one in five million. The IPv4 prefix counts where
 // there is one, because the order of families may differ between nodes.
 func vtepMAC(cidrs []netip.Prefix) mac {
-	for _, p := range iprange.IPv4First(cidrs) {
-		sum := sha256.Sum256([]byte("brink vtep " + p.String()))
-		m := mac(sum[:6])
-		m[0] = m[0]&^1 | 2 // unicast, locally administered
-		return m
+	if len(cidrs) == 0 {
+		return mac{}
 	}
-	return mac{}
+	from := cidrs[0]
+	if i := slices.IndexFunc(cidrs, func(p netip.Prefix) bool { return p.Addr().Is4() }); i >= 0 {
+		from = cidrs[i]
+	}
+	sum := sha256.Sum256([]byte("brink vtep " + from.String()))
+	m := mac(sum[:6])
+	m[0] = m[0]&^1 | 2 // unicast, locally administered
+	return m
 }
 
 // vtepAddr is the address of a node's end of the tunnel: the first of its pod
