@@ -38,7 +38,7 @@ func TestDrainAndDelete(t *testing.T) {
 
 	next := c.join(t, 1)[0]
 	ns.mustEqual("the range of the next node", next.object(t).Spec.PodCIDR, cidr)
-	// This one runs on when it is deleted, as a machine that nobody can reach.
+	// This one runs on when it is deleted, as an unreachable machine would.
 	ns.kubectl("delete", "node", next.ID)
 	next.saysItWasDeleted(ns)
 	// The first one comes back by being started: it has a token.
@@ -57,7 +57,7 @@ func TestDrainAndDelete(t *testing.T) {
 	}
 }
 
-// allKnow is nil when the kernels of all peers have what leads to a node and its range
+// allKnow returns nil when the kernels of all peers have what leads to a node and its range
 // of pods, or none of them when it is not wanted.
 func allKnow(peers []*node, n *node, cidr string, wanted bool) error {
 	var errs []error
@@ -86,7 +86,7 @@ func (n *node) saysItWasDeleted(ns *namespace) {
 	})
 }
 
-// hearsName is nil when a pod of the test server tells the node its own name.
+// hearsName returns nil when a pod of the test server tells the node its own name.
 func (n *node) hearsName(pod corev1.Pod) error {
 	got, err := n.Netns().Get("http://" + pod.Status.PodIP + ":8080/hostname")
 	if err == nil && got != pod.Name {

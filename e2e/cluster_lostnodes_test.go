@@ -119,7 +119,7 @@ func TestPartition(t *testing.T) {
 	})
 }
 
-// isUnreachable is nil when the node has the taint of one that is lost.
+// isUnreachable returns nil when the node has the taint of one that is lost.
 func (n *node) isUnreachable(t *testing.T) error {
 	t.Helper()
 	taints := n.object(t).Spec.Taints
@@ -193,7 +193,7 @@ func TestServerAway(t *testing.T) {
 	ns.eventuallyExec(before[0].Name, "1", "cat", "/version") // the tunnels are back too
 }
 
-// noneRestarted checks that the movers are those of before and never restarted.
+// noneRestarted checks that the movers are still the same pods and never restarted.
 func (ns *namespace) noneRestarted(before []corev1.Pod) {
 	ns.Helper()
 	after := map[string]int32{}
@@ -238,7 +238,7 @@ func (n *node) tookItCalmly(t *testing.T) {
 	}
 }
 
-// beats is nil when the node has renewed its lease since then.
+// beats returns nil when the node has renewed its lease since then.
 func (n *node) beats(t *testing.T, since time.Time) error {
 	t.Helper()
 	lease, err := n.Client.CoordinationV1().Leases(corev1.NamespaceNodeLease).Get(t.Context(), n.ID, metav1.GetOptions{})

@@ -99,7 +99,7 @@ func TestFullDisk(t *testing.T) {
 	acked.verify(t, n)
 }
 
-// tellsFullDisk asks as a person does who comes to look.
+// tellsFullDisk checks what brink status says of a full disk.
 func (n *node) tellsFullDisk(t *testing.T) {
 	t.Helper()
 	r, err := n.Status()

@@ -85,7 +85,7 @@ func (db *database) waitsAtStart(t *testing.T, announced string) {
 	}
 }
 
-// tellsAway asks as a person does who comes to look.
+// tellsAway checks what brink status says while the database is away.
 func (n *node) tellsAway(t *testing.T) {
 	t.Helper()
 	if err := n.Await("brink status to tell that the database is away", func() error {

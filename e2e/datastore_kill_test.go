@@ -18,7 +18,7 @@ import (
 	"k8s.io/client-go/informers"
 )
 
-// acknowledged are the objects of which the API server said that they exist.
+// acknowledged are the objects whose creation the API server has confirmed.
 type acknowledged struct {
 	mu    sync.Mutex
 	names []string

@@ -159,7 +159,7 @@ func closeClusters() error {
 	return errors.Join(err, controlPlane.node.leave())
 }
 
-// leave uninstalls and destroys a node that was started; nil is none.
+// leave uninstalls and destroys the node, if there is one and it was started.
 func (n *node) leave() error {
 	if n == nil {
 		return nil

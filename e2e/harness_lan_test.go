@@ -40,7 +40,7 @@ var (
 // sharedLAN makes the switch of all machines when the first one is made.
 var sharedLAN = sync.OnceValues(func() (*machine.Switch, error) { return machine.NewSwitch(near, far) })
 
-// serveClientIP is a web server on the switch that says who asks.
+// serveClientIP starts a web server on the switch that answers with the client's address.
 func serveClientIP(t *testing.T) string {
 	t.Helper()
 	return serveClientIPAt(t, lanHost)

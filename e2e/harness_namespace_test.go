@@ -198,8 +198,7 @@ func (ns *namespace) eventuallyExec(pod, want string, command ...string) {
 	})
 }
 
-// eventually polls cond until it returns nil. The error of the last try is what
-// the test fails with.
+// eventually polls cond until it returns nil. The test fails with the error of the last attempt.
 func (ns *namespace) eventually(what string, cond func() error) {
 	ns.Helper()
 	if err := eventually(cond); err != nil {
@@ -367,7 +366,7 @@ func (ns *namespace) logs(pod string, args ...string) string {
 	return strings.TrimSpace(ns.kubectl(append([]string{"logs", pod}, args...)...))
 }
 
-// contains is nil when text contains part.
+// contains returns nil when text contains part.
 func contains(text, part string) error {
 	if !strings.Contains(text, part) {
 		return fmt.Errorf("%q is not in:\n%s", part, text)

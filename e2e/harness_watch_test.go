@@ -33,7 +33,7 @@ func (o *output) String() string {
 	return o.buf.String()
 }
 
-// has is nil when text was written.
+// has returns nil when text was written.
 func (o *output) has(text string) error {
 	if got := o.String(); !strings.Contains(got, text) {
 		return fmt.Errorf("%q is not in the output so far:\n%s", text, got)

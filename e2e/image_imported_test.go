@@ -125,7 +125,7 @@ func (ns *namespace) hasSecretInProbes() {
 	ns.event("secret", "Unhealthy", "Liveness probe failed")
 }
 
-// recordsPull is nil when the kubelet has a record of a pull that goes on.
+// recordsPull returns nil when the kubelet has a record of a pull that goes on.
 func (n *node) recordsPull() error {
 	records, err := os.ReadDir(n.Inside(filepath.Join(n.Layout().Kubelet(), "image_manager", "pulling")))
 	if err == nil && len(records) == 0 {

@@ -178,8 +178,8 @@ func (n *node) waitsForServer(t *testing.T, server *node) {
 	}
 }
 
-// TestNameOfAnotherMachine: who has only a token gets no name that is taken, the
-// machine itself gets its own back, and kubectl delete node gives it free.
+// TestNameOfAnotherMachine: a machine with only a token gets no name that is taken; the
+// owner gets its own back; kubectl delete node frees the name.
 func TestNameOfAnotherMachine(t *testing.T) {
 	t.Parallel()
 	c := aControlPlane(t)

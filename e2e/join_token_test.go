@@ -81,7 +81,7 @@ func (n *node) holderOf(token jointoken.Token) (kubernetes.Interface, error) {
 	return kubernetes.NewForConfig(anonymous)
 }
 
-// accepts is nil when the API server takes the token.
+// accepts returns nil when the API server takes the token.
 func (n *node) accepts(ctx context.Context, token jointoken.Token) error {
 	client, err := n.holderOf(token)
 	if err != nil {

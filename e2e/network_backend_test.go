@@ -24,8 +24,8 @@ func TestSwitchingTheBackend(t *testing.T) {
 			t.Errorf("links of a node with direct routes: %v, %v", links, err)
 		}
 	}
-	// One who asks the pods of all nodes meanwhile sees delays at most: no way is
-	// lost for as long as a request waits, which is ten seconds.
+	// A client that asks the pods of all nodes meanwhile sees delays at most: no route
+	// is missing for as long as a request waits, which is ten seconds.
 	sw, err := sharedLAN()
 	if err != nil {
 		t.Fatal(err)

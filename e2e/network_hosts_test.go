@@ -232,7 +232,7 @@ func (ns *namespace) namesLeftovers(host func(string) string) {
 	})
 }
 
-// survivesFlushes: all ways to a pod are back after somebody has deleted all rules, and
+// survivesFlushes: a pod is reached by every address again after all rules were deleted, and
 // the plugin's table is as the plugin has made it.
 func (ns *namespace) survivesFlushes(t *testing.T, host func(string) string) {
 	sw, err := sharedLAN()

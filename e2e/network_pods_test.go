@@ -187,7 +187,7 @@ func TestPodNetworkIPv6(t *testing.T) {
 	d.mustContain(d.exec(d.pods[0].Name, "cat", "/etc/hosts"), "fd42:")
 }
 
-// masquerades: outside of the cluster nobody knows the way back to a pod.
+// masquerades: outside the cluster there is no route back to a pod.
 func (d *deployed) masquerades() {
 	d.Helper()
 	seen, seen6 := serveClientIP(d.T), serveClientIPAt(d.T, near.Gateway6().String())

@@ -89,7 +89,7 @@ func (ns *namespace) back() []corev1.Pod {
 	return pods
 }
 
-// TestClusterIP asks from the node and from a pod: they take different ways
+// TestClusterIP asks from the node and from a pod: they take different routes
 // through the kernel.
 func TestClusterIP(t *testing.T) {
 	ns := sharedNamespace(t)

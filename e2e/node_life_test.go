@@ -290,7 +290,7 @@ func (ns *namespace) livesOn(before map[string]life, service string) {
 	}
 }
 
-// killWhileDown kills one web pod's container: nobody is there to see it.
+// killWhileDown kills one web pod's container while no brink is there to see it.
 func killWhileDown(t *testing.T, before map[string]life) string {
 	t.Helper()
 	for pod, l := range before {
@@ -373,7 +373,7 @@ func TestCommands(t *testing.T) {
 	ns.kubeconfigIsPrivate()
 }
 
-// kubeconfigIsPrivate: who reads that file is the cluster's administrator.
+// kubeconfigIsPrivate checks the modes of files that make their reader an administrator.
 func (ns *namespace) kubeconfigIsPrivate() {
 	ns.Helper()
 	info, err := os.Stat(ns.node.Kubeconfig())

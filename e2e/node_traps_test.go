@@ -34,7 +34,7 @@ func TestStartDiesWithReason(t *testing.T) {
 	}
 }
 
-// closedWebhook refuses everything, for nobody serves it.
+// closedWebhook refuses everything, because nothing serves it.
 const closedWebhook = `
 apiVersion: admissionregistration.k8s.io/v1
 kind: ValidatingWebhookConfiguration

@@ -10,7 +10,7 @@ import (
 	"brink/internal/licenses"
 )
 
-// TestLicenses: `brink version --licenses` tells the licence, with its text, of every
+// TestLicenses: `brink version --licenses` prints the licence, with its text, of every
 // module that the binary says it was linked from, and of what the payload carries.
 func TestLicenses(t *testing.T) {
 	t.Parallel()

@@ -155,7 +155,7 @@ func TestPortTaken(t *testing.T) {
 	}
 }
 
-// TestNoRoot: the one line for who forgot sudo.
+// TestNoRoot: one line tells a user who forgot sudo.
 func TestNoRoot(t *testing.T) {
 	n := prepareNode(t)
 	r, err := n.Run("", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", brinkBinary,

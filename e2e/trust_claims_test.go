@@ -95,7 +95,7 @@ func TestClaimsDrawNoTraffic(t *testing.T) {
 	ns.mustEqual("what answers for the other node", ns.kubectl("get", "--raw", "/api/v1/nodes/"+n.ID+"/proxy/healthz"), "ok")
 }
 
-// hasTunnel is nil when the API server asks a node through its tunnel, in vain: no kubelet
+// hasTunnel returns nil when the API server asks a node through its tunnel, in vain: no kubelet
 // is behind it.
 func (ns *namespace) hasTunnel(node string) error {
 	_, err := ns.tryKubectl("get", "--raw", "/api/v1/nodes/"+node+"/proxy/healthz")

@@ -229,7 +229,7 @@ func TestAuditedIdentities(t *testing.T) {
 	}
 }
 
-// asks is nil when the user, and nobody else, has made such a request with
+// asks returns nil when the user, and nobody else, has made such a request with
 // success.
 func asks(log, verb, resource, namespace, user string) error {
 	all, err := readAudit(log)

@@ -116,7 +116,7 @@ func (j *joiner) joins(name string) *certificatesv1.CertificateSigningRequest {
 	return j.renews(j.token, name)
 }
 
-// renews asks for a client certificate as who the client is.
+// renews asks for a client certificate with the client's own identity.
 func (j *joiner) renews(client kubernetes.Interface, name string) *certificatesv1.CertificateSigningRequest {
 	j.t.Helper()
 	return j.asks(client, x509.CertificateRequest{Subject: nodeSubject(name)}, certificatesv1.KubeAPIServerClientKubeletSignerName, certificatesv1.UsageClientAuth)

@@ -20,7 +20,7 @@ import (
 	"brink/server/pki"
 )
 
-// authorityOf says who signs which leaf of those that are used over the network.
+// authorityOf names the CA of each leaf certificate that is used over the network.
 var authorityOf = map[string]string{
 	pki.ServingAPIServer: pki.ServerCA,
 	pki.ServingKubelet:   pki.KubeletCA,

@@ -70,7 +70,7 @@ func (r *removed) tls() (*tls.Config, error) {
 	return &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: roots, ServerName: "kubernetes"}, nil
 }
 
-// tunnel is the status with which the server answers who asks for a tunnel.
+// tunnel asks the server for a tunnel and returns the status of the answer.
 func (r *removed) tunnel() (int, error) {
 	config, err := r.tls()
 	if err != nil {
@@ -112,7 +112,7 @@ func (r *removed) isRefusedSoon() {
 	}
 }
 
-// isOut is nil when nothing that the machine asks for is answered with more than 401.
+// isOut returns nil when nothing that the machine asks for is answered with more than 401.
 func (r *removed) isOut(ns *namespace, secret string) error {
 	ctx := r.t.Context()
 	core := r.client.CoreV1()
@@ -137,7 +137,7 @@ func (r *removed) isOut(ns *namespace, secret string) error {
 	return nil
 }
 
-// watches holds a watch open and tells when it has ended.
+// watches holds a watch open; the channel is closed when it has ended.
 func (r *removed) watches() <-chan struct{} {
 	r.t.Helper()
 	w, err := r.client.CoreV1().Services("").Watch(r.t.Context(), metav1.ListOptions{})
@@ -325,7 +325,7 @@ func (c *cluster) adoptsNodes(ns *namespace, n *node) {
 	if _, err := c.server.Client.RbacV1().ClusterRoleBindings().Get(t.Context(), binding.Name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("the binding of the older brink: %v", err)
 	}
-	// Another certificate of its name is none of its machine's.
+	// Another certificate of its name does not belong to its machine.
 	config, err := c.server.RestConfig()
 	if err != nil {
 		t.Fatal(err)

@@ -153,7 +153,7 @@ func sayReady(ns *namespace, name string) error {
 	return err
 }
 
-// daemonsOn is nil when there is exactly one daemon for each of the nodes. The
+// daemonsOn returns nil when there is exactly one daemon for each of the nodes. The
 // pods of nodes that cannot run them stay Pending, aimed at their node.
 func (ns *namespace) daemonsOn(nodes []string) error {
 	got := map[string]int{}

@@ -311,7 +311,7 @@ func (ns *namespace) newPod() *corev1.Pod {
 	return nil
 }
 
-// canary is nil when exactly n pods run the new version and both old ones are left.
+// canary returns nil when exactly n pods run the new version and both old ones are left.
 func (ns *namespace) canary(n int) error {
 	images := map[string]int{}
 	for _, pod := range ns.pods("app=web") {

@@ -79,8 +79,8 @@ func watchOnce[T runtime.Object](ctx context.Context, watches watcher, name stri
 	return false
 }
 
-// readySince tells that the kubelet reported Ready after a moment: not the one
-// that ran before a restart.
+// readySince reports whether the kubelet has reported Ready since a moment: a kubelet
+// that ran before a restart does not count.
 func readySince(since time.Time) func(*corev1.Node) bool {
 	return func(node *corev1.Node) bool {
 		for _, c := range node.Status.Conditions {

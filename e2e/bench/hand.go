@@ -55,7 +55,7 @@ const (
 	tunnelMTU = 1450
 )
 
-// makeByHand makes both nodes on a switch. The way is handRoute or handTunnel.
+// makeByHand makes both nodes on a switch. Way is handRoute or handTunnel.
 func makeByHand(l *machine.Switch, way string, mtu int) (_ *handMade, err error) {
 	h := &handMade{}
 	defer func() {

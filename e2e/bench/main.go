@@ -63,7 +63,7 @@ const (
 	peersPart   = "peers"   // what other nodes cost an agent
 )
 
-// wants tells whether a part is measured: with -against it is the only one.
+// wants reports whether a part is measured: with -against it is the only one.
 func (s settings) wants(part string) bool {
 	if s.against != "" || part == againstPart {
 		return s.against != "" && part == againstPart

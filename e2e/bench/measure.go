@@ -96,7 +96,7 @@ func (r *runOf) client() (kubernetes.Interface, error) {
 
 func (r *runOf) prepare() error { return r.node.prepare(r.ctx) }
 
-// note keeps a figure and tells of it.
+// note records a figure and logs it.
 func (r *runOf) note(key string, value float64) {
 	r.sample[key] = value
 	r.log.Info("measured", "what", key, "value", fmt.Sprintf("%.4g", value))

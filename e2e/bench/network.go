@@ -211,7 +211,7 @@ func (n networkResult) rows() []networkRow {
 	return out
 }
 
-// bar tells whether a share of the other's throughput is enough.
+// bar reports whether a share of the other's throughput is enough.
 func bar(share float64) string {
 	if share >= networkBar {
 		return fmt.Sprintf("at least %.2f: passed", networkBar)

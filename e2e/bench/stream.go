@@ -60,7 +60,7 @@ func openStream(from, to pod) (stream, error) {
 	return s, err
 }
 
-// awaitStream tries until there is a way between the pods.
+// awaitStream tries until the pods can reach each other.
 func awaitStream(ctx context.Context, from, to pod) (stream, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

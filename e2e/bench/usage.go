@@ -66,7 +66,7 @@ func usageOf(pids []int) (sum usage, err error) {
 	return sum, nil
 }
 
-// hasEnded tells an error of /proc about a process that is gone or not reaped.
+// hasEnded reports whether an error of /proc means that a process is gone or not reaped.
 func hasEnded(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) || errors.Is(err, syscall.EINVAL)
 }

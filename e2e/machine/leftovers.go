@@ -212,8 +212,8 @@ func (m *Machine) AddDir(path string) error {
 	return nil
 }
 
-// isCopied tells that a directory in an upper layer is one of the host's, below
-// lower, or that a file there only marks what every kubelet replaces: a stale
+// isCopied reports whether a directory in an upper layer is one of the host's, below
+// lower, or whether a file there only marks what every kubelet replaces: a stale
 // socket of the host's.
 func isCopied(lower, name string, d fs.DirEntry) bool {
 	if lower == "" {

@@ -57,7 +57,7 @@ func (n *Node) Launch() error {
 	n.Starts++
 	n.Cmd = n.Command(context.Background(), slices.Concat(n.Wrap, []string{n.config.Program, n.Role()}, n.Flags("config"))...)
 	n.Cmd.Env = append(n.Cmd.Env, n.Env...)
-	// A terminal's ^C is for the tests, who then stop it in their own way.
+	// A terminal's ^C is for the tests, which then stop brink themselves.
 	n.Cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stdout, err := os.Create(n.LogFile("out", n.Starts))
 	if err != nil {
@@ -117,7 +117,7 @@ func (n *Node) AwaitText(stream, text string) error {
 	return n.Await(fmt.Sprintf("%q on std%s", text, stream), func() error { return n.Says(stream, text) })
 }
 
-// Says is nil when the running brink has written text.
+// Says returns nil when the running brink has written text.
 func (n *Node) Says(stream, text string) error {
 	b, err := os.ReadFile(n.LogFile(stream, n.Starts))
 	if err == nil && !strings.Contains(string(b), text) {

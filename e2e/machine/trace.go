@@ -19,7 +19,7 @@ type trace struct {
 	ID  string `json:"id"`
 	Dir string `json:"dir"`
 	// Paths are directories of this machine alone, each with a slash at its end:
-	// who runs from them, works in them or names them is the machine's.
+	// a process that runs from them, works in them or names them is the machine's.
 	Paths []string `json:"paths"`
 	// Namespace is the machine's mount namespace, such as mnt:[4026532281], and
 	// Holder a process in it.

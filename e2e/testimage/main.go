@@ -64,7 +64,7 @@ func serve(ctx context.Context) error {
 	return listen(ctx, &http.Server{Addr: ":8080", Handler: newServer()})
 }
 
-// newServer has two kinds of paths: those that tell who answered, and switches
+// newServer has two kinds of paths: those that name the pod that answered, and switches
 // (/set/NAME/off, /check/NAME) that probes look at and tests turn. The one that
 // the environment variable BEGIN_OFF names begins off.
 func newServer() http.Handler {
@@ -73,7 +73,7 @@ func newServer() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/hostname", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, hostname()) })
 	mux.HandleFunc("/version", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, version()) })
-	mux.HandleFunc("/validate", validate) // as the webhook, for who comes by the API server's proxy
+	mux.HandleFunc("/validate", validate) // as the webhook, for requests by the API server's proxy
 	mux.HandleFunc("/clientip", func(w http.ResponseWriter, r *http.Request) {
 		host, _, _ := net.SplitHostPort(r.RemoteAddr)
 		fmt.Fprint(w, host)
