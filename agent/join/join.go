@@ -175,9 +175,6 @@ func (j *Join) Machine() nodekey.Public {
 	return key.Public()
 }
 
-// Pool returns the servers of the cluster.
-func (j *Join) Pool() *servers.Pool { return j.pool }
-
 // Run joins, unless the machine has joined, and returns the cluster's settings.
 // When no server answers a machine that has joined, they are those of its last start,
 // and online is false. It returns an error only for what does not get better by itself.
