@@ -10,10 +10,10 @@ import (
 	"strings"
 	"time"
 
-	"brink/e2e/machine"
-
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"brink/e2e/machine"
 )
 
 var joinedMetrics = []metric{
