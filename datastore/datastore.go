@@ -108,6 +108,12 @@ type Store struct {
 	compactEvery time.Duration // compactInterval but in tests
 }
 
+// Names of the components that Durable and Volatile return.
+const (
+	ComponentName         = "datastore"
+	VolatileComponentName = "datastore-volatile"
+)
+
 // New prepares the directories and checks the files. Nothing listens yet and
 // nothing stays open. Every error is one line: what, where, what to do.
 func New(cfg Config) (*Store, error) {
@@ -118,7 +124,7 @@ func New(cfg Config) (*Store, error) {
 	if log == nil {
 		log = slog.Default()
 	}
-	log = log.With("component", "datastore")
+	log = log.With("component", ComponentName)
 	s := &Store{cfg: cfg, log: log, compactEvery: compactInterval}
 	s.engine = s.newEngine()
 	s.disk = newCondition(log, s.database())
@@ -162,10 +168,10 @@ func (s *Store) Warning() error {
 
 // Durable serves DurableEndpoint.
 func (s *Store) Durable() lifecycle.Component {
-	return lifecycle.Component{Name: "datastore", Run: s.engine.runDurable}
+	return lifecycle.Component{Name: ComponentName, Run: s.engine.runDurable}
 }
 
 // Volatile serves VolatileEndpoint.
 func (s *Store) Volatile() lifecycle.Component {
-	return lifecycle.Component{Name: "datastore-volatile", Run: s.engine.runVolatile}
+	return lifecycle.Component{Name: VolatileComponentName, Run: s.engine.runVolatile}
 }
