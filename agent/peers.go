@@ -18,13 +18,13 @@ import (
 	"brink/network"
 )
 
-// followPeers tells the network of the cluster's other nodes until ctx ends.
+// followPeers keeps the network's peers those of the cluster's other nodes until ctx ends.
 func (n *connected) followPeers(ctx context.Context, client kubernetes.Interface, pods *network.Network) {
 	source := cache.NewListWatchFromClient(client.CoreV1().RESTClient(), "nodes", metav1.NamespaceAll, fields.Everything())
 	var nodes cache.Store
 	var informer cache.Controller
 	update := func() {
-		if informer.HasSynced() { // a part of the peers is worse than those that are set
+		if informer.HasSynced() { // some of the peers are worse than those that are set
 			pods.SetPeers(peersOf(nodes.List(), n.cfg.NodeName))
 		}
 	}
@@ -50,8 +50,8 @@ func (n *connected) followPeers(ctx context.Context, client kubernetes.Interface
 	informer.RunWithContext(ctx)
 }
 
-// trimNode keeps what makes a peer: a Node is 10 KB, there may be a thousand, and
-// this lies in the memory of each of them.
+// trimNode keeps the fields of a Node that make a peer. A Node is 10 KB, and each of
+// a thousand nodes may hold a thousand in memory.
 func trimNode(object any) (any, error) {
 	node, ok := object.(*corev1.Node)
 	if !ok {
@@ -75,7 +75,7 @@ func samePeer(was, is any) bool {
 		slices.Equal(a.Spec.PodCIDRs, b.Spec.PodCIDRs) && slices.Equal(a.Status.Addresses, b.Status.Addresses)
 }
 
-// peersOf translates all nodes but the own one, in a fixed order. A node without
+// peersOf returns all nodes but the own one as peers, in a fixed order. A node without
 // a range or an address is not reachable yet.
 func peersOf(nodes []any, own string) []network.Peer {
 	var out []network.Peer
@@ -90,7 +90,7 @@ func peersOf(nodes []any, own string) []network.Peer {
 			peer.CIDRs = ranges
 		}
 		if backend := node.Annotations[backendAnnotation]; backend != "" {
-			// A newer node's may be unknown here: then as if it said nothing.
+			// That of a newer node may be unknown here. It then counts as none.
 			peer.Backend, _ = network.ParseBackend(backend)
 		}
 		if len(peer.CIDRs) > 0 && len(peer.Underlay) > 0 {

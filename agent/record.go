@@ -11,17 +11,16 @@ import (
 	"brink/agent/ledger"
 )
 
-// saw writes down a pod of the node before the kubelet makes anything for it. A
-// disk that is full must not keep the kubelet from running.
+// saw records a pod of the node before the kubelet makes anything for it. A full disk
+// must not keep the kubelet from running.
 func (a *Agent) saw(uid string) {
 	if err := a.pods.Add(uid); err != nil {
 		slog.Warn("uninstalling will not know a pod as this node's", "component", "ledger", "pod", uid, "error", err)
 	}
 }
 
-// runCgroups makes the root of the pods' cgroups. What the node is going to make
-// is written down before, so that uninstall removes that and no more, also after
-// a crash in between.
+// runCgroups makes the root of the pods' cgroups. It first records what the node is going
+// to make, so that uninstall removes that and no more, also after a crash in between.
 func (a *Agent) runCgroups(ctx context.Context, ready func()) error {
 	root, systemd := kubelet.CgroupRoot(a.cfg.KubeletArgs), a.cfg.Host.SystemdCgroup()
 	all, err := cgroups.Hierarchies(cgroups.Mount)
@@ -37,7 +36,7 @@ func (a *Agent) runCgroups(ctx context.Context, ready func()) error {
 	return nil
 }
 
-// record writes down what the node is going to make.
+// record records what the node is going to make.
 func (a *Agent) record(groups []ledger.Entry) {
 	l := a.cfg.Layout
 	err := a.pods.Open() // before anything else is recorded: it reads the record of an older brink
@@ -49,7 +48,7 @@ func (a *Agent) record(groups []ledger.Entry) {
 	))
 }
 
-// warnUnrecorded warns of what could not be written down. Pods run without it: a full
+// warnUnrecorded warns of what could not be recorded. Pods run nevertheless: a full
 // disk must not keep a machine from coming back after a reboot.
 func warnUnrecorded(err error) {
 	if err != nil {

@@ -8,36 +8,36 @@ import (
 	"brink/internal/host"
 )
 
-// Reserved is what pods may not have of a machine. The kubelet limits all of them
-// together to the rest, so that a pod which takes all memory or forks without end
-// meets a limit before brink and the system do; and the scheduler counts with the
-// rest. Upstream reserves nothing: its distributions decide.
+// Reserved are the resources of a machine that pods may not have. The kubelet limits all
+// pods together to the rest, so that a pod that takes all memory or forks without end
+// hits a limit before brink and the system do, and the scheduler counts with the
+// rest. Upstream reserves nothing and leaves that to distributions.
 type Reserved struct {
 	// Kube and System are bytes for brink and for everything else but pods.
 	Kube, System uint64
 	// KubeCPU and SystemCPU are thousandths of a core.
 	KubeCPU, SystemCPU int
-	// Tasks are processes and threads; PodTasks is the most that one pod has.
+	// Tasks is the number of processes and threads, PodTasks the most that one pod may have.
 	Tasks, PodTasks uint64
 }
 
 const (
 	mebi = 1 << 20
-	// What a node with and without a control plane needs, docs/benchmarks.md: 225 MB
+	// What a node needs with and without a control plane. docs/benchmarks.md has 225 MB
 	// and 98 MB when idle.
 	kubeWithServer, kubeAlone = 256 * mebi, 112 * mebi
-	// A small distribution needs the least; a twentieth is for caches that grow with
-	// the machine.
+	// The system gets a twentieth of the memory, as its caches grow with the machine,
+	// and at least what a small distribution needs.
 	systemLeast, systemMost = 24 * mebi, 256 * mebi
-	// tasksMost is for brink, its shims of 110 pods and the system.
+	// tasksMost is enough for brink, the shims of 110 pods and the system.
 	tasksLeast, tasksMost = 256, 2048
-	// podTasksMost is what OpenShift gives and the CIS benchmark takes.
+	// podTasksMost is OpenShift's default, which the CIS benchmark accepts.
 	podTasksLeast, podTasksMost = 256, 4096
 )
 
-// Reserve computes what suits the machine. On a board of 512 MB it is less than brink
-// needs, two fifths: pods have to fit somewhere, and the kubelet evicts the greedy
-// when only 100 MB are left.
+// Reserve computes what suits the machine. On a board of 512 MB that is two fifths, less
+// than brink needs: pods have to fit too, and the kubelet evicts the greediest when only
+// 100 MB are left.
 func Reserve(f host.Facts, withServer bool) Reserved {
 	r := Reserved{Kube: kubeAlone, KubeCPU: 50, SystemCPU: 50}
 	if withServer {
@@ -53,9 +53,9 @@ func Reserve(f host.Facts, withServer bool) Reserved {
 	return r
 }
 
-// kubeletFlags are the kubelet's, given the user's own args. Who says what is kept
-// for brink or for the system has thought of both, and who shares memory out among
-// NUMA nodes has counted. There are none where the machine does not say what it has.
+// kubeletFlags returns flags for the kubelet, given the user's args. A user who reserves
+// resources for brink or the system, or memory on NUMA nodes, has thought of all of that.
+// Where the size of the machine is unknown there are no flags.
 func (r Reserved) kubeletFlags(args []string) []string {
 	var flags []string
 	if !isGiven(args, reservedByUser...) && r.Kube > 0 {
@@ -73,16 +73,16 @@ func (r Reserved) kubeletFlags(args []string) []string {
 
 var reservedByUser = []string{"kube-reserved", "system-reserved", "reserved-memory"}
 
-// isGiven tells whether one of the flags is among args.
+// isGiven reports whether one of the flags is among args.
 func isGiven(args []string, flags ...string) bool {
 	return slices.ContainsFunc(args, func(arg string) bool { return slices.Contains(flags, componentargs.Name(arg)) })
 }
 
-// CheckReserved tells what pods may have of the machine, for `brink check`.
+// CheckReserved returns what pods may have of the machine, for `brink check`.
 func CheckReserved(f host.Facts, withServer bool, args []string) host.Check {
 	c := host.Check{Name: "reserved", Result: host.OK}
 	if isGiven(args, append(reservedByUser, "pod-max-pids", "config", "config-dir")...) {
-		c.Message = "what pods may not have of this machine is said by --kubelet-arg"
+		c.Message = "what pods may not have of this machine is set by --kubelet-arg"
 		return c
 	}
 	r := Reserve(f, withServer)

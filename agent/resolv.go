@@ -27,14 +27,14 @@ const (
 	systemdResolv = "/run/systemd/resolve/resolv.conf"
 )
 
-// resolvEvery is how often the host's name servers are looked at although nobody told
-// that their file has changed.
+// resolvEvery is how often the host's name servers are read although no change of their
+// file was noticed.
 const resolvEvery = 30 * time.Second
 
-// resolv keeps the file from which pods with dnsPolicy Default get name servers, and
-// which the kubelet reads for every pod: the host's without the servers that a pod
-// cannot reach. A resolver asks them one after the other, so each of those costs every
-// lookup its patience, and one on the host's loopback is the pod itself there.
+// resolv maintains the file with the name servers of pods with dnsPolicy Default, which
+// the kubelet reads for every pod. It is the host's file without the servers that a pod
+// cannot reach. A resolver asks its servers one after the other, so an unreachable one
+// costs every lookup a timeout, and the loopback in a pod is the pod itself.
 type resolv struct {
 	host, resolved string // the files of the host
 	file           string // ours
@@ -46,8 +46,8 @@ func newResolv(file string) *resolv {
 	return &resolv{host: hostResolv, resolved: systemdResolv, file: file}
 }
 
-// runResolv writes the file and follows the host's until ctx is done. A user who names
-// a file to the kubelet has it as it is.
+// runResolv writes the file and follows the host's until ctx is done. A file that the user
+// gives to the kubelet is used unchanged.
 func (n *connected) runResolv(ctx context.Context) error {
 	named := func(arg string) bool { return componentargs.Name(arg) == "resolv-conf" }
 	if slices.ContainsFunc(n.cfg.KubeletArgs, named) {
@@ -78,8 +78,8 @@ func (r *resolv) write(ctx context.Context) error {
 	return nil
 }
 
-// text is what pods get. The file of systemd-resolved is taken also when it names no
-// server yet, as before the network is up.
+// text returns the content of the file. The file of systemd-resolved is used even if it
+// names no server yet, as before the network is up.
 func (r *resolv) text() string {
 	text := onlyReachable(readText(r.host))
 	if len(nameServers(text)) == 0 {
@@ -90,13 +90,13 @@ func (r *resolv) text() string {
 	return text
 }
 
-// readText is empty where there is no file: then there are no name servers.
+// readText returns the content of a file, or "" where there is none.
 func readText(path string) string {
 	text, _ := os.ReadFile(path)
 	return string(text)
 }
 
-// onlyReachable leaves out the servers that pods cannot reach, and nothing else.
+// onlyReachable returns text without the servers that pods cannot reach.
 func onlyReachable(text string) string {
 	var out strings.Builder
 	for line := range strings.Lines(text) {
@@ -107,7 +107,7 @@ func onlyReachable(text string) string {
 	return out.String()
 }
 
-// nameServers are those that a resolver would ask.
+// nameServers returns the name servers in text.
 func nameServers(text string) []string {
 	var out []string
 	for line := range strings.Lines(text) {
@@ -118,7 +118,7 @@ func nameServers(text string) []string {
 	return out
 }
 
-// nameServer is the address in a line of resolv.conf(5), "" when it names none.
+// nameServer returns the address in a line of resolv.conf(5), or "" when it names none.
 func nameServer(line string) string {
 	fields := strings.Fields(line)
 	if len(fields) < 2 || fields[0] != "nameserver" {
@@ -130,9 +130,10 @@ func nameServer(line string) string {
 	return fields[1]
 }
 
-// isReachable: a loopback is the pod's own, and so is the unspecified address, which
-// means the same to a resolver; a link-local IPv6 address is of a link that the pod
-// does not have. In IPv4 such addresses are routed where clouds use them.
+// isReachable reports whether a pod can reach a name server. A loopback address is the
+// pod's own, as is the unspecified address, which means the same to a resolver. A
+// link-local IPv6 address belongs to a link that the pod does not have. In IPv4 clouds
+// route such addresses.
 func isReachable(server string) bool {
 	a := netip.MustParseAddr(server).Unmap()
 	return !a.IsLoopback() && !a.IsUnspecified() && (a.Is4() || !a.IsLinkLocalUnicast())
@@ -158,8 +159,9 @@ func (r *resolv) follow(ctx context.Context) {
 	}
 }
 
-// watch tells of changes in the directories of the host's files, and of what they are
-// links to: such files are replaced, not written. Without it the tick remains.
+// watch returns a channel that gets changes of the host's files and of what they link to.
+// It watches the directories, because such files are replaced, not written. Without it the
+// tick of follow remains.
 func (r *resolv) watch(ctx context.Context) <-chan struct{} {
 	changed := make(chan struct{}, 1)
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
@@ -189,7 +191,8 @@ func (r *resolv) watch(ctx context.Context) <-chan struct{} {
 	return changed
 }
 
-// watchFiles watches where the files are now and returns their names.
+// watchFiles watches the directories that the files are in now and returns the files'
+// names.
 func (r *resolv) watchFiles(fd int) map[string]bool {
 	names := map[string]bool{}
 	for _, path := range []string{r.host, r.resolved} {
@@ -205,7 +208,7 @@ func (r *resolv) watchFiles(fd int) map[string]bool {
 	return names
 }
 
-// eventNames reads struct inotify_event of inotify(7), as many as there are.
+// eventNames returns the names in a sequence of struct inotify_event of inotify(7).
 func eventNames(b []byte) []string {
 	var names []string
 	for len(b) >= unix.SizeofInotifyEvent {

@@ -47,18 +47,18 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// engine is what an Endpoint asks for.
-type engine int
+// kind says which engine an Endpoint asks for.
+type kind int
 
 const (
-	engineSQLite engine = iota
-	engineSQL           // PostgreSQL or MySQL through kine
-	engineEtcd          // not ours to serve
+	kindSQLite kind = iota
+	kindSQL         // PostgreSQL or MySQL through kine
+	kindEtcd        // not ours to serve
 )
 
-var schemes = map[string]engine{
-	"postgres": engineSQL, "postgresql": engineSQL, "mysql": engineSQL,
-	"http": engineEtcd, "https": engineEtcd, "unix": engineEtcd, "unixs": engineEtcd,
+var schemes = map[string]kind{
+	"postgres": kindSQL, "postgresql": kindSQL, "mysql": kindSQL,
+	"http": kindEtcd, "https": kindEtcd, "unix": kindEtcd, "unixs": kindEtcd,
 }
 
 // Validate reports everything that is wrong with c, joined.
@@ -72,8 +72,8 @@ func (c Config) Validate() error {
 	if n := len(filepath.Join(c.SocketDir, volatileSocket)); n > layout.MaxSocket {
 		errs = append(errs, fmt.Errorf("datastore socket directory %s: %d characters too long for a unix socket", c.SocketDir, n-layout.MaxSocket))
 	}
-	e, err := c.engine()
-	if err == nil && e == engineSQL {
+	k, err := c.kind()
+	if err == nil && k == kindSQL {
 		_, err = c.parseEndpoint()
 	}
 	errs = append(errs, err)
@@ -86,27 +86,27 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// engine never repeats the endpoint in an error: it may hold a password.
-func (c Config) engine() (engine, error) {
+// kind never repeats the endpoint in an error: it may hold a password.
+func (c Config) kind() (kind, error) {
 	if c.Endpoint == "" {
-		return engineSQLite, nil
+		return kindSQLite, nil
 	}
 	first, _, _ := strings.Cut(c.Endpoint, ",")
 	scheme, _, ok := strings.Cut(first, "://")
 	if !ok {
 		return 0, errors.New("datastore endpoint: must look like scheme://address")
 	}
-	e, ok := schemes[scheme]
+	k, ok := schemes[scheme]
 	if !ok {
 		return 0, fmt.Errorf("datastore endpoint: unknown scheme %q; known are postgres, mysql, http, https and unix", scheme)
 	}
-	return e, nil
+	return k, nil
 }
 
 // Served says whether brink serves the state itself. It does not when Endpoint
 // names an etcd: then the API server is etcd's client, with the certificates
 // of the configuration, and has old revisions compacted.
 func (c Config) Served() bool {
-	e, err := c.engine()
-	return err != nil || e != engineEtcd
+	k, err := c.kind()
+	return err != nil || k != kindEtcd
 }

@@ -46,7 +46,7 @@ func TestExternalEndpoints(t *testing.T) {
 		{"postgres://db/kine", "unix:///run/x/durable.sock"},
 	} {
 		s := &Store{cfg: Config{SocketDir: "/run/x", Endpoint: c.endpoint}}
-		s.engine, _ = s.cfg.engine()
+		s.engine = s.newEngine()
 		if got := s.DurableEndpoint(); got != c.durable {
 			t.Errorf("%s: durable at %s, want %s", c.endpoint, got, c.durable)
 		}

@@ -108,6 +108,12 @@ type Store struct {
 	compactEvery time.Duration // compactInterval but in tests
 }
 
+// Names of the components that Durable and Volatile return.
+const (
+	ComponentName         = "datastore"
+	VolatileComponentName = "datastore-volatile"
+)
+
 // New prepares the directories and checks the files. Nothing listens yet and
 // nothing stays open. Every error is one line: what, where, what to do.
 func New(cfg Config) (*Store, error) {
@@ -118,27 +124,21 @@ func New(cfg Config) (*Store, error) {
 	if log == nil {
 		log = slog.Default()
 	}
-	log = log.With("component", "datastore")
+	log = log.With("component", ComponentName)
 	s := &Store{cfg: cfg, log: log, compactEvery: compactInterval}
-	s.engine, _ = cfg.engine()
+	s.engine = s.newEngine()
 	s.disk = newCondition(log, s.database())
 	s.snapshot = newCondition(log, s.path(volatileFile))
 	s.snapshot.describe = fault.describeSnapshot
 	s.ceiling = newCeiling(cfg, log)
 	s.witnesses = newWitnesses()
-	err := prepareDir(cfg.SocketDir)
-	if err != nil {
+	if err := prepareDir(cfg.SocketDir); err != nil {
 		return nil, err
 	}
 	if err := prepareDir(cfg.Dir); err != nil {
 		return nil, err
 	}
-	if s.engine != engineSQLite {
-		s.remote, err = newRemote(cfg, log)
-		return s, err
-	}
-	s.leases = newLeaseCopy(s.socket(leasesFile), cfg.SocketDir)
-	return s, s.prepareDatabase()
+	return s, s.engine.prepare()
 }
 
 func (s *Store) path(name string) string   { return filepath.Join(s.cfg.Dir, name) }
@@ -146,30 +146,19 @@ func (s *Store) socket(name string) string { return filepath.Join(s.cfg.SocketDi
 func (s *Store) database() string          { return s.path(databaseFile) }
 
 // DurableEndpoint is what the API server takes as --etcd-servers.
-func (s *Store) DurableEndpoint() string {
-	if s.engine == engineEtcd {
-		return s.cfg.Endpoint
-	}
-	return "unix://" + s.socket(durableSocket)
-}
+func (s *Store) DurableEndpoint() string { return s.engine.durableEndpoint() }
 
 // VolatileEndpoint is where leases and events belong. It is DurableEndpoint
 // when several servers may share the state.
-func (s *Store) VolatileEndpoint() string {
-	if s.engine != engineSQLite {
-		return s.DurableEndpoint()
-	}
-	return "unix://" + s.socket(volatileSocket)
-}
+func (s *Store) VolatileEndpoint() string { return s.engine.volatileEndpoint() }
+
+// Claim writes into a database elsewhere to which cluster it belongs. It is
+// called once the cluster has a CA and waits for the database if need be.
+func (s *Store) Claim(ctx context.Context) error { return s.engine.claim(ctx) }
 
 // Health is nil while every write is accepted; otherwise it says since when
 // and why not.
-func (s *Store) Health() error {
-	if s.remote != nil {
-		return s.remote.link.health()
-	}
-	return s.disk.health()
-}
+func (s *Store) Health() error { return s.engine.health() }
 
 // Warning is nil or says since when and why something does not work that a
 // user should see to, although all writes are accepted.
@@ -179,28 +168,10 @@ func (s *Store) Warning() error {
 
 // Durable serves DurableEndpoint.
 func (s *Store) Durable() lifecycle.Component {
-	run := s.runSQLite
-	switch s.engine {
-	case engineSQL:
-		run = s.runExternal
-	case engineEtcd:
-		run = s.runEtcd
-	}
-	return lifecycle.Component{Name: "datastore", Run: run}
+	return lifecycle.Component{Name: ComponentName, Run: s.engine.runDurable}
 }
 
 // Volatile serves VolatileEndpoint.
 func (s *Store) Volatile() lifecycle.Component {
-	run := s.runVolatile
-	if s.engine != engineSQLite {
-		run = idle
-	}
-	return lifecycle.Component{Name: "datastore-volatile", Run: run}
-}
-
-// idle is the component of a store that someone else serves.
-func idle(ctx context.Context, ready func()) error {
-	ready()
-	<-ctx.Done()
-	return nil
+	return lifecycle.Component{Name: VolatileComponentName, Run: s.engine.runVolatile}
 }

@@ -25,14 +25,20 @@ func etcdPlace(endpoint string) string {
 	return strings.Join(parts, ",")
 }
 
-// runEtcd holds somebody's etcd and watches over it. The API server is its
+// etcdEngine is somebody's etcd, whose client the API server is itself.
+type etcdEngine struct{ remoteEngine }
+
+func (e etcdEngine) durableEndpoint() string  { return e.cfg.Endpoint }
+func (e etcdEngine) volatileEndpoint() string { return e.durableEndpoint() }
+
+// runDurable holds somebody's etcd and watches over it. The API server is its
 // client itself: that it writes only while this server holds it is not enforced
 // for each write, as it is for a PostgreSQL, but a server that lost its hold ends
 // when it finds out, at the next renewal.
-func (s *Store) runEtcd(ctx context.Context, ready func()) error {
-	registry := &etcdRegistry{dial: s.cfg.dialEtcd}
+func (e etcdEngine) runDurable(ctx context.Context, ready func()) error {
+	registry := &etcdRegistry{dial: e.cfg.dialEtcd}
 	defer registry.close()
-	r := s.remote
+	r := e.remote
 	r.hold.registry = registry
 	return r.whileHeld(ctx, func(ctx context.Context, taken func()) error {
 		if err := r.acquireEtcd(ctx, registry); err != nil {

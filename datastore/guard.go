@@ -11,9 +11,10 @@ import (
 // value of the API server's compact_rev_key.
 const compactRevKey = "compact_rev_key_apiserver"
 
-// guarded stands between kine's gRPC server and a store of ours. It turns
+// guard stands between kine's gRPC server and a store of ours. It turns
 // every error into a status that an etcd client understands, also those that
-// kine loses on the way, and keeps the API server's compaction mark in memory, with
+// kine loses on the way, and refuses requests while a database elsewhere is away. It
+// keeps the API server's compaction mark in memory, with
 // what the API server asked to compact: reads of older revisions are refused from then
 // on, as by etcd, whether they would still be there or not. Paged lists expire by that,
 // at no write.
@@ -22,28 +23,48 @@ const compactRevKey = "compact_rev_key_apiserver"
 // every five minutes, and with one server and a compactor of our own nobody
 // needs it after a restart: a fresh API server begins at version 0 and finds
 // none, as in a new etcd.
-type guarded struct {
+type guard struct {
 	server.Backend
+	link *link // to a database elsewhere; nil for one that is always there
 
 	mu   sync.Mutex
 	mark *server.KeyValue // nil until first written; ModRevision counts its writes
 	upTo int64            // what the API server asked to compact
 }
 
-func (g *guarded) Get(ctx context.Context, key string, revision int64, keysOnly bool) (int64, *server.KeyValue, error) {
+// request runs what needs the database, unless that is away.
+func (g *guard) request(ctx context.Context, do func(context.Context) error) error {
+	if g.link == nil {
+		return g.collect(ctx, do)
+	}
+	if err := g.link.gate(); err != nil {
+		return toStatus(err)
+	}
+	return g.collect(ctx, func(ctx context.Context) error { return g.link.explain(do(ctx)) })
+}
+
+// collect runs do and returns what went wrong below kine, or the error of do.
+func (g *guard) collect(ctx context.Context, do func(context.Context) error) error {
 	ctx, trouble := withTrouble(ctx)
+	return trouble.result(do(ctx))
+}
+
+func (g *guard) Get(ctx context.Context, key string, revision int64, keysOnly bool) (rev int64, kv *server.KeyValue, err error) {
 	if key == compactRevKey {
-		head, err := g.Backend.CurrentRevision(ctx)
-		return head, g.readMark(), trouble.result(err)
+		rev, err = g.CurrentRevision(ctx)
+		return rev, g.readMark(), err
 	}
 	if g.isCompacted(revision) {
 		return 0, nil, server.ErrCompacted
 	}
-	rev, kv, err := g.Backend.Get(ctx, key, revision, keysOnly)
-	return rev, kv, trouble.result(err)
+	err = g.request(ctx, func(ctx context.Context) (err error) {
+		rev, kv, err = g.Backend.Get(ctx, key, revision, keysOnly)
+		return err
+	})
+	return rev, kv, err
 }
 
-func (g *guarded) Create(ctx context.Context, key string, value []byte, lease int64) (int64, error) {
+func (g *guard) Create(ctx context.Context, key string, value []byte, lease int64) (rev int64, err error) {
 	if key == compactRevKey {
 		rev, _, ok, err := g.writeMark(ctx, value, 0)
 		if err == nil && !ok {
@@ -51,52 +72,73 @@ func (g *guarded) Create(ctx context.Context, key string, value []byte, lease in
 		}
 		return rev, err
 	}
-	ctx, trouble := withTrouble(ctx)
-	rev, err := g.Backend.Create(ctx, key, value, lease)
-	return rev, trouble.result(err)
+	err = g.request(ctx, func(ctx context.Context) (err error) {
+		rev, err = g.Backend.Create(ctx, key, value, lease)
+		return err
+	})
+	return rev, err
 }
 
-func (g *guarded) Update(ctx context.Context, key string, value []byte, revision, lease int64) (int64, *server.KeyValue, bool, error) {
+func (g *guard) Update(ctx context.Context, key string, value []byte, revision, lease int64) (rev int64, kv *server.KeyValue, ok bool, err error) {
 	if key == compactRevKey {
 		return g.writeMark(ctx, value, revision)
 	}
-	ctx, trouble := withTrouble(ctx)
-	rev, kv, ok, err := g.Backend.Update(ctx, key, value, revision, lease)
-	return rev, kv, ok, trouble.result(err)
+	err = g.request(ctx, func(ctx context.Context) (err error) {
+		rev, kv, ok, err = g.Backend.Update(ctx, key, value, revision, lease)
+		return err
+	})
+	return rev, kv, ok, err
 }
 
-func (g *guarded) Delete(ctx context.Context, key string, revision int64) (int64, *server.KeyValue, bool, error) {
-	ctx, trouble := withTrouble(ctx)
-	rev, kv, ok, err := g.Backend.Delete(ctx, key, revision)
-	return rev, kv, ok, trouble.result(err)
+func (g *guard) Delete(ctx context.Context, key string, revision int64) (rev int64, kv *server.KeyValue, ok bool, err error) {
+	err = g.request(ctx, func(ctx context.Context) (err error) {
+		rev, kv, ok, err = g.Backend.Delete(ctx, key, revision)
+		return err
+	})
+	return rev, kv, ok, err
 }
 
-func (g *guarded) List(ctx context.Context, key, end string, limit, revision int64, keysOnly bool) (int64, []*server.KeyValue, error) {
+func (g *guard) List(ctx context.Context, key, end string, limit, revision int64, keysOnly bool) (rev int64, kvs []*server.KeyValue, err error) {
 	if g.isCompacted(revision) {
 		return 0, nil, server.ErrCompacted
 	}
-	ctx, trouble := withTrouble(ctx)
-	rev, kvs, err := g.Backend.List(ctx, key, end, limit, revision, keysOnly)
-	return rev, kvs, trouble.result(err)
+	err = g.request(ctx, func(ctx context.Context) (err error) {
+		rev, kvs, err = g.Backend.List(ctx, key, end, limit, revision, keysOnly)
+		return err
+	})
+	return rev, kvs, err
 }
 
-func (g *guarded) Count(ctx context.Context, key, end string, revision int64) (int64, int64, error) {
+func (g *guard) Count(ctx context.Context, key, end string, revision int64) (rev, count int64, err error) {
 	if g.isCompacted(revision) {
 		return 0, 0, server.ErrCompacted
 	}
-	ctx, trouble := withTrouble(ctx)
-	rev, count, err := g.Backend.Count(ctx, key, end, revision)
-	return rev, count, trouble.result(err)
+	err = g.request(ctx, func(ctx context.Context) (err error) {
+		rev, count, err = g.Backend.Count(ctx, key, end, revision)
+		return err
+	})
+	return rev, count, err
 }
 
-func (g *guarded) CurrentRevision(ctx context.Context) (int64, error) {
-	ctx, trouble := withTrouble(ctx)
-	rev, err := g.Backend.CurrentRevision(ctx)
-	return rev, trouble.result(err)
+func (g *guard) DbSize(ctx context.Context) (size int64, err error) {
+	err = g.request(ctx, func(ctx context.Context) (err error) {
+		size, err = g.Backend.DbSize(ctx)
+		return err
+	})
+	return size, err
+}
+
+// CurrentRevision is known without the database, so it is answered while that is away.
+func (g *guard) CurrentRevision(ctx context.Context) (rev int64, err error) {
+	err = g.collect(ctx, func(ctx context.Context) (err error) {
+		rev, err = g.Backend.CurrentRevision(ctx)
+		return err
+	})
+	return rev, err
 }
 
 // Compact agrees: old revisions go when it is worth a write, see kine_compact.go.
-func (g *guarded) Compact(ctx context.Context, revision int64) (int64, error) {
+func (g *guard) Compact(ctx context.Context, revision int64) (int64, error) {
 	head, err := g.CurrentRevision(ctx)
 	if err != nil {
 		return 0, err
@@ -114,13 +156,13 @@ func (g *guarded) Compact(ctx context.Context, revision int64) (int64, error) {
 }
 
 // isCompacted is false for 0, the present.
-func (g *guarded) isCompacted(revision int64) bool {
+func (g *guard) isCompacted(revision int64) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return revision > 0 && revision < g.upTo
 }
 
-func (g *guarded) readMark() *server.KeyValue {
+func (g *guard) readMark() *server.KeyValue {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.mark == nil {
@@ -132,7 +174,7 @@ func (g *guarded) readMark() *server.KeyValue {
 
 // writeMark replaces the mark if it was last written as number revision. It
 // makes no revision of its own.
-func (g *guarded) writeMark(ctx context.Context, value []byte, revision int64) (int64, *server.KeyValue, bool, error) {
+func (g *guard) writeMark(ctx context.Context, value []byte, revision int64) (int64, *server.KeyValue, bool, error) {
 	head, err := g.CurrentRevision(ctx)
 	if err != nil {
 		return 0, nil, false, err

@@ -14,7 +14,7 @@ import (
 // each start begins above everything that came before, kill -9 or not, and
 // history begins there too: a watch from an older revision is told "compacted"
 // and its client lists again.
-func (s *Store) runVolatile(ctx context.Context, ready func()) error {
+func (s sqliteEngine) runVolatile(ctx context.Context, ready func()) error {
 	snapshot, found := s.loadSnapshot()
 	leases, newer := s.loadLeases(snapshot)
 	if newer {
@@ -32,7 +32,7 @@ func (s *Store) runVolatile(ctx context.Context, ready func()) error {
 	defer s.volatile.Store(nil)
 	stop := s.keep(ctx, store)
 	defer stop()
-	if err := s.serve(ctx, volatileSocket, &guarded{Backend: store}, store, ready); err != nil {
+	if err := s.serve(ctx, volatileSocket, &guard{Backend: store}, store, ready); err != nil {
 		return err
 	}
 	stop()

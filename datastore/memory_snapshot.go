@@ -8,7 +8,6 @@ import (
 	"encoding/gob"
 	"errors"
 	"hash/crc32"
-	"io"
 	"io/fs"
 	"os"
 	"time"
@@ -153,10 +152,7 @@ func (s *Store) save(store *memoryStore) (size int, revision int64, err error) {
 	saved := store.state("", "")
 	data, err := encodeState(saved)
 	if err == nil {
-		err = atomicfile.WriteWith(s.path(volatileFile), 0o600, func(w io.Writer) error {
-			_, err := w.Write(data)
-			return err
-		})
+		err = atomicfile.Write(s.path(volatileFile), data, 0o600)
 	}
 	s.noteSave(err)
 	return len(data), saved.Revision, err

@@ -33,13 +33,20 @@ func newRemote(cfg Config, log *slog.Logger) (*remote, error) {
 	return r, r.hold.prepare()
 }
 
-// Claim writes into a database elsewhere to which cluster it belongs. It is
-// called once the cluster has a CA and waits for the database if need be.
-func (s *Store) Claim(ctx context.Context) error {
-	if s.remote == nil {
-		return nil
-	}
-	return s.remote.claim(ctx)
+// remoteEngine is what the engines of databases elsewhere have in common. Leases and
+// events go there too: the server that takes over must find them.
+type remoteEngine struct{ *Store }
+
+func (e remoteEngine) prepare() (err error) {
+	e.remote, err = newRemote(e.cfg, e.log)
+	return err
+}
+
+func (e remoteEngine) claim(ctx context.Context) error { return e.remote.claim(ctx) }
+func (e remoteEngine) health() error                   { return e.remote.link.health() }
+
+func (e remoteEngine) runVolatile(ctx context.Context, ready func()) error {
+	return runNothing(ctx, ready)
 }
 
 func (r *remote) claim(ctx context.Context) error {

@@ -33,8 +33,13 @@ const (
 	openTime = time.Minute
 )
 
-// runExternal serves PostgreSQL or MySQL.
-func (s *Store) runExternal(ctx context.Context, ready func()) error {
+// sqlEngine is a PostgreSQL or MySQL under kine.
+type sqlEngine struct{ remoteEngine }
+
+func (s sqlEngine) durableEndpoint() string  { return "unix://" + s.socket(durableSocket) }
+func (s sqlEngine) volatileEndpoint() string { return s.durableEndpoint() }
+
+func (s sqlEngine) runDurable(ctx context.Context, ready func()) error {
 	control := sql.OpenDB(s.remote.endpoint.connector)
 	defer control.Close()
 	control.SetMaxOpenConns(1)
@@ -42,7 +47,7 @@ func (s *Store) runExternal(ctx context.Context, ready func()) error {
 	s.unclean = s.remoteInUse()
 	err := s.remote.whileHeld(ctx, func(ctx context.Context, taken func()) error {
 		return s.withDatabase(ctx, func(dbCtx context.Context, closed *sync.WaitGroup) (server.Backend, history, error) {
-			backend, err := s.openExternal(dbCtx, closed, control, taken)
+			backend, err := s.open(dbCtx, closed, control, taken)
 			return backend, nil, err
 		}, ready)
 	})
@@ -52,14 +57,14 @@ func (s *Store) runExternal(ctx context.Context, ready func()) error {
 	return s.markRemoteClosed()
 }
 
-// openExternal returns the database when it is there and this server's.
-func (s *Store) openExternal(ctx context.Context, closed *sync.WaitGroup, control *sql.DB, taken func()) (server.Backend, error) {
+// open returns the database when it is there and this server's.
+func (s sqlEngine) open(ctx context.Context, closed *sync.WaitGroup, control *sql.DB, taken func()) (server.Backend, error) {
 	r := s.remote
 	for {
 		if err := r.reach(ctx, control.PingContext); err != nil {
 			return nil, err
 		}
-		backend, err := s.tryExternal(ctx, closed, control, taken)
+		backend, err := s.tryOpen(ctx, closed, control, taken)
 		switch {
 		case err == nil:
 			return backend, nil
@@ -72,9 +77,9 @@ func (s *Store) openExternal(ctx context.Context, closed *sync.WaitGroup, contro
 	}
 }
 
-// tryExternal opens a database that was there a moment ago. What it has opened
+// tryOpen opens a database that was there a moment ago. What it has opened
 // is closed when it fails.
-func (s *Store) tryExternal(ctx context.Context, closed *sync.WaitGroup, control *sql.DB, taken func()) (backend server.Backend, err error) {
+func (s sqlEngine) tryOpen(ctx context.Context, closed *sync.WaitGroup, control *sql.DB, taken func()) (backend server.Backend, err error) {
 	r := s.remote
 	dbCtx, shut := context.WithCancel(ctx)
 	defer func() {
@@ -107,10 +112,10 @@ func (s *Store) tryExternal(ctx context.Context, closed *sync.WaitGroup, control
 	if err := startLog(dbCtx, log, store); err != nil {
 		return nil, fmt.Errorf("starting the database at %s: %w", r.link.place, err)
 	}
-	go s.maintainExternal(dbCtx, &externalStore{log, external})
-	guard := &guardedExternal{guarded: guarded{Backend: &gated{store, r.link}}}
-	s.cutWith(durableSocket, func(int64) { guard.cuts.cutAll() })
-	return guard, nil
+	go s.maintain(dbCtx, &externalStore{log, external})
+	answering := &sqlGuard{guard: guard{Backend: store, link: r.link}}
+	s.cutWith(durableSocket, func(int64) { answering.cuts.cutAll() })
+	return answering, nil
 }
 
 // openDialect has kine's driver connect and make its table.
@@ -143,7 +148,7 @@ func startLog(ctx context.Context, log *checkedLog, store server.Backend) error 
 }
 
 // driverConfig has kine's own defaults; the drivers have none.
-func (s *Store) driverConfig() *drivers.Config {
+func (s sqlEngine) driverConfig() *drivers.Config {
 	limit := s.cfg.MaxOpenConnections
 	if limit == 0 {
 		limit = DefaultMaxOpenConnections

@@ -26,8 +26,8 @@ func (s *externalStore) compactTo(ctx context.Context, revision int64) error {
 	})
 }
 
-// maintainExternal removes old revisions until ctx is done.
-func (s *Store) maintainExternal(ctx context.Context, store *externalStore) {
+// maintain removes old revisions until ctx is done.
+func (s sqlEngine) maintain(ctx context.Context, store *externalStore) {
 	c := compactor{store: store}
 	tick := time.NewTicker(s.compactEvery)
 	defer tick.Stop()

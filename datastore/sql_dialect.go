@@ -22,7 +22,7 @@ const (
 // externalDialect is kine's way to speak to PostgreSQL or MySQL over a link that
 // may break. Statements are bounded in time and end when the database goes away;
 // those of the background wait until it is back, so kine's loops neither fail nor
-// write a line a second. Requests do not wait: see gated.
+// write a line a second. Requests do not wait: see guard.
 //
 // Inserts are its own. A row is written only while this server holds the
 // database, which the same statement checks: a server that was paused while

@@ -9,10 +9,10 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// guardedExternal is guarded for PostgreSQL and MySQL, where kine's own watches
+// sqlGuard is the guard of PostgreSQL and MySQL, where kine's own watches
 // and polling do the work.
-type guardedExternal struct {
-	guarded
+type sqlGuard struct {
+	guard
 	cuts cuts
 }
 
@@ -21,20 +21,20 @@ type guardedExternal struct {
 // so the text must not have AwayText in it: lines with that are not logged.
 var errLost = status.Error(codes.Unavailable, "datastore: a write was refused by the database; see its log")
 
-func (g *guardedExternal) Watch(ctx context.Context, key, end string, revision int64) server.WatchResult {
-	return withoutGap(g.guarded.Watch(g.cuts.context(ctx), key, end, revision))
+func (g *sqlGuard) Watch(ctx context.Context, key, end string, revision int64) server.WatchResult {
+	return withoutGap(g.guard.Watch(g.cuts.context(ctx), key, end, revision))
 }
 
-func (g *guardedExternal) Update(ctx context.Context, key string, value []byte, revision, lease int64) (int64, *server.KeyValue, bool, error) {
-	rev, kv, ok, err := g.guarded.Update(ctx, key, value, revision, lease)
+func (g *sqlGuard) Update(ctx context.Context, key string, value []byte, revision, lease int64) (int64, *server.KeyValue, bool, error) {
+	rev, kv, ok, err := g.guard.Update(ctx, key, value, revision, lease)
 	if err == nil && !ok && kv != nil && kv.ModRevision == revision && key != compactRevKey {
 		err = errLost
 	}
 	return rev, kv, ok, err
 }
 
-func (g *guardedExternal) Delete(ctx context.Context, key string, revision int64) (int64, *server.KeyValue, bool, error) {
-	rev, kv, ok, err := g.guarded.Delete(ctx, key, revision)
+func (g *sqlGuard) Delete(ctx context.Context, key string, revision int64) (int64, *server.KeyValue, bool, error) {
+	rev, kv, ok, err := g.guard.Delete(ctx, key, revision)
 	if err == nil && !ok && kv != nil && kv.ModRevision == revision {
 		err = errLost
 	}

@@ -38,7 +38,7 @@ func (h *hub) create(ctx context.Context, st *stream, r *etcdserverpb.WatchCreat
 func newWatch(r *etcdserverpb.WatchCreateRequest) *watch {
 	w := &watch{key: string(r.Key), end: string(r.RangeEnd), prevKV: r.PrevKv, progress: r.ProgressNotify}
 	if w.key == "compact_rev_key" {
-		w.key = compactRevKey // as kine's server does; see guarded
+		w.key = compactRevKey // as kine's server does; see guard
 	}
 	for _, filter := range r.Filters {
 		w.noPut = w.noPut || filter == etcdserverpb.WatchCreateRequest_NOPUT

@@ -1,7 +1,6 @@
 package network
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -44,20 +43,7 @@ func openNode(t *testing.T, cfg Config) *reconciler {
 // runIn runs the component in a namespace until the test ends.
 func runIn(t *testing.T, ns netns.NsHandle, cfg Config) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	ready := make(chan struct{})
-	done := testnet.Start(ns, func() error { return New(cfg).Component().Run(ctx, func() { close(ready) }) })
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("component: %v", err)
-		}
-	})
-	select {
-	case <-ready:
-	case <-time.After(testnet.Patience):
-		t.Fatal("not ready")
-	}
+	testnet.Background(t, ns, New(cfg).Component().Run)
 }
 
 const dualStackTable = `table inet brink {

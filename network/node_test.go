@@ -1,7 +1,6 @@
 package network
 
 import (
-	"context"
 	"fmt"
 	"path/filepath"
 	"testing"
@@ -41,29 +40,8 @@ func newNode(t *testing.T, s testnet.Stacks, segment, n int, backend Backend, ga
 // run starts the node's network and stops it with the test.
 func (n *testNode) run(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	ready := make(chan struct{})
 	n.network = New(n.cfg)
-	done := testnet.Start(n.NS, func() error { return n.network.Component().Run(ctx, func() { close(ready) }) })
-	stopped := false
-	n.stop = func() {
-		if cancel(); stopped {
-			return
-		}
-		stopped = true
-		if err := <-done; err != nil {
-			t.Errorf("node %d: %v", n.Number, err)
-		}
-	}
-	t.Cleanup(n.stop)
-	select {
-	case <-ready:
-	case err := <-done:
-		stopped = true
-		t.Fatalf("node %d: %v", n.Number, err)
-	case <-time.After(testnet.Patience):
-		t.Fatal("not ready")
-	}
+	n.stop = testnet.Background(t, n.NS, n.network.Component().Run)
 }
 
 func (n *testNode) peer() Peer {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"brink/datastore"
 	"brink/internal/lifecycle"
 	"brink/network/nodeaddr"
 	"brink/server/controlplane"
@@ -11,10 +12,10 @@ import (
 // Names of the server's components, as `brink status` and the log have them.
 const (
 	Address           = nodeaddr.ComponentName
-	Datastore         = "datastore"
+	Datastore         = datastore.ComponentName
 	ClusterRanges     = "cluster-ranges"
 	Certificates      = pki.ComponentName
-	VolatileDatastore = "datastore-volatile"
+	VolatileDatastore = datastore.VolatileComponentName
 	TunnelServer      = tunnel.ComponentName
 	FirstNode         = "first-node"
 	APIServer         = "apiserver"

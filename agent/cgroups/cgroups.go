@@ -1,7 +1,7 @@
-// Package cgroups knows where the control groups of a node's pods lie, by both
-// drivers' names, and makes the root of those that the kubelet wants to find.
-// Groups that brink did not make are never touched: Entries says which are ours
-// before they are made.
+// Package cgroups knows where the control groups of a node's pods are, by the names of
+// both drivers, and makes the root group that the kubelet expects to find. It never touches
+// groups that brink did not make: Entries returns those that are about to be made, for the
+// ledger.
 package cgroups
 
 import (
@@ -18,12 +18,12 @@ import (
 	"brink/agent/ledger"
 )
 
-// Mount is where every distribution mounts control groups.
+// Mount is where all distributions mount control groups.
 const Mount = "/sys/fs/cgroup"
 
-// MakeRoot makes the group that --kubelet-arg=cgroup-root names, in hierarchies
-// of a version of control groups. The kubelet refuses to start without it;
-// several nodes on one machine need one each.
+// MakeRoot makes the group of --kubelet-arg=cgroup-root in the hierarchies, which are of
+// the given version of control groups. The kubelet refuses to start without it. Several
+// nodes on one machine need one each.
 func MakeRoot(ctx context.Context, hierarchies []string, root string, systemd bool, version int) error {
 	if root == "" || root == "/" {
 		return nil
@@ -40,8 +40,8 @@ func MakeRoot(ctx context.Context, hierarchies []string, root string, systemd bo
 	return nil
 }
 
-// ForPods is the group below which the kubelet makes those of pods, as a
-// path below a hierarchy's mount.
+// ForPods returns the group below which the kubelet makes those of pods, as a path below a
+// hierarchy's mount.
 func ForPods(root string, systemd bool) string {
 	if !systemd {
 		return filepath.Join("/", root, "kubepods")
@@ -53,8 +53,8 @@ func ForPods(root string, systemd bool) string {
 	return ExpandSlice(name + "kubepods.slice")
 }
 
-// makeSlice has systemd make the slice of a cgroup root, unless it is there.
-// Starting it is enough: a slice needs no unit file.
+// makeSlice makes systemd create the slice of a cgroup root, unless it exists. Starting it
+// is enough: a slice needs no unit file.
 func makeSlice(ctx context.Context, hierarchies []string, root string) error {
 	path := filepath.Dir(ForPods(root, true))
 	if existsIn(hierarchies, path) {
@@ -71,7 +71,7 @@ func makeSlice(ctx context.Context, hierarchies []string, root string) error {
 	return nil
 }
 
-// existsIn tells whether any hierarchy has the group.
+// existsIn reports whether any hierarchy has the group.
 func existsIn(hierarchies []string, path string) bool {
 	return slices.ContainsFunc(hierarchies, func(mount string) bool {
 		_, err := os.Stat(filepath.Join(mount, path))
@@ -79,7 +79,7 @@ func existsIn(hierarchies []string, path string) bool {
 	})
 }
 
-// ExpandSlice is where systemd puts a slice: a-b.slice lies in a.slice.
+// ExpandSlice returns the path that systemd gives a slice: a-b.slice is in a.slice.
 func ExpandSlice(slice string) string {
 	path, name := "/", ""
 	for _, part := range strings.Split(strings.TrimSuffix(slice, ".slice"), "-") {
@@ -90,9 +90,9 @@ func ExpandSlice(slice string) string {
 	return path
 }
 
-// Hierarchies lists where control groups are mounted, without the links that
-// name the same hierarchy twice (cpu -> cpu,cpuacct). On a hybrid the unified
-// one is among them: the kubelet makes groups there too.
+// Hierarchies returns where control groups are mounted, without the links that name a
+// hierarchy twice (cpu -> cpu,cpuacct). On a hybrid system the unified one is among them:
+// the kubelet makes groups there too.
 func Hierarchies(mount string) ([]string, error) {
 	if _, err := os.Stat(filepath.Join(mount, "cgroup.controllers")); err == nil {
 		return []string{mount}, nil
@@ -110,8 +110,8 @@ func Hierarchies(mount string) ([]string, error) {
 	return out, nil
 }
 
-// Entries says where pods' groups are, and which levels down to there are
-// not there yet.
+// Entries returns entries for where pods' groups are, and for each level down to there
+// that does not exist yet.
 func Entries(hierarchies []string, pods string) []ledger.Entry {
 	var out []ledger.Entry
 	for _, mount := range hierarchies {

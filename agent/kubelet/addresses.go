@@ -9,20 +9,20 @@ import (
 	"brink/internal/componentargs"
 )
 
-// OwnsAddresses tells that the agent, not the kubelet, says where the node is.
-// The kubelet takes one address a family from a flag for as long as it runs and
-// knows of no external ones; to one of a node with a cloud provider the addresses
-// in the Node come first. A user who has such a provider says so by this flag,
-// and then it is the provider's.
+// OwnsAddresses reports whether the agent, not the kubelet, writes the node's addresses.
+// The kubelet takes one address a family from a flag for as long as it runs and knows no
+// external ones, but leaves the addresses in the Node alone when there is a cloud
+// provider. A user who has such a provider sets the flag cloud-provider, and then the
+// provider writes them.
 func OwnsAddresses(args []string) bool {
 	return !slices.ContainsFunc(args, func(arg string) bool { return componentargs.Name(arg) == "cloud-provider" })
 }
 
-// addressFlags say to the kubelet of which family pods' addresses come first, and no
-// more where that is IPv4. For IPv6 there is the address "::", which says the family
+// addressFlags tells the kubelet which family of pods' addresses comes first, which needs
+// no flag where that is IPv4. For IPv6 there is the address "::", which means the family
 // alone, but then the kubelet asks the name servers for the node's name and waits
-// for those that do not answer. So it gets the addresses of now, although the node may
-// move; see movedSink.
+// for those that do not answer. So it gets the present addresses, although they may
+// change; see movedSink.
 func addressFlags(cfg Config) []string {
 	switch {
 	case !OwnsAddresses(cfg.Args):
@@ -34,23 +34,23 @@ func addressFlags(cfg Config) []string {
 	return []string{"cloud-provider=external"}
 }
 
-// What upstream logs with each heartbeat of a node that has left the addresses of its
-// flag. A test notices when it changes.
+// What upstream logs with each heartbeat of a node that no longer has the addresses of its
+// flag. A test notices when the texts change.
 const (
 	statusFailed = "Failed to set some node status fields"
 	addressGone  = "failed to validate nodeIP"
 	secondGone   = "failed to validate secondaryNodeIP"
 )
 
-// movedSink leaves out that the node has other addresses than at the start: the agent
-// has told the Node, whose addresses the kubelet then leaves alone. It is one call more
-// on the way to the log, and says so: lines in which Kubernetes tells why it ends the
-// process are known by the function that they come from.
+// movedSink drops the line that the node has other addresses than at the start: the agent
+// has written them into the Node, and the kubelet leaves those alone. The sink is one more
+// call on the way to the log and corrects the call depth: the lines in which Kubernetes
+// gives the reason for ending the process are recognized by their function.
 type movedSink struct{ logr.LogSink }
 
 var _ logr.CallDepthLogSink = movedSink{}
 
-// called is the sink for a call from a method of movedSink.
+// called returns the sink for a call from a method of movedSink.
 func (s movedSink) called() logr.LogSink {
 	if deep, ok := s.LogSink.(logr.CallDepthLogSink); ok {
 		return deep.WithCallDepth(1)
@@ -69,7 +69,7 @@ func (s movedSink) Error(err error, msg string, keysAndValues ...any) {
 	s.called().Error(err, msg, keysAndValues...)
 }
 
-// WithCallDepth is that of logr.CallDepthLogSink.
+// WithCallDepth implements logr.CallDepthLogSink.
 func (s movedSink) WithCallDepth(depth int) logr.LogSink {
 	if deep, ok := s.LogSink.(logr.CallDepthLogSink); ok {
 		return movedSink{deep.WithCallDepth(depth)}

@@ -29,34 +29,34 @@ import (
 )
 
 // The user's configuration files (--kubelet-arg=config=FILE and config-dir=DIRECTORY)
-// lie between brink's defaults and the user's flags. Upstream merges drop-ins into a
-// file by JSON and then parses the flags over the result; here the files are merged
+// rank between brink's defaults and the user's flags. Upstream merges drop-ins into a
+// file by JSON and then parses the flags over the result. Here the files are merged
 // into brink's defaults in the same way, so that what they leave out stays brink's.
 
 type object = map[string]any
 
-// ownField is a field of the configuration that brink decides on, and what to do
-// instead.
+// ownField is a field of the configuration that brink decides on, and the flag that a
+// user can set instead.
 type ownField struct{ name, instead string }
 
-// learnt are the own fields whose values a joining machine asks its cluster for:
-// before that, CheckArgs cannot compare them.
+// learnt are the own fields whose values a joining machine gets from its cluster.
+// CheckArgs cannot compare them before that.
 var learnt = []string{"clusterDNS", "clusterDomain"}
 
 var ownFields = []ownField{
 	{"authentication", ""}, {"authorization", ""}, {"tlsCertFile", ""}, {"tlsPrivateKeyFile", ""}, {"serverTLSBootstrap", ""},
 	{"enableServer", ""}, {"cgroupDriver", ""}, {"containerRuntimeEndpoint", ""}, {"imageServiceEndpoint", ""}, {"podLogsDir", ""},
 	{"clusterDNS", "--cluster-dns"}, {"clusterDomain", "--cluster-domain"},
-	// What other parts of brink must know, which read flags.
+	// Other parts of brink must know these, and read the flags.
 	{"port", "--kubelet-arg=port=PORT"}, {"cgroupRoot", "--kubelet-arg=cgroup-root=PATH"}, {"registerWithTaints", "--node-taint"},
 	{"logging", "--debug"},
 }
 
-// wholeFields are maps of which a user's has all that there shall be, as with the
-// flags of the same names.
+// wholeFields are maps that a user's file replaces as a whole, as the flags of the same
+// names do.
 var wholeFields = []string{"evictionHard", "evictionSoft", "evictionSoftGracePeriod", "evictionMinimumReclaim", "kubeReserved", "systemReserved", "qosReserved"}
 
-// useFiles puts the user's files over config, which has brink's defaults.
+// useFiles merges the user's files into config, which has brink's defaults.
 func useFiles(config *kubeletconfig.KubeletConfiguration, flags *options.KubeletFlags) error {
 	given, dir, err := readFiles(flags.KubeletConfigFile, flags.KubeletDropinConfigDirectory)
 	if err != nil || given == nil {
@@ -81,8 +81,8 @@ func useFiles(config *kubeletconfig.KubeletConfiguration, flags *options.Kubelet
 	return fromObject(mergePatch(base, given), dir, config)
 }
 
-// overFiles lets the user's files have their say, and the user's flags the last one:
-// those in config are parsed once more, as upstream does.
+// overFiles merges the user's files into brink's defaults, and then parses the user's
+// flags once more over the result, as upstream does.
 func overFiles(cfg Config, flags *options.KubeletFlags, config *kubeletconfig.KubeletConfiguration) error {
 	if flags.KubeletConfigFile != "" || flags.KubeletDropinConfigDirectory != "" {
 		without, err := withDefaults(cfg)
@@ -106,14 +106,14 @@ func overFiles(cfg Config, flags *options.KubeletFlags, config *kubeletconfig.Ku
 			}
 		}
 	}
-	// The flag is not the field's: upstream takes either for a yes.
+	// The flag does not set this field: upstream takes a yes from either.
 	if slices.ContainsFunc(cfg.Args, func(arg string) bool { return componentargs.Name(arg) == "seccomp-default" }) {
 		config.SeccompDefault = flags.SeccompDefault
 	}
 	return nil
 }
 
-// withDefaults is the configuration by brink's defaults, without the user's flags.
+// withDefaults returns the configuration with brink's defaults, without the user's flags.
 func withDefaults(cfg Config) (*kubeletconfig.KubeletConfiguration, error) {
 	config, err := options.NewKubeletConfiguration()
 	if err != nil {
@@ -127,8 +127,8 @@ func withDefaults(cfg Config) (*kubeletconfig.KubeletConfiguration, error) {
 	return config, componentargs.Parse(fs, "kubelet-arg", defaults(cfg), nil)
 }
 
-// readFiles returns what the user's files say together, nil when there are none, and
-// the directory to which paths in them are relative.
+// readFiles returns the user's files merged, nil when there are none, and the directory
+// to which paths in them are relative.
 func readFiles(file, dropins string) (object, string, error) {
 	var paths []string
 	var dir string
@@ -160,8 +160,8 @@ func readFiles(file, dropins string) (object, string, error) {
 	return given, dir, err
 }
 
-// readFile refuses what upstream passes over with a warning or without one: fields
-// that do not exist, and a second document.
+// readFile refuses what upstream ignores, with a warning or without: fields that do not
+// exist, and a second document.
 func readFile(path string) (object, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -202,8 +202,8 @@ func readFile(path string) (object, error) {
 	return out, json.Unmarshal(asJSON, &out)
 }
 
-// recovered returns the panic of upstream's defaulting, which it ends in for feature
-// gates that cannot be together, as an error.
+// recovered returns a panic of f as an error. Upstream's defaulting panics for feature
+// gates that contradict each other.
 func recovered(f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -217,8 +217,8 @@ func oneLine(err error) error {
 	return errors.New(strings.Join(strings.Fields(err.Error()), " "))
 }
 
-// takeOwn takes what brink decides on out of given, and refuses what disagrees.
-// Files from elsewhere name many fields with the value that stands for the default.
+// takeOwn removes the fields that brink decides on from given, and refuses values that
+// disagree. Files from elsewhere list many fields with the value that means the default.
 func takeOwn(base, given object) error {
 	var wrong []string
 	for _, own := range ownFields {
@@ -240,7 +240,8 @@ func takeOwn(base, given object) error {
 	return fmt.Errorf("the kubelet's configuration file: brink decides on %s: leave it out", strings.Join(wrong, ", "))
 }
 
-// differences names the values below name that are given and are not those of base.
+// differences returns the names of the values below name that are given and differ from
+// base.
 func differences(name string, base, given any) []string {
 	if fields, ok := given.(object); ok {
 		below, _ := base.(object)
@@ -256,7 +257,7 @@ func differences(name string, base, given any) []string {
 	return []string{name}
 }
 
-// isUnsaid tells a value that stands for the default. A false does not.
+// isUnsaid reports whether a value means the default. A false does not.
 func isUnsaid(value any) bool {
 	switch v := value.(type) {
 	case nil:
@@ -271,7 +272,7 @@ func isUnsaid(value any) bool {
 	return false
 }
 
-// mergePatch puts patch over base as RFC 7386 does; both may be used up by it.
+// mergePatch merges patch into base as RFC 7386 does. It may change both.
 func mergePatch(base, patch object) object {
 	if base == nil {
 		base = object{}
@@ -303,7 +304,7 @@ func toObject(config *kubeletconfig.KubeletConfiguration) (object, error) {
 	return out, json.Unmarshal(text, &out)
 }
 
-// fromObject fills config; paths in it become absolute.
+// fromObject fills config and makes paths in it absolute.
 func fromObject(from object, dir string, config *kubeletconfig.KubeletConfiguration) error {
 	text, err := json.Marshal(from)
 	if err != nil {

@@ -20,7 +20,8 @@ import (
 	"brink/internal/layout"
 )
 
-// CgroupRoot is where all pods' cgroups lie, after flags; "" is the root.
+// CgroupRoot returns the cgroup below which all pods' cgroups are, by the flags. "" is the
+// root.
 func CgroupRoot(args []string) string {
 	root := ""
 	for _, arg := range args {
@@ -64,7 +65,7 @@ func serverOptions(cfg Config) (*options.KubeletServer, error) {
 	return &options.KubeletServer{KubeletFlags: *flags, KubeletConfiguration: *config}, nil
 }
 
-// defaults are settings that exist as flags, so that the user's replace them.
+// defaults returns brink's settings as flags, so that the user's flags replace them.
 func defaults(cfg Config) []string {
 	args := []string{
 		"hostname-override=" + cfg.NodeName,
@@ -80,12 +81,12 @@ func defaults(cfg Config) []string {
 		"tls-min-version=VersionTLS12",
 		"healthz-port=0",
 		"read-only-port=0",
-		// Boards with cgroup v1 still exist; upstream refuses them by default.
+		// Boards with cgroup v1 still exist. Upstream refuses them by default.
 		"fail-cgroupv1=false",
-		// Chains in the host's iptables, made again every minute, are hints for
-		// other programs and one guard: the host's loopback against packets
-		// from outside, which route_localnet lets in. kube-proxy sets that by
-		// iptables only; for the bridge, where portmap does, network has a
+		// The kubelet's chains in the host's iptables, which it restores every minute,
+		// are hints for other programs and one guard: of the host's loopback against
+		// packets from outside, which route_localnet lets in. kube-proxy sets that only
+		// in its iptables mode; for the bridge, where portmap sets it, network has a
 		// guard of its own.
 		"make-iptables-util-chains=false",
 		// The defaults of 10 and 15 percent are gigabytes of a large card.
@@ -109,9 +110,9 @@ func defaults(cfg Config) []string {
 	return args
 }
 
-// openFilesFlags keep the kubelet from changing the limit of the whole process,
-// which is set when it starts: upstream's number may be more than is allowed, which
-// it logs as an error, or less.
+// openFilesFlags keeps the kubelet from changing the limit of the whole process, which is
+// set at its start. Upstream's number may be less, or more than is allowed, which it logs
+// as an error.
 func openFilesFlags() []string {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Max > math.MaxInt64 {
@@ -120,8 +121,8 @@ func openFilesFlags() []string {
 	return []string{"max-open-files=" + strconv.FormatUint(limit.Max, 10)}
 }
 
-// keptFlags are those that apply sets and that must stay: who may talk to the
-// kubelet, by which certificates, and that there is an API server.
+// keptFlags are set by apply and must stay as they are: who may talk to the kubelet, by
+// which certificates, and that there is an API server.
 var keptFlags = []string{
 	"anonymous-auth", "authentication-token-webhook", "authorization-mode", "client-ca-file",
 	"tls-cert-file", "tls-private-key-file", "kubeconfig", "bootstrap-kubeconfig",
@@ -135,7 +136,7 @@ func valuesOf(fs *pflag.FlagSet, names []string) map[string]string {
 	return out
 }
 
-// checkKept refuses what would be overruled: a user who set it believes in it.
+// checkKept refuses other values of keptFlags: a user who set one relies on it.
 func checkKept(fs *pflag.FlagSet, kept map[string]string) error {
 	for _, name := range keptFlags {
 		if got := fs.Lookup(name).Value.String(); got != kept[name] {
@@ -145,10 +146,10 @@ func checkKept(fs *pflag.FlagSet, kept map[string]string) error {
 	return nil
 }
 
-// apply sets what has no flag, or must not be unset by one (see keptFlags).
+// apply sets what has no flag, or what no flag may change (see keptFlags).
 func apply(cfg Config, flags *options.KubeletFlags, config *kubeletconfig.KubeletConfiguration) {
-	// Not a path: it only tells upstream that there is an API server. Clients
-	// are handed over ready-made.
+	// Not a path: upstream only learns from it that there is an API server. It gets
+	// clients that are made already.
 	flags.KubeConfig = "in-memory"
 	config.Authentication.Anonymous.Enabled = false
 	config.Authentication.Webhook.Enabled = true
@@ -160,8 +161,8 @@ func apply(cfg Config, flags *options.KubeletFlags, config *kubeletconfig.Kubele
 	config.VolumePluginDir = filepath.Join(cfg.RootDir, layout.FlexVolumes)
 	config.MemorySwap.SwapBehavior = "NoSwap"
 	config.EnableServer = true
-	// Upstream runs pods that ask for no profile without one, for the sake of
-	// clusters that are older than this setting.
+	// Upstream runs pods that request no profile without one, for clusters that are
+	// older than this setting.
 	config.SeccompDefault = cfg.Seccomp
 }
 

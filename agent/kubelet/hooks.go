@@ -12,15 +12,15 @@ import (
 	"k8s.io/kubernetes/pkg/volume/util/hostutil"
 )
 
-// seeing tells of pods. Upstream asks a tracker of latencies to look at each pod of
-// the API server when it comes out of the watch, before anything is made for it. Of
-// a static pod the API server knows a mirror, which names it.
+// seeing reports pods. Upstream calls a tracker of latencies for each pod of the API
+// server when the watch delivers it, before anything is made for the pod. A static pod has
+// a mirror in the API server, with the static pod's uid in an annotation.
 type seeing struct {
 	util.PodStartupLatencyTracker
 	saw func(uid string)
 }
 
-// ObservedPodOnWatch is called before the kubelet hears of the pod.
+// ObservedPodOnWatch is called before the kubelet learns of the pod.
 func (s seeing) ObservedPodOnWatch(pod *corev1.Pod, when time.Time) {
 	s.saw(string(pod.UID))
 	if static := pod.Annotations[kubetypes.ConfigMirrorAnnotationKey]; static != "" {
@@ -29,7 +29,7 @@ func (s seeing) ObservedPodOnWatch(pod *corev1.Pod, when time.Time) {
 	s.PodStartupLatencyTracker.ObservedPodOnWatch(pod, when)
 }
 
-// Tunables are the kernel settings that the kubelet changes, and their values
+// Tunables returns the kernel settings that the kubelet changes, and their values
 // (container_manager_linux.go: setupKernelTunables).
 func Tunables() map[string]string {
 	return map[string]string{
@@ -42,13 +42,13 @@ func Tunables() map[string]string {
 	}
 }
 
-// resolving follows links where upstream compares a path with the kernel's table of
-// mounts as it is: with a link in the path of its directory the kubelet finds no
-// shared mount there, and binds the directory over itself once more at every start.
-// The containers that run go on seeing what is below.
+// resolving follows links before upstream compares a path with the kernel's table of
+// mounts. With a link in the path of its directory, the kubelet would find no shared mount
+// there and bind the directory on itself again at every start, and running containers
+// would still see what is below.
 type resolving struct{ hostutil.HostUtils }
 
-// MakeRShared makes the mount on which path lies shared.
+// MakeRShared makes the mount that path is on shared.
 func (r resolving) MakeRShared(path string) error {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real

@@ -1,9 +1,9 @@
 // Package kubelet embeds the kubelet. It imports k8s.io/kubernetes, which costs
-// minutes to compile and carries process globals; nothing else of the agent
-// but the service proxy does.
+// minutes to compile and carries process globals; of the agent's packages only the
+// service proxy does that too.
 //
 // The upstream command is not used: it installs signal handlers and applies
-// logging. Its options are, so every kubelet flag is there under its own name.
+// logging. Its options are, so every kubelet flag exists under its own name.
 // How to reach the API server is a parameter: in memory beside a server, TLS
 // from an agent.
 package kubelet
@@ -32,17 +32,17 @@ import (
 // end its loops.
 const StopTimeout = 5 * time.Second
 
-// Config says what kind of node this is.
+// Config is what the kubelet is told of its node and cluster.
 type Config struct {
 	NodeName string
-	// NodeIPs are those of now. What the Node says about its addresses is not
-	// the kubelet's: see Register and OwnsAddresses.
+	// NodeIPs are the present addresses. The agent, not the kubelet, writes them into
+	// the Node: see Register and OwnsAddresses.
 	NodeIPs []netip.Addr
-	// Offline is a start without a server, who would know the Node.
+	// Offline is a start without a server, from which the Node could be read.
 	Offline bool
-	// Register completes the Node before it is made: with its addresses.
+	// Register completes the Node, with its addresses, before it is created.
 	Register func(*corev1.Node)
-	// Refused is told why the API server does not take it.
+	// Refused is called with the reason when the API server refuses the Node.
 	Refused func(error)
 	// Labels and Taints are given to the node when it registers, in the form
 	// of the kubelet's flags: key=value and key=value:Effect.
@@ -54,27 +54,27 @@ type Config struct {
 	// API reaches the API server as this node.
 	API *rest.Config
 	// Reconnect is called when heartbeats fail: connections may have died with
-	// a lost link. Nil closes those of API that are idle.
+	// a lost link. If it is nil, the idle connections of API are closed.
 	Reconnect func()
-	// Saw is told the uid of each pod before the kubelet hears of it.
+	// Saw is called with the uid of each pod before the kubelet learns of the pod.
 	Saw func(uid string)
 	// CRISocket is containerd's socket, an absolute path.
 	CRISocket string
 
 	// RootDir, PodLogsDir, ManifestDir and CertDir are created by the kubelet.
 	RootDir, PodLogsDir, ManifestDir, CertDir string
-	// ServingCert and ServingKey are used, and read again when they change. With
-	// none the kubelet asks the cluster for a certificate, keeps it in CertDir and
-	// renews it. ClientCA verifies who calls.
+	// ServingCert and ServingKey are read again when they change. Without them the
+	// kubelet requests a certificate from the cluster, keeps it in CertDir and renews
+	// it. ClientCA verifies callers.
 	ServingCert, ServingKey, ClientCA string
 
 	// SystemdCgroups selects the systemd cgroup driver instead of cgroupfs.
 	SystemdCgroups bool
-	// Seccomp gives pods that ask for no profile the runtime's.
+	// Seccomp gives pods that request no profile the runtime's.
 	Seccomp bool
-	// Reserved are flags about what pods may not have of the machine.
+	// Reserved are flags for the resources of the machine that pods must leave.
 	Reserved []string
-	// ResolvConf is what pods with dnsPolicy Default get.
+	// ResolvConf is the file that pods with dnsPolicy Default get.
 	ResolvConf string
 
 	Args []string // --kubelet-arg
@@ -95,8 +95,8 @@ func New(cfg Config) (*Kubelet, error) {
 	return &Kubelet{cfg: cfg, server: server}, nil
 }
 
-// CheckArgs validates the flags as New does, on a machine that has not asked its
-// cluster yet: cfg may lack ClusterDNS, ClusterDomain and all that is called.
+// CheckArgs validates the flags as New does, on a machine that does not know its cluster
+// yet: cfg may lack ClusterDNS, ClusterDomain, API and all functions.
 func CheckArgs(cfg Config) error {
 	_, err := serverOptions(cfg)
 	return err
@@ -137,8 +137,7 @@ func (k *Kubelet) Run(ctx context.Context, ready func()) error {
 	}
 }
 
-// ended adds what upstream leaves out: returning before being told to is an
-// error also when Run says nil.
+// ended makes it an error when upstream's Run returns nil before ctx is done.
 func ended(ctx context.Context, err error) error {
 	if err == nil && ctx.Err() == nil {
 		return fmt.Errorf("the kubelet returned without an error")
@@ -159,7 +158,7 @@ func dependencies(ctx context.Context, cfg Config, server *options.KubeletServer
 	}
 	deps.KubeClient = client
 	if OwnsAddresses(cfg.Args) {
-		deps.KubeClient = &registering{client, registration{cfg.Register, cfg.Refused}} // upstream asks whether the pointer is nil
+		deps.KubeClient = &registering{client, registration{cfg.Register, cfg.Refused}} // a pointer: upstream compares it with nil
 	}
 	deps.HostUtil = resolving{deps.HostUtil}
 	if cfg.Saw != nil {
@@ -170,7 +169,7 @@ func dependencies(ctx context.Context, cfg Config, server *options.KubeletServer
 	if deps.EventClient, err = typedcorev1.NewForConfig(eventConfig); err != nil {
 		return nil, err
 	}
-	// A heartbeat that hangs must not outlive the period of heartbeats.
+	// A heartbeat that hangs must end before the next one is due.
 	heartbeat := rest.CopyConfig(cfg.API)
 	heartbeat.Timeout = min(server.NodeStatusUpdateFrequency.Duration, time.Duration(server.NodeLeaseDurationSeconds)*time.Second)
 	heartbeat.QPS = -1
@@ -188,7 +187,7 @@ func dependencies(ctx context.Context, cfg Config, server *options.KubeletServer
 	return deps, nil
 }
 
-// closeIdle drops connections that may have died with a lost link.
+// closeIdle closes idle connections, which may have died with a lost link.
 func closeIdle(t http.RoundTripper) {
 	if c, ok := t.(interface{ CloseIdleConnections() }); ok {
 		c.CloseIdleConnections()

@@ -11,8 +11,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// Pauses between attempts to list or watch a node: short while a server starts,
-// long enough for a server that is away.
+// Pauses between attempts to list or watch a node: short while a server starts, longer
+// while it is away.
 const (
 	firstPause   = 50 * time.Millisecond
 	longestPause = 5 * time.Second
@@ -32,8 +32,8 @@ func WaitNode(ctx context.Context, client kubernetes.Interface, name string, ok 
 	return found, nil
 }
 
-// WatchNode shows what becomes of the named node, nil while there is none, until
-// done says so.
+// WatchNode calls done with each state of the named node, nil while there is none, until
+// done returns true.
 func WatchNode(ctx context.Context, client kubernetes.Interface, name string, done func(*corev1.Node) bool) error {
 	pause := firstPause
 	for {
@@ -42,7 +42,7 @@ func WatchNode(ctx context.Context, client kubernetes.Interface, name string, do
 			return nil
 		}
 		if pause = min(pause*3/2, longestPause); time.Since(begun) > longestPause {
-			pause = firstPause // it has worked
+			pause = firstPause // the watch has worked
 		}
 		select {
 		case <-ctx.Done():
@@ -52,8 +52,8 @@ func WatchNode(ctx context.Context, client kubernetes.Interface, name string, do
 	}
 }
 
-// watchOnce follows one watch to its end and tells whether done was met. It
-// lists before: a watch alone does not show that a node has gone meanwhile.
+// watchOnce follows one watch to its end and reports whether done returned true. It
+// lists first: a watch alone does not show that a node was deleted in between.
 func watchOnce(ctx context.Context, client kubernetes.Interface, name string, done func(*corev1.Node) bool) bool {
 	options := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String()}
 	list, err := client.CoreV1().Nodes().List(ctx, options)
@@ -92,8 +92,8 @@ func watchOnce(ctx context.Context, client kubernetes.Interface, name string, do
 	}
 }
 
-// NotReadyReason is empty for a Ready node, else what its condition says. Nil is
-// a node that was there: the kubelet registers once, and a machine that was
+// NotReadyReason returns "" for a Ready node, else the message of its condition. Nil
+// means that the node was deleted: the kubelet registers once, because a machine that was
 // taken out of the cluster must not come back by itself.
 func NotReadyReason(node *corev1.Node) string {
 	if node == nil {
@@ -110,8 +110,8 @@ func NotReadyReason(node *corev1.Node) string {
 	return "the kubelet has not reported yet"
 }
 
-// IsReady says whether the node's Ready condition is true and was reported by
-// this process, not by the one before a restart.
+// IsReady reports whether the node's Ready condition is true and from this process, not
+// from the one before a restart.
 func IsReady(node *corev1.Node, since time.Time) bool {
 	for _, c := range node.Status.Conditions {
 		if c.Type == corev1.NodeReady {

@@ -14,17 +14,17 @@ import (
 	"brink/internal/layout"
 )
 
-// Image is one that is on the node.
+// Image is an image that is on the node.
 type Image struct {
-	// Name is the whole one, by which the runtime knows it.
+	// Name is the complete name, by which the runtime knows the image.
 	Name string
-	// ID is what the runtime calls it by: the digest of its configuration.
+	// ID is the runtime's identifier: the digest of the image's configuration.
 	ID string
-	// Imported images were brought by the node's owner.
+	// Imported is whether the node's owner has imported the image.
 	Imported bool
 }
 
-// RootDir is where the kubelet keeps its files, after flags.
+// RootDir returns the directory of the kubelet's files: usual, unless args set another.
 func RootDir(args []string, usual string) string {
 	for _, arg := range args {
 		if _, value, ok := strings.Cut(arg, "="); ok && componentargs.Name(arg) == "root-dir" {
@@ -34,22 +34,23 @@ func RootDir(args []string, usual string) string {
 	return usual
 }
 
-// ForgetPulls drops what the kubelet remembers of pulls where that would keep pods
-// from an image that the node's owner has brought. It is called before the kubelet
-// starts, which reads its records once. images are those that are there, asked for
-// only where there are records; whole names an image as the runtime does.
+// ForgetPulls drops the kubelet's records of pulls where they would keep pods from an
+// image that the node's owner has imported. It must be called before the kubelet starts,
+// which reads its records once. images returns the images on the node and is called only
+// if there are records. whole completes the name of an image as the runtime does.
 //
-// Since 1.35 the kubelet notes that it begins to pull an image, and by whose
-// credentials one was pulled. A note that a power cut left makes it take an image
-// for pulled by an unknown, which nobody may use before another pull, although an
-// archive brought it meanwhile: for good, on a node without a network. Its policy
-// stays what it is upstream, NeverVerifyPreloadedImages. Whether an image is
-// preloaded it knows by the notes alone, and these are put right. NeverVerify would
-// do too, and give every pod the images that others pulled by their secrets.
+// Since 1.35 the kubelet records that it begins to pull an image, and with whose
+// credentials an image was pulled. A record that a power cut left makes the kubelet
+// believe that somebody unknown pulled the image, which then nobody may use before another
+// pull, although an archive has brought it since: for good, on a node without a network.
+// The kubelet's policy stays upstream's NeverVerifyPreloadedImages. Which images are
+// preloaded it knows by the records alone, which are corrected here. The policy
+// NeverVerify would help too, but give every pod the images that others pulled with their
+// secrets.
 //
-// The note of a pull whose image is not there says nothing: the pull ended with
-// containerd, which is in this process. Neither does one that cannot be read: it is
-// not synced by itself, only with the layers of the image that came after it.
+// The record of a pull whose image is missing means nothing: the pull ended with
+// containerd, which is in this process. Nor does one that cannot be read: it is not
+// synced by itself, only with the layers of the image that came after it.
 func ForgetPulls(rootDir string, whole func(string) string, images func() ([]Image, error)) error {
 	intents := filepath.Join(rootDir, layout.ImageManager, "pulling")
 	pulled := filepath.Join(rootDir, layout.ImageManager, "pulled")
@@ -80,8 +81,8 @@ func isEmpty(dir string) bool {
 	return err == nil && len(entries) == 0 || errors.Is(err, fs.ErrNotExist)
 }
 
-// recordName is the kubelet's name of a file about an image, pullmanager's
-// cacheFilename.
+// recordName returns the kubelet's file name for an image, as pullmanager's cacheFilename
+// does.
 func recordName(image string) string {
 	return fmt.Sprintf("sha256-%x", sha256.Sum256([]byte(image)))
 }

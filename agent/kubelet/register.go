@@ -12,15 +12,15 @@ import (
 	cloudproviderapi "k8s.io/cloud-provider/api"
 )
 
-// registering is a client through which a Node is made complete: with its
-// addresses from the first moment, and without the taint by which upstream keeps
-// pods away until a cloud provider has come.
+// registering is a client that completes a Node when it is created: with its addresses
+// from the first moment, and without the taint by which upstream keeps pods away until a
+// cloud provider has initialized it.
 type registering struct {
 	kubernetes.Interface
 	registration
 }
 
-// registration is what is done with a Node that is made.
+// registration is what happens when a Node is created.
 type registration struct {
 	complete func(*corev1.Node)
 	tell     func(refused error)
@@ -44,13 +44,13 @@ type registeringNodes struct {
 	registration
 }
 
-// Create makes the Node as the kubelet wants it, completed. Upstream does not say
-// why it is refused: it takes the Node for one that exists.
+// Create completes and creates the Node. It passes on the reason of a refusal, which
+// upstream does not log: it assumes that the Node exists.
 func (n registeringNodes) Create(ctx context.Context, node *corev1.Node, opts metav1.CreateOptions) (*corev1.Node, error) {
 	node = node.DeepCopy()
 	isWaiting := func(t corev1.Taint) bool { return t.Key == cloudproviderapi.TaintExternalCloudProvider }
 	node.Spec.Taints = slices.DeleteFunc(node.Spec.Taints, isWaiting)
-	delete(node.Annotations, cloudproviderapi.AnnotationAlphaProvidedIPAddr) // for providers, and wrong when the node moves
+	delete(node.Annotations, cloudproviderapi.AnnotationAlphaProvidedIPAddr) // for providers, and wrong once the addresses change
 	n.complete(node)
 	made, err := n.NodeInterface.Create(ctx, node, opts)
 	if (apierrors.IsForbidden(err) || apierrors.IsInvalid(err)) && n.tell != nil {

@@ -1,8 +1,7 @@
-// Package ledger keeps the list of what brink makes on a machine outside of its
-// own directories, or has upstream make there. It is written before the thing is
-// made, so that after a crash in between nothing of ours is missing in it, and
-// package uninstall removes what it names and no more. What was there before
-// brink is not in it and stays.
+// Package ledger keeps the list of what brink, or upstream for brink, makes on a machine
+// outside of brink's own directories. An entry is written before the thing is made, so
+// that a crash in between loses none. Package uninstall removes what the list names and no
+// more. What was there before brink is not in it and stays.
 package ledger
 
 import (
@@ -20,8 +19,8 @@ import (
 	"brink/internal/layout"
 )
 
-// Entry is a line of the file layout.Made, "kind path". The file survives
-// restarts, for the second start finds things there and makes none.
+// Entry is a line of the file layout.Made, "kind path". The file survives restarts: the
+// second start finds the things and makes none.
 type Entry struct{ Kind, Path string }
 
 // Kinds of entries.
@@ -35,7 +34,7 @@ const (
 	Sysctl     = "sysctl"     // a kernel setting: see Setting
 )
 
-// Places that upstream has no option to move.
+// Paths that upstream has no option to change.
 const (
 	KubeletDir    = "/var/lib/kubelet"
 	DevicePlugins = KubeletDir + "/" + layout.DevicePlugins
@@ -47,8 +46,8 @@ const (
 	CNIResults         = CNIDir + "/results"
 )
 
-// RecordKubeconfig writes down where the administrator's kubeconfig is going to
-// be, for Uninstall. It comes before the file is written.
+// RecordKubeconfig records the path of the administrator's kubeconfig. It must be called
+// before the file is written.
 func RecordKubeconfig(l layout.Layout, path string) error {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -57,9 +56,9 @@ func RecordKubeconfig(l layout.Layout, path string) error {
 	return Record(l.Made(), append(newDirs(l, filepath.Dir(path)), Entry{Kubeconfig, path})...)
 }
 
-// RecordFile writes down that path, outside of the data directory, is going to be a
-// file of brink's. It comes before the file is written; whoever writes it judges
-// whether a file that is there already is one of ours.
+// RecordFile records that path, outside of the data directory, is going to be a file of
+// brink's. It must be called before the file is written. The caller decides whether a file
+// that exists already is brink's.
 func RecordFile(l layout.Layout, path string) error {
 	path, err := filepath.Abs(path)
 	if err != nil || layout.IsBelow(path, l.Data()) {
@@ -68,11 +67,11 @@ func RecordFile(l layout.Layout, path string) error {
 	return Record(l.Made(), append(newDirs(l, filepath.Dir(path)), Entry{File, path})...)
 }
 
-// RecordNodePassword is RecordFile for the node password.
+// RecordNodePassword records the file of the node password.
 func RecordNodePassword(l layout.Layout) error { return RecordFile(l, l.NodePassword()) }
 
-// Shared are the places outside of the data directory that the node is the first to use:
-// directories, and what the kubelet is going to make in its own.
+// Shared returns entries for what the node is the first to make outside of the data
+// directory: directories that are shared with others, and the kubelet's files in its own.
 func Shared(l layout.Layout) []Entry {
 	entries := newDirs(l, KubeletDir, DevicePlugins, l.Kubelet(), l.PodLogs(), ContainerLogsDir, CNIDir, CNIResults)
 	if l.Kubelet() == KubeletDir && isVacant(datadir.Resolve(KubeletDir)) && !slices.Contains(entries, Entry{Dir, KubeletDir}) {
@@ -90,7 +89,8 @@ func Shared(l layout.Layout) []Entry {
 	return entries
 }
 
-// newDirs are those that do not exist, without what lies in the data directory.
+// newDirs returns entries for the directories that do not exist and are outside of the
+// data directory.
 func newDirs(l layout.Layout, dirs ...string) []Entry {
 	var out []Entry
 	for _, dir := range dirs {
@@ -102,8 +102,8 @@ func newDirs(l layout.Layout, dirs ...string) []Entry {
 	return out
 }
 
-// isVacant tells that nobody keeps anything in the directory. Sockets do not
-// count, for a kubelet that is gone leaves them, nor does what a new disk has.
+// isVacant reports whether nobody keeps anything in the directory. Sockets do not count,
+// because a kubelet that is gone leaves them, nor does what a new disk has.
 func isVacant(dir string) bool {
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.Name() == "lost+found" {
@@ -117,11 +117,10 @@ func isVacant(dir string) bool {
 	return err == nil || errors.Is(err, fs.ErrNotExist)
 }
 
-// mu is held while the file is changed: components start at the same time.
+// mu is held while the file is changed: components start concurrently.
 var mu sync.Mutex
 
-// Record adds entries to the file, which is only written when that says
-// something new.
+// Record adds entries to the file. It writes the file only if one of them is new.
 func Record(path string, entries ...Entry) error {
 	mu.Lock()
 	defer mu.Unlock()

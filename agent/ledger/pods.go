@@ -16,41 +16,40 @@ import (
 	"brink/internal/layout"
 )
 
-// Pods is the list of this node's pods, by uid. The kubelet's directory and that of
-// the logs may be shared with another kubelet, at the same time or one after the
-// other, and a pod's directory does not say whose it is.
+// Pods is the list of this node's pods, by uid. The directories of the kubelet and of the
+// logs may be shared with another kubelet, at the same time or one after the other, and a
+// pod's directory does not show whose it is.
 //
-// A pod comes into the list before the kubelet hears of it, by one append. That is
-// not synced: what a power cut takes from it are pods of the last seconds, whose
-// directories uninstall then leaves and names. CronJobs make pods for ever, so after
-// rewriteAfter of them the list is written anew without those of which nothing is
-// left.
+// A pod is appended to the list before the kubelet learns of it. The append is not synced:
+// a power cut loses pods of the last seconds, whose directories uninstall then leaves and
+// names. CronJobs make pods for ever, so after rewriteAfter of them the list is written
+// anew without those of which nothing is left.
 type Pods struct {
 	l layout.Layout
 
 	mu    sync.Mutex
 	open  bool     // the list was read
-	known []string // in the order in which they came
+	known []string // oldest first
 	in    map[string]bool
-	added int // since the list was written as a whole
-	// behind: the file lacks something or ends in half a line.
+	added int // since the whole list was written
+	// behind is whether the file lacks something or ends in half a line.
 	behind bool
 }
 
 const (
 	rewriteAfter = 1000
-	// keepRecent of the last pods stay in the list whatever is there of them: the
-	// kubelet may not have got to them.
+	// keepRecent is how many of the last pods stay in the list even if nothing of them
+	// exists: the kubelet may not have started on them.
 	keepRecent = 500
 )
 
-// NewPods returns the list of a node that has not been opened.
+// NewPods returns a list that has not been opened.
 func NewPods(l layout.Layout) *Pods { return &Pods{l: l, in: map[string]bool{}, behind: true} }
 
-// Open reads the list. Pods of which nothing is left are dropped from it, which only
-// the caller that is about to run the kubelet may do. For a node without a list, of an
-// older brink, see podsOfOlder. After an error, that the list cannot be written, p works
-// and tries again at each pod.
+// Open reads the list and drops pods of which nothing is left, which only the caller that
+// is about to run the kubelet may do. For a node of an older brink, without a list, see
+// podsOfOlder. After an error, which means that the list cannot be written, p works and
+// retries at each pod.
 func (p *Pods) Open() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -73,8 +72,7 @@ func (p *Pods) openLocked() error {
 	return nil
 }
 
-// Add puts a pod into the list. That this does not work is told once, until it works
-// again.
+// Add adds a pod to the list. It returns an error once, until adding works again.
 func (p *Pods) Add(uid string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -112,8 +110,8 @@ func (p *Pods) append(uid string) error {
 	return err
 }
 
-// rewrite writes the list as a whole, without pods of which nothing is left but the
-// last few. One that is too long does no harm: it waits for the next time.
+// rewrite writes the whole list, without pods of which nothing is left but with the last
+// recent ones. If that fails the list stays too long, which does no harm.
 func (p *Pods) rewrite(recent int) error {
 	left, unseen := podsLeft(p.l)
 	var kept []string
@@ -158,9 +156,9 @@ func readPods(l layout.Layout) []string {
 	return known
 }
 
-// podsOfOlder are those that have a directory and that this node's containerd has
-// known: an older brink kept no list, and in a directory that was its own once another
-// kubelet may have pods since.
+// podsOfOlder returns the pods that have a directory and that this node's containerd has
+// known. An older brink kept no list, and another kubelet may have put pods into a
+// directory that was once brink's alone.
 func podsOfOlder(l layout.Layout) []string {
 	entries, err := Read(l.Made())
 	if err != nil || !Owns(l, entries) {
@@ -180,8 +178,8 @@ func podsOfOlder(l layout.Layout) []string {
 	return known
 }
 
-// namedIn returns those of words that stand in a file, in order. The database is looked
-// at as bytes: whatever wrote a uid of this length into it was this node.
+// namedIn returns the words that a file contains, in the given order. It searches the
+// database as bytes: only this node writes a uid of this length into it.
 func namedIn(path string, words []string) ([]string, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -202,14 +200,14 @@ func namedIn(path string, words []string) ([]string, error) {
 		if err != nil {
 			break
 		}
-		kept = copy(buf, part[len(part)-longest:]) // a word may go on in the next part
+		kept = copy(buf, part[len(part)-longest:]) // a word may continue in the next part
 	}
 	return slices.DeleteFunc(slices.Clone(words), func(word string) bool { return !found[word] }), nil
 }
 
-// Strangers are the pods in a kubelet's directory outside of the data directory that
-// this node has not made, in a data directory in which it has never run. Its kubelet
-// would remove them, as it does with pods that are gone from its cluster.
+// Strangers returns the pods of others in a kubelet's directory outside of the data
+// directory, for a data directory in which no node has run. The node's kubelet would
+// remove them, as it removes pods that are gone from its cluster.
 func Strangers(l layout.Layout) []string {
 	if layout.IsBelow(l.Kubelet(), l.Data()) {
 		return nil
@@ -229,7 +227,7 @@ func strangersIn(kubelet, made string) []string {
 	return out
 }
 
-// Owns tells whether the kubelet's directory is the node's, by its ledger.
+// Owns reports whether the kubelet's directory is the node's, by its ledger.
 func Owns(l layout.Layout, entries []Entry) bool {
 	if layout.IsBelow(l.Kubelet(), l.Data()) {
 		return true
@@ -242,8 +240,8 @@ func Owns(l layout.Layout, entries []Entry) bool {
 	return false
 }
 
-// IsShared tells whether another distribution's kubelet has lived in a directory:
-// brink's keeps its configuration and certificates elsewhere.
+// IsShared reports whether another distribution's kubelet has used a directory: it has a
+// configuration or certificates, which brink's keeps elsewhere.
 func IsShared(kubelet string) bool {
 	for _, name := range []string{"config.yaml", "pki", "kubeadm-flags.env", "kubeconfig"} {
 		if _, err := os.Lstat(filepath.Join(kubelet, name)); err == nil {
@@ -253,7 +251,7 @@ func IsShared(kubelet string) bool {
 	return false
 }
 
-// podsLeft are the pods of which there are directories or logs, anyone's.
+// podsLeft returns the pods, anyone's, of which there are directories or logs.
 func podsLeft(l layout.Layout) (map[string]bool, error) {
 	left := map[string]bool{}
 	pods, err := os.ReadDir(l.KubeletPods())
@@ -272,10 +270,10 @@ func podsLeft(l layout.Layout) (map[string]bool, error) {
 	return left, nil
 }
 
-// PodOfLogs is the uid in the name of a pod's log directory, namespace_name_uid.
+// PodOfLogs returns the uid in the name of a pod's log directory, namespace_name_uid.
 func PodOfLogs(name string) string { return name[strings.LastIndexByte(name, '_')+1:] }
 
-// isUID also knows those of static pods, which are no UUIDs.
+// isUID reports whether text can be a pod's uid. Those of static pods are not UUIDs.
 func isUID(text string) bool {
 	return text != "" && len(text) < 128 && strings.Trim(text, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_") == ""
 }

@@ -13,13 +13,13 @@ import (
 	"brink/internal/layout"
 )
 
-// SysctlRoot is where the kernel shows its settings.
+// SysctlRoot is the directory of the kernel's settings.
 const SysctlRoot = "/proc/sys"
 
-// unknown stands for the value of a change that has not been seen to its end.
+// unknown is the new value of a setting whose change was not observed to its end.
 const unknown = "?"
 
-// Setting is a kernel setting that brink, or what it embeds, has changed: an entry
+// Setting is a kernel setting that brink, or what it embeds, has changed. It is an entry
 // of kind Sysctl.
 type Setting struct {
 	Path     string // below SysctlRoot
@@ -28,7 +28,7 @@ type Setting struct {
 
 func (s Setting) entry() Entry { return Entry{Sysctl, s.Path + " " + s.Old + " " + s.New} }
 
-// Settings are those among entries.
+// Settings returns the kernel settings among entries.
 func Settings(entries []Entry) []Setting {
 	var out []Setting
 	for _, e := range entries {
@@ -39,15 +39,15 @@ func Settings(entries []Entry) []Setting {
 	return out
 }
 
-// RecordSettings writes down the values that kernel settings have, before they are
-// changed to others, by name: net/ipv4/ip_forward. One that has the other value is
-// not going to be changed, and what was written down at an earlier start counts.
+// RecordSettings records the present values of kernel settings that are about to be
+// changed to those of want, by name: net/ipv4/ip_forward. A setting that has the wanted
+// value is not going to be changed, and what an earlier start has recorded stays.
 func RecordSettings(l layout.Layout, want map[string]string) error {
 	return recordSettings(SysctlRoot, l, want)
 }
 
-// RecordUnknown is RecordSettings where the other values are not known: done is to
-// be called when they have been set, also after an error.
+// RecordUnknown is RecordSettings for new values that are not known yet. done must be
+// called when they have been set, also after an error.
 func RecordUnknown(l layout.Layout, names ...string) (done func() error, err error) {
 	return recordUnknown(SysctlRoot, l, names...)
 }
@@ -62,8 +62,8 @@ func recordUnknown(root string, l layout.Layout, names ...string) (done func() e
 	for _, name := range names {
 		path := filepath.Join(root, name)
 		value, err := readSetting(path)
-		// With the new value it is brink's of the last start, with the old one it has
-		// come back with the machine: both are written down.
+		// With the new value it is brink's of the last start, with the old one it is the
+		// machine's after a reboot: both are recorded.
 		isWritten := func(s Setting) bool { return s.Path == path && (value == s.New || value == s.Old) }
 		if err == nil && !slices.ContainsFunc(Settings(entries), isWritten) {
 			want[name] = unknown
@@ -72,8 +72,7 @@ func recordUnknown(root string, l layout.Layout, names ...string) (done func() e
 	return done, recordSettings(root, l, want)
 }
 
-// recordChanged completes what is written down of settings by the values that they
-// have by now.
+// recordChanged completes the entries of settings by the values that they have now.
 func recordChanged(root string, l layout.Layout, names []string) error {
 	now := map[string]string{}
 	for _, name := range names {
@@ -86,7 +85,7 @@ func recordChanged(root string, l layout.Layout, names []string) error {
 		if value, ok := now[s.Path]; ok {
 			s.New = value
 		}
-		return s, true // also one that stays as it was: else it comes and goes with each start
+		return s, true // also if it is unchanged: else the entry comes and goes with each start
 	})
 }
 
@@ -111,9 +110,9 @@ func recordSettings(root string, l layout.Layout, want map[string]string) error 
 	})
 }
 
-// change replaces what is written down of settings by what edit makes of it, drops
-// those that are not to be kept, and adds what is fresh. The file is only written when
-// that makes a difference: after a reboot it says already what was.
+// change replaces the entries of settings by what edit returns, drops those that edit does
+// not keep, and adds the fresh ones. It writes the file only if that changes something:
+// after a reboot the file has the entries already.
 func change(l layout.Layout, fresh map[string]Setting, edit func(Setting) (s Setting, keep bool)) error {
 	mu.Lock()
 	defer mu.Unlock()
@@ -144,11 +143,11 @@ func change(l layout.Layout, fresh map[string]Setting, edit func(Setting) (s Set
 	return write(l.Made(), out)
 }
 
-// PutBack gives a setting its old value, when it still has brink's.
+// PutBack gives a setting its old value if it still has brink's.
 func (s Setting) PutBack() (changed bool, err error) {
 	has, err := readSetting(s.Path)
 	if err != nil || has != s.New || s.New == s.Old {
-		return false, nil // another's by now, or gone with its link, or never changed
+		return false, nil // changed by others since, or gone with its link, or never changed
 	}
 	if err := os.WriteFile(s.Path, []byte(s.Old), 0); err != nil {
 		return false, fmt.Errorf("putting a kernel setting back: %w", err)
@@ -156,7 +155,7 @@ func (s Setting) PutBack() (changed bool, err error) {
 	return true, nil
 }
 
-// Name is the setting as sysctl(8) has it.
+// Name returns the setting's name in the form of sysctl(8).
 func (s Setting) Name() string {
 	return strings.ReplaceAll(strings.TrimPrefix(s.Path, SysctlRoot+"/"), "/", ".")
 }

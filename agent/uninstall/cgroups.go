@@ -16,14 +16,13 @@ import (
 	"brink/agent/ledger"
 )
 
-// cgroupLimit is how long the kernel may take to let go of groups whose
+// cgroupLimit is how long the kernel may take to release groups whose
 // processes have ended.
 const cgroupLimit = 5 * time.Second
 
-// removeCgroups removes our pods' groups, then those that were written down as
-// ours. These may have become others' too, say another kubelet's on the same
-// slice: where processes are left, which are not ours since ours have ended,
-// everything stays.
+// removeCgroups removes our pods' groups, then those that were recorded as ours. Others may
+// use these too by now, such as another kubelet on the same slice: all of our processes
+// have ended, so where processes are left, the groups stay.
 func (u *run) removeCgroups(ctx context.Context) {
 	gone, left := u.removeGroups(ctx, trees(u.podCgroups()))
 	var used []string
@@ -43,8 +42,8 @@ func (u *run) removeCgroups(ctx context.Context) {
 	stopUnits(ctx, unitsOf(gone, slices.Concat(left, left2, trees(used))))
 }
 
-// removeGroups removes directories, children first. The kernel refuses to
-// remove a group with processes, at once also one whose processes have ended.
+// removeGroups removes directories, children first. The kernel refuses to remove a group
+// with processes and, for a moment, one whose processes have just ended.
 func (u *run) removeGroups(ctx context.Context, dirs []string) (gone, left []string) {
 	waitFor(ctx, cgroupLimit, func() bool {
 		left = nil
@@ -69,8 +68,8 @@ func isRemoved(dir string) bool {
 	return err == nil || errors.Is(err, fs.ErrNotExist)
 }
 
-// podCgroups are those of the containers that are known, and those of pods that
-// only the kubelet's directory knows any more.
+// podCgroups returns the groups of the known containers, and those of the node's pods
+// without any.
 func (u *run) podCgroups() []string {
 	var out []string
 	mounts, err := cgroups.Hierarchies(cgroups.Mount)
@@ -92,7 +91,7 @@ func (u *run) podCgroups() []string {
 	return out
 }
 
-// isPodCgroup tells whether a name is that of a pod of ours.
+// isPodCgroup reports whether a name is that of a pod of ours.
 func (u *run) isPodCgroup(name string) bool {
 	for uid := range u.pods {
 		if isPodCgroup(name, uid) {
@@ -102,7 +101,7 @@ func (u *run) isPodCgroup(name string) bool {
 	return false
 }
 
-// trees lists the directories with all below them, each once, children first.
+// trees returns the directories and all below them, each once, children first.
 func trees(roots []string) []string {
 	var out []string
 	for _, root := range roots {
@@ -119,7 +118,7 @@ func trees(roots []string) []string {
 	return out
 }
 
-// unitsOf are the units of systemd whose groups have gone, from every hierarchy.
+// unitsOf returns the units of systemd whose groups are gone from every hierarchy.
 func unitsOf(gone, stayed []string) []string {
 	var units []string
 	for _, dir := range gone {
@@ -134,9 +133,9 @@ func unitsOf(gone, stayed []string) []string {
 	return slices.Compact(units)
 }
 
-// stopUnits tells systemd, which otherwise goes on to list slices whose groups
-// have gone. Stopping a slice kills what runs in it, so it comes after the
-// groups have been removed, which proves that nothing does.
+// stopUnits stops units in systemd, which would otherwise keep listing slices whose groups
+// are gone. Stopping a slice kills what runs in it. That the groups could be removed proves
+// that nothing does.
 func stopUnits(ctx context.Context, units []string) {
 	if len(units) == 0 {
 		return

@@ -22,7 +22,7 @@ import (
 	"brink/internal/wire/nodekey"
 )
 
-// removeOutside removes what has to lie outside of brink's own directories.
+// removeOutside removes what brink had to put outside of its own directories.
 func (u *run) removeOutside() {
 	u.removePodLogs()
 	u.removeCNIResults()
@@ -34,27 +34,27 @@ func (u *run) removeOutside() {
 	// Children were recorded after their parents.
 	for _, dir := range slices.Backward(u.made(ledger.Dir)) {
 		if !u.removeEmpty(dir) && !layout.IsBelow(dir, u.Layout.Kubelet()) {
-			u.tellStrangers(dir)
+			u.reportStrangers(dir)
 		}
 	}
 }
 
-// tellStrangers names what others have put into a directory that brink made; those
-// that brink made too are told on their own.
-func (u *run) tellStrangers(dir string) {
+// reportStrangers names what others have put into a directory that brink made.
+// Directories in it that brink made too are reported on their own.
+func (u *run) reportStrangers(dir string) {
 	entries, _ := os.ReadDir(dir)
 	var kept []removetree.Kept
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
-		isTold := u.hasMade(path) || slices.Contains(layout.UserFiles(), path) // the command tells of these
-		if !isTold {
+		isReported := u.hasMade(path) || slices.Contains(layout.UserFiles(), path) // the command tells of these
+		if !isReported {
 			kept = append(kept, removetree.Kept{Path: path, Why: removetree.NotListed})
 		}
 	}
-	u.keep(kept)
+	u.reportKept(kept)
 }
 
-// rmdir removes an empty directory; os.Remove would take a link in its place.
+// rmdir removes an empty directory. os.Remove would remove a link in its place too.
 func rmdir(dir string) error { return syscall.Rmdir(dir) }
 
 // removePodLogs removes our pods' logs where every collector finds them, and
@@ -76,7 +76,7 @@ func (u *run) removePodLogs() {
 	u.removed(count, "pod's logs in "+dir, "pods' logs in "+dir)
 }
 
-// removeLogLinks removes those that lead to logs of our pods.
+// removeLogLinks removes the links that lead to logs of our pods, and counts them.
 func (u *run) removeLogLinks() int {
 	links, _ := filepath.Glob(filepath.Join(ledger.ContainerLogsDir, "*.log"))
 	count := 0
@@ -91,7 +91,7 @@ func (u *run) removeLogLinks() int {
 	return count
 }
 
-// isPodLog tells whether a path, which need not exist, is NAMESPACE_NAME_UID/CONTAINER/0.log
+// isPodLog reports whether a path, which need not exist, is NAMESPACE_NAME_UID/CONTAINER/0.log
 // of a pod of ours.
 func (u *run) isPodLog(path string) bool {
 	for _, dir := range []string{u.Layout.PodLogs(), datadir.Resolve(u.Layout.PodLogs())} {
@@ -103,8 +103,8 @@ func (u *run) isPodLog(path string) bool {
 	return false
 }
 
-// removeCNIResults removes the results that the CNI library keeps of our pods,
-// at a place shared by all networks of the machine.
+// removeCNIResults removes the results that the CNI library keeps of our pods, in a
+// directory shared by all networks of the machine.
 func (u *run) removeCNIResults() {
 	paths, _ := filepath.Glob(filepath.Join(ledger.CNIResults, "*"))
 	count := 0
@@ -118,7 +118,7 @@ func (u *run) removeCNIResults() {
 	u.removed(count, "result in "+ledger.CNIResults, "results in "+ledger.CNIResults)
 }
 
-// usesState tells whether a cached result is of a network whose leases are in
+// usesState reports whether a cached result is of a network whose leases are in
 // dir. The format is that of github.com/containernetworking/cni/libcni, which
 // keeps the configuration in it.
 func usesState(result []byte, dir string) bool {
@@ -138,14 +138,14 @@ func usesState(result []byte, dir string) bool {
 	return slices.ContainsFunc(append(conf.Plugins, conf.plugin), isOurs)
 }
 
-// removeKubeletDir removes what is ours in the kubelet's directory where it is not
-// in the data directory, and what every kubelet puts at a fixed place. That comes
-// first, so that nothing is told to be kept that goes.
+// removeKubeletDir removes what is ours in the kubelet's directory where that is outside
+// of the data directory, and what every kubelet puts at a fixed path. The latter comes
+// first, so that nothing is reported as kept that is then removed.
 func (u *run) removeKubeletDir() {
 	u.removeDevicePlugins()
 	if dir := u.Layout.Kubelet(); !layout.IsBelow(dir, u.Layout.Data()) {
 		u.sift(datadir.Resolve(dir), u.inKubelet)
-		u.tellKubelet(dir)
+		u.reportKubelet(dir)
 	}
 }
 
@@ -162,8 +162,8 @@ func (u *run) removeDevicePlugins() {
 	}
 }
 
-// tellKubelet says why the directory as such stays.
-func (u *run) tellKubelet(dir string) {
+// reportKubelet reports why the directory itself stays.
+func (u *run) reportKubelet(dir string) {
 	switch info, err := os.Lstat(dir); {
 	case err != nil:
 	case info.Mode()&fs.ModeSymlink != 0:
@@ -175,8 +175,8 @@ func (u *run) tellKubelet(dir string) {
 	}
 }
 
-// removeKubeconfig removes a kubeconfig of this cluster and no other. Without
-// the cluster's CA to compare with it stays.
+// removeKubeconfig removes a kubeconfig that is for this cluster and no other. Without
+// the cluster's CA to compare with, it stays.
 func (u *run) removeKubeconfig(path string) {
 	config, err := clientcmd.LoadFromFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -203,8 +203,8 @@ func isOnlyFor(config *clientcmdapi.Config, ca []byte) bool {
 	return len(config.Clusters) > 0
 }
 
-// removeFiles removes those that were recorded one by one. A brink from before that
-// did not record the node password: it is known by what is in it.
+// removeFiles removes the files that were recorded one by one. An older brink did not
+// record the node password, which is recognized by its content.
 func (u *run) removeFiles() {
 	files := u.made(ledger.File)
 	if path := u.Layout.NodePassword(); !layout.IsBelow(path, u.Layout.Data()) && !slices.Contains(files, path) {

@@ -18,16 +18,16 @@ import (
 	"brink/internal/layout"
 )
 
-// umountNoFollow is UMOUNT_NOFOLLOW of linux/fs.h: what a pod has put in the
+// umountNoFollow is UMOUNT_NOFOLLOW of linux/fs.h: a link that a pod has put in the
 // place of a directory is not followed.
 const umountNoFollow = 8
 
-// busyLimit is how long a mount may be busy before it is only detached.
+// busyLimit is how long a mount may be busy before it is detached instead.
 const busyLimit = 2 * time.Second
 
-// removeMounts unmounts what containerd, its shims, the kubelet and pods have mounted,
-// and names what others have: a disk that the user has mounted into a directory of the
-// node's is none of it.
+// removeMounts unmounts what containerd, its shims, the kubelet and pods have mounted. It
+// leaves and names what others have mounted in the node's directories, such as a disk of
+// the user's.
 func (u *run) removeMounts() {
 	table, err := mountinfo.GetMounts(nil)
 	if err != nil {
@@ -59,7 +59,7 @@ func (u *run) removeMounts() {
 	u.removed(count, "mount", "mounts")
 }
 
-// mountRoots are the directories below which mounts are the node's.
+// mountRoots returns the directories below which the node mounts.
 func (u *run) mountRoots(kubelet string) []string {
 	roots := []string{datadir.Resolve(u.Layout.TempMounts())}
 	entries, _ := os.ReadDir(u.Layout.ContainerdState())
@@ -88,19 +88,19 @@ func (u *run) ownSelfBinds(table []*mountinfo.Info, kubelet string) []string {
 	return slices.Repeat([]string{kubelet}, max(all-theirs, 0))
 }
 
-// mounter is who has made a mount.
+// mounter tells who has made a mount.
 type mounter int
 
 const (
 	byNode   mounter = iota
-	inVolume         // by a pod through a volume that hands its mounts on, or by somebody
+	inVolume         // by a pod through a volume that propagates its mounts, or by somebody
 	byOthers
 )
 
-// whoseMount tells mounts in a pod's directory apart. The kubelet makes them at
-// volumes/PLUGIN/NAME, for CSI with "mount" at the end, volumeDevices/PLUGIN/NAME and
-// volume-subpaths/VOLUME/CONTAINER/NUMBER. One in a volume has to go for the volume to
-// go; it is told, since nothing says who has made it. At all other places they are
+// whoseMount decides by its place who has made a mount in a pod's directory. The kubelet
+// mounts at volumes/PLUGIN/NAME, for CSI with "mount" at the end, volumeDevices/PLUGIN/NAME
+// and volume-subpaths/VOLUME/CONTAINER/NUMBER. A mount inside a volume has to go for the
+// volume to go; it is named, because nothing shows who has made it. All other mounts are
 // others'.
 func (u *run) whoseMount(kubelet, point string) mounter {
 	rel, err := filepath.Rel(filepath.Join(kubelet, "pods"), point)
@@ -148,7 +148,7 @@ func pointsOf(table []*mountinfo.Info) []string {
 	return out
 }
 
-// mountsBelow selects the mounts strictly below the roots in the order in which
+// mountsBelow returns the mounts strictly below the roots in the order in which
 // they can be unmounted: deepest first, and of several at one place the last
 // first.
 func mountsBelow(points, roots []string) []string {

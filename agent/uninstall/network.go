@@ -17,9 +17,8 @@ import (
 	"brink/network"
 )
 
-// removeNetwork removes the pod network's links and rules. Their names are the
-// same for every node of a network namespace, so a node that runs there keeps
-// them.
+// removeNetwork removes the pod network's links and rules. They have the same names for
+// every node in a network namespace, so they stay while another node runs there.
 func (u *run) removeNetwork(ctx context.Context) {
 	if !hasNetwork(ctx, u.Layout) {
 		return
@@ -35,8 +34,8 @@ func (u *run) removeNetwork(ctx context.Context) {
 	u.report("nftables table", tables, nftTables(ctx))
 }
 
-// removeSettings gives kernel settings their old values, unless another brink of
-// this machine needs them.
+// removeSettings gives kernel settings their old values, unless another brink on this
+// machine needs the present ones.
 func (u *run) removeSettings() {
 	settings := ledger.Settings(u.entries)
 	if others := otherBrinks(u.Layout); len(others) > 0 && len(settings) > 0 {
@@ -56,7 +55,7 @@ func (u *run) removeSettings() {
 	}
 }
 
-// report tells what is in before and not in after.
+// report reports what is in before and not in after.
 func (u *run) report(what string, before, after []string) {
 	gone := slices.DeleteFunc(before, func(name string) bool { return slices.Contains(after, name) })
 	if len(gone) > 0 {
@@ -64,9 +63,9 @@ func (u *run) report(what string, before, after []string) {
 	}
 }
 
-// hasNetwork tells whether the node has a network. Its files say so; when they
-// are gone the rules do, which have brink's name but not the node's, so that is
-// only believed of the machine's own node.
+// hasNetwork reports whether the node has a network, by its files. Where they are gone the
+// rules count, but only for the machine's default node: they have brink's name, not the
+// node's.
 func hasNetwork(ctx context.Context, l layout.Layout) bool {
 	for _, path := range []string{l.CNIState(), l.NetworkConfig()} {
 		if _, err := os.Stat(path); err == nil {
@@ -76,7 +75,8 @@ func hasNetwork(ctx context.Context, l layout.Layout) bool {
 	return l.IsDefault() && slices.Contains(nftTables(ctx), "inet brink") && neighbour(l) == 0
 }
 
-// nftTables is empty where there is no nft, and so nothing that it made.
+// nftTables returns "FAMILY NAME" of all tables. It is empty where there is no nft, since
+// nothing can have made one.
 func nftTables(ctx context.Context) []string {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -91,7 +91,8 @@ func nftTables(ctx context.Context) []string {
 	return tables
 }
 
-// linkNames leaves out the pods' ends of links: they are in other namespaces.
+// linkNames returns the links of this network namespace, without the pods' ends of links,
+// which are in others.
 func linkNames() []string {
 	links, _ := net.Interfaces()
 	var out []string
@@ -101,7 +102,7 @@ func linkNames() []string {
 	return out
 }
 
-// neighbour is the process id of a brink with another data directory that runs
+// neighbour returns the process id of a brink with another data directory that runs
 // in this network namespace, or 0.
 func neighbour(l layout.Layout) int {
 	for _, pid := range otherBrinks(l) {
@@ -112,8 +113,8 @@ func neighbour(l layout.Layout) int {
 	return 0
 }
 
-// otherBrinks are the process ids of those with other data directories that run on
-// this machine. They are asked for on their status sockets.
+// otherBrinks returns the process ids of brinks with other data directories on this
+// machine. It finds them by their status sockets.
 func otherBrinks(l layout.Layout) []int {
 	own := l.StatusSocket()
 	pattern := filepath.Join(filepath.Dir(filepath.Dir(own)), "brink*", filepath.Base(own))
@@ -130,8 +131,7 @@ func otherBrinks(l layout.Layout) []int {
 	return pids
 }
 
-// listenerOf returns the process that accepts connections on a socket, 0 when
-// none does.
+// listenerOf returns the process that accepts connections on a socket, or 0.
 func listenerOf(socket string) int {
 	conn, err := net.DialTimeout("unix", socket, time.Second)
 	if err != nil {

@@ -17,16 +17,16 @@ import (
 	"brink/internal/removetree"
 )
 
-// mostNamed is how many kept things are named one by one.
+// mostNamed is how many kept things are named; the others are counted.
 const mostNamed = 20
 
-// last are what a next try needs: they go when nothing else is left to remove. The
-// mark comes at the end of them, without it the others are nobody's.
+// last returns the files that another attempt would need. They are removed when nothing
+// else is left, and the mark after all others, since without it they are nobody's.
 func last(l layout.Layout) []string {
 	return []string{l.Pods(), l.Made(), l.Lock(), l.Mark()}
 }
 
-// verdictOf says what becomes of what has a name of a kind.
+// verdictOf returns what happens to a name of a kind.
 func verdictOf(kind layout.Kind) removetree.Verdict {
 	switch kind {
 	case layout.Directory:
@@ -37,7 +37,7 @@ func verdictOf(kind layout.Kind) removetree.Verdict {
 	return removetree.Keep
 }
 
-// inData judges a path relative to the data directory.
+// inData returns the verdict on a path relative to the data directory.
 func (u *run) inData(rel string) removetree.Verdict {
 	path := u.Layout.InData(rel)
 	dir, base := filepath.Split(path)
@@ -55,8 +55,8 @@ func (u *run) inData(rel string) removetree.Verdict {
 	return verdictOf(layout.DataName(rel))
 }
 
-// inKubelet judges a path relative to the kubelet's directory. What every kubelet
-// has there under the same name is ours while no other has come.
+// inKubelet returns the verdict on a path relative to the kubelet's directory. Names that
+// all kubelets use there are this node's while no other kubelet has come.
 func (u *run) inKubelet(rel string) removetree.Verdict {
 	dir, base := filepath.Split(rel)
 	if dir == "pods/" {
@@ -105,8 +105,8 @@ func (u *run) namesOwnPods(path string) bool {
 // kubeletLives reports whether a kubelet uses the one place that all kubelets have.
 func kubeletLives() bool { return listenerOf(ledger.DevicePluginSocket) != 0 }
 
-// ofPod: a pod's directory goes with the pod, emptyDirs too; what was mounted in it
-// is not in it any more.
+// ofPod returns the verdict on a pod's directory. It goes with the pod, emptyDirs
+// included. What was mounted in it is unmounted before.
 func (u *run) ofPod(uid string) removetree.Verdict {
 	if u.pods[uid] {
 		return removetree.Remove
@@ -114,16 +114,16 @@ func (u *run) ofPod(uid string) removetree.Verdict {
 	return removetree.Keep
 }
 
-// sift removes what judge says from a directory that is shared with others.
+// sift removes from a directory, which may be shared with others, what judge selects.
 func (u *run) sift(dir string, judge func(string) removetree.Verdict) {
 	kept, err := removetree.Sift(dir, judge)
 	u.failed(err)
-	u.keep(kept)
+	u.reportKept(kept)
 }
 
-// keep tells what was not removed.
-func (u *run) keep(kept []removetree.Kept) {
-	said := 0
+// reportKept names what was not removed.
+func (u *run) reportKept(kept []removetree.Kept) {
+	named := 0
 	for _, k := range kept {
 		if slices.Contains(last(u.Layout), k.Path) || filepath.Base(k.Path) == "lost+found" {
 			continue
@@ -131,13 +131,13 @@ func (u *run) keep(kept []removetree.Kept) {
 		if u.followLaid(k.Path) {
 			continue
 		}
-		if said++; said > mostNamed {
+		if named++; named > mostNamed {
 			continue
 		}
 		u.Kept(datadir.Show(k.Path) + ", " + u.whyKept(k))
 	}
-	if said > mostNamed {
-		u.Kept(fmt.Sprintf("%d more beside these", said-mostNamed))
+	if named > mostNamed {
+		u.Kept(fmt.Sprintf("%d more beside these", named-mostNamed))
 	}
 }
 
@@ -152,8 +152,8 @@ func (u *run) whyKept(k removetree.Kept) string {
 	return "which is not brink's"
 }
 
-// followLaid empties what a link leads to that lay there, with nothing behind it,
-// before brink came. Link and directory are the user's and stay.
+// followLaid empties the directory behind a link that was there, with an empty directory,
+// before brink's first start. Link and directory are the user's and stay.
 func (u *run) followLaid(path string) bool {
 	rel, err := filepath.Rel(u.Layout.Data(), path)
 	target, isLaid := u.links[rel]
@@ -165,9 +165,9 @@ func (u *run) followLaid(path string) bool {
 	return true
 }
 
-// removeOwn removes the run directory and, unless it is to be kept, what is
-// brink's in the data directory. The record of what was made and the lock go
-// last, and only when nothing failed.
+// removeOwn removes the run directory and, unless data is kept, what is brink's in the
+// data directory. The record of what was made and the lock are removed last, and only if
+// nothing failed.
 func (u *run) removeOwn() {
 	u.removeRun()
 	data := u.Layout.Data()
@@ -204,7 +204,7 @@ func (u *run) removeRun() {
 	u.removeEmpty(run)
 }
 
-// removeEmpty removes a directory in which nothing is, and no link.
+// removeEmpty removes a directory that is empty and not a link.
 func (u *run) removeEmpty(dir string) bool {
 	if rmdir(dir) != nil {
 		return false
@@ -213,7 +213,7 @@ func (u *run) removeEmpty(dir string) bool {
 	return true
 }
 
-// removeDataDir leaves a directory alone that is a mount point or holds something
+// removeDataDir removes the data directory unless it is a mount point or holds something
 // of the user's.
 func (u *run) removeDataDir(data string) {
 	if u.removeEmpty(data) {

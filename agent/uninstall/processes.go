@@ -22,19 +22,19 @@ import (
 	"brink/internal/layout"
 )
 
-// killLimit is long: a process in the middle of I/O on a slow card ends late.
+// killLimit is long because a process in the middle of I/O on a slow flash card ends late.
 const killLimit = 30 * time.Second
 
 // bundle is a container as its shim knows it.
 type bundle struct {
 	cgroup  string // as a path below a hierarchy's mount
-	pod     string // uid, empty for one that `brink ctr` made
+	pod     string // uid, empty for a container that `brink ctr` made
 	sandbox bool
 	init    int
 }
 
-// readBundles reads what containerd and its shims keep in the state directory:
-// the OCI configuration and the process id of each container.
+// readBundles reads the OCI configuration and the process id of each container from the
+// state directory of containerd and its shims.
 func readBundles(state string) []bundle {
 	paths, _ := filepath.Glob(filepath.Join(state, "io.containerd.runtime.v2.task", "*", "*", "config.json"))
 	var out []bundle
@@ -67,8 +67,8 @@ func parseBundle(config []byte) (bundle, bool) {
 	}, true
 }
 
-// containerCgroup translates runc's cgroupsPath: a path, or with the systemd
-// driver slice:prefix:name.
+// containerCgroup returns the path of runc's cgroupsPath, which is a path or, with the
+// systemd driver, slice:prefix:name.
 func containerCgroup(cgroupsPath string) string {
 	parts := strings.Split(cgroupsPath, ":")
 	if len(parts) != 3 {
@@ -77,8 +77,8 @@ func containerCgroup(cgroupsPath string) string {
 	return filepath.Join(cgroups.ExpandSlice(parts[0]), parts[1]+"-"+parts[2]+".scope")
 }
 
-// podCgroup is the group of the whole pod, which holds also what is in no
-// container any more.
+// podCgroup returns the group of the whole pod, which also holds processes that are no
+// longer in a container.
 func (b bundle) podCgroup() string {
 	parent := filepath.Dir(b.cgroup)
 	if b.pod != "" && isPodCgroup(filepath.Base(parent), b.pod) {
@@ -87,8 +87,8 @@ func (b bundle) podCgroup() string {
 	return b.cgroup
 }
 
-// isPodCgroup knows both drivers' names: pod<uid>, and for systemd
-// kubepods-besteffort-pod<uid with underscores>.slice.
+// isPodCgroup reports whether a group is that of a pod, by the names of both drivers:
+// pod<uid>, and for systemd kubepods-besteffort-pod<uid with underscores>.slice.
 func isPodCgroup(name, uid string) bool {
 	return name == "pod"+uid || strings.HasSuffix(name, "-pod"+strings.ReplaceAll(uid, "-", "_")+".slice")
 }
@@ -111,7 +111,7 @@ func (u *run) removePods(ctx context.Context) error {
 }
 
 // terminate gives the first process of each container the chance to end well,
-// as the kubelet does. The sandboxes' would not matter.
+// as the kubelet does. Those of sandboxes do nothing.
 func (u *run) terminate(ctx context.Context, shims []int) {
 	inits := func() map[int]bool {
 		out := map[int]bool{}
@@ -126,8 +126,8 @@ func (u *run) terminate(ctx context.Context, shims []int) {
 	waitFor(ctx, u.Grace, func() bool { return len(inits()) == 0 })
 }
 
-// killAll is one round; a shim that ended before its containers would leave
-// them to somebody else. It says whether there was nothing left to kill.
+// killAll kills once and reports whether nothing was left to kill. Shims come last: one
+// that ended before its containers would leave them to another parent.
 func (u *run) killAll() bool {
 	if signal(syscall.SIGKILL, u.podProcesses) > 0 {
 		return false
@@ -147,9 +147,9 @@ func (u *run) survivors() error {
 	return errors.Join(errs...)
 }
 
-// signal sends to the processes that find returns and says how many those were.
-// Process ids are used again: only those get it that, once they are held fast by
-// their descriptors, are found a second time.
+// signal sends sig to the processes that find returns, and returns how many those were.
+// Process ids are reused, so a process gets the signal only if find returns it again once
+// it is held by a descriptor.
 func signal(sig syscall.Signal, find func() map[int]bool) int {
 	held := map[int]*os.Process{}
 	for pid := range find() {
@@ -163,7 +163,7 @@ func signal(sig syscall.Signal, find func() map[int]bool) int {
 	still := find()
 	for pid, p := range held {
 		if still[pid] {
-			_ = p.Signal(sig) // ended meanwhile, or it is found again
+			_ = p.Signal(sig) // an error means that it has ended, or the next round finds it
 		}
 		_ = p.Release()
 	}
@@ -178,8 +178,8 @@ func setOf(pids []int) map[int]bool {
 	return out
 }
 
-// podProcesses are all descendants of our shims and all that is in our pods'
-// groups; either may know what the other has lost.
+// podProcesses returns all descendants of our shims and all processes in our pods' groups:
+// each may know what the other has lost.
 func (u *run) podProcesses() map[int]bool {
 	out := descendants(processes(), payloadProcesses(u.Layout))
 	mounts, _ := cgroups.Hierarchies(cgroups.Mount)
@@ -193,7 +193,7 @@ func (u *run) podProcesses() map[int]bool {
 	return out
 }
 
-// processesIn lists the processes in a group and the groups below it.
+// processesIn returns the processes in a group and in the groups below it.
 func processesIn(cgroup string) []int {
 	var out []int
 	_ = filepath.WalkDir(cgroup, func(path string, d fs.DirEntry, err error) error {
@@ -242,8 +242,8 @@ func processes() map[int]int {
 	return out
 }
 
-// parentOf returns the parent of a process, -1 of one that has ended, which may still
-// wait to be reaped.
+// parentOf returns the parent of a process, or -1 for one that has ended, even if it still
+// waits to be reaped.
 func parentOf(pid int) int {
 	p, err := procfs.NewProc(pid)
 	if err != nil {
@@ -258,7 +258,7 @@ func parentOf(pid int) int {
 
 func procFile(pid int, name string) string { return fmt.Sprintf("/proc/%d/%s", pid, name) }
 
-// payloadProcesses are those that run a program of this node's payload: shims,
+// payloadProcesses returns the processes that run a program of this node's payload: shims,
 // and what is left of a runc or a CNI plugin.
 func payloadProcesses(l layout.Layout) []int {
 	var out []int
@@ -271,9 +271,9 @@ func payloadProcesses(l layout.Layout) []int {
 	return out
 }
 
-// runsPayload compares the file itself: in a container with a brink of its own
-// the same path is another file. Of a deleted file only the path is left; then
-// the mount namespace must be ours.
+// runsPayload reports whether a process runs a program of this node's payload. It compares
+// the file itself: in a container with a brink of its own the same path is another file.
+// Of a deleted file only the path is left; then the mount namespace must be ours.
 func runsPayload(l layout.Layout, pid int) bool {
 	exe, err := os.Readlink(procFile(pid, "exe"))
 	if err != nil {
@@ -294,7 +294,7 @@ func runsPayload(l layout.Layout, pid int) bool {
 	return err == nil && os.SameFile(running, ours)
 }
 
-// servesSocket is false for the shim of another containerd.
+// servesSocket reports whether a process is not the shim of another containerd.
 func servesSocket(pid int, socket string) bool {
 	p, err := procfs.NewProc(pid)
 	if err != nil {

@@ -1,16 +1,17 @@
-// Package uninstall takes away what a node made, and only that. The rules:
+// Package uninstall removes what a node made, and only that. The rules:
 //
 //   - Ownership is proven, never guessed from a name: a process by the program
-//     file it runs, a cgroup by the pod it was for or by what was written down
-//     before it was made, a CNI result by the configuration in it, a kubeconfig
-//     by its CA. What cannot be proven stays.
-//   - In the data directory, which has brink's mark, only names go that brink uses
-//     there (package layout); what the user laid there before or put there since
-//     stays and is named, as do links with what they lead to. Pods' directories and
-//     logs are known by the list of the node's pods. Volumes' contents are the
-//     user's; an emptyDir is part of its pod and goes with it.
+//     file it runs, a cgroup by its pod or by the record that was written before it
+//     was made, a CNI result by the configuration in it, a kubeconfig by its CA. What
+//     cannot be proven stays.
+//   - In the data directory, which has brink's mark, only names that brink uses there
+//     (package layout) are removed. What the user put there, before the first start or
+//     later, stays and is named, as do links with what they lead to. Pods' directories
+//     and logs are recognized by the list of the node's pods. The contents of volumes
+//     are the user's; an emptyDir is part of its pod and goes with it.
 //   - No file is removed across a mount: a volume that cannot be unmounted is
-//     somebody's data.
+//     somebody's data. What somebody else has mounted in the node's directories stays
+//     mounted and is named.
 //   - Kernel settings get their old value back where they still have brink's.
 //   - What fails is reported and the rest goes on. The record of what brink made
 //     stays until all of it is gone, so that the command can be given again.
@@ -32,20 +33,20 @@ import (
 	"brink/internal/layout"
 )
 
-// Config says what to uninstall.
+// Config is what to uninstall, and what to keep.
 type Config struct {
 	Layout layout.Layout
-	// KeepData keeps all files that survive a reboot: only pods, mounts, links,
-	// rules and cgroups go, as by a reboot.
+	// KeepData keeps all files. Only pods, mounts, links, rules and cgroups are removed,
+	// as by a reboot.
 	KeepData bool
 	// Grace is how long containers have between SIGTERM and SIGKILL; 0 is 5 s.
 	Grace time.Duration
 	// RemoveProxy removes the service proxy's rules, RemovePrograms the embedded
-	// programs from a directory. They are the caller's: one of the packages costs
+	// programs from a directory. The caller supplies them: one of their packages costs
 	// minutes to compile, the other brings 7 MB.
 	RemoveProxy    func(context.Context) error
 	RemovePrograms func(dir string) error
-	// Removed and Kept are told one line for each kind of thing.
+	// Removed and Kept are called with one line for each kind of thing.
 	Removed, Kept func(what string)
 }
 
@@ -57,18 +58,18 @@ type run struct {
 	entries []ledger.Entry
 	bundles []bundle
 	pods    map[string]bool   // of this node, by uid
-	laid    []string          // the user's, below the data directory
-	links   map[string]string // the user's, to directories that were empty before
+	laid    []string          // what the user put below the data directory before the first start
+	links   map[string]string // the user's links to directories that were empty before
 	errs    []error
 
-	// ownsKubelet: the kubelet's directory was this node's from the start.
-	// sharesKubelet: another one has come to it, or lives.
+	// ownsKubelet is whether the kubelet's directory was this node's from the start,
+	// sharesKubelet whether another kubelet uses it or has used it since.
 	ownsKubelet, sharesKubelet bool
 }
 
-// Run removes the node. No brink may run on the data directory, which the
-// caller sees to by holding its lock. The error joins one for each thing that
-// stayed. A node that is half gone already, or gone, is no error.
+// Run removes the node. No brink may run on the data directory, which the caller ensures
+// by holding its lock. The error joins one for each thing that could not be removed. It is
+// not an error if the node is gone already, or half gone.
 func Run(ctx context.Context, cfg Config) error {
 	if err := CheckDataDir(cfg.Layout); err != nil {
 		return err
@@ -113,8 +114,8 @@ func newRun(cfg Config, entries []ledger.Entry) *run {
 	return u
 }
 
-// isShared tells whether another kubelet lives in this one's directory, or has lived
-// there: there is its configuration, or a pod of it.
+// isShared reports whether another kubelet uses this one's directory or has used it: its
+// configuration, or one of its pods, is there.
 func (u *run) isShared() bool {
 	kubelet := u.Layout.Kubelet()
 	if layout.IsBelow(kubelet, u.Layout.Data()) {
@@ -127,8 +128,8 @@ func (u *run) isShared() bool {
 	return slices.ContainsFunc(pods, func(e fs.DirEntry) bool { return !u.pods[e.Name()] })
 }
 
-// Guest is the name of the node in a cluster whose server is elsewhere, which an
-// uninstalled machine leaves there; "" on a server's own machine.
+// Guest returns the name of the node in a cluster whose server is elsewhere, where the
+// Node stays behind, or "" on a server's own machine.
 func Guest(l layout.Layout) string {
 	if _, err := os.Stat(l.Server()); err == nil {
 		return ""
@@ -136,7 +137,7 @@ func Guest(l layout.Layout) string {
 	return datadir.NodeName(l)
 }
 
-// Installed tells whether there is something to uninstall.
+// Installed reports whether there is something to uninstall.
 func Installed(l layout.Layout) bool {
 	if datadir.Owns(l) {
 		return true
@@ -184,8 +185,8 @@ func (u *run) hasMade(dir string) bool {
 	return slices.Contains(u.entries, ledger.Entry{Kind: ledger.Dir, Path: dir})
 }
 
-// CheckDataDir refuses directories that are not brink's. Those in which brink could
-// begin are fine: nothing is removed in them.
+// CheckDataDir refuses directories that are not brink's. Those in which brink could start
+// are fine: nothing is removed in them.
 func CheckDataDir(l layout.Layout) error {
 	if err := datadir.CheckSystem(l); err != nil {
 		return err
@@ -196,7 +197,7 @@ func CheckDataDir(l layout.Layout) error {
 	return nil
 }
 
-// waitFor asks until done says yes, and returns false when the time is over.
+// waitFor polls until done returns true. It returns false when the time is over.
 func waitFor(ctx context.Context, limit time.Duration, done func() bool) bool {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

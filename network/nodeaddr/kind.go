@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// kind is what stands behind an interface.
+// kind is what an interface is.
 type kind int
 
 const (
@@ -20,12 +20,12 @@ const (
 	virtual
 )
 
-// tunnels are kinds of interfaces, by the kernel's DEVTYPE, that only lead to
-// what someone has set up over another one.
+// tunnels are the DEVTYPEs of the kernel's interfaces that only lead to a network that
+// somebody has set up on top of another interface.
 var tunnels = []string{"vxlan", "geneve", "wireguard", "ipip", "gre"}
 
-// kindOf asks sysfs, mounted on sys. It may be mounted for another network
-// namespace and not know the interface, which is unknown then.
+// kindOf reads the kind from sysfs, which is mounted on sys. It may be mounted for another
+// network namespace and lack the interface, whose kind is unknown then.
 func kindOf(sys, name string) kind {
 	dir := filepath.Join(sys, "class/net", name)
 	switch {
@@ -39,8 +39,8 @@ func kindOf(sys, name string) kind {
 	return unknown
 }
 
-// bridgeKind tells a bridge of containers from one that a network card is part
-// of, which has the machine's own address.
+// bridgeKind is virtual for a bridge of containers, and unknown for one with a network
+// card, which has the machine's own address.
 func bridgeKind(sys, dir string) kind {
 	ports, _ := os.ReadDir(filepath.Join(dir, "brif"))
 	for _, port := range ports {

@@ -1,13 +1,12 @@
-// Package nodeaddr finds the addresses by which other machines reach this one,
-// for users who did not say.
+// Package nodeaddr finds the addresses by which other machines reach this one, where the
+// user has not given them.
 //
 // The address of the default route's interface is the right one wherever there
-// is a default route. Without one, which is a cable that is out, a DHCP server
-// that is down or a network without a gateway, the address that the node had
-// last time is the best guess: it is what the cluster knows it by, and it comes
-// back with the cable. Only a machine that never had one looks at what else it
-// has, and never at a bridge of containers: brink's own and Docker's are up when
-// nothing else is.
+// is a default route. There is none when a cable is out, a DHCP server is down or a
+// network has no gateway. Then the address of the last start is the best guess: the
+// cluster knows the node by it, and it comes back with the cable. Only a machine that
+// never had one uses another interface, and never a bridge of containers: brink's own and
+// Docker's are up when nothing else is.
 //
 // A process has one Watcher, which owns the node's addresses. A server asks it to end
 // the process when the address in its certificate is gone; an agent follows it, and
@@ -27,36 +26,37 @@ import (
 // ErrNone is returned when no interface has a usable address.
 var ErrNone = errors.New("no network address found on any interface that is up: connect the network or give --node-ip")
 
-// Query says which addresses are wanted.
+// Query is which addresses are wanted.
 type Query struct {
 	// Families holds the wanted families by example, such as the cluster's pod
 	// ranges, in order of preference.
 	Families []netip.Prefix
-	// Inside are the ranges of pods and Services: an address in them is one that
-	// brink itself gave to an interface.
+	// Inside are the ranges of pods and Services. brink itself gave an interface the
+	// addresses in them.
 	Inside []netip.Prefix
-	// File is where Remember puts what was found; it need not exist.
+	// File is where Remember has written what was found. It need not exist.
 	File string
 }
 
-// IsRoutable tells that an address can be another machine's: it means neither the
-// machine itself, nor many, nor a neighbour on a link that nobody has named.
+// IsRoutable reports whether an address can be another machine's: it is not loopback,
+// multicast or unspecified, and not link-local, which needs a link as well.
 func IsRoutable(ip netip.Addr) bool {
 	return ip.IsValid() && ip.Zone() == "" && !ip.IsUnspecified() && !ip.IsLoopback() && !ip.IsMulticast() && !ip.IsLinkLocalUnicast() && !isNobody(ip)
 }
 
-// thisNetwork is RFC 1122's: as a destination, what the kernel makes of it.
+// thisNetwork is "this network" of RFC 1122. As a destination its meaning is up to the
+// kernel.
 var thisNetwork = netip.MustParsePrefix("0.0.0.0/8")
 
-// isNobody tells IPv4 addresses that are no machine's: this network and everybody
-// in it.
+// isNobody reports whether an IPv4 address is no machine's: in thisNetwork, or the
+// broadcast address.
 func isNobody(ip netip.Addr) bool {
 	ip = ip.Unmap()
 	return ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}) || thisNetwork.Contains(ip)
 }
 
-// IsNeighbour tells that this machine reaches an address without a router, by what
-// its interfaces have now.
+// IsNeighbour reports whether this machine reaches an address without a router, by the
+// present prefixes of its interfaces.
 func IsNeighbour(ip netip.Addr) bool {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
@@ -68,7 +68,7 @@ func IsNeighbour(ip netip.Addr) bool {
 	})
 }
 
-// Check says why a node cannot have an address, nil when it can. Inside are the
+// Check returns why a node cannot have an address, nil when it can. inside are the
 // ranges of pods and Services.
 func Check(ip netip.Addr, inside []netip.Prefix) error {
 	if !IsRoutable(ip) {
@@ -82,11 +82,11 @@ func Check(ip netip.Addr, inside []netip.Prefix) error {
 	return nil
 }
 
-// Address is one of the machine's.
+// Address is one of the machine's addresses.
 type Address struct {
 	IP   netip.Addr `json:"ip"`
 	Link string     `json:"link"`
-	// Gone tells that no interface has it now: it is from the last time.
+	// Gone is whether no interface has it now: it is from the last start.
 	Gone bool `json:"-"`
 }
 
@@ -110,8 +110,8 @@ func find(q Query, links []link) ([]Address, error) {
 	return out, nil
 }
 
-// Stay is Find for a machine that has the addresses of before: one that a link still
-// has stays, whichever link is the default route's now.
+// Stay is Find for a machine that had the addresses before: an address that a link still
+// has is kept, whichever link has the default route now.
 func Stay(q Query, before []Address) ([]Address, error) {
 	links := look("/sys")
 	found, err := find(q, links)
@@ -124,7 +124,7 @@ func Stay(q Query, before []Address) ([]Address, error) {
 	return found, err
 }
 
-// holder is the link that is up and has an address.
+// holder returns the link that is up and has an address.
 func holder(links []link, ip netip.Addr) (link, bool) {
 	i := slices.IndexFunc(links, func(l link) bool { return l.up && slices.Contains(l.addrs, ip) })
 	if i < 0 {
@@ -163,8 +163,8 @@ func look(sys string) []link {
 	return out
 }
 
-// globalAddrs returns those to stay before those that do not: the kernel lists the
-// newest first, which in IPv6 may be a temporary one that is another tomorrow.
+// globalAddrs returns the lasting addresses before the others: the kernel lists the newest
+// first, which in IPv6 may be a temporary one that is replaced tomorrow.
 func globalAddrs(i net.Interface, passing map[netip.Addr]bool) []netip.Addr {
 	addrs, err := i.Addrs()
 	if err != nil {
@@ -179,7 +179,7 @@ func globalAddrs(i net.Interface, passing map[netip.Addr]bool) []netip.Addr {
 	return lasting(out, passing)
 }
 
-// lasting moves those that pass to the end.
+// lasting moves the addresses that pass to the end.
 func lasting(addrs []netip.Addr, passing map[netip.Addr]bool) []netip.Addr {
 	passes := func(a netip.Addr) int {
 		if passing[a] {
@@ -202,14 +202,14 @@ func ofFamily(links []link, v4 bool) []link {
 }
 
 // choose picks the address of one family. defaultLink is the interface of the
-// default route, last what was chosen the last time, both zero when there is
-// none. What lies inside of the cluster's ranges is taken only from the default
-// route's interface: a network that overlaps them is the user's mistake, and not
-// to be told as having no address.
+// default route, last the address of the last start, both zero when there is
+// none. An address inside of the cluster's ranges is taken only from the default
+// route's interface: a network that overlaps the ranges is the user's mistake, and should
+// not be reported as a missing address.
 func choose(links []link, defaultLink string, last Address, inside []netip.Prefix) (Address, bool) {
 	if l, ok := named(links, defaultLink); ok && l.up && len(l.addrs) > 0 {
 		if slices.Contains(l.addrs, last.IP) && l.passing[last.IP] == l.passing[l.addrs[0]] {
-			return Address{IP: last.IP, Link: l.name}, true // a further one may come first
+			return Address{IP: last.IP, Link: l.name}, true // another one may be listed first
 		}
 		return Address{IP: l.addrs[0], Link: l.name}, true
 	}
@@ -229,9 +229,9 @@ func choose(links []link, defaultLink string, last Address, inside []netip.Prefi
 	return last, last.IP.IsValid()
 }
 
-// stillThere returns the last address if an interface has it, else the new one
-// of its interface, which has come by DHCP, else the last one if its interface
-// is still there, since then only the cable is missing.
+// stillThere returns the last address if an interface has it, else the new address of its
+// interface, which has come by DHCP, else the last one if its interface still exists, since
+// then only the cable is missing.
 func stillThere(links []link, last Address) (Address, bool) {
 	if l, ok := holder(links, last.IP); ok {
 		return Address{IP: last.IP, Link: l.name}, true
@@ -244,7 +244,7 @@ func stillThere(links []link, last Address) (Address, bool) {
 	return last, ok
 }
 
-// rank is lower for what is more likely to lead to other machines.
+// rank is lower for links that are more likely to lead to other machines.
 func (l link) rank() int {
 	rank := 0
 	if l.kind != physical {

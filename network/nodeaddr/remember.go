@@ -7,8 +7,8 @@ import (
 	"brink/internal/atomicfile"
 )
 
-// Remember writes down what Find found, for the next start. Nothing is written
-// when the file says it already.
+// Remember writes down what Find found, for the next start. It writes nothing when the
+// file has the same content already.
 func Remember(file string, addrs []Address) error {
 	text, err := json.Marshal(addrs)
 	if err != nil {
@@ -17,7 +17,7 @@ func Remember(file string, addrs []Address) error {
 	return atomicfile.Keep(file, text, 0o600)
 }
 
-// remembered returns nothing where nothing can be read: the file only helps.
+// remembered returns what Remember has written, nothing when it cannot be read.
 func remembered(file string) []Address {
 	text, err := os.ReadFile(file)
 	if err != nil {

@@ -12,10 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// defaultInterface is the interface of the default route with the lowest metric in
-// the main table. Policy routing has others, such as that of a VPN which takes all
-// but its own packets: by those nobody finds the machine. /proc/net/ipv6_route shows
-// all tables alike.
+// defaultInterface returns the interface of the default route with the lowest metric in
+// the main table. Policy routing has other tables, such as that of a VPN for all but its
+// own packets, whose interface other machines do not reach. /proc/net/ipv6_route does not
+// tell tables apart.
 func defaultInterface(v4 bool) (string, error) {
 	family := netlink.FAMILY_V4
 	if !v4 {
@@ -39,7 +39,7 @@ func defaultInterface(v4 bool) (string, error) {
 	return link.Name, nil
 }
 
-// linkOf is the index of a route's link, of several next hops the first one's.
+// linkOf returns the index of a route's link, the first next hop's if there are several.
 func linkOf(r netlink.Route) int {
 	if r.LinkIndex == 0 && len(r.MultiPath) > 0 {
 		return r.MultiPath[0].LinkIndex

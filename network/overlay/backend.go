@@ -57,12 +57,3 @@ func between(own, peer Backend) Backend {
 	}
 	return VXLAN
 }
-
-// overhead is what VXLAN adds to a packet, in bytes: an inner Ethernet header
-// (14), VXLAN (8), UDP (8) and the outer IP header (RFC 7348).
-func overhead(underlay netip.Addr) int {
-	if underlay.Is4() {
-		return 50
-	}
-	return 70
-}

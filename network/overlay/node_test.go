@@ -51,33 +51,12 @@ func configured(t *testing.T, n *testnet.Node, backend Backend) *testNode {
 // run starts the node's overlay and stops it with the test.
 func (n *testNode) run(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	ready := make(chan struct{})
 	n.desired = NewDesired(n.cfg)
-	done := testnet.Start(n.NS, func() error { return n.keep(ctx, ready) })
-	stopped := false
-	n.stop = func() {
-		if cancel(); stopped {
-			return
-		}
-		stopped = true
-		if err := <-done; err != nil {
-			t.Errorf("node %d: %v", n.Number, err)
-		}
-	}
-	t.Cleanup(n.stop)
-	select {
-	case <-ready:
-	case err := <-done:
-		stopped = true
-		t.Fatalf("node %d: %v", n.Number, err)
-	case <-time.After(testnet.Patience):
-		t.Fatal("not ready")
-	}
+	n.stop = testnet.Background(t, n.NS, n.loop)
 }
 
-// keep reconciles at each event and each tick.
-func (n *testNode) keep(ctx context.Context, ready chan<- struct{}) error {
+// loop reconciles at each event and each tick.
+func (n *testNode) loop(ctx context.Context, ready func()) error {
 	wake := make(chan struct{}, 1)
 	signal := func() {
 		select {
@@ -102,7 +81,7 @@ func (n *testNode) keep(ctx context.Context, ready chan<- struct{}) error {
 		n.warnings, n.mtu = o.Warnings(), o.PodMTU()
 		n.mu.Unlock()
 		if first {
-			close(ready)
+			ready()
 		}
 		select {
 		case <-ctx.Done():

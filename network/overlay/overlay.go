@@ -39,7 +39,7 @@
 //     Reconcile ask the kernel for everything, which with a thousand peers is
 //     thousands of entries.
 //
-// Read in this order: overlay.go, backend.go, kernel.go, reconcile.go, planner.go,
+// Read in this order: overlay.go, backend.go, kernel.go, reconcile.go, underlay.go, planner.go,
 // plan.go, events.go, prober.go.
 package overlay
 

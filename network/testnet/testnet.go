@@ -3,6 +3,7 @@
 package testnet
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -83,6 +85,33 @@ func Start(ns netns.NsHandle, f func() error) <-chan error {
 		err = f()
 	}()
 	return done
+}
+
+// Background runs f in a namespace until stop is called or the test ends, and returns
+// when f is ready. An error of f fails the test.
+func Background(t *testing.T, ns netns.NsHandle, f func(ctx context.Context, ready func()) error) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	isReady, hasEnded := make(chan struct{}), false
+	done := Start(ns, func() error { return f(ctx, func() { close(isReady) }) })
+	stop = sync.OnceFunc(func() {
+		if cancel(); hasEnded {
+			return
+		}
+		if err := <-done; err != nil {
+			t.Errorf("in the background: %v", err)
+		}
+	})
+	t.Cleanup(stop)
+	select {
+	case <-isReady:
+	case err := <-done:
+		hasEnded = true
+		t.Fatalf("in the background, before it was ready: %v", err)
+	case <-time.After(Patience):
+		t.Fatal("what runs in the background does not get ready")
+	}
+	return stop
 }
 
 // Inside runs f in a namespace and ends the test when it fails.

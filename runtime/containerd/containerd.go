@@ -1,6 +1,4 @@
-// Package runtime runs pods: containerd as a component of this process, the
-// image settings it uses, and (below it) the embedded programs. It is the only
-// package that imports containerd.
+// Package containerd runs containerd, which runs pods, as a component of this process.
 //
 // Decisions:
 //
@@ -10,21 +8,23 @@
 //   - Shims are processes of their own, in process groups of their own, and
 //     nothing here stops them: pods outlive this process, however it ends, and
 //     the next start finds them by what is in the state directory.
-//   - Everything containerd would put at fixed places (sockets of shims, runc's
+//   - Everything that containerd would put at fixed places (sockets of shims, runc's
 //     state, network namespaces) goes below the state directory, so that several
-//     nodes, and a containerd that is not ours, can live on one machine. The
+//     nodes, and a containerd that is not brink's, can run on one machine. The
 //     exception is /var/lib/cni, where the CNI library that containerd uses
 //     keeps results, by sandbox id; it has no option for another place.
 //   - Programs are named by absolute path: a runc on the host is never used.
 //   - containerd's plugin registry, like its logger, belongs to the process: one
 //     component at a time.
+//   - What containerd keeps of images, and how they come to a node, is package images,
+//     which this one may import and not the other way: it works against any running
+//     containerd, also from a command.
 package containerd
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -52,16 +52,16 @@ type Config struct {
 	Layout layout.Layout
 	// BinDir holds runc and containerd-shim-runc-v2.
 	BinDir string
-	// PauseArchive is the OCI archive of the sandbox image PauseImage.
+	// PauseArchive is the OCI archive of PauseImage, the image of pods' sandboxes.
 	PauseArchive, PauseImage string
 	// CNIBinDir holds the CNI plugins. Their configuration, in CNIConf, may come
 	// later: until then only pods on the host's network start.
 	CNIBinDir string
 	// RegistriesFile is in the format of k3s, see images.Registries. It need not exist.
 	RegistriesFile string
-	// Host decides the settings that depend on the machine.
+	// Host is what settings that depend on the machine follow from.
 	Host host.Facts
-	// Debug logs all that containerd has to say, otherwise warnings and errors.
+	// Debug logs all that containerd reports, otherwise only warnings and errors.
 	Debug bool
 }
 
@@ -82,8 +82,11 @@ func (c Config) validate() error {
 	return errors.Join(errs...)
 }
 
-// stopTimeout is for closing the databases, which wait for a garbage collection
-// under way on a slow card. Pods are not waited for.
+// component is the name of the component, also of what containerd logs.
+const component = "containerd"
+
+// stopTimeout is how long closing the databases may take: they wait for a garbage
+// collection that is running on a slow card. Pods are not waited for.
 const stopTimeout = 20 * time.Second
 
 // New checks cfg and the registries file and returns the component
@@ -98,7 +101,7 @@ func New(cfg Config) (lifecycle.Component, error) {
 		return lifecycle.Component{}, err
 	}
 	s := &service{cfg: cfg, registries: registries}
-	return lifecycle.Component{Name: "containerd", Run: s.run, StopTimeout: stopTimeout}, nil
+	return lifecycle.Component{Name: component, Run: s.run, StopTimeout: stopTimeout}, nil
 }
 
 type service struct {
@@ -106,6 +109,8 @@ type service struct {
 	registries images.Registries
 }
 
+// run is the life of the component: it prepares the machine, starts containerd, and
+// waits until the CRI has all that pods need.
 func (s *service) run(ctx context.Context, ready func()) error {
 	started := time.Now()
 	crashed := redirectLogs(s.cfg.Debug)
@@ -113,19 +118,19 @@ func (s *service) run(ctx context.Context, ready func()) error {
 	if err := setPath(s.cfg.BinDir); err != nil {
 		return err
 	}
-	snapshotter := images.Snapshotter(s.cfg.Layout.ContainerdRoot())
+	snapshotter := images.Snapshotter(ctx, s.cfg.Layout)
 	if err := s.registries.WriteHosts(s.cfg.Layout.RegistryHosts()); err != nil {
 		return err
 	}
-	settings := s.cfg.withLabels(selinuxContext).settings(snapshotter, s.registries.Auths())
+	settings := s.cfg.withLabels(ctx, selinuxContext).settings(snapshotter, s.registries.Auths())
 	if err := markInUse(s.cfg.Layout); err != nil {
 		return err
 	}
-	if err := prepare(s.cfg.Layout, settings); err != nil {
+	if err := prepare(ctx, s.cfg.Layout, settings); err != nil {
 		return err
 	}
-	// Background work of the plugins ends with this context; requests under way
-	// do not, Stop ends them.
+	// Background work of the plugins ends with this context. Requests in progress do
+	// not: Stop ends them.
 	pluginCtx, cancel := context.WithCancel(log.WithLogger(context.WithoutCancel(ctx), log.L))
 	defer cancel()
 	srv, err := start(pluginCtx, s.cfg.Layout, settings)
@@ -134,7 +139,7 @@ func (s *service) run(ctx context.Context, ready func()) error {
 	}
 	defer func() {
 		srv.Stop()
-		markClosed(s.cfg.Layout)
+		markClosed(ctx, s.cfg.Layout)
 	}()
 	if err := waitReady(ctx, srv, crashed); err != nil {
 		return err
@@ -151,8 +156,8 @@ func (s *service) run(ctx context.Context, ready func()) error {
 	}
 }
 
-// setVersion sets what the node's status shows as its runtime, which containerd
-// knows only when it is built by its own Makefile.
+// setVersion sets the version that the node's status shows for its runtime. containerd
+// knows it only when its own Makefile has built it.
 func setVersion() {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
@@ -165,11 +170,11 @@ func setVersion() {
 	}
 }
 
-// setPath puts binDir first in this process's PATH, and the system directories
-// that a bare environment lacks last. Naming the shim and runc by absolute path
-// is not enough for containerd: after a restart it looks for the shim of a pod's
-// second container by name, forgets the container when there is none, and asks a
-// shim for its features without saying which runc is meant.
+// setPath puts binDir first in this process's PATH, and last the system's directories
+// that it lacks. Naming the shim and runc by absolute path is not enough: after a
+// restart containerd looks for the shim of a pod's second container by name, and forgets
+// the container when it finds none. It also asks a shim for its features without saying
+// which runc it means.
 func setPath(binDir string) error {
 	dirs := []string{binDir}
 	current := filepath.SplitList(os.Getenv("PATH"))
@@ -184,8 +189,8 @@ func setPath(binDir string) error {
 	return nil
 }
 
-// prepare makes the directories and clears mounts that a killed process left.
-func prepare(l layout.Layout, settings *srvconfig.Config) error {
+// prepare makes the directories and removes the mounts that a killed process left.
+func prepare(ctx context.Context, l layout.Layout, settings *srvconfig.Config) error {
 	if err := server.CreateTopLevelDirectories(settings); err != nil {
 		return fmt.Errorf("preparing containerd's directories: %w", err)
 	}
@@ -195,7 +200,7 @@ func prepare(l layout.Layout, settings *srvconfig.Config) error {
 	warnings, err := mount.CleanupTempMounts(0)
 	for _, w := range append(warnings, err) {
 		if w != nil {
-			slog.Warn("clearing temporary mounts", "component", "containerd", "error", w)
+			lifecycle.Logger(ctx).Warn("clearing temporary mounts", "error", w)
 		}
 	}
 	return nil
@@ -204,7 +209,7 @@ func prepare(l layout.Layout, settings *srvconfig.Config) error {
 func start(ctx context.Context, l layout.Layout, settings *srvconfig.Config) (*server.Server, error) {
 	restore := keepKlogVerbosity()
 	srv, err := server.New(ctx, settings)
-	restore()
+	restore(ctx)
 	if err != nil {
 		return nil, explainStart(l, err)
 	}
@@ -212,7 +217,7 @@ func start(ctx context.Context, l layout.Layout, settings *srvconfig.Config) (*s
 		srv.Stop()
 		return nil, fmt.Errorf("starting containerd: %w", err)
 	}
-	// containerd lets the group in.
+	// containerd makes them writable for the group too.
 	for _, path := range []string{l.ContainerdSocket(), l.ContainerdTTRPC()} {
 		if err := os.Chmod(path, 0o600); err != nil {
 			srv.Stop()
@@ -222,8 +227,8 @@ func start(ctx context.Context, l layout.Layout, settings *srvconfig.Config) (*s
 	return srv, nil
 }
 
-// explainStart tells what to do about a database that does not open: containerd
-// names the plugin and not the file.
+// explainStart adds to an error what to do about a database that cannot be opened:
+// containerd names the plugin and not the file.
 func explainStart(l layout.Layout, err error) error {
 	err = fmt.Errorf("starting containerd: %w", err)
 	if strings.Contains(err.Error(), metadataPlugin) {

@@ -20,17 +20,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// syncedDiffer is the one differ of the node: containerd's walking differ with a
-// sync of the file system after each layer, before it counts as unpacked.
+// syncedDiffer is the node's only differ: containerd's walking differ, which syncs the
+// file system after each layer, before the layer counts as unpacked.
 //
-// Without the sync a layer that was just unpacked when the power failed has empty
-// files, and containerd, whose databases are synced, believes for ever that it is
-// complete. containerd can sync where the caller asks for it; the transfer
-// service, which `ctr images import` uses, cannot, and in a user namespace the
-// option does nothing. Done here it holds whoever unpacks. One sync a layer, not
-// one an import: a layer that is known as unpacked must never be one that is not
-// on the disk, and what a layer writes must be written anyway. Blobs need no more,
-// the content store syncs each.
+// Without the sync, a layer that was unpacked just before the power failed has empty
+// files, while containerd, whose databases are synced, believes for ever that it is
+// complete. containerd syncs only where the caller asks for it. The transfer service,
+// which `ctr images import` uses, cannot ask, and in a user namespace the option does
+// nothing. Done here, it holds for everything that unpacks. The sync comes after each
+// layer and not after an import: a layer that is known as unpacked must be on the disk,
+// and what a layer writes has to be written anyway. Blobs need nothing more, as the
+// content store syncs each.
 const syncedDiffer = "synced"
 
 func init() {
@@ -42,6 +42,7 @@ func init() {
 	})
 }
 
+// differ compares as containerd does, and applies with a sync.
 type differ struct {
 	diff.Comparer
 	diff.Applier
@@ -66,8 +67,8 @@ func newDiffer(ic *plugin.InitContext) (any, error) {
 
 type syncedApplier struct{ diff.Applier }
 
-// Apply is that of the interface. Its own sync, if asked for, is left out: once is
-// enough.
+// Apply unpacks a layer and syncs it. containerd's own sync, if asked for, is left out:
+// once is enough.
 func (a syncedApplier) Apply(ctx context.Context, desc ocispec.Descriptor, mounts []mount.Mount, opts ...diff.ApplyOpt) (ocispec.Descriptor, error) {
 	applied, err := a.Applier.Apply(ctx, desc, mounts, append(opts, diff.WithSyncFs(false))...)
 	if err != nil {
@@ -79,7 +80,7 @@ func (a syncedApplier) Apply(ctx context.Context, desc ocispec.Descriptor, mount
 	return applied, nil
 }
 
-// syncMounts syncs the file system that a layer was unpacked to.
+// syncMounts syncs the file system to which a layer was unpacked.
 func syncMounts(mounts []mount.Mount) error {
 	if len(mounts) == 0 {
 		return errors.New("the snapshotter names no place for it")
@@ -92,8 +93,8 @@ func syncMounts(mounts []mount.Mount) error {
 	return unix.Syncfs(int(dir.Fd()))
 }
 
-// writtenDir is where what is written to a mount goes: an overlay's upper
-// directory, else its source.
+// writtenDir returns the directory that gets what is written to a mount: an overlay's
+// upper directory, else its source.
 func writtenDir(m mount.Mount) string {
 	for _, option := range m.Options {
 		if dir, ok := strings.CutPrefix(option, "upperdir="); ok {

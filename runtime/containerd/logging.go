@@ -12,19 +12,20 @@ import (
 	"slices"
 	"strings"
 
+	"brink/internal/lifecycle"
+
 	"github.com/containerd/log"
 	"github.com/sirupsen/logrus"
 	"k8s.io/klog/v2"
 )
 
-// redirectLogs sets containerd's process-wide logger, the one place where that
-// is done. It gets a logger of its own instead of logrus' standard one, which
-// other libraries in the process write to as well. Lines go to slog as
+// redirectLogs sets containerd's process-wide logger. It gets one of its own, as other
+// libraries in the process write to logrus' standard one too. Lines go to slog as
 // component=containerd.
 //
-// containerd calls Fatal where a plugin's background work fails, and would take
-// all of brink with it. Here that ends the goroutine, and the returned channel
-// says why, so that the component fails in order.
+// containerd calls Fatal when a plugin's background work fails, which would end all of
+// brink. Here Fatal ends the goroutine alone, and the returned channel gets the reason,
+// so that the component fails in order.
 func redirectLogs(debug bool) <-chan error {
 	crashed := make(chan error, 1)
 	l := logrus.New()
@@ -39,23 +40,24 @@ func redirectLogs(debug bool) <-chan error {
 	return crashed
 }
 
-// toSlog is a formatter, which is called once a line, and returns no bytes.
+// toSlog is a formatter that passes each line on to slog. It returns no bytes.
 type toSlog struct {
 	crashed chan<- error
 	debug   bool
 }
 
-// expected are warnings that come at every healthy start: the network's
-// configuration is written after the node has its range, few file systems have
-// fs-verity, and credentials have no other place in this version.
+// expected are how warnings begin that every healthy start logs: the network's
+// configuration is written only after the node has its address range, few file systems
+// have fs-verity, and this version has no other place for credentials.
 var expected = []string{
 	"failed to load cni during init",
 	"failed check for fsverity support",
 	"`configs` is deprecated",
 }
 
-// isExpected also tells the network's configuration while it is being written,
-// under a hidden name beside its place: containerd looks at every change.
+// isExpected reports whether a warning says nothing is wrong: it is in expected, or is
+// about the network's configuration while that is being written, under a hidden name
+// beside its place. containerd reads the directory at every change.
 func isExpected(message string) bool {
 	name := message[strings.LastIndex(message, "/")+1:]
 	if strings.HasPrefix(message, "failed to reload cni configuration") && strings.HasPrefix(name, ".") {
@@ -64,17 +66,18 @@ func isExpected(message string) bool {
 	return slices.ContainsFunc(expected, func(e string) bool { return strings.HasPrefix(message, e) })
 }
 
-// secretAfter are the words after which containerd's CRI, at its debug level, prints
-// what a container gets: environment variables, which may come from a Secret, its
-// command line, into which the kubelet puts them, and what somebody executes in it.
-// The last ones are how such a thing begins, wherever else it may be printed.
+// secretAfter are the words after which containerd's CRI prints, at its debug level, what
+// a container gets: environment variables, which may come from a Secret, its command
+// line, into which the kubelet puts them, and commands that are executed in it. The last
+// line has how such values begin, wherever else they are printed.
 var secretAfter = []string{
 	"Sandbox config ", "Container config ", " spec: ", " with command ",
 	"Loaded sandbox ", "Loaded container ", "failed to add sandbox ",
 	" envs:{", " Config:", "Env:([",
 }
 
-// secretFields are headers that let who has them in: a session, or a signed address.
+// secretFields are headers that give access to whoever has them: a session, or a signed
+// address.
 var secretFields = []string{"request.header.cookie", "response.header.set-cookie", "response.header.location"}
 
 // withoutSecrets cuts a message where secrets may begin.
@@ -91,7 +94,7 @@ func (f toSlog) Format(e *logrus.Entry) ([]byte, error) {
 	if !f.debug && isExpected(e.Message) {
 		return nil, nil
 	}
-	attrs := []slog.Attr{slog.String("component", "containerd")}
+	attrs := []slog.Attr{slog.String("component", component)}
 	for _, key := range slices.Sorted(maps.Keys(e.Data)) {
 		if !slices.Contains(secretFields, key) {
 			attrs = append(attrs, slog.Any(key, e.Data[key]))
@@ -101,7 +104,7 @@ func (f toSlog) Format(e *logrus.Entry) ([]byte, error) {
 	if e.Level == logrus.FatalLevel {
 		select {
 		case f.crashed <- fatal(e):
-		default: // the first says enough
+		default: // the first reason is enough
 		}
 	}
 	return nil, nil
@@ -126,16 +129,16 @@ func slogLevel(l logrus.Level) slog.Level {
 	return slog.LevelDebug
 }
 
-// keepKlogVerbosity returns a function that sets klog's verbosity back to what
-// it is now. containerd's CRI sets it from its own log level, for the whole
-// process, where it belongs to Kubernetes.
-func keepKlogVerbosity() (restore func()) {
+// keepKlogVerbosity returns a function that sets klog's verbosity back to what it is
+// now. containerd's CRI sets it from its own log level, for the whole process, where it
+// is Kubernetes' to set.
+func keepKlogVerbosity() (restore func(context.Context)) {
 	flags := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(flags)
 	v := flags.Lookup("v").Value.String()
-	return func() {
+	return func(ctx context.Context) {
 		if err := flags.Set("v", v); err != nil {
-			slog.Warn("restoring the log verbosity", "component", "containerd", "error", err)
+			lifecycle.Logger(ctx).Warn("restoring the log verbosity", "error", err)
 		}
 	}
 }

@@ -21,9 +21,9 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// ensurePause makes the sandbox image available and waits until the CRI, which
-// learns of images by events, knows it as pinned. started is when this process
-// began to run containerd.
+// ensurePause makes the sandbox image available, and waits until the CRI knows it as
+// pinned: the CRI learns of images by events. started is when this process began to run
+// containerd.
 func (c Config) ensurePause(ctx context.Context, snapshotter string, started time.Time) error {
 	api, err := client.New(c.Layout.ContainerdSocket(), client.WithDefaultNamespace(images.Namespace))
 	if err != nil {
@@ -44,8 +44,8 @@ func (c Config) ensurePause(ctx context.Context, snapshotter string, started tim
 	return c.waitPause(ctx)
 }
 
-// hasPause tells whether the very image of the archive is there, unpacked and
-// pinned. Looking spares a dozen synchronous writes at every start.
+// hasPause reports whether exactly the image of the archive is there, unpacked and
+// pinned. The check saves a dozen synchronous writes at every start.
 func (c Config) hasPause(ctx context.Context, api *client.Client, snapshotter string) (bool, error) {
 	want, err := pauseDescriptor(c.PauseArchive)
 	if err != nil {
@@ -67,7 +67,7 @@ func (c Config) hasPause(ctx context.Context, api *client.Client, snapshotter st
 		}
 	}
 	unpacked, err := image.IsUnpacked(ctx, snapshotter)
-	// Missing content is not found, and a reason to import as well.
+	// An error means that content is missing, which is a reason to import too.
 	return unpacked && err == nil, nil
 }
 
@@ -100,6 +100,7 @@ func pauseDescriptor(path string) (ocispec.Descriptor, error) {
 	}
 }
 
+// importPause imports the archive and unpacks its image.
 func (c Config) importPause(ctx context.Context, api *client.Client, snapshotter string) error {
 	f, err := os.Open(c.PauseArchive)
 	if err != nil {
@@ -118,9 +119,8 @@ func (c Config) importPause(ctx context.Context, api *client.Client, snapshotter
 	return fmt.Errorf("it contains no image %s", c.PauseImage)
 }
 
-// A start waits for the CRI to learn of the sandbox image. Its event takes a
-// millisecond; when it does not come the CRI has a trouble that asking will not
-// cure.
+// A start waits for the CRI to learn of the sandbox image, which takes a millisecond. If
+// its event does not come, the CRI has a fault that waiting does not cure.
 const (
 	pausePoll    = 5 * time.Millisecond
 	pausePollMax = 500 * time.Millisecond

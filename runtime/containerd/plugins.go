@@ -1,7 +1,7 @@
 package containerd
 
-// The parts of containerd that a node needs; they register themselves. Left out
-// of containerd's own list: snapshotters other than overlayfs and its fallback,
+// These are the parts of containerd that a node needs; they register themselves. Left out
+// of containerd's own list are: snapshotters other than overlayfs and its fallback,
 // NRI, image verifiers, tracing, the restart monitor (the kubelet restarts), the
 // cgroup metrics (the kubelet reads cgroups), the debug and metrics servers, and
 // services that only the tools for those use. The differ is our own, see differ.go.

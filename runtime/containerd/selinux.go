@@ -1,44 +1,46 @@
 package containerd
 
 import (
+	"context"
 	"errors"
-	"log/slog"
 	"os"
+
+	"brink/internal/lifecycle"
 )
 
 const (
-	// selinuxContext is where the kernel tells whether its policy knows a label.
+	// selinuxContext is a file by which the kernel says whether its policy knows a label.
 	selinuxContext = "/sys/fs/selinux/context"
-	// containerLabel is the one containerd gives to a container's process.
+	// containerLabel is the label that containerd gives to a container's process.
 	containerLabel = "system_u:system_r:container_t:s0"
 )
 
 // withLabels switches labels off where the kernel would refuse them.
-func (c Config) withLabels(context string) Config {
-	c.Host.SELinux = c.Host.SELinux && canLabel(context)
+func (c Config) withLabels(ctx context.Context, file string) Config {
+	c.Host.SELinux = c.Host.SELinux && canLabel(ctx, file)
 	return c
 }
 
-// canLabel tells whether the policy that the kernel has loaded knows the label
-// of containers. SELinux without it is how Fedora and RHEL come out of the box,
-// and there a container with the label does not start at all.
-func canLabel(context string) bool {
-	err := acceptsLabel(context, containerLabel)
+// canLabel reports whether the policy that the kernel has loaded knows the label of
+// containers. Fedora and RHEL are installed with SELinux but without that label, and a
+// container that has it does not start there at all.
+func canLabel(ctx context.Context, file string) bool {
+	err := acceptsLabel(file, containerLabel)
 	if err == nil {
 		return true
 	}
-	slog.Warn("containers run without SELinux labels, because the policy of this host does not know them: install the package container-selinux and restart brink",
-		"component", "containerd", "label", containerLabel, "error", errors.Unwrap(err))
+	lifecycle.Logger(ctx).Warn("containers run without SELinux labels, because the policy of this host does not know them: install the package container-selinux and restart brink",
+		"label", containerLabel, "error", errors.Unwrap(err))
 	return false
 }
 
-func acceptsLabel(context, label string) error {
-	f, err := os.OpenFile(context, os.O_WRONLY, 0)
+// acceptsLabel asks the kernel: the write is the question, its error the answer.
+func acceptsLabel(file, label string) error {
+	f, err := os.OpenFile(file, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	// The write is the question and its error the answer.
 	_, err = f.WriteString(label)
 	return err
 }

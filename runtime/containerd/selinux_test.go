@@ -22,7 +22,7 @@ func TestCanLabel(t *testing.T) {
 		{"/dev/full", false},
 		{filepath.Join(t.TempDir(), "none"), false},
 	} {
-		if got := canLabel(c.context); got != c.want {
+		if got := canLabel(t.Context(), c.context); got != c.want {
 			t.Errorf("%s: labels are %t, want %t", c.context, got, c.want)
 		}
 	}
@@ -40,7 +40,7 @@ func TestHostWithoutLabels(t *testing.T) {
 		if got := cfg.runtime()["enable_selinux"]; got != selinux {
 			t.Errorf("enable_selinux is %v, want %t", got, selinux)
 		}
-		labelled := cfg.withLabels("/dev/full")
+		labelled := cfg.withLabels(t.Context(), "/dev/full")
 		if got := labelled.runtime()["enable_selinux"]; got != false {
 			t.Errorf("enable_selinux is %v although the kernel refuses the label", got)
 		}

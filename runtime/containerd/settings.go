@@ -15,15 +15,15 @@ const metadataPlugin = "io.containerd.metadata.v1.bolt"
 // containerd's config.toml, version 4.
 type section = map[string]any
 
-// settings translates c to containerd's configuration. auths is containerd's
-// table of registry credentials.
+// settings returns containerd's configuration. auths is its table of credentials for
+// registries.
 func (c Config) settings(snapshotter string, auths section) *srvconfig.Config {
 	return &srvconfig.Config{
 		Version: version.ConfigVersion,
 		Root:    c.Layout.ContainerdRoot(),
 		State:   c.Layout.ContainerdState(),
-		// Without one of these there is no pod: better an error at start. Those
-		// that others depend on are listed for the error to be their own.
+		// No pod runs without these, so a start fails when one does. Those that others
+		// depend on are listed too, so that the error names the one at fault.
 		RequiredPlugins: []string{
 			"io.containerd.content.v1.content",
 			metadataPlugin,
@@ -35,8 +35,8 @@ func (c Config) settings(snapshotter string, auths section) *srvconfig.Config {
 			"io.containerd.server.v1.ttrpc",
 		},
 		DisabledPlugins: []string{
-			// It registers with the process's metrics registry and would panic
-			// there at the second start; nobody reads it.
+			// It registers with the process's metrics registry, where the second start
+			// would panic, and nobody reads it.
 			"io.containerd.metrics.v1.grpc-prometheus",
 			// It wraps every request in a trace that goes nowhere.
 			"io.containerd.metrics.v1.grpc-otel",
@@ -45,10 +45,10 @@ func (c Config) settings(snapshotter string, auths section) *srvconfig.Config {
 		Timeouts: map[string]string{
 			// A database that another process holds is an error, not a silent wait.
 			"io.containerd.timeout.bolt.open": "10s",
-			// A shim that has not answered by then at a start has its containers
-			// killed. Upstream's five seconds are little for a board that reads them
-			// back from a slow card while everything else starts; one that is gone is
-			// known at once.
+			// The containers of a shim that does not answer a start by then are killed.
+			// Upstream's five seconds are too short for a board that reads shims back from
+			// a slow card while everything else starts. A shim that has ended is known at
+			// once.
 			"io.containerd.timeout.shim.load": "60s",
 		},
 		Plugins: section{
@@ -65,37 +65,40 @@ func (c Config) settings(snapshotter string, auths section) *srvconfig.Config {
 	}
 }
 
+// images configures where images come from and how they are kept.
 func (c Config) images(snapshotter string, auths section) section {
 	return section{
 		"snapshotter":   snapshotter,
 		"pinned_images": section{"sandbox": c.PauseImage},
 		"registry":      section{"config_path": c.Layout.RegistryHosts(), "configs": auths},
-		// containerd's two ways to pull differ in what they support; credentials
-		// from a configuration are known to this one only. Named, so that it is
-		// not chosen by whether somebody has a password.
+		// containerd pulls in two ways that support different things: only this one
+		// knows credentials from a configuration. It is set, so that the choice does not
+		// depend on whether there is a password.
 		"use_local_image_pull": true,
-		// As containerd: more only compete for a slow link.
+		// containerd's default: more would only compete for a slow link.
 		"max_concurrent_downloads": 3,
-		// Walks the writable layers. The kubelet acts on the numbers every 10 s
-		// only near a full disk; a minute is soon enough for that and spares the
-		// flash card the reads.
+		// This walks the writable layers. The kubelet uses the numbers every 10 s, but
+		// only when the disk is nearly full: a minute is soon enough, and saves the flash
+		// card the reads.
 		"stats_collect_period": 60,
 	}
 }
 
+// runtime configures how the CRI runs containers.
 func (c Config) runtime() section {
 	return section{
 		"enable_selinux":   c.Host.SELinux,
 		"disable_apparmor": !c.Host.AppArmor,
-		// Lowering one's OOM score needs this capability; nested hosts lack it.
+		// Lowering an OOM score needs this capability, which nested hosts lack.
 		"restrict_oom_score_adj":       !c.Host.Capabilities.Has(host.CapSysResource),
 		"netns_mounts_under_state_dir": true,
 		"enable_unprivileged_ports":    true,
 		"enable_unprivileged_icmp":     true,
-		// A container given a device may use it as the user it runs as.
+		// A container may use the devices that it is given as the user that it runs as.
 		"device_ownership_from_security_context": true,
-		// The samples are for the CPU rate in CRI stats, which the kubelet takes
-		// from cgroups itself. containerd's second asks every shim every second.
+		// The samples are for the CPU rate in CRI stats, which the kubelet computes from
+		// cgroups itself. containerd's default of a second would ask every shim each
+		// second.
 		"stats_collect_period":   "1m",
 		"stats_retention_period": "2m",
 		"cni": section{
@@ -111,6 +114,7 @@ func (c Config) runtime() section {
 	}
 }
 
+// runc configures the runtime, which is always the embedded one.
 func (c Config) runc() section {
 	return section{
 		"runtime_type": "io.containerd.runc.v2",
@@ -123,8 +127,8 @@ func (c Config) runc() section {
 	}
 }
 
-// streaming is the server of exec, attach and port-forward, which only the
-// kubelet of this machine talks to.
+// streaming configures the server of exec, attach and port-forward, which only this
+// machine's kubelet talks to.
 func (c Config) streaming() section {
 	return section{
 		"disable_tcp_service":   true,
@@ -133,8 +137,8 @@ func (c Config) streaming() section {
 	}
 }
 
-// transfer is what `ctr images import` uses, which should put an image where
-// the CRI finds it.
+// transfer configures the service that `ctr images import` uses, so that the CRI finds
+// the images.
 func (c Config) transfer(snapshotter string) section {
 	return section{
 		"config_path": c.Layout.RegistryHosts(),

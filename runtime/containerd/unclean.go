@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"time"
 
 	"brink/internal/atomicfile"
 	"brink/internal/layout"
+	"brink/internal/lifecycle"
 	"brink/runtime/images"
 
 	"github.com/containerd/containerd/v2/client"
@@ -18,8 +18,8 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// markInUse is called before anything is opened in containerd's root, markClosed after
-// all was closed in order.
+// markInUse is called before anything in containerd's root is opened, and markClosed
+// after everything was closed in order.
 func markInUse(l layout.Layout) error {
 	if err := os.MkdirAll(l.ContainerdRoot(), 0o711); err != nil {
 		return fmt.Errorf("preparing containerd's directories: %w", err)
@@ -36,10 +36,11 @@ func markInUse(l layout.Layout) error {
 	return nil
 }
 
-// markClosed need not be synced: a mark that comes back costs one check of images.
-func markClosed(l layout.Layout) {
+// markClosed removes the mark. It need not be synced: a mark that comes back costs one
+// check of images.
+func markClosed(ctx context.Context, l layout.Layout) {
 	if err := os.Remove(l.ContainerdInUse()); err != nil {
-		slog.Warn("the next start will check all images", "component", "containerd", "error", err)
+		lifecycle.Logger(ctx).Warn("the next start will check all images", "error", err)
 	}
 }
 
@@ -48,8 +49,8 @@ func exists(path string) bool {
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// afterUncleanEnd drops what was not brought to its end, and a sandbox image that
-// is damaged: without it there is no pod. Other images are looked at later.
+// afterUncleanEnd drops what was left unfinished, and the sandbox image if it is damaged:
+// without it no pod starts. Other images are checked later, by images.Store.Recheck.
 func (c Config) afterUncleanEnd(ctx context.Context, api *client.Client, started time.Time) error {
 	if !images.Unchecked(c.Layout) {
 		return nil
@@ -67,15 +68,15 @@ func (c Config) afterUncleanEnd(ctx context.Context, api *client.Client, started
 	return images.DropDamaged(ctx, api, c.Layout, image.Target)
 }
 
-// expiryLabel is that of leases which one request holds while it works, such as an
+// expiryLabel is the label of a lease that one request holds while it works, such as an
 // import or a pull.
 const expiryLabel = "containerd.io/gc.expire"
 
-// dropLeases ends what requests of a process that is no more hold: the layers that
-// they had unpacked in part would stay for a day, and on a small card a few power
-// cuts in the middle of a large import would fill it. Leases of pods stay, and those
-// of who was quick enough to ask since this process started. A board without a clock
-// of its own may find its past in the future.
+// dropLeases ends the leases that requests to an earlier process held. Layers that they
+// had unpacked in part would stay for a day, and a few power cuts in the middle of a
+// large import would fill a small card. Leases of pods stay, and so do those of requests
+// since this process started. On a board without a clock of its own, earlier ones may be
+// dated in the future.
 func dropLeases(ctx context.Context, api *client.Client, started time.Time) error {
 	store := api.LeasesService()
 	all, err := store.List(ctx)

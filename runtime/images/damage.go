@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"brink/internal/layout"
+	"brink/internal/lifecycle"
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/content"
@@ -23,8 +23,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// blobs reads the content store's files itself: through containerd the reading
-// would be done by threads of usual priority.
+// blobs is the content store. Its files are read here, because threads of containerd
+// would read them at normal priority.
 type blobs struct {
 	store content.Store
 	dir   string
@@ -38,8 +38,7 @@ func (b blobs) path(d digest.Digest) string {
 	return filepath.Join(b.dir, d.Algorithm().String(), d.Encoded())
 }
 
-// damaged returns the digests of those of all blobs that are not what their size and
-// digest say.
+// damaged returns the digests of all blobs that differ from their size or digest.
 func (b blobs) damaged(ctx context.Context) ([]digest.Digest, error) {
 	var all []content.Info
 	err := b.store.Walk(ctx, func(info content.Info) error {
@@ -62,8 +61,7 @@ func (b blobs) damaged(ctx context.Context) ([]digest.Digest, error) {
 	return out, nil
 }
 
-// damagedIn is damaged for what one image needs. What is not there at all is not
-// damaged.
+// damagedIn is damaged for the blobs that one image needs. A missing blob is not damaged.
 func (b blobs) damagedIn(ctx context.Context, target ocispec.Descriptor) ([]digest.Digest, error) {
 	var out []digest.Digest
 	children := func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
@@ -88,9 +86,9 @@ func (b blobs) damagedIn(ctx context.Context, target ocispec.Descriptor) ([]dige
 	return out, err
 }
 
-// isWhole takes what the disk cannot give back for damaged: a bad block is. Any other
-// reason for which it cannot be read says nothing of it, such as too many open files
-// where pods start at the same time, and is an error.
+// isWhole reports whether a blob is what its size and digest say. A blob that the disk
+// cannot read, as with a bad block, is damaged. Any other failure to read it, such as too
+// many open files while pods start, says nothing about the blob and is an error.
 func (b blobs) isWhole(ctx context.Context, info content.Info) (bool, error) {
 	same := false
 	f, err := os.Open(b.path(info.Digest))
@@ -102,7 +100,7 @@ func (b blobs) isWhole(ctx context.Context, info content.Info) (bool, error) {
 		return false, ctx.Err()
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		// Or it was collected a moment ago.
+		// It is damaged, unless it was collected a moment ago.
 		_, err := b.store.Info(ctx, info.Digest)
 		return errdefs.IsNotFound(err), nil
 	}
@@ -112,10 +110,11 @@ func (b blobs) isWhole(ctx context.Context, info content.Info) (bool, error) {
 	return same && err == nil, nil
 }
 
-// chunk is how much is read between two looks at the context. What was read is
-// dropped from the page cache: others need that memory.
+// chunk is how much is read before the context is checked again. What was read is
+// dropped from the page cache, because others need that memory.
 const chunk = 1 << 20
 
+// matches reports whether a file has the size and the digest of info.
 func matches(ctx context.Context, f *os.File, info content.Info) (bool, error) {
 	stat, err := f.Stat()
 	if err != nil || stat.Size() != info.Size {
@@ -135,9 +134,9 @@ func matches(ctx context.Context, f *os.File, info content.Info) (bool, error) {
 	return verifier.Verified(), ctx.Err()
 }
 
-// hit are the images that need one of the damaged blobs, all their names by the
-// digest that they stand for.
-func hit(ctx context.Context, client *containerd.Client, damaged []digest.Digest) (map[digest.Digest][]coreimages.Image, error) {
+// imagesWith returns the images that need one of the damaged blobs: all their names, by
+// the image's digest.
+func imagesWith(ctx context.Context, client *containerd.Client, damaged []digest.Digest) (map[digest.Digest][]coreimages.Image, error) {
 	bad := map[digest.Digest]bool{}
 	for _, d := range damaged {
 		bad[d] = true
@@ -155,7 +154,7 @@ func hit(ctx context.Context, client *containerd.Client, damaged []digest.Digest
 	return out, nil
 }
 
-// needs tells whether a bad blob belongs to what runs on this node.
+// needs reports whether the part of an image that runs on this node has a bad blob.
 func needs(ctx context.Context, store content.Store, target ocispec.Descriptor, bad map[digest.Digest]bool) bool {
 	found := false
 	children := func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
@@ -173,8 +172,8 @@ func needs(ctx context.Context, store content.Store, target ocispec.Descriptor, 
 	return found && err == nil
 }
 
-// DropDamaged drops the image target, and each that shares a damaged blob with it, when
-// it is damaged.
+// DropDamaged drops the image target if it is damaged, and every other image that has the
+// same damaged blob.
 func DropDamaged(ctx context.Context, client *containerd.Client, l layout.Layout, target ocispec.Descriptor) error {
 	b := blobsOf(client, l)
 	damaged, err := b.damagedIn(ctx, target)
@@ -185,11 +184,11 @@ func DropDamaged(ctx context.Context, client *containerd.Client, l layout.Layout
 	return err
 }
 
-// drop returns the images that it took away: those that need one of the damaged
-// blobs. Names go first, so that nobody uses what is to go, then the blobs: an
-// import or a pull would take those that lie there for good.
+// drop removes the images that need one of the damaged blobs, and returns them. Names go
+// first, so that nobody starts to use what is going, then the blobs: an import or a pull
+// would take a blob that is there for a good one.
 func (b blobs) drop(ctx context.Context, client *containerd.Client, damaged []digest.Digest) ([]coreimages.Image, error) {
-	hit, err := hit(ctx, client, damaged)
+	hit, err := imagesWith(ctx, client, damaged)
 	if err != nil {
 		return nil, err
 	}
@@ -201,7 +200,7 @@ func (b blobs) drop(ctx context.Context, client *containerd.Client, damaged []di
 			}
 		}
 		lost = append(lost, names...)
-		slog.Warn("an image was damaged and is dropped: it is imported or pulled again", "component", "images",
+		lifecycle.Logger(ctx).Warn("an image was damaged and is dropped: it is imported or pulled again",
 			"image", knownName(names), "digest", target)
 	}
 	for _, d := range damaged {
@@ -215,7 +214,7 @@ func (b blobs) drop(ctx context.Context, client *containerd.Client, damaged []di
 	return lost, nil
 }
 
-// knownName is the name that people know: not by digest, not the id.
+// knownName returns the name that people know: not the one by digest, and not the id.
 func knownName(all []coreimages.Image) string {
 	for _, i := range all {
 		if !strings.Contains(i.Name, "sha256:") {

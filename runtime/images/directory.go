@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"sort"
 	"strings"
+	"sync"
+
+	"brink/internal/lifecycle"
 
 	containerd "github.com/containerd/containerd/v2/client"
 	coreimages "github.com/containerd/containerd/v2/core/images"
@@ -18,24 +20,24 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// archiveSuffixes are those of OCI and docker archives; compression is recognised
-// by content. Those that are not read are there to be told so.
+// archiveSuffixes are those of OCI and docker archives. How they are compressed is
+// recognized by content. Some cannot be read: they are here so that an error says so.
 var archiveSuffixes = []string{".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2"}
 
-// ImportDir imports the archives in dir that are new or changed since the last
-// time, by the record beside containerd's root: archives are large, and reading
-// them at each start would cost minutes on a board. Their images are pinned,
-// because where the archive is the only source the kubelet must not collect them;
-// those of an archive that is gone from dir are pinned no longer. A missing
-// directory is an empty one. A damaged archive is logged and passed over: the
-// node is worth more than one image. When ctx ends so does the import, and its
-// error is returned; the next one goes on where this one was.
+// ImportDir imports the archives in dir that are new or have changed since the last
+// import, by the record in Layout.ImportedImages: archives are large, and reading them at
+// each start would take minutes on a board. Their images are pinned, because the kubelet
+// must not collect them where the archive is the only source. Images of an archive that
+// was removed from dir are unpinned. A missing directory is like an empty one. A damaged
+// archive is logged and skipped: the node is worth more than one image. When ctx ends,
+// the import ends with its error, and the next one continues where it was.
 func (s Store) ImportDir(ctx context.Context, dir string) error {
 	paths, err := archivesIn(dir)
 	if err != nil {
 		return err
 	}
-	d := dirImport{Store: s, record: readRecord(s.Layout.ImportedImages())}
+	snapshotter := sync.OnceValue(func() string { return Snapshotter(ctx, s.Layout) })
+	d := dirImport{Store: s, snapshotter: snapshotter, record: readRecord(s.Layout.ImportedImages())}
 	if len(paths) == 0 && len(d.record.stamps) == 0 {
 		return nil
 	}
@@ -47,12 +49,12 @@ func (s Store) ImportDir(ctx context.Context, dir string) error {
 	d.releaseRemoved(ctx, paths)
 	for i, path := range paths {
 		if err := d.importIfNew(ctx, path, i+1, len(paths)); err != nil && ctx.Err() == nil {
-			slog.Error("image archive not imported", "component", "images", "archive", path, "error", err)
+			lifecycle.Logger(ctx).Error("image archive not imported", "archive", path, "error", err)
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		d.save()
+		d.save(ctx)
 	}
 	return nil
 }
@@ -60,20 +62,21 @@ func (s Store) ImportDir(ctx context.Context, dir string) error {
 // dirImport is one pass over a directory of archives.
 type dirImport struct {
 	Store
-	client *containerd.Client
-	record *record
+	snapshotter func() string // asked for once, when there is something to import
+	client      *containerd.Client
+	record      *record
 }
 
-// save writes the record after each archive, so that a power cut in a long first
-// start costs one import. Without it archives are read again, nothing worse.
-func (d dirImport) save() {
+// save writes the record. It is called after each archive, so that a power cut in a long
+// first start costs one import. Without a record archives are read again, nothing worse.
+func (d dirImport) save(ctx context.Context) {
 	if err := d.record.write(); err != nil {
-		slog.Warn("the next start will import image archives again", "component", "images", "error", err)
+		lifecycle.Logger(ctx).Warn("the next start will import image archives again", "error", err)
 	}
 }
 
-// importIfNew brings the record up to date with one archive, the number-th of
-// total. On error the record is as before.
+// importIfNew imports an archive, which is number of total, unless the record says that
+// it was imported. On error the record stays as it was.
 func (d dirImport) importIfNew(ctx context.Context, path string, number, total int) error {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -87,11 +90,11 @@ func (d dirImport) importIfNew(ctx context.Context, path string, number, total i
 			return err
 		}
 		if there || len(last.Images) == 0 && last.Unusable != "" {
-			last.tell(path)
+			last.warn(ctx, path)
 			return nil
 		}
 	}
-	slog.Info("importing an image archive", "component", "images", "archive", path, "progress", fmt.Sprintf("%d of %d", number, total))
+	lifecycle.Logger(ctx).Info("importing an image archive", "archive", path, "progress", fmt.Sprintf("%d of %d", number, total))
 	if err := d.importInto(ctx, path, &now); err != nil {
 		return err
 	}
@@ -99,39 +102,39 @@ func (d dirImport) importIfNew(ctx context.Context, path string, number, total i
 	return d.release(ctx, last.Images)
 }
 
-// importInto imports an archive and completes its stamp. What is of no use here is
-// told, now and at each start, but not read again.
+// importInto imports an archive and completes its stamp. What no pod here can use is
+// logged, now and at each start, but not read again.
 func (d dirImport) importInto(ctx context.Context, path string, now *stamp) (err error) {
-	now.Images, err = d.importFile(ctx, d.client, path)
+	now.Images, err = importFile(ctx, d.client, d.snapshotter(), path)
 	var unusable *unusableError
 	if errors.As(err, &unusable) {
 		now.Unusable = unusable.text()
-		now.tell(path)
+		now.warn(ctx, path)
 	} else if err != nil {
 		return err
 	}
 	if len(now.Images) == 0 {
 		return nil
 	}
-	// Pinned when all is well: what a full disk has cut short must not be kept
-	// from the garbage collection that would free it.
+	// Images are pinned only when all went well: garbage collection must be able to free
+	// what a full disk has cut short.
 	if _, err := d.keepPinned(ctx, now.Images); err != nil {
 		return err
 	}
-	slog.Info("image archive imported", "component", "images", "archive", path, "images", names(now.Images))
+	lifecycle.Logger(ctx).Info("image archive imported", "archive", path, "images", names(now.Images))
 	return nil
 }
 
-// tell logs what is of no use.
-func (s stamp) tell(path string) {
+// warn logs what no pod of this node can use.
+func (s stamp) warn(ctx context.Context, path string) {
 	if s.Unusable != "" {
-		slog.Warn("an image archive holds what pods of this node cannot use", "component", "images", "archive", path, "error", s.Unusable)
+		lifecycle.Logger(ctx).Warn("an image archive holds what pods of this node cannot use", "archive", path, "error", s.Unusable)
 	}
 }
 
-// keepPinned tells whether all images are still there: somebody may have
-// removed one. It gives back the names and the protection that somebody took away,
-// such as by an import under the same name, or that an older brink did not give.
+// keepPinned reports whether all images are still there: somebody may have removed one.
+// It restores their names and their protection, which an import under the same name takes
+// away, and which an older brink did not give.
 func (d dirImport) keepPinned(ctx context.Context, images []Image) (bool, error) {
 	for _, i := range images {
 		image, err := d.client.GetImage(ctx, i.Name)
@@ -151,8 +154,8 @@ func (d dirImport) keepPinned(ctx context.Context, images []Image) (bool, error)
 	return len(images) > 0, nil
 }
 
-// releaseRemoved unpins the images of archives that are no longer in the
-// directory. What cannot be unpinned stays in the record for the next start.
+// releaseRemoved unpins the images of archives that are no longer in the directory.
+// Those that cannot be unpinned stay in the record for the next start.
 func (d dirImport) releaseRemoved(ctx context.Context, paths []string) {
 	for path, last := range d.record.stamps {
 		if slices.Contains(paths, path) {
@@ -161,13 +164,13 @@ func (d dirImport) releaseRemoved(ctx context.Context, paths []string) {
 		delete(d.record.stamps, path)
 		if err := d.release(ctx, last.Images); err != nil {
 			d.record.stamps[path] = last
-			slog.Warn("images of a removed archive stay protected from garbage collection", "component", "images", "archive", path, "error", err)
+			lifecycle.Logger(ctx).Warn("images of a removed archive stay protected from garbage collection", "archive", path, "error", err)
 		}
 	}
-	d.save()
+	d.save(ctx)
 }
 
-// release unpins those of images that no archive of the record holds.
+// release unpins the images that are in no archive of the record.
 func (d dirImport) release(ctx context.Context, images []Image) error {
 	var errs []error
 	for _, i := range images {
@@ -181,7 +184,7 @@ func (d dirImport) release(ctx context.Context, images []Image) error {
 	return errors.Join(errs...)
 }
 
-// setPinned changes nothing but this label, for others may keep theirs there.
+// setPinned changes only this label: others may keep labels of their own there.
 func setPinned(ctx context.Context, client *containerd.Client, name string, on bool) error {
 	value := "" // deletes it
 	if on {
@@ -194,6 +197,7 @@ func setPinned(ctx context.Context, client *containerd.Client, name string, on b
 	return nil
 }
 
+// names returns the names of images in one line.
 func names(images []Image) string {
 	var out []string
 	for _, i := range images {
@@ -202,7 +206,7 @@ func names(images []Image) string {
 	return strings.Join(out, " ")
 }
 
-// archivesIn lists archive files, sorted; other files are not archives.
+// archivesIn returns the archives in a directory, by their suffix, sorted.
 func archivesIn(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -28,11 +28,11 @@ type Image struct {
 	Digest string `json:"digest"`
 }
 
-// Import reads one archive and returns the images in it, ready to run: also with an
-// error, which is one line and names those of its images that no pod of this node
-// could use. They are not pinned: the kubelet collects what somebody once brought by
-// hand when the disk fills. Images that are pinned for an archive in the directory
-// stay so.
+// Import reads one archive and returns its images, which are ready to run. The error is
+// one line and names the images that no pod of this node could use; the others are
+// returned beside it. Images are not pinned: when the disk fills, the kubelet may collect
+// what somebody once imported by hand. Those that are pinned for an archive in the
+// directory stay pinned.
 func (s Store) Import(ctx context.Context, path string) ([]Image, error) {
 	client, err := s.connect()
 	if err != nil {
@@ -41,15 +41,15 @@ func (s Store) Import(ctx context.Context, path string) ([]Image, error) {
 	defer client.Close()
 	ctx, cancel := whileServed(ctx, client)
 	defer cancel()
-	imported, err := s.importFile(namespaces.WithNamespace(ctx, Namespace), client, path)
+	imported, err := importFile(namespaces.WithNamespace(ctx, Namespace), client, Snapshotter(ctx, s.Layout), path)
 	if cause := context.Cause(ctx); errors.Is(cause, errGone) {
 		return imported, fmt.Errorf("importing %s: %w", path, cause)
 	}
 	return imported, err
 }
 
-// unusableError says which images of an archive no pod of this node could use, and
-// why, in one line. The others are imported.
+// unusableError says in one line which images of an archive no pod of this node could
+// use, and why. The others were imported.
 type unusableError struct {
 	path    string
 	reasons []string
@@ -59,10 +59,10 @@ func (e *unusableError) Error() string { return fmt.Sprintf("importing %s: %s", 
 
 func (e *unusableError) text() string { return strings.Join(e.reasons, "; ") }
 
-// importer brings one archive into containerd. containerd's own import records
-// every image that an archive names: also one for another platform, whose content
-// is then collected, or one whose name no pod can say. Here an image has its names
-// when it is whole and unpacked, and not before.
+// importer imports one archive. containerd's own import records every image that an
+// archive names, also one for another platform, whose content is then collected, or one
+// under a name that no pod can use. Here an image gets its names when it is whole and
+// unpacked, and not before.
 type importer struct {
 	client      *containerd.Client
 	snapshotter string
@@ -70,15 +70,15 @@ type importer struct {
 	unusable    []string
 }
 
-// importFile returns the images of an archive that pods can use, and for the
-// others an unusableError.
-func (s Store) importFile(ctx context.Context, client *containerd.Client, path string) ([]Image, error) {
+// importFile returns the images of an archive that pods can use, and an unusableError
+// for the others.
+func importFile(ctx context.Context, client *containerd.Client, snapshotter, path string) ([]Image, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	i := importer{client: client, snapshotter: Snapshotter(s.Layout.ContainerdRoot())}
+	i := importer{client: client, snapshotter: snapshotter}
 	if err := i.read(ctx, f); err != nil {
 		return i.imported, fmt.Errorf("importing %s: %w", path, err)
 	}
@@ -94,7 +94,7 @@ func (i *importer) read(ctx context.Context, f io.Reader) error {
 		return err
 	}
 	defer stream.Close()
-	// What is not named before the lease ends is garbage.
+	// What has no name when the lease ends is garbage.
 	ctx, done, err := i.client.WithLease(ctx)
 	if err != nil {
 		return err
@@ -115,13 +115,13 @@ func (i *importer) read(ctx context.Context, f io.Reader) error {
 	return i.all(ctx, index.Manifests)
 }
 
-// unreadable are the first bytes of what other tools compress by.
+// unreadable are the first bytes of compressed files that are not supported.
 var unreadable = map[string]string{"\xfd7zXZ\x00": "xz", "BZh": "bzip2", "\x04\x22\x4d\x18": "lz4", "LZIP": "lzip"}
 
-// decompress recognizes by content how an archive is compressed.
+// decompress recognizes by its content how an archive is compressed.
 func decompress(f io.Reader) (io.ReadCloser, error) {
 	buffered := bufio.NewReader(f)
-	start, _ := buffered.Peek(8) // a shorter one is no archive, and says so itself
+	start, _ := buffered.Peek(8) // a shorter file is no archive: reading it fails
 	for magic, name := range unreadable {
 		if strings.HasPrefix(string(start), magic) {
 			return nil, fmt.Errorf("it is compressed by %s, which is not read here: compress it by gzip or zstd, or not at all", name)
@@ -130,8 +130,8 @@ func decompress(f io.Reader) (io.ReadCloser, error) {
 	return compression.DecompressStream(buffered)
 }
 
-// all imports what has a name. A name that stands for several platforms is that of
-// the image which runs here.
+// all imports the images that have a name. Where several have the same one, for several
+// platforms, it becomes the name of the image that runs here.
 func (i *importer) all(ctx context.Context, found []ocispec.Descriptor) error {
 	named := false
 	for _, target := range found {
@@ -158,8 +158,8 @@ func (i *importer) all(ctx context.Context, found []ocispec.Descriptor) error {
 	return nil
 }
 
-// image imports one image, or says why it is unusable. The error is one of the
-// node.
+// image imports one image, or notes why it is unusable. An error is a fault of the node
+// and not of the image.
 func (i *importer) image(ctx context.Context, name string, target ocispec.Descriptor) error {
 	reason, err := whyUnusable(ctx, i.client.ContentStore(), target)
 	if err != nil {
@@ -183,7 +183,7 @@ func (i *importer) image(ctx context.Context, name string, target ocispec.Descri
 	return nil
 }
 
-// whyUnusable says what keeps an image from running on this node, or nothing.
+// whyUnusable returns what keeps an image from running on this node, or "".
 func whyUnusable(ctx context.Context, store content.Store, target ocispec.Descriptor) (string, error) {
 	if other, err := otherPlatforms(ctx, store, target); err != nil || other != "" {
 		return other, err
@@ -198,8 +198,8 @@ func whyUnusable(ctx context.Context, store content.Store, target ocispec.Descri
 	return "", nil
 }
 
-// otherPlatforms says for which platforms an image is when this node's is not one
-// of them. An image that names none is taken to be for all.
+// otherPlatforms returns which platforms an image is for when this node's is not among
+// them, else "". An image that names no platform counts as one for all.
 func otherPlatforms(ctx context.Context, store content.Store, target ocispec.Descriptor) (string, error) {
 	found, err := imagePlatforms(ctx, store, target)
 	if err != nil {
@@ -220,8 +220,8 @@ func otherPlatforms(ctx context.Context, store content.Store, target ocispec.Des
 	return fmt.Sprintf("is for %s, this node is %s", strings.Join(others, ", "), platforms.Format(platforms.DefaultSpec())), nil
 }
 
-// imagePlatforms are those of the manifests that an image leads to. The content of
-// other platforms need not be there: then the index says what it is for.
+// imagePlatforms returns the platforms of an image's manifests. The content for other
+// platforms may be missing: then the index says which they are.
 func imagePlatforms(ctx context.Context, store content.Store, target ocispec.Descriptor) ([]ocispec.Platform, error) {
 	if !coreimages.IsIndexType(target.MediaType) {
 		manifest, err := coreimages.Manifest(ctx, store, target, nil)
@@ -258,8 +258,8 @@ func imagePlatforms(ctx context.Context, store content.Store, target ocispec.Des
 	return out, nil
 }
 
-// keepContent tells containerd's garbage collector what belongs to an image. What
-// the archive has not, such as other platforms, is passed over.
+// keepContent protects what belongs to an image from containerd's garbage collector.
+// What the archive lacks, such as other platforms, is skipped.
 func keepContent(ctx context.Context, store content.Store, target ocispec.Descriptor) error {
 	children := func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 		out, err := coreimages.Children(ctx, store, desc)

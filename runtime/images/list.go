@@ -14,49 +14,60 @@ import (
 
 // Stored is an image on this node.
 type Stored struct {
-	// Name is a reference with a tag or a digest. An image has as many names as
-	// it was given.
+	// Name is a reference with a tag or a digest. An image may have several.
 	Name string `json:"name"`
-	// Digest is that of the manifest or index that Name stands for.
+	// Digest is that of the manifest or index that has the name.
 	Digest string `json:"digest"`
-	// Size is how many bytes of it are in the content store, compressed.
+	// Size is how many bytes it has in the content store, compressed.
 	Size int64 `json:"size"`
 	// Pinned images are not removed when the disk fills up.
 	Pinned bool `json:"pinned"`
 }
 
-// List returns the images that pods on this node can use without a pull, by
-// name. Left out are images that are not whole or for another platform, names that
-// no pod can say, the names that containerd keeps for itself, sha256:..., and those
-// by digest of an image that has a tag in the same repository.
-func (s Store) List(ctx context.Context) ([]Stored, error) {
+// each calls do for every name of every image, whole or not.
+func (s Store) each(ctx context.Context, do func(ctx context.Context, image containerd.Image) error) error {
 	client, err := s.connect()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer client.Close()
 	ctx = namespaces.WithNamespace(ctx, Namespace)
 	found, err := client.ListImages(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("listing images: %w", err)
+		return fmt.Errorf("listing images: %w", err)
 	}
-	out := []Stored{}
 	for _, image := range found {
-		usable, err := isUsable(ctx, image)
-		if err != nil {
-			return nil, fmt.Errorf("looking at image %s: %w", image.Name(), err)
+		if err := do(ctx, image); err != nil {
+			return fmt.Errorf("looking at image %s: %w", image.Name(), err)
 		}
-		if !usable {
-			continue
+	}
+	return nil
+}
+
+// List returns the images that pods on this node can use without a pull, sorted by name.
+// It leaves out images that are not whole or for another platform, names that no pod can
+// use, names that containerd keeps for itself (sha256:...), and names by digest of an
+// image that has a tag in the same repository.
+func (s Store) List(ctx context.Context) ([]Stored, error) {
+	out := []Stored{}
+	err := s.each(ctx, func(ctx context.Context, image containerd.Image) error {
+		if usable, err := isUsable(ctx, image); err != nil || !usable {
+			return err
 		}
 		size, err := image.Usage(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("measuring image %s: %w", image.Name(), err)
+			return fmt.Errorf("measuring it: %w", err)
 		}
 		out = append(out, stored(image.Metadata(), size))
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	return sortImages(out), nil
 }
+
+// isUsable reports whether pods on this node can use an image by that name.
 
 func isUsable(ctx context.Context, image containerd.Image) (bool, error) {
 	if name, err := podName(image.Name()); err != nil || name != image.Name() || isConfigName(name) {
@@ -66,7 +77,7 @@ func isUsable(ctx context.Context, image containerd.Image) (bool, error) {
 	return reason == "", err
 }
 
-// sortImages sorts by name and drops what is there by a tag already.
+// sortImages sorts by name, and drops a name by digest where the image has a tag.
 func sortImages(found []Stored) []Stored {
 	tagged := map[string]bool{}
 	for _, i := range found {
@@ -79,54 +90,46 @@ func sortImages(found []Stored) []Stored {
 	return out
 }
 
-// isConfigName tells the name by which the CRI plugin finds an image by its id.
+// isConfigName reports whether a name is an image's id, by which the CRI plugin finds it.
 func isConfigName(name string) bool { return strings.HasPrefix(name, "sha256:") }
 
 func stored(i coreimages.Image, size int64) Stored {
 	return Stored{Name: i.Name, Digest: i.Target.Digest.String(), Size: size, Pinned: i.Labels[pinnedLabel] == pinnedValue}
 }
 
-// sourceLabel begins containerd's labels of content that was pulled.
+// sourceLabel is how containerd's labels of pulled content begin.
 const sourceLabel = "containerd.io/distribution.source."
 
 // Named is a name of an image on this node.
 type Named struct {
 	Name string
-	// ID is the digest of its configuration, by which the CRI calls it.
+	// ID is the digest of the image's configuration, which is its id in the CRI.
 	ID string
-	// Imported images were brought by the node's owner, not by a pull.
+	// Imported is true for an image that the node's owner imported, false after a pull.
 	Imported bool
 }
 
 // Names returns every name of every image that is whole.
 func (s Store) Names(ctx context.Context) ([]Named, error) {
-	client, err := s.connect()
-	if err != nil {
-		return nil, err
-	}
-	defer client.Close()
-	ctx = namespaces.WithNamespace(ctx, Namespace)
-	found, err := client.ListImages(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("listing images: %w", err)
-	}
 	var out []Named
-	for _, image := range found {
+	err := s.each(ctx, func(ctx context.Context, image containerd.Image) error {
 		config, err := image.Config(ctx)
 		if err != nil {
-			continue // nothing that a pod could use
+			return nil // nothing that a pod could use
 		}
 		imported, err := isImported(ctx, image)
 		if err != nil {
-			return nil, fmt.Errorf("looking at image %s: %w", image.Name(), err)
+			return err
 		}
 		out = append(out, Named{Name: image.Name(), ID: config.Digest.String(), Imported: imported})
-	}
-	return out, nil
+		return nil
+	})
+	return out, err
 }
 
-// isImported tells what brink imported by its label, and what ctr did by what every
-// pull leaves with the content: the registry that it came from.
+// isImported reports whether an image was imported. One that brink imported has a label;
+// one that ctr imported lacks what every pull leaves with the content, the registry that
+// it came from.
 func isImported(ctx context.Context, image containerd.Image) (bool, error) {
 	if image.Labels()[importedLabel] == image.Target().Digest.String() {
 		return true, nil
@@ -143,8 +146,8 @@ func isImported(ctx context.Context, image containerd.Image) (bool, error) {
 	return true, nil
 }
 
-// WholeName is the name by which the runtime knows what a pod calls image: busybox
-// is docker.io/library/busybox:latest. What is no name stays as it is.
+// WholeName returns the name by which containerd knows an image that a pod calls image:
+// busybox is docker.io/library/busybox:latest. What is not a name stays as it is.
 func WholeName(image string) string {
 	name, err := reference.ParseDockerRef(image)
 	if err != nil {

@@ -6,16 +6,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// From linux/ioprio.h: the class of who gets the disk when nobody else wants it.
+// From linux/ioprio.h: the class of processes that get the disk when no other wants it.
 const (
 	ioprioWhoProcess = 1
 	ioprioIdle       = 3 << 13
 	lowestNice       = 19
 )
 
-// atLowestPriority runs do where everything else comes first, on a thread of its
-// own: priorities are a thread's, and this one ends with do. A kernel that refuses
-// one of them costs speed, nothing else.
+// atLowestPriority runs do on a thread of its own, which yields the CPU and the disk to
+// everything else. Priorities belong to a thread, and this one ends with do. If the kernel
+// refuses one, that costs others speed and nothing else.
 func atLowestPriority(do func()) {
 	done := make(chan struct{})
 	go func() {

@@ -24,17 +24,18 @@ const (
 	pinnedLabel, pinnedValue   = "io.cri-containerd.pinned", "pinned"
 )
 
-// PinnedLabels are the labels of an image of the CRI's that is never collected.
+// PinnedLabels returns the labels of an image that the CRI knows and that is never
+// collected.
 func PinnedLabels() map[string]string {
 	return map[string]string{managedLabel: managedValue, pinnedLabel: pinnedValue}
 }
 
-// importedLabel marks an image that the node's owner brought, by the digest that it
-// had then: another one under the same name was pulled.
+// importedLabel marks an image that the node's owner has imported. Its value is the
+// image's digest: an image with another digest under the same name was pulled.
 const importedLabel = "brink.io/imported"
 
-// givenName is the name that an archive gives to an image: containerd's and
-// docker's way, else the OCI's, which may be a tag alone.
+// givenName returns the name that an archive gives to an image: by the annotation of
+// containerd and docker, else by that of the OCI, which may be a tag alone.
 func givenName(annotations map[string]string) string {
 	if name := annotations[coreimages.AnnotationImageName]; name != "" {
 		return name
@@ -42,8 +43,8 @@ func givenName(annotations map[string]string) string {
 	return annotations[ocispec.AnnotationRefName]
 }
 
-// podName is the name by which the CRI looks for what a pod calls given. A tag
-// alone, as skopeo writes it, names no image: a pod's image v1 is another one.
+// podName returns the name by which the CRI looks for an image that a pod calls given. A
+// tag alone, as skopeo writes it, names no image: a pod's image "v1" is another one.
 func podName(given string) (string, error) {
 	if !strings.ContainsAny(given, "/:@") {
 		return "", fmt.Errorf("%q is a tag and not the name of an image: save it with its whole name (registry.example/app:%s)", given, given)
@@ -55,8 +56,8 @@ func podName(given string) (string, error) {
 	return name.String(), nil
 }
 
-// podNames are all names of an image with that name, as a pull leaves them: its
-// own, the one by digest, and its id, by which the CRI mounts it as a volume.
+// podNames returns all names that a pull gives to an image: its own, the one by digest,
+// and its id, by which the CRI mounts it as a volume.
 func podNames(name string, target ocispec.Descriptor, id string) []string {
 	names := []string{id, name}
 	if parsed, err := reference.ParseDockerRef(name); err == nil {
@@ -67,8 +68,8 @@ func podNames(name string, target ocispec.Descriptor, id string) []string {
 	return names
 }
 
-// recordImage gives an imported image its names. Labels of others stay, such as
-// that of an image which is pinned already.
+// recordImage gives an imported image its names. Other labels stay, such as that of an
+// image that is pinned already.
 func recordImage(ctx context.Context, client *containerd.Client, name string, target ocispec.Descriptor) error {
 	config, err := coreimages.Config(ctx, client.ContentStore(), target, platforms.Default())
 	if err != nil {
@@ -83,8 +84,8 @@ func recordImage(ctx context.Context, client *containerd.Client, name string, ta
 	return nil
 }
 
-// putImage makes a record, or changes what image says of it when it differs: the
-// CRI reads an image again whenever its record is written.
+// putImage creates an image's record, or changes what differs in it: the CRI reads an
+// image again whenever its record is written.
 func putImage(ctx context.Context, store coreimages.Store, image coreimages.Image) error {
 	old, err := store.Get(ctx, image.Name)
 	if errdefs.IsNotFound(err) {

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"strings"
 	"time"
 
 	"brink/internal/layout"
+	"brink/internal/lifecycle"
 
 	containerd "github.com/containerd/containerd/v2/client"
 	coreimages "github.com/containerd/containerd/v2/core/images"
@@ -22,23 +22,23 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Unchecked reports whether images are to be looked at: containerd did not end in order,
-// and they have not been since.
+// Unchecked reports whether images have to be checked: containerd did not end in order,
+// and they were not checked since.
 func Unchecked(l layout.Layout) bool {
 	_, err := os.Lstat(l.ImagesUnchecked())
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// recheckDelay lets the pods of a start go first.
+// recheckDelay lets the pods of a start begin first.
 const recheckDelay = 10 * time.Second
 
-// Recheck looks at all images, in the background and at the lowest priority, when
-// the last run of containerd did not end in order. One that is damaged is dropped,
-// told in one line, and imported again from dir or pulled again; what runs goes on.
+// Recheck checks all images when the last run of containerd did not end in order, at the
+// lowest priority. A damaged image is dropped, logged in one line, and imported again from
+// dir or pulled again. What runs goes on.
 //
-// It looks at what was downloaded, by size and digest. What was unpacked of it has
-// no digest, and needs none: it counts as there only after it was synced, see
-// syncedDiffer; what was being unpacked at the end is dropped at the start.
+// Downloaded content is checked, by size and digest. What was unpacked of it has no digest
+// and needs none: a layer counts as unpacked only after it was synced, see the differ of
+// package containerd, and what was being unpacked at the end is dropped at the start.
 func (s Store) Recheck(ctx context.Context, dir string) error {
 	if !Unchecked(s.Layout) {
 		return nil
@@ -52,7 +52,8 @@ func (s Store) Recheck(ctx context.Context, dir string) error {
 }
 
 func (s Store) recheck(ctx context.Context, dir string) (err error) {
-	slog.Info("checking images after an unclean end", "component", "images")
+	log := lifecycle.Logger(ctx)
+	log.Info("checking images after an unclean end")
 	atLowestPriority(func() { err = s.checkAll(ctx, dir) })
 	if err != nil {
 		return err
@@ -60,7 +61,7 @@ func (s Store) recheck(ctx context.Context, dir string) (err error) {
 	if err := os.Remove(s.Layout.ImagesUnchecked()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("checking images: %w", err)
 	}
-	slog.Info("images checked", "component", "images")
+	log.Info("images checked")
 	return nil
 }
 
@@ -84,8 +85,9 @@ func (s Store) checkAll(ctx context.Context, dir string) error {
 	return s.pullAgain(within, client, lost)
 }
 
-// collectGarbage frees what dropLeases has released: containerd would wait for a
-// hundred changes. It has no request for it but that of a synchronous delete.
+// collectGarbage frees what no lease holds any more after an unclean end: containerd by
+// itself would wait for a hundred changes. Its only request for this is a synchronous
+// delete.
 func collectGarbage(ctx context.Context, client *containerd.Client) error {
 	lease, err := client.LeasesService().Create(ctx, leases.WithRandomID(), leases.WithExpiration(time.Minute))
 	if err == nil {
@@ -97,7 +99,7 @@ func collectGarbage(ctx context.Context, client *containerd.Client) error {
 	return nil
 }
 
-// dropDamaged returns the names of what is no longer there.
+// dropDamaged drops all damaged images and returns them.
 func (s Store) dropDamaged(ctx context.Context, client *containerd.Client) ([]coreimages.Image, error) {
 	content := blobsOf(client, s.Layout)
 	damaged, err := content.damaged(ctx)
@@ -107,9 +109,9 @@ func (s Store) dropDamaged(ctx context.Context, client *containerd.Client) ([]co
 	return content.drop(ctx, client, damaged)
 }
 
-// pullAgain brings back what no archive has brought back. The kubelet would pull it
-// when a pod needs it, but then the network may be away again. What needs a pod's
-// own credentials is left to the kubelet.
+// pullAgain pulls the dropped images that no archive has brought back. The kubelet would
+// pull them when a pod needs them, but by then the network may be down again. Images that
+// need a pod's own credentials are left to the kubelet.
 func (s Store) pullAgain(ctx context.Context, client *containerd.Client, lost []coreimages.Image) error {
 	conn, err := grpc.NewClient("unix:"+s.Layout.ContainerdSocket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -130,7 +132,7 @@ func (s Store) pullAgain(ctx context.Context, client *containerd.Client, lost []
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			slog.Warn("a dropped image could not be pulled: it is pulled when a pod needs it, or import it again", "component", "images",
+			lifecycle.Logger(ctx).Warn("a dropped image could not be pulled: it is pulled when a pod needs it, or import it again",
 				"image", image.Name, "error", err)
 		}
 	}

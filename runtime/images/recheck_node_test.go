@@ -135,7 +135,7 @@ func TestDamagedImagesComeBack(t *testing.T) {
 	}
 	for _, mark := range []string{"flipped", "cut", "gone", "pulled", "fine"} {
 		i.WaitImage("test.local/"+mark+":1", true)
-		told := strings.Count(logged.String(), "damaged and is dropped: it is imported or pulled again\" component=images image=test.local/"+mark+":1")
+		told := strings.Count(logged.String(), "damaged and is dropped: it is imported or pulled again\" image=test.local/"+mark+":1")
 		if want := map[bool]int{true: 0, false: 1}[mark == "fine"]; told != want {
 			t.Errorf("%s is told in %d lines, want %d:\n%s", mark, told, want, logged.String())
 		}

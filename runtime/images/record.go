@@ -9,24 +9,24 @@ import (
 	"brink/internal/atomicfile"
 )
 
-// stamp is what tells that an archive was imported before.
+// stamp is what is known of an archive that was imported.
 type stamp struct {
 	Size     int64     `json:"size"`
 	Modified time.Time `json:"modified"`
 	Images   []Image   `json:"images"`
-	// Unusable says which images of it no pod of this node can use, and why.
+	// Unusable says which of its images no pod of this node can use, and why.
 	Unusable string `json:"unusable,omitempty"`
 }
 
-// record is what was imported from a directory, by the path of the archive.
+// record is what was imported from a directory, by the path of an archive.
 type record struct {
 	path   string
 	stamps map[string]stamp
-	inFile []byte // what the file is known to hold
+	inFile []byte // the content of the file, as far as it is known
 }
 
-// readRecord returns what is known; without a readable record everything is
-// new, which costs time and nothing else.
+// readRecord returns what the file says. Without a readable record all archives are new,
+// which costs time and nothing else.
 func readRecord(path string) *record {
 	r := &record{path: path, stamps: map[string]stamp{}}
 	text, err := os.ReadFile(path)
@@ -40,7 +40,7 @@ func readRecord(path string) *record {
 	return r
 }
 
-// names tells whether an archive of the record holds an image.
+// names reports whether an archive of the record holds an image.
 func (r *record) names(image string) bool {
 	for _, s := range r.stamps {
 		for _, i := range s.Images {
@@ -52,8 +52,8 @@ func (r *record) names(image string) bool {
 	return false
 }
 
-// write leaves the file alone when it says the same already: a start without
-// news costs no write to the flash card.
+// write writes the file unless it says the same already: a start without news costs no
+// write to the flash card.
 func (r *record) write() error {
 	text, err := json.Marshal(r.stamps)
 	if err != nil {

@@ -23,7 +23,7 @@ import (
 // common:
 //
 //	mirrors:                       # where images of a registry come from
-//	  docker.io:                   # or "*" for all that are named nowhere here
+//	  docker.io:                   # or "*" for all that are not named in this file
 //	    endpoint:                  # tried in order, then the registry itself
 //	      - https://mirror.example:5000
 //	configs:                       # how to talk to a registry or mirror
@@ -37,10 +37,10 @@ import (
 //	      key_file: /etc/brink/shop.key
 //	      insecure_skip_verify: false
 //
-// It is read strictly: on a machine that nobody visits, a typing error that is
-// ignored shows only when the first image is missing. k3s's rewrite of image
-// names is an error, because containerd cannot do it. Credentials stay in
-// memory; the rest goes to containerd's hosts.toml files, see WriteHosts.
+// It is read strictly: on a machine that nobody visits, an ignored typing error would show
+// only when the first image is missing. k3s's rewriting of image names is an error, because
+// containerd cannot do it. Credentials stay in memory; the rest goes to containerd's
+// hosts.toml files, see WriteHosts.
 type Registries struct {
 	mirrors map[string][]*url.URL
 	configs map[string]registryConfig
@@ -60,12 +60,12 @@ type registryTLS struct {
 	skipVerify                bool
 }
 
-// anyRegistry is the entry for registries that have none of their own.
+// anyRegistry is the entry for registries without an entry of their own.
 const anyRegistry = "*"
 
-// ReadRegistries reads and checks path, which need not exist (a user who names a
-// file that does not is told so by the command). The error has a line
-// "path:line: problem" for each problem.
+// ReadRegistries reads and checks path, which need not exist: the command reports a file
+// that the user named and that is missing. The error has a line "path:line: problem" for
+// each problem.
 func ReadRegistries(path string) (Registries, error) {
 	text, err := os.ReadFile(path)
 	if path == "" || errors.Is(err, fs.ErrNotExist) {
@@ -108,6 +108,7 @@ func (p parser) eachHost(n *yaml.Node, section string, do func(string, *yaml.Nod
 	})
 }
 
+// isHost reports whether s is a host, or host:port.
 func isHost(s string) bool {
 	u, err := url.Parse("https://" + s)
 	return err == nil && u.Host == s && u.Hostname() != "" && !strings.ContainsAny(s, " *") && validPort(u.Port())
@@ -171,8 +172,9 @@ func (p parser) endpoint(n *yaml.Node) *url.URL {
 	return u
 }
 
-// defaultScheme is k3s's and containerd's rule: a registry that somebody runs on
-// this machine for a try has no certificate, unless its port says so.
+// defaultScheme returns the scheme of an endpoint without one, by the rule of k3s and
+// containerd: a registry that runs on this machine for a test has no certificate, unless
+// its port is 443.
 func defaultScheme(endpoint string) string {
 	host, _, _ := strings.Cut(endpoint, "/")
 	u, err := url.Parse("//" + host)
@@ -205,6 +207,7 @@ func (p parser) auth(host string, n *yaml.Node) *registryAuth {
 	return &a
 }
 
+// problem returns what is wrong with the credentials of a host, or "".
 func (a registryAuth) problem(host string) string {
 	ways := 0
 	for _, given := range []string{a.username + a.password, a.auth, a.identityToken} {
@@ -251,7 +254,7 @@ func (p parser) tls(host string, n *yaml.Node) *registryTLS {
 	return &t
 }
 
-// file returns the path of a file that was found good, or nothing.
+// file returns the path of a file that passes its check, or "".
 func (p parser) file(n *yaml.Node, check func([]byte) error) string {
 	path := p.str(n)
 	if !filepath.IsAbs(path) {
@@ -269,7 +272,7 @@ func (p parser) file(n *yaml.Node, check func([]byte) error) string {
 	return path
 }
 
-// unwrapPath drops the path, which the caller's message has already.
+// unwrapPath drops the path from an error: the caller's message has it already.
 func unwrapPath(err error) error {
 	var path *fs.PathError
 	if errors.As(err, &path) {

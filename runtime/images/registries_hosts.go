@@ -13,13 +13,14 @@ import (
 	"brink/internal/removetree"
 )
 
-// dockerHub is the name in image references, dockerHubHost where they live.
+// dockerHub is a registry's name in image references, dockerHubHost the host that serves
+// it.
 const (
 	dockerHub     = "docker.io"
 	dockerHubHost = "registry-1.docker.io"
 )
 
-// Auths is containerd's table of credentials by the host that asks for them.
+// Auths returns containerd's table of credentials, by the host that asks for them.
 func (r Registries) Auths() map[string]any {
 	out := map[string]any{}
 	for host := range r.configs {
@@ -37,7 +38,7 @@ func (r Registries) Auths() map[string]any {
 	return out
 }
 
-// apiHost is where a registry's API is served.
+// apiHost returns the host that serves a registry's API.
 func apiHost(host string) string {
 	if host == dockerHub {
 		return dockerHubHost
@@ -45,9 +46,9 @@ func apiHost(host string) string {
 	return host
 }
 
-// WriteHosts replaces dir by the directories in which containerd looks for the
-// endpoints of a registry, dir/<host>/hosts.toml. containerd reads them at every
-// pull. They name files with keys but contain no secret.
+// WriteHosts fills dir with the files in which containerd looks for the endpoints of a
+// registry, dir/<host>/hosts.toml, and removes earlier ones. containerd reads them at
+// every pull. They name files with keys but contain no secrets.
 func (r Registries) WriteHosts(dir string) error {
 	if _, err := removetree.Sift(dir, isHostsFile); err != nil {
 		return fmt.Errorf("writing registry settings: %w", err)
@@ -64,7 +65,7 @@ func (r Registries) WriteHosts(dir string) error {
 	return nil
 }
 
-// isHostsFile tells what WriteHosts has made in its directory.
+// isHostsFile judges what is in the directory of WriteHosts: what that wrote is removed.
 func isHostsFile(rel string) removetree.Verdict {
 	switch dir, base := filepath.Split(rel); {
 	case dir == "":
@@ -75,7 +76,7 @@ func isHostsFile(rel string) removetree.Verdict {
 	return removetree.Keep
 }
 
-// hosts are those that the file says something about. All others share the
+// hosts are the registries that the file has settings for. All others share the
 // directory for any registry.
 func (r Registries) hosts() map[string]bool {
 	out := map[string]bool{}
@@ -88,7 +89,7 @@ func (r Registries) hosts() map[string]bool {
 		}
 		out[host] = out[host] || c.auth != nil || c.tls != nil
 	}
-	maps.DeleteFunc(out, func(_ string, said bool) bool { return !said })
+	maps.DeleteFunc(out, func(_ string, hasSettings bool) bool { return !hasSettings })
 	return out
 }
 
@@ -103,8 +104,8 @@ func hostDirectory(host string) string {
 	return host
 }
 
-// hostsFile is written by hand: containerd tries endpoints in the order of the
-// file, and a TOML library would sort them.
+// hostsFile returns the content of a host's file. It is made here, because containerd
+// tries endpoints in the order of the file and a TOML library would sort them.
 func (r Registries) hostsFile(host string) string {
 	var b strings.Builder
 	if server := r.server(host); server != "" {
@@ -122,9 +123,9 @@ func (r Registries) hostsFile(host string) string {
 	return b.String()
 }
 
-// server is the registry itself, which is tried last. Empty lets containerd
-// choose, which for addresses of this machine means plain HTTP and no
-// verification: not where TLS was configured.
+// server returns the URL of the registry itself, which is tried last. If it is empty
+// containerd chooses, and for addresses of this machine it chooses plain HTTP without
+// verification. That must not be where TLS was configured.
 func (r Registries) server(host string) string {
 	for _, e := range r.mirrors[host] {
 		if e.Host == apiHost(host) && !hasOwnPath(e) {
@@ -137,10 +138,9 @@ func (r Registries) server(host string) string {
 	return "https://" + apiHost(host)
 }
 
-// configOf is what was said about this very host, as in k3s. The entry for any
-// registry is for those that are named nowhere, never for a mirror: a mirror
-// whose certificate nobody verifies could hand out anything as anyone's image.
-// Docker's registry goes by both of its names.
+// configOf returns the config of exactly this host, as k3s does. The entry for any
+// registry is never used for a mirror: a mirror whose certificate is not verified could
+// serve anything as anyone's image. Docker's registry has two names, and either counts.
 func (r Registries) configOf(host string) registryConfig {
 	if host == dockerHub || host == dockerHubHost {
 		if c, ok := r.configs[dockerHubHost]; ok {
@@ -151,13 +151,14 @@ func (r Registries) configOf(host string) registryConfig {
 	return r.configs[host]
 }
 
-// hasOwnPath tells whether an endpoint says where its API lies. Otherwise it is
-// at /v2, as the specification has it.
+// hasOwnPath reports whether an endpoint has a path to its API. Without one the API is at
+// /v2, as the specification says.
 func hasOwnPath(u *url.URL) bool {
 	path := strings.TrimSuffix(u.Path, "/")
 	return path != "" && path != "/v2"
 }
 
+// writeTLS writes the TLS settings of a table.
 func writeTLS(b *strings.Builder, t *registryTLS) {
 	if t == nil {
 		return
@@ -175,7 +176,7 @@ func writeTLS(b *strings.Builder, t *registryTLS) {
 func quote(s string) string {
 	b, err := json.Marshal(s)
 	if err != nil {
-		return `""` // cannot be: every string has a JSON form
+		return `""` // never: every string has a JSON form
 	}
 	return string(b)
 }

@@ -1,7 +1,7 @@
 package images
 
-// HasCredentials tells whether a registries file, which need not exist, has
-// passwords or tokens in it. A mistake in the file is told by who uses it.
+// HasCredentials reports whether a registries file, which need not exist, has passwords
+// or tokens in it. Mistakes in the file are left to ReadRegistries.
 func HasCredentials(path string) bool {
 	registries, err := ReadRegistries(path)
 	if err != nil {

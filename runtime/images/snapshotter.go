@@ -1,22 +1,25 @@
 package images
 
 import (
-	"log/slog"
+	"context"
 
 	"brink/internal/host"
+	"brink/internal/layout"
+	"brink/internal/lifecycle"
 )
 
-// Snapshotter returns the name of the snapshotter that works on root's
-// file system: overlayfs, which shares layers, or native, which copies them.
-// When the answer changes, because the data moved to another file system, both
-// are loaded still, so running containers keep theirs, and the CRI unpacks an
-// image again for the other when it is next used.
-func Snapshotter(root string) string {
+// Snapshotter returns the name of the snapshotter that works on the file system of
+// containerd's root: overlayfs, which shares layers, or native, which copies them. The
+// answer changes when the data moves to another file system. Both are loaded, so running
+// containers keep theirs, and the CRI unpacks an image for the other one when it is next
+// used.
+func Snapshotter(ctx context.Context, l layout.Layout) string {
+	root := l.ContainerdRoot()
 	err := host.OverlayUsable(root)
 	if err == nil {
 		return "overlayfs"
 	}
-	slog.Warn("overlayfs cannot be used, images are copied for each container: slower, and needs much more space",
-		"component", "containerd", "dir", root, "error", err)
+	lifecycle.Logger(ctx).Warn("overlayfs cannot be used, images are copied for each container: slower, and needs much more space",
+		"dir", root, "error", err)
 	return "native"
 }

@@ -1,14 +1,14 @@
-// Package images is what a node's images come from and how they are kept: archives
-// that somebody brought, registries, and the check of what a power cut may have
-// damaged. It talks to a running containerd by its socket, so that commands can do so
-// beside the node.
+// Package images brings images onto a node and keeps them whole: from archives that
+// somebody puts there, from registries as registries.yaml describes them, and again after
+// a power cut has damaged them. It talks to a running containerd by its socket, so that a
+// command can use it beside the node.
 //
 // Decisions:
 //
-//   - An archive is imported here and not by containerd's own import, which also
-//     records images that no pod of this node could use.
-//   - Images of archives in the node's directory are pinned for as long as the archive
-//     lies there: where it is the only source, nothing could bring them back.
+//   - Archives are imported by this package and not by containerd's own import, which
+//     would record images that no pod of this node can use.
+//   - The images of an archive in the node's directory are pinned while the archive is
+//     there: it may be the only source, and then nothing could bring them back.
 //   - registries.yaml has the format of k3s, and is read strictly.
 package images
 
@@ -31,7 +31,7 @@ type Store struct {
 	Layout layout.Layout
 }
 
-// connect fails when nobody listens; the client alone would wait for somebody.
+// connect returns an error when nobody listens, where the client alone would wait.
 func (s Store) connect() (*containerd.Client, error) {
 	conn, err := net.Dial("unix", s.Layout.ContainerdSocket())
 	if err != nil {
@@ -45,12 +45,12 @@ func (s Store) connect() (*containerd.Client, error) {
 	return client, nil
 }
 
-// errGone is why an import ends before its time.
+// errGone is the reason when an import ends early.
 var errGone = errors.New("containerd has gone away: import it again when brink runs")
 
-// whileServed ends the context when nobody listens on containerd's socket any more.
-// Its client would ask for a place to write to for ever, and with it the command of
-// somebody whose brink was stopped meanwhile.
+// whileServed returns a context that ends when containerd's socket is no longer served.
+// containerd's client would ask for a place to write to for ever, and so would the
+// command of somebody whose brink was stopped meanwhile.
 func whileServed(ctx context.Context, client *containerd.Client) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	conn, ok := client.Conn().(*grpc.ClientConn)

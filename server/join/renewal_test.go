@@ -52,14 +52,14 @@ func TestRenewal(t *testing.T) {
 	c.addNode("till-3")
 	c.isBound("till-3")
 	present := keyIn(t, first)
-	for range 3 * 4 { // answers that do not arrive
+	for range 3 * 16 { // answers that do not arrive
 		next := c.by(m.joining("till-3"), "till-3", present)
 		c.isApproved(c.asked(next))
 		if r := c.record("till-3"); !noderecord.HasKey(r, present) || !noderecord.HasKey(r, keyIn(t, next)) {
 			t.Fatalf("the record has the keys %q", r.Data)
 		}
 	}
-	if n := len(c.record("till-3").Data["certificate-keys"]); n > 7*65 {
+	if n := len(c.record("till-3").Data["certificate-keys"]); n > 19*65 {
 		t.Errorf("the record has %d bytes of keys", n)
 	}
 	again := m.joining("till-3")

@@ -80,9 +80,11 @@ const (
 	// certificateKeys is the entry with the hashes of the certificates' public keys, one
 	// a line, the newest last.
 	certificateKeys = "certificate-keys"
-	// maxKeys is how many keys a record keeps beside that of the certificate in use: an
-	// agent that gets no answer asks again with another key.
-	maxKeys = 4
+	// maxKeys is how many keys a record keeps beside that of the certificate in use. An
+	// agent that gets no answer asks again with another key. And a tunnel lives as long as
+	// the key by which it was opened: a stream in it shall outlive many renewals, also of
+	// certificates that live for minutes.
+	maxKeys = 16
 
 	// OldRenewals is the ClusterRoleBinding by which upstream's csrapproving approved
 	// renewals in a cluster of an older brink, without updating records.

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	corelisters "k8s.io/client-go/listers/core/v1"
+	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
 
 	"brink/internal/wire/jointoken"
@@ -202,5 +204,55 @@ func TestCACerts(t *testing.T) {
 	}
 	if w := ask(http.MethodGet, path+".no"); w.Code != 500 || strings.Contains(w.Body.String(), path) {
 		t.Errorf("without a file: %d %s", w.Code, w.Body)
+	}
+}
+
+// TestRemoveEnded: join tokens are removed a week after their end, other bootstrap tokens
+// at once, and the next one to end is waited for.
+func TestRemoveEnded(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	c := fake.NewClientset()
+	store := cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
+	add := func(s *corev1.Secret, ends time.Duration) {
+		setExpiration(s, now.Add(ends))
+		addSecret(t, c, s)
+		if err := store.Add(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old, ended, theirs := jointoken.New(hash), jointoken.New(hash), jointoken.New(hash)
+	add(NewSecret(old, 0, ""), -8*24*time.Hour)
+	add(NewSecret(ended, 0, ""), -7*24*time.Hour+2*time.Hour)
+	add(foreign(theirs, 0), -time.Minute)
+	add(foreign(jointoken.New(hash), 0), 3*time.Hour)
+	forever := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "bootstrap-token-other"}, Type: corev1.SecretTypeOpaque}
+	addSecret(t, c, forever)
+	if err := store.Add(forever); err != nil {
+		t.Fatal(err)
+	}
+
+	lister := corelisters.NewSecretLister(store).Secrets(namespace)
+	next, errs := RemoveEnded(t.Context(), c, lister, now)
+	if len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	if next < 2*time.Hour-time.Second || next > 2*time.Hour {
+		t.Errorf("looks again in %s, want 2h", next)
+	}
+	var removed []string
+	for _, a := range c.Actions() {
+		if d, ok := a.(clienttesting.DeleteAction); ok {
+			removed = append(removed, d.GetName())
+		}
+	}
+	slices.Sort(removed)
+	want := []string{"bootstrap-token-" + old.ID, "bootstrap-token-" + theirs.ID}
+	slices.Sort(want)
+	if !slices.Equal(removed, want) {
+		t.Errorf("removed %q, want %q", removed, want)
+	}
+	if next, _ := RemoveEnded(t.Context(), c, lister, now.Add(-10*24*time.Hour)); next != maxWait {
+		t.Errorf("ten days before, it looks again in %s, want %s", next, maxWait)
 	}
 }
