@@ -18,6 +18,7 @@ import (
 
 	"brink/internal/componentargs"
 	"brink/internal/lifecycle"
+	"brink/internal/once"
 )
 
 // runClusterRanges refuses a start with other Service ranges than the cluster has: its
@@ -95,14 +96,14 @@ func (s *Server) stored(ctx context.Context, key string) ([]byte, error) {
 		return nil, fmt.Errorf("making a client of the datastore: %w", err)
 	}
 	defer client.Close()
-	for warned := false; ; {
+	var failures once.Reporter
+	for {
 		value, err := ask(ctx, client, path.Join("/", s.cfg.storePrefix(), key))
 		if err == nil || ctx.Err() != nil {
 			return value, ctx.Err()
 		}
-		if !warned {
+		if failures.Changed(key, key) {
 			lifecycle.Logger(ctx).Warn("the datastore does not answer, waiting", "error", err)
-			warned = true
 		}
 		select {
 		case <-ctx.Done():

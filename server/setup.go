@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"brink/internal/lifecycle"
+	"brink/internal/once"
 )
 
 // runClusterSetup makes the objects that brink's own parts have their rights by. They are
@@ -27,7 +28,7 @@ func (s *Server) runClusterSetup(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
-	impatient := time.AfterFunc(setupPatience, ready)
+	overdue := time.AfterFunc(setupPatience, ready)
 	kubelets := kubeletAPIBinding()
 	ensure(ctx, "ClusterRoleBinding "+kubelets.Name, func(ctx context.Context) error {
 		return ensureObject(ctx, client.RbacV1().ClusterRoleBindings(), kubelets)
@@ -35,7 +36,7 @@ func (s *Server) runClusterSetup(ctx context.Context, ready func()) error {
 	ensure(ctx, "namespace "+corev1.NamespaceNodeLease, func(ctx context.Context) error {
 		return ensureLeaseNamespace(ctx, client)
 	})
-	if impatient.Stop() && ctx.Err() == nil {
+	if overdue.Stop() && ctx.Err() == nil {
 		ready()
 	}
 	if s.cfg.HasAgent {
@@ -59,18 +60,18 @@ const setupPatience = 20 * time.Second
 // ensure calls make until it succeeds or ctx ends, ever more slowly. It logs once that
 // make does not succeed, and then also that it did.
 func ensure(ctx context.Context, what string, make func(context.Context) error) {
-	log, begun, reported := lifecycle.Logger(ctx), time.Now(), false
+	log, begun := lifecycle.Logger(ctx), time.Now()
+	var failures once.Reporter
 	pause := wait.Backoff{Duration: 50 * time.Millisecond, Factor: 1.5, Cap: 15 * time.Second, Steps: math.MaxInt32}
 	_ = pause.DelayFunc().Until(ctx, true, true, func(ctx context.Context) (bool, error) {
 		err := make(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return false, ctx.Err()
-		case err == nil && reported:
+		case err == nil && failures.Cleared(what):
 			log.Info("made at last", "what", what)
-		case err != nil && !reported && time.Since(begun) > setupPatience:
+		case err != nil && time.Since(begun) > setupPatience && failures.Changed(what, what):
 			log.Warn("not made yet, retrying", "what", what, "error", err)
-			reported = true
 		}
 		return err == nil, nil
 	})

@@ -1,6 +1,7 @@
-// Package atomicfile writes files that must survive a power cut. It is the one
-// place in brink where the dance write, fsync, rename, fsync the directory is
-// done: a reader sees the old content or the new, never a part of either.
+// Package atomicfile writes files that must survive a power cut, and reads files that
+// anybody may have put there. It is the only place in brink that writes by the sequence
+// write, fsync, rename, fsync the directory: a reader sees the old content or the new one,
+// never a part of either.
 package atomicfile
 
 import (
@@ -16,12 +17,11 @@ import (
 	"syscall"
 )
 
-// Write replaces path by data with permission perm. The parent directory must
-// exist. On error no temporary file stays behind and the old content of path is
-// untouched, with one exception: when only syncing the directory fails, which a
-// failing disk does, path has the new content already and a power cut may bring
-// the old one back. A process that dies while it writes leaves a temporary
-// file, for Clean.
+// Write replaces path by data with permission perm. The parent directory must exist. On
+// error no temporary file is left and path has its old content, with one exception: if
+// only syncing the directory fails, because the disk does, path has the new content
+// already and a power cut may bring the old one back. A process that dies while it writes
+// leaves a temporary file, for Clean.
 func Write(path string, data []byte, perm os.FileMode) error {
 	return WriteWith(path, perm, func(w io.Writer) error {
 		_, err := w.Write(data)
@@ -29,12 +29,11 @@ func Write(path string, data []byte, perm os.FileMode) error {
 	})
 }
 
-// Read reads a regular file, by no link and without waiting: what somebody has put in
-// its place may be a FIFO, from which nothing ever comes. The error of anything else
-// names it.
+// Read reads a regular file. It follows no link and never waits: in the file's place there
+// may be a FIFO, from which nothing ever comes. The error of anything else names it.
 func Read(path string) ([]byte, error) { return readAll(path, syscall.O_NOFOLLOW) }
 
-// ReadTarget is Read that follows links, for files that may well be one.
+// ReadTarget is Read for a file that may be a link.
 func ReadTarget(path string) ([]byte, error) { return readAll(path, 0) }
 
 func readAll(path string, flags int) ([]byte, error) {
@@ -46,7 +45,7 @@ func readAll(path string, flags int) ([]byte, error) {
 	return io.ReadAll(f)
 }
 
-// ReadHead is Read of no more than the first bytes of a file.
+// ReadHead is Read for at most the first bytes of a file.
 func ReadHead(path string, most int64) ([]byte, error) {
 	f, err := open(path, syscall.O_NOFOLLOW)
 	if err != nil {
@@ -105,8 +104,8 @@ func unwrapPath(err error) error {
 	return err
 }
 
-// Keep makes path hold data with permission perm, and its directory where there is
-// none. A file that is so already costs a flash card nothing.
+// Keep makes sure that path holds data with permission perm, and creates its directory if
+// needed. A file that does so already is not written: that costs a flash card nothing.
 func Keep(path string, data []byte, perm os.FileMode) error {
 	if holds(path, data, perm) {
 		return nil
@@ -158,11 +157,11 @@ func WriteWith(path string, perm os.FileMode, produce func(io.Writer) error) (er
 	return SyncDir(dir)
 }
 
-// temporary is how the names of temporary files of name begin. Digits follow.
+// temporary returns how the names of temporary files of name begin. Digits follow.
 func temporary(name string) string { return "." + name + "." }
 
-// Clean removes what writes of the named files in dir left behind when their
-// process died. Nobody may be writing them meanwhile. Other files stay.
+// Clean removes temporary files of the named files in dir, which a process that died while
+// writing has left. Nobody may be writing these files meanwhile. Other files stay.
 func Clean(dir string, names ...string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

@@ -28,7 +28,7 @@ import (
 	"strconv"
 )
 
-// Kind is what values a key takes.
+// Kind is the kind of value that a key takes.
 type Kind int
 
 const (
@@ -46,9 +46,8 @@ type Value struct {
 }
 
 // Load reads path and every .yaml and .yml file in the directory path+".d".
-// Values come in the order in which the keys first appear. A missing path is an
-// error only if explicit, that is when the user named it; the directory may
-// always be missing.
+// Values are in the order in which their keys first appear. A missing path is an error only
+// if explicit, that is, if the user named it. The directory may always be missing.
 func Load(path string, explicit bool, known map[string]Kind) ([]Value, error) {
 	return load(path, explicit, known, false)
 }
@@ -80,9 +79,9 @@ func load(path string, explicit bool, known map[string]Kind, only bool) ([]Value
 	return merged, nil
 }
 
-// Apply hands values to set, which parses them as the flag of that name would
-// be, one call for each element of a list. Keys for which isSet is true were
-// given by flag or environment and are left alone.
+// Apply calls set for each value, and for each element of a list, to parse it like the flag
+// of that name. Keys for which isSet is true were given by flag or environment and are
+// skipped.
 func Apply(values []Value, isSet func(key string) bool, set func(key, value string) error) error {
 	var errs []error
 	for _, v := range values {
@@ -98,6 +97,7 @@ func Apply(values []Value, isSet func(key string) bool, set func(key, value stri
 	return errors.Join(errs...)
 }
 
+// filesOf returns the files to read, in the order in which they are merged.
 func filesOf(path string, explicit bool) ([]string, error) {
 	var files []string
 	_, err := os.Stat(path)
@@ -127,6 +127,7 @@ type entry struct {
 	appends bool
 }
 
+// merge adds an entry of a later file.
 func merge(merged []Value, e entry) []Value {
 	i := slices.IndexFunc(merged, func(v Value) bool { return v.Key == e.Key })
 	if i < 0 {
@@ -139,7 +140,7 @@ func merge(merged []Value, e entry) []Value {
 	return merged
 }
 
-// check returns why values do not fit key's kind, nil if they do.
+// check returns why an entry's values do not fit the kind of its key, or nil.
 func check(e entry, kind Kind, isList bool) error {
 	switch {
 	case kind != List && e.appends:

@@ -15,42 +15,43 @@ import (
 	"brink/internal/wire/nodeuser"
 )
 
-// adoptable tells whether a brink that knew no mark has kept its data in a
-// directory. Other products have the same names there (k3s: server/tls/server-ca.crt,
-// server/db/state.db, agent/containerd, data/<hash>), so these do not count. It is:
+// adoptable reports whether an older brink, which wrote no mark, has kept its data in a
+// directory. Other products use the same names (k3s: server/tls/server-ca.crt,
+// server/db/state.db, agent/containerd, data/<hash>), so names prove nothing. The directory
+// is one of:
 //
-//   - of a server, when the server CA has its key beside it and the list of what
-//     brink made is there, with one more of: the name that brink gives its CAs, the
-//     API server's certificate by that CA, a database. Without the list that name
-//     and a database are needed. A server whose database is elsewhere has none here;
-//   - of an agent, when that list, the node's certificate with its key and the
-//     cluster's CA are there. It goes on without its node password if it has to;
-//   - of any node, when that list and a version of the embedded programs are there:
-//     an agent that has never reached its server has no more;
-//   - and what an uninstall or a start that came to nothing left: the list, with
-//     nothing of a node, or with nothing but what has brink's names.
+//   - a server, if the server CA with its key and the ledger are there, and one more of:
+//     the name that brink gives its CAs, the API server's certificate by that CA, a
+//     database. Without the ledger, that name and a database are needed. A server whose
+//     database is elsewhere has none here;
+//   - an agent, if the ledger, the node's certificate with its key and the cluster's CA
+//     are there. It can do without its node password;
+//   - any node, if the ledger and a version of the embedded programs are there: an agent
+//     that has never reached its server has no more;
+//   - the rest of an uninstall, or of a start that failed: the ledger, and nothing of a
+//     node, or nothing but files with brink's names.
 //
-// What else lies there is not looked at: the tables of names protect it. That the
-// database is the CA's cluster's is seen by package datastore, which can read it.
+// Anything else there is not inspected: the tables of names protect it. Whether the
+// database is the CA's cluster's is checked by package datastore, which can read it.
 func adoptable(l layout.Layout) bool {
-	listed := isList(l.Made())
-	return isServer(l, listed) || listed && (isAgent(l) || hasPrograms(l) || isRest(l))
+	hasLedger := isLedger(l.Made())
+	return isServer(l, hasLedger) || hasLedger && (isAgent(l) || hasPrograms(l) || isRest(l))
 }
 
-func isServer(l layout.Layout, listed bool) bool {
+func isServer(l layout.Layout, hasLedger bool) bool {
 	ca, ok := readPair(l, layout.ServerCA)
 	if !ok || !ca.IsCA {
 		return false
 	}
 	isNamed, hasDatabase := strings.HasPrefix(ca.Subject.CommonName, "brink-server-ca@"), hasDatabase(l)
-	if !listed {
+	if !hasLedger {
 		return isNamed && hasDatabase
 	}
 	serving, ok := readPair(l, layout.ServingAPIServer)
 	return isNamed || hasDatabase || ok && serving.CheckSignatureFrom(ca) == nil
 }
 
-// readPair reads a certificate that has its key beside it.
+// readPair reads a certificate and its key.
 func readPair(l layout.Layout, name string) (*x509.Certificate, bool) {
 	return parsePair(l.Cert(name), l.Key(name))
 }
@@ -76,9 +77,8 @@ func hasDatabase(l layout.Layout) bool {
 	return isDatabase(l.Database())
 }
 
-// isDatabase tells a database of SQLite's with kine's table in it. The schema is in
-// the first page, which comes into the file with the first checkpoint and is in the
-// write-ahead log until then.
+// isDatabase reports whether a file is an SQLite database with kine's table. The schema is
+// in the first page, which is in the write-ahead log until the first checkpoint.
 func isDatabase(path string) bool {
 	const most = 1 << 20 // what the schema lies in, many times over
 	head, err := atomicfile.ReadHead(path, most)
@@ -102,8 +102,8 @@ func NodeName(l layout.Layout) string {
 	return name
 }
 
-// isAgent wants what there is to fit together: the node's certificate is by the
-// cluster's CA for clients where that has been kept.
+// isAgent also requires that the parts fit together: the node's certificate is by the
+// cluster's CA for clients, if that is there.
 func isAgent(l layout.Layout) bool {
 	node, ok := parsePair(l.NodeCert(), l.NodeCert())
 	if !ok || len(readBundle(l.ClusterCA())) == 0 {
@@ -121,7 +121,7 @@ func isAgent(l layout.Layout) bool {
 	return len(authorities) == 0
 }
 
-// readBundle returns the certificates in a file, none when there is a fault in it.
+// readBundle returns the certificates in a file, or none if one of them is damaged.
 func readBundle(path string) []*x509.Certificate {
 	text, err := atomicfile.ReadTarget(path)
 	if err != nil {
@@ -148,13 +148,13 @@ func hasPrograms(l layout.Layout) bool {
 	return false
 }
 
-// isRest tells that neither a control plane nor a node is left, or that nothing is
-// in the way but by brink's own names.
+// isRest reports whether neither a control plane nor a node is left, or whether everything
+// in the way has one of brink's own names.
 func isRest(l layout.Layout) bool {
 	if !exists(l.Server()) && !exists(l.Agent()) {
 		return true
 	}
-	_, inTheWay, err := look(l)
+	_, inTheWay, err := inspect(l)
 	for _, rel := range inTheWay {
 		if layout.DataName(rel) != layout.File {
 			return false
@@ -163,9 +163,9 @@ func isRest(l layout.Layout) bool {
 	return err == nil
 }
 
-// isList tells whether a file is a list of package ledger: lines of a kind and an
-// absolute path.
-func isList(path string) bool {
+// isLedger reports whether a file is one of package ledger: lines of a kind and an absolute
+// path.
+func isLedger(path string) bool {
 	text, err := atomicfile.Read(path)
 	if err != nil || len(text) == 0 {
 		return false

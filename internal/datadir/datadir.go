@@ -1,19 +1,18 @@
-// Package datadir knows whether a directory is brink's, and makes it so.
+// Package datadir decides whether a data directory is brink's, and marks it as such.
 //
-// Proof is the mark, a file with content of ours that is the first thing written.
-// A directory gets it only while it is empty, or holds nothing but what the table
-// in package layout lets users lay there before the first start. Names prove
-// nothing: "agent", "server" and "data" are everybody's. What was laid there is
-// listed in the mark and stays the user's.
+// The proof is the mark, a file that is written before everything else. A directory gets it
+// only while it is empty, or holds nothing but what users may put there before the first
+// start, by the table in package layout. Names prove nothing: anybody may have directories
+// called "agent", "server" and "data". What users had put there is listed in the mark and
+// stays theirs.
 //
-// A directory of a brink that knew no mark yet gets one when what only brink makes
-// is in it and fits together; see adoptable.
+// A directory of an older brink, which wrote no mark, gets one if it holds what only brink
+// makes and its parts fit together; see adoptable.
 //
-// Links in the path of the data directory are resolved here, once, for everything
-// else: the kernel's tables of mounts and programs name what they lead to, and
-// upstream compares paths with these as they are. The mark remembers the run
-// directory, so that pods are found again that were started under another
-// spelling of the path.
+// Links in the path of the data directory are resolved here, once, for everything else: the
+// kernel's tables of mounts and programs have the resolved paths, and upstream compares
+// paths with these as they are. The mark has the run directory, so that pods are found
+// again that were started under another spelling of the path.
 package datadir
 
 import (
@@ -31,17 +30,17 @@ import (
 	"brink/internal/layout"
 )
 
-// AgentMode is that of the agent's directory, whoever comes first to use it. The
-// root of a pod in a user namespace must be able to pass, nobody to look around.
+// AgentMode is the mode of the agent's directory, whichever component creates it. The root
+// of a pod in a user namespace must be able to pass through it, and nobody to list it.
 const AgentMode fs.FileMode = 0o711
 
-// system are directories that are no data directory whatever lies in them.
+// system are directories that cannot be a data directory, whatever is in them.
 var system = []string{"/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/media", "/mnt", "/opt", "/proc",
 	"/root", "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr", "/usr/local", "/var", "/var/lib", "/var/log", "/var/run", "/var/tmp",
 	layout.ConfigDir, "/var/lib/kubelet"}
 
-// Locate returns the layout of a data directory, which need not exist, by any
-// spelling of its path.
+// Locate returns the layout of a data directory, by any spelling of its path. The directory
+// need not exist.
 func Locate(dir string) layout.Layout {
 	dir = filepath.Clean(dir)
 	real := Resolve(dir)
@@ -51,14 +50,14 @@ func Locate(dir string) layout.Layout {
 	if dir == layout.DefaultData || real == Resolve(layout.DefaultData) {
 		return layout.At(real, layout.RunOf(layout.DefaultData))
 	}
-	// A brink that did not resolve links has left its pods there.
+	// An older brink, which did not resolve links, has its pods there.
 	if old := layout.RunOf(dir); dir != real && exists(old) {
 		return layout.At(real, old)
 	}
 	return layout.New(real)
 }
 
-// Resolve follows links as far as the path exists.
+// Resolve resolves links as far as the path exists.
 func Resolve(path string) string {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		return real
@@ -74,7 +73,7 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// CheckSystem refuses directories of the system.
+// CheckSystem returns an error for directories of the system.
 func CheckSystem(l layout.Layout) error {
 	if dir := Resolve(l.Data()); slices.Contains(system, dir) {
 		return fmt.Errorf("--data-dir=%s is a directory of the system: give one of brink's own, such as %s", dir, filepath.Join(dir, "brink"))
@@ -82,13 +81,13 @@ func CheckSystem(l layout.Layout) error {
 	return nil
 }
 
-// IsMarked tells whether a directory is brink's.
+// IsMarked reports whether a directory has brink's mark.
 func IsMarked(l layout.Layout) bool {
 	_, err := readMark(l.Mark())
 	return err == nil
 }
 
-// Check says why brink may not keep its data in a directory. Nothing is changed.
+// Check returns why brink may not keep its data in a directory. It changes nothing.
 func Check(l layout.Layout) error {
 	if err := CheckSystem(l); err != nil {
 		return err
@@ -96,7 +95,7 @@ func Check(l layout.Layout) error {
 	if IsMarked(l) {
 		return nil
 	}
-	_, inTheWay, err := look(l)
+	_, inTheWay, err := inspect(l)
 	if err != nil {
 		return fmt.Errorf("--data-dir=%s: %w", l.Data(), err)
 	}
@@ -107,10 +106,10 @@ func Check(l layout.Layout) error {
 		l.Data(), some(inTheWay), l.InData("brink"))
 }
 
-// Owns tells whether a directory is brink's: it is marked, or an older brink's.
+// Owns reports whether a directory is brink's: it is marked, or an older brink's.
 func Owns(l layout.Layout) bool { return IsMarked(l) || adoptable(l) }
 
-// Claim makes a directory brink's that Check lets pass. The caller holds its lock.
+// Claim marks a directory as brink's if Check accepts it. The caller holds its lock.
 func Claim(l layout.Layout) error {
 	if err := Check(l); err != nil {
 		return err
@@ -119,10 +118,10 @@ func Claim(l layout.Layout) error {
 	if err != nil {
 		m = mark{}
 		if !adoptable(l) {
-			if m.laid, _, err = look(l); err != nil {
+			if m.laid, _, err = inspect(l); err != nil {
 				return fmt.Errorf("--data-dir=%s: %w", l.Data(), err)
 			}
-			m.links = links(l)
+			m.links = findLinks(l)
 		}
 	}
 	m.data, m.run = l.Data(), l.Run()
@@ -132,7 +131,7 @@ func Claim(l layout.Layout) error {
 	return nil
 }
 
-// MakeAgent makes the agent's directory, or gives it its mode.
+// MakeAgent creates the agent's directory, or corrects its mode.
 func MakeAgent(l layout.Layout) error {
 	if err := os.MkdirAll(l.Agent(), AgentMode); err != nil {
 		return fmt.Errorf("making the agent's directory: %w", err)
@@ -147,28 +146,28 @@ func MakeAgent(l layout.Layout) error {
 	return nil
 }
 
-// CopyOf returns the directory of which this one is a copy: its mark was written there.
-// A start makes it a node of its own.
+// CopyOf returns the directory of which this one is a copy: the mark was written for that
+// one. A start makes the copy a node of its own.
 func CopyOf(l layout.Layout) (original string, isCopy bool) {
 	m, err := readMark(l.Mark())
 	return m.data, err == nil && m.data != l.Data()
 }
 
-// Laid are the paths, relative to the data directory, that were there before brink.
+// Laid returns the paths, relative to the data directory, that were there before brink.
 func Laid(l layout.Layout) []string {
 	m, _ := readMark(l.Mark())
 	return m.laid
 }
 
-// Links are those to directories that were empty before brink, by their path
-// relative to the data directory.
+// Links returns the links to directories that were there, empty, before brink, with their
+// targets. Paths are relative to the data directory.
 func Links(l layout.Layout) map[string]string {
 	m, _ := readMark(l.Mark())
 	return m.links
 }
 
-// links finds them, in a directory that look has nothing against.
-func links(l layout.Layout) map[string]string {
+// findLinks finds them in a directory in which nothing is in the way.
+func findLinks(l layout.Layout) map[string]string {
 	out := map[string]string{}
 	_ = filepath.WalkDir(l.Data(), func(path string, d fs.DirEntry, err error) error {
 		rel, _ := filepath.Rel(l.Data(), path)
@@ -180,9 +179,9 @@ func links(l layout.Layout) map[string]string {
 	return out
 }
 
-// look lists the files in a directory without a mark: those that may have been laid
-// there, and those in the way. Directories that brink uses too may be there empty.
-func look(l layout.Layout) (laid, inTheWay []string, err error) {
+// inspect lists the files in a directory without a mark: those that users may have put
+// there, and those in the way. Directories that brink uses may be there if they are empty.
+func inspect(l layout.Layout) (laid, inTheWay []string, err error) {
 	err = filepath.WalkDir(l.Data(), func(path string, d fs.DirEntry, err error) error {
 		if path == l.Data() && errors.Is(err, fs.ErrNotExist) {
 			return fs.SkipAll
@@ -215,7 +214,7 @@ func isProbe(rel string) bool {
 	return ok && digits != "" && strings.Trim(digits, "0123456789") == ""
 }
 
-// hasNoFiles tells that there are directories only, as in what a check leaves.
+// hasNoFiles reports whether there are only directories, as in what a check leaves.
 func hasNoFiles(dir string) bool {
 	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err == nil && !d.IsDir() {
@@ -226,7 +225,7 @@ func hasNoFiles(dir string) bool {
 	return err == nil
 }
 
-// isUnfinished tells a mark whose writing was cut off.
+// isUnfinished reports whether a file is a mark whose writing was interrupted.
 func isUnfinished(rel string) bool {
 	return layout.DataName(rel) == layout.File && strings.HasPrefix(rel, "."+layout.MarkFile+".")
 }
@@ -238,8 +237,8 @@ func skip(d fs.DirEntry) error {
 	return nil
 }
 
-// isVacant tells that a directory may be used: WalkDir looks into a real one, behind
-// a link to one nothing may lie.
+// isVacant reports whether a directory may be used. WalkDir checks what is in a real one; a
+// link must lead to an empty one.
 func isVacant(path string, d fs.DirEntry) bool {
 	if d.IsDir() {
 		return true
@@ -256,7 +255,7 @@ func leadsToDirectory(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// isLock tells whether a file is the lock: it holds a process id, or nothing.
+// isLock reports whether a file is the lock: it holds a process id, or nothing.
 func isLock(path string) bool {
 	const most = 16
 	text, err := atomicfile.ReadHead(path, most+1)
@@ -267,7 +266,7 @@ func isLock(path string) bool {
 	return err == nil || len(text) == 0
 }
 
-// Show is a path as it is told: in quotes where it would break a line.
+// Show returns a path for a message: in quotes where it would break the line.
 func Show(path string) string {
 	isBad := func(r rune) bool { return !unicode.IsPrint(r) || r == unicode.ReplacementChar }
 	if strings.ContainsFunc(path, isBad) {
@@ -276,7 +275,7 @@ func Show(path string) string {
 	return path
 }
 
-// some names the first of many.
+// some returns the first of many names.
 func some(names []string) string {
 	const most = 3
 	names = slices.Clone(names)

@@ -14,12 +14,12 @@ import (
 // markTitle is the first line of a mark. The number is that of the format.
 const markTitle = "This directory is brink's: uninstalling removes what brink keeps in it. (1)"
 
-// mark is what the mark says: where it was written, the run directory, and what was
-// there before it.
+// mark is the content of a mark: the data directory that it was written for, the run
+// directory, and what was there before.
 type mark struct {
 	data, run string
 	laid      []string
-	links     map[string]string // that were laid there, and where they lead
+	links     map[string]string // those among laid, with their targets
 }
 
 var errNoMark = errors.New("not a mark of brink")
@@ -35,7 +35,7 @@ func (m mark) text() string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-// readMark takes a regular file only: a link may lead anywhere.
+// readMark reads a regular file only: a link may lead anywhere.
 func readMark(path string) (mark, error) {
 	text, err := atomicfile.Read(path)
 	if err != nil {

@@ -11,16 +11,15 @@ import (
 	"brink/internal/atomicfile"
 )
 
-// ProgramsManifest is the file in a directory of embedded programs by which it is
-// known to be brink's: a name of 64 hexadecimal digits has every content-addressed
-// store.
+// ProgramsManifest is the file that shows that a directory of programs is brink's. Its name
+// proves nothing: every content-addressed store has names of 64 hexadecimal digits.
 const ProgramsManifest = "manifest.json"
 
-// unlisted are the files of versions from before there was a manifest.
+// unlisted are the files of older versions, which had no manifest.
 var unlisted = []string{"pause.tar", "bin/runc", "bin/containerd-shim-runc-v2", "bin/bridge", "bin/host-local", "bin/portmap", "bin/loopback", "bin/nft"}
 
-// Programs lists what a directory has of a version of the embedded programs, by
-// paths relative to it; none when it is not one of brink's.
+// Programs returns the files of a version of the embedded programs, by paths relative to
+// its directory, or none if the directory is not brink's.
 func Programs(dir string) []string {
 	if sum, err := hex.DecodeString(filepath.Base(dir)); err != nil || len(sum) != 32 || !isRealDir(dir) {
 		return nil

@@ -1,5 +1,5 @@
-// Package footprint gives memory back to the kernel that this process needed for
-// a while only: for its start, for a big answer.
+// Package footprint returns memory to the kernel that this process needed only for a
+// while: for its start, or for a large answer.
 package footprint
 
 import (
@@ -15,12 +15,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Trim gives back what the heap does not use, and the pages of the program's own
-// file. A start runs through most of 140 MB of code and tables; an idle node uses
-// a part of them. The kernel would keep all of them
-// mapped and, being executable, spare them longer than other files' pages. Here
-// they are only unmapped: they stay in the page cache while there is room, and
-// one that is used again costs a minor fault.
+// Trim returns what the heap does not use, and the pages of the program's own file. A
+// start runs through most of 140 MB of code and tables, of which an idle node uses a part.
+// The kernel would keep all of them mapped, and longer than other files' pages, because
+// they are executable. Trim only unmaps them: they stay in the page cache while there is
+// room, and a page that is used again costs a minor fault.
 func Trim() {
 	debug.FreeOSMemory()
 	if err := unmapProgram(); err != nil {
@@ -28,7 +27,7 @@ func Trim() {
 	}
 }
 
-// unmapProgram lets go of the pages of the program's own file.
+// unmapProgram unmaps the pages of the program's own file.
 func unmapProgram() error {
 	exe, err := os.Readlink("/proc/self/exe")
 	if err != nil {
@@ -54,8 +53,8 @@ func unmapProgram() error {
 // region is a range of addresses.
 type region struct{ start, end uintptr }
 
-// unmap is by number: golang.org/x/sys wants a slice, and no Go slice may
-// rightly hold the program's text.
+// unmap calls the kernel by number: golang.org/x/sys takes a slice, and a Go slice must
+// not refer to the program's text.
 func (r region) unmap() error {
 	_, _, errno := unix.Syscall(unix.SYS_MADVISE, r.start, r.end-r.start, unix.MADV_DONTNEED)
 	if errno != 0 {
@@ -64,9 +63,9 @@ func (r region) unmap() error {
 	return nil
 }
 
-// cleanRegions picks from smaps, in the format of proc(5), the mappings of path
-// that cannot be written and have no page of their own: such a page, for one
-// relocated at start or patched by a debugger, exists nowhere else.
+// cleanRegions returns from smaps, in the format of proc(5), the mappings of path that
+// cannot be written and have no pages of their own. Such a page, relocated at start or
+// patched by a debugger, exists nowhere else.
 func cleanRegions(smaps io.Reader, path string) ([]region, error) {
 	var out []region
 	var current *region
@@ -77,7 +76,7 @@ func cleanRegions(smaps io.Reader, path string) ([]region, error) {
 			current = r
 			continue
 		}
-		// The line comes once in each mapping.
+		// Each mapping has this line once.
 		size, isAnonymous := strings.CutPrefix(line, "Anonymous:")
 		if isAnonymous && current != nil && strings.TrimSpace(size) == "0 kB" {
 			out = append(out, *current)
@@ -86,8 +85,8 @@ func cleanRegions(smaps io.Reader, path string) ([]region, error) {
 	return out, lines.Err()
 }
 
-// parseHeader reads "start-end perms offset dev inode   path". The region is nil
-// unless it is a read-only mapping of path.
+// parseHeader parses "start-end perms offset dev inode   path". The region is nil unless
+// it is a read-only mapping of path.
 func parseHeader(line, path string) (r *region, isHeader bool) {
 	fields := strings.SplitN(line, " ", 6)
 	if len(fields) < 6 || strings.HasSuffix(fields[0], ":") {

@@ -9,14 +9,13 @@ import (
 	"syscall"
 )
 
-// minFree is what a node with a handful of small images needs.
+// minFree is how many bytes a node with a handful of small images needs.
 const minFree = 1 << 30
 
 // Numbers of file systems from linux/magic.h.
 const (
-	fsTmpfs   = 0x01021994
-	fsRamfs   = 0x858458f6
-	fsOverlay = 0x794c7630
+	fsTmpfs = 0x01021994
+	fsRamfs = 0x858458f6
 )
 
 // unsuitable are file systems on which overlayfs, file locks or permissions do
@@ -36,8 +35,8 @@ var unsuitable = map[int64]string{
 	0xe0f5e1e2: "EROFS",
 }
 
-// checkDataDir looks at the place of everything; withPods at images and
-// containers too.
+// checkDataDir checks the data directory, withPods also for what images and containers
+// need.
 func (m machine) checkDataDir(dir string, withPods bool) []Check {
 	const name = "data directory"
 	existing, err := nearest(dir)
@@ -63,11 +62,11 @@ func (m machine) checkDataDir(dir string, withPods bool) []Check {
 	return checks
 }
 
-// filesystem is what is known about the one under the data directory.
+// filesystem describes the file system of the data directory.
 type filesystem syscall.Statfs_t
 
-// kind is the magic number. Its type differs between architectures, and on
-// 32-bit ones numbers from 0x80000000 up are negative.
+// kind returns the magic number. Its type differs between architectures, and on 32-bit
+// ones numbers from 0x80000000 up are negative.
 func (s filesystem) kind() int64 { return int64(uint32(s.Type)) }
 
 func checkFileSystem(dir string, s filesystem, withPods bool) Check {
@@ -98,8 +97,8 @@ func checkSpace(dir string, s filesystem) Check {
 	return ok(name, "%d MiB are free", free>>20)
 }
 
-// checkOverlay tries what a container's root will be. Where the file system
-// refuses, images can be copied instead: bad but possible.
+// checkOverlay tries the mount that will be a container's root. Where the file system
+// refuses it, images can be copied instead: bad but possible.
 func checkOverlay(dir, existing string) Check {
 	const name = "overlay mount"
 	if existing != dir {
@@ -128,7 +127,7 @@ func nearest(dir string) (string, error) {
 	}
 }
 
-// writable asks the kernel, which knows about read-only mounts also for root.
+// writable asks the kernel, which refuses read-only mounts to root too.
 func writable(path string) error {
 	const wOK = 2
 	return syscall.Access(path, wOK)

@@ -8,12 +8,13 @@ import (
 // FilesCheck is the name of the check of how many files a node may open.
 const FilesCheck = "open files"
 
-// minFiles: a node with a control plane has some 250 open when idle and a dozen
-// more for each pod while it starts; a kubelet takes 110 pods.
+// minFiles is how many files a node may have to open. One with a control plane has some
+// 250 open when idle, and a dozen more for each pod while it starts; a kubelet runs up to
+// 110 pods.
 const minFiles = 4096
 
-// checkFiles looks at the limit of a running brink, else at that of this process,
-// which a start would raise where it may.
+// checkFiles checks the limit of a running brink, or else of this process, which a start
+// raises where it may.
 func (m machine) checkFiles(f Facts, pid int) Check {
 	process := "self"
 	if pid != 0 {
@@ -27,7 +28,7 @@ func (m machine) checkFiles(f Facts, pid int) Check {
 		"brink may have %d files open, a node with many pods needs %d", limit, minFiles)
 }
 
-// hardLimit is the second number of a line like "Max open files 1024 524288 files".
+// hardLimit returns the second number of a line like "Max open files 1024 524288 files".
 func hardLimit(limits string) (uint64, bool) {
 	for line := range strings.Lines(limits) {
 		if rest, found := strings.CutPrefix(line, "Max open files"); found {

@@ -19,7 +19,7 @@ func checkRoot(f Facts) Check {
 	return ok(name, "running as root")
 }
 
-// checkCapabilities finds containers and units that take rights from root.
+// checkCapabilities detects containers and units that take rights from root.
 func checkCapabilities(f Facts) Check {
 	const name = "capabilities"
 	for _, c := range []struct {
@@ -36,8 +36,8 @@ func checkCapabilities(f Facts) Check {
 	return ok(name, "root may mount and configure the network")
 }
 
-// checkMemoryCgroup is the one that most boards fail at first: Raspberry Pi
-// firmware turns the controller off unless it is told otherwise.
+// checkMemoryCgroup is the check that most boards fail at first: the firmware of a
+// Raspberry Pi turns the controller off unless it is told otherwise.
 func (m machine) checkMemoryCgroup(f Facts) Check {
 	const name = "memory cgroup"
 	if f.Cgroup.Version == 0 {
@@ -56,7 +56,7 @@ func (m machine) checkMemoryCgroup(f Facts) Check {
 	return fail(name, "boot with cgroup_enable=memory, or use a kernel with CONFIG_MEMCG", message)
 }
 
-// piCommandLine is the firmware's file: it moved in Raspberry Pi OS 12.
+// piCommandLine returns the firmware's file, which moved in Raspberry Pi OS 12.
 func (m machine) piCommandLine() string {
 	if m.exists("boot/firmware/cmdline.txt") || !m.exists("boot/cmdline.txt") {
 		return "/boot/firmware/cmdline.txt"
@@ -92,7 +92,7 @@ func checkCgroupVersion(f Facts) Check {
 	return ok(name, "cgroup v%d", f.Cgroup.Version)
 }
 
-// minKernel is what the kubelet wants for kube-proxy in nftables mode.
+// minKernel is the version that kube-proxy in nftables mode requires.
 var minKernel = [2]int{5, 13}
 
 func checkKernel(f Facts) Check {
@@ -105,8 +105,8 @@ func checkKernel(f Facts) Check {
 
 var firstNumbers = regexp.MustCompile(`^(\d+)\.(\d+)`)
 
-// version returns the first two numbers, or ones so high that what cannot be
-// read passes.
+// version returns the first two numbers. For what cannot be read it returns numbers so
+// high that every check passes.
 func version(s string) [2]int {
 	found := firstNumbers.FindStringSubmatch(s)
 	if found == nil {
@@ -119,8 +119,8 @@ func version(s string) [2]int {
 
 func older(a, b [2]int) bool { return a[0] < b[0] || a[0] == b[0] && a[1] < b[1] }
 
-// checkSeccomp: containerd refuses a pod with a profile where there are none, so a
-// node without them runs its pods without.
+// checkSeccomp warns where the kernel has no seccomp. containerd refuses a pod with a
+// profile there, so such a node runs its pods without.
 func checkSeccomp(f Facts) Check {
 	const name = "seccomp"
 	if !f.Seccomp {
@@ -129,7 +129,7 @@ func checkSeccomp(f Facts) Check {
 	return ok(name, "pods get the profile RuntimeDefault")
 }
 
-// minNFT is the first that kube-proxy's rules can be loaded with: 1.0.1.
+// minNFT is the first version that can load kube-proxy's rules: 1.0.1.
 var minNFT = [2]int{1, 0}
 
 func (m machine) checkNFT(f Facts) Check {
@@ -143,7 +143,7 @@ func (m machine) checkNFT(f Facts) Check {
 	return ok(name, "%s %s", f.NFT, f.NFTVersion)
 }
 
-// installHint is the command for a package that has the same name everywhere.
+// installHint returns the command that installs a package with the same name everywhere.
 func installHint(distribution []string, name string) string {
 	for _, id := range distribution {
 		switch id {
@@ -162,7 +162,7 @@ func installHint(distribution []string, name string) string {
 	return "install the package " + name
 }
 
-// checkForwarding wants IPv4; a cluster has IPv6 only if it is told to.
+// checkForwarding requires IPv4: a cluster has IPv6 only if it is told to.
 func (m machine) checkForwarding() Check {
 	const name, file, file6 = "ip forwarding", "proc/sys/net/ipv4/ip_forward", "proc/sys/net/ipv6/conf/all/forwarding"
 	state := func(file string) string {
@@ -183,8 +183,8 @@ func (m machine) checkForwarding() Check {
 	return ok(name, "IPv4 %s; IPv6 %s", state(file), state(file6))
 }
 
-// checkBridged wants packets between pods of one node to be shown to the rules of
-// Services. Before the module is loaded there is no such setting.
+// checkBridged requires that packets between pods of one node pass the rules of Services.
+// Before the module is loaded there is no such setting.
 func (m machine) checkBridged() Check {
 	const name = "bridged packets"
 	if !m.exists(bridgeNetfilter) {
@@ -200,10 +200,10 @@ func (m machine) checkBridged() Check {
 	return ok(name, "do not pass the rules of services, brink will change that")
 }
 
-// checkReversePath tells of the kernel's check of source addresses, for which the
-// greater of a link's setting and that for all counts. Strict is no problem: pods
-// answer by the link they are routed by, and where a peer may not, which is in the
-// tunnel while a cluster changes its backend, brink is lenient.
+// checkReversePath reports how the kernel checks source addresses. The greater of a
+// link's setting and that for all counts. Strict is no problem: pods answer through the
+// link by which they are routed. Peers may not, in the tunnel while a cluster changes its
+// backend: there brink makes the check loose.
 func (m machine) checkReversePath() Check {
 	const name, conf = "reverse path filter", "proc/sys/net/ipv4/conf"
 	switch m.read(conf + "/all/rp_filter") {
@@ -253,7 +253,7 @@ func (m machine) checkInotify() Check {
 	return ok(name, "limits are sufficient")
 }
 
-// minMemory leaves some for pods beside a node with a control plane.
+// minMemory is enough for a node with a control plane and some pods.
 const minMemory = 512 << 20
 
 func checkMemory(f Facts) Check {
@@ -264,8 +264,8 @@ func checkMemory(f Facts) Check {
 	return ok(name, "%d MiB", f.Memory>>20)
 }
 
-// checkClock finds boards without a battery, which start in 1970 or where they
-// were when the power went, until they reach a time server.
+// checkClock detects boards without a battery. Until they reach a time server, their
+// clock starts in 1970, or at the time when the power failed.
 func checkClock(now, notBefore time.Time) Check {
 	const name = "clock"
 	if now.Before(notBefore) {

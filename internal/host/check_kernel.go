@@ -10,13 +10,13 @@ import (
 	"strings"
 )
 
-// feature is something of the kernel that may be a module or left out.
+// feature is a feature of the kernel that may be built in, a module, or missing.
 type feature struct {
 	name   string // of the check
 	module string
 	config string // of the kernel, without CONFIG_
 	needed string // what for
-	// sign is a file that is only there when the feature is, if there is one.
+	// sign is a file that exists only where the feature does, if there is such a file.
 	sign string
 }
 
@@ -88,7 +88,7 @@ func firstLine(out string, err error) string {
 	return err.Error()
 }
 
-// origin is where a feature of the kernel is.
+// origin says where a feature of the kernel is.
 type origin int
 
 const (
@@ -98,8 +98,7 @@ const (
 	absent
 )
 
-// kernelFiles is what describes the running kernel on disk; empty what is not
-// there.
+// kernelFiles are the files that describe the running kernel. What is missing is empty.
 type kernelFiles struct {
 	release       string
 	builtin, dep  string // modules.builtin and modules.dep
@@ -119,8 +118,8 @@ func (m machine) kernelFiles(release string) kernelFiles {
 	}
 }
 
-// origin asks the module directory of the running kernel, which is exact, then
-// the configuration that the kernel may carry or a package may have installed.
+// origin consults the module directory of the running kernel, which is exact, and then
+// the configuration that the kernel may contain or a package may have installed.
 func (k kernelFiles) origin(want feature) origin {
 	switch {
 	case hasModule(k.builtin, want.module):
@@ -137,7 +136,7 @@ func (k kernelFiles) origin(want feature) origin {
 	return unknown
 }
 
-// hasModule looks for a line like "kernel/net/vxlan/vxlan.ko.xz: ...".
+// hasModule reports whether there is a line like "kernel/net/vxlan/vxlan.ko.xz: ...".
 func hasModule(list, module string) bool {
 	for line := range strings.Lines(list) {
 		file, _, _ := strings.Cut(strings.TrimSpace(line), ":")

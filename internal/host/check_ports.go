@@ -66,7 +66,7 @@ func bind(a netip.Addr) error {
 	return l.Close()
 }
 
-// name is what the port's check is called.
+// name returns the name of the port's check.
 func (p Port) name() string {
 	if p.UDP {
 		return fmt.Sprintf("port %d/udp", p.Number)
@@ -82,7 +82,7 @@ func (m machine) checkPort(p Port, listeners []listener, own []int) Check {
 		}
 		pid := m.holder(l.inode)
 		if pid == 0 && p.UDP {
-			continue // the kernel's own: a VXLAN device, ours or one that shares the port
+			continue // the kernel's own: a VXLAN device, brink's or one that shares the port
 		}
 		if pid != 0 && slices.Contains(own, pid) {
 			return ok(name, "in use by brink for the %s", p.For)
@@ -106,8 +106,8 @@ func (m machine) describe(pid int) string {
 	return fmt.Sprintf("%s (pid %d)", m.read(fmt.Sprintf("proc/%d/comm", pid)), pid)
 }
 
-// overlap tells whether listeners on both addresses exclude each other. The
-// zero address is all addresses, and so is IPv6's unspecified one.
+// overlap reports whether listeners on both addresses exclude each other. The zero
+// address is all addresses, and so is IPv6's unspecified one.
 func overlap(a, b netip.Addr) bool {
 	every := func(x netip.Addr) bool { return !x.IsValid() || x.IsUnspecified() }
 	return every(a) || every(b) || a.Unmap() == b.Unmap()
@@ -119,7 +119,7 @@ const (
 	udpOpen   = "07" // TCP_CLOSE: not connected
 )
 
-// listener is a socket that waits for others.
+// listener is a socket that accepts connections or datagrams.
 type listener struct {
 	address netip.AddrPort
 	inode   string
@@ -141,7 +141,7 @@ func (m machine) listeners(file, listen string) []listener {
 	return out
 }
 
-// parseAddress reads "0100007F:192B": 32-bit words in the machine's byte order.
+// parseAddress parses "0100007F:192B": 32-bit words in the machine's byte order.
 func parseAddress(s string) (netip.AddrPort, bool) {
 	host, port, _ := strings.Cut(s, ":")
 	words, err := hex.DecodeString(host)
@@ -156,7 +156,7 @@ func parseAddress(s string) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(address, uint16(number)), ok && err == nil
 }
 
-// holder finds the process that has the socket open, or 0.
+// holder returns the process that has the socket open, or 0.
 func (m machine) holder(inode string) int {
 	want := "socket:[" + inode + "]"
 	links, _ := filepath.Glob(m.path("proc/[0-9]*/fd/*"))

@@ -11,10 +11,9 @@ import (
 // UnitCheck is the name of the check of the systemd unit that brink runs in.
 const UnitCheck = "systemd unit"
 
-// checkUnit looks at what systemd does to pods when it stops the service that
-// brink is. Their shims are children of brink and in its control group, which
-// systemd kills as a whole unless told otherwise. pid is that of a running brink,
-// or 0 for this process.
+// checkUnit checks what systemd does to pods when it stops brink's service. Their shims
+// are children of brink and in its control group, which systemd kills as a whole unless it
+// is told otherwise. pid is that of a running brink, or 0 for this process.
 func (m machine) checkUnit(pid int) Check {
 	if pid == 0 {
 		pid = os.Getpid()
@@ -23,7 +22,7 @@ func (m machine) checkUnit(pid int) Check {
 	if unit == "" {
 		return ok(UnitCheck, "brink is not a service of systemd here")
 	}
-	// Where systemctl is missing or cannot ask, nobody is to be worried.
+	// A missing systemctl, or one that cannot ask systemd, is no reason to warn.
 	out, err := m.run("", "systemctl", "show", "-p", "KillMode", unit)
 	mode, isMode := strings.CutPrefix(strings.TrimSpace(out), "KillMode=")
 	switch {
@@ -36,8 +35,8 @@ func (m machine) checkUnit(pid int) Check {
 		"%s has KillMode=%s, all pods end when it stops or restarts", unit, mode)
 }
 
-// unitOf is the system service that a process is part of. A process that was
-// only started by one, such as a shell by sshd, is in a scope.
+// unitOf returns the system service that a process is part of. A process that one has
+// only started, such as a shell of sshd, is in a scope.
 func (m machine) unitOf(pid int) string {
 	proc := fmt.Sprintf("proc/%d/", pid)
 	if !slices.ContainsFunc(strings.Split(m.read(proc+"environ"), "\x00"), isInvocation) {
@@ -58,5 +57,5 @@ func (m machine) unitOf(pid int) string {
 	return ""
 }
 
-// isInvocation tells the variable that systemd sets for every service.
+// isInvocation reports whether a variable is the one that systemd sets for every service.
 func isInvocation(variable string) bool { return strings.HasPrefix(variable, "INVOCATION_ID=") }

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Result is how a check went.
+// Result is the result of a check.
 type Result string
 
 // The results of a check. A node starts with warnings but not with failures.
@@ -17,18 +17,18 @@ const (
 	Fail Result = "fail"
 )
 
-// Check is one thing that was looked at.
+// Check is one thing that was checked.
 type Check struct {
-	// Name is what was looked at: lower case, a few words.
+	// Name is what was checked: lower case, a few words.
 	Name   string `json:"name"`
 	Result Result `json:"result"`
 	// Message is what was found, and where.
 	Message string `json:"message"`
-	// Fix is what the owner of the machine is to do, empty when OK.
+	// Fix is what the owner of the machine should do, empty when OK.
 	Fix string `json:"fix,omitempty"`
 }
 
-// String is the one line for a user.
+// String returns one line for a user.
 func (c Check) String() string {
 	if c.Fix == "" {
 		return c.Message
@@ -36,24 +36,24 @@ func (c Check) String() string {
 	return c.Message + ": " + c.Fix
 }
 
-// CheckOptions says what a node wants of the machine.
+// CheckOptions says what a node needs from the machine.
 type CheckOptions struct {
 	// DataDir is where the node keeps everything; it need not exist.
 	DataDir string
-	// NodeName is the name the node will have. Empty leaves its check out.
+	// NodeName is the name the node will have. It is not checked when empty.
 	NodeName string
 	// Ports are those that the node will listen on.
 	Ports []Port
-	// NotBefore is a time that has certainly passed: when this binary was built,
-	// or the start of the latest certificate. Zero leaves the check out.
+	// NotBefore is a time that has certainly passed: when this binary was built, or the
+	// start of the latest certificate. When zero, the clock is not checked.
 	NotBefore time.Time
-	// VXLAN tells that the pod network will need the kernel's VXLAN.
+	// VXLAN is true if the pod network needs the kernel's VXLAN.
 	VXLAN bool
-	// ControlPlaneOnly tells that no pods will run here: what only they need is
-	// not looked at.
+	// ControlPlaneOnly is true if no pods will run here: what only pods need is not
+	// checked.
 	ControlPlaneOnly bool
-	// PID is the process of a running brink, whose own ports are not taken. Zero
-	// when none runs. This process is always left out.
+	// PID is the process of a running brink, whose own ports count as free, or zero. So
+	// do those of this process.
 	PID int
 }
 
@@ -63,14 +63,14 @@ type Port struct {
 	UDP    bool // instead of TCP
 	// Address it will listen on; the zero value is all addresses.
 	Address netip.Addr
-	// For names the listener and Flag the way to move it, as in "API server" and
-	// "--https-listen-port". Flag may be empty.
+	// For is what listens, as in "API server". Flag moves it, as in
+	// "--https-listen-port", and may be empty.
 	For, Flag string
 }
 
-// Checks looks whether this machine can be a node. It changes nothing, except
-// that it may load kernel modules, which a node needs anyway, and that it mounts
-// a probe in DataDir when that exists.
+// Checks checks whether this machine can be a node. It changes nothing, except that it may
+// load kernel modules, which a node needs anyway, and that it mounts a probe in DataDir
+// when that exists.
 func Checks(opts CheckOptions) []Check {
 	m := thisMachine()
 	facts, err := m.look()
@@ -110,7 +110,7 @@ func (m machine) checks(f Facts, o CheckOptions) []Check {
 	return checks
 }
 
-// podChecks are those of what only pods need.
+// podChecks checks what only pods need.
 func (m machine) podChecks(f Facts, o CheckOptions) []Check {
 	checks := []Check{
 		checkCapabilities(f),

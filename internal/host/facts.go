@@ -1,8 +1,7 @@
-// Package host looks at the machine: what brink has to adapt to (Look) and what
-// keeps it from working (Checks). It changes nothing except that Checks loads a
-// kernel module that is there and not loaded. It reads /proc and /sys by itself,
-// without libraries, so that the tests can hand it made-up trees of machines
-// that nobody has at hand.
+// Package host inspects the machine: what brink has to adapt to (Look), and what keeps it
+// from working (Checks, explained by Kinds). It changes nothing, except that Checks loads
+// kernel modules that are there and not loaded. It reads /proc and /sys itself, without
+// libraries, so that tests can give it trees of machines that nobody has at hand.
 package host
 
 import (
@@ -16,39 +15,36 @@ import (
 	"strings"
 )
 
-// Facts is what the machine is like. Nothing in it is a judgement.
+// Facts describes the machine, without judging it.
 type Facts struct {
 	// Cgroup is the control group hierarchy in use.
 	Cgroup Cgroup
-	// Systemd tells whether systemd is the init of this machine.
+	// Systemd is true where systemd is the init of this machine.
 	Systemd bool
 	// EffectiveUID of this process.
 	EffectiveUID int
 	// Capabilities is the effective set of this process.
 	Capabilities Capabilities
-	// UserNamespace tells that user 0 here is not user 0 of the machine.
+	// UserNamespace is true where user 0 is not user 0 of the machine.
 	UserNamespace bool
-	// SELinux and AppArmor tell that the kernel enforces or logs by them now
-	// and, for AppArmor, that the program to load a profile is there.
+	// SELinux and AppArmor are true where the kernel enforces or logs by them now.
+	// AppArmor also needs the program that loads a profile.
 	SELinux, AppArmor bool
-	// Seccomp tells that the kernel filters system calls.
+	// Seccomp is true where the kernel can filter system calls.
 	Seccomp bool
 	// Kernel is the release, as uname -r prints it.
 	Kernel string
 	// Arch is the GOARCH of this binary.
 	Arch string
-	// Memory and Swap are totals in bytes.
-	Memory, Swap uint64
-	// Tasks is how many processes and threads the kernel lets there be, 0 when it
-	// cannot be told.
+	// Memory is the total in bytes.
+	Memory uint64
+	// Tasks is how many processes and threads the kernel allows, 0 when that is not
+	// known.
 	Tasks uint64
-	// NFT is the path of the nft program, empty when there is none.
+	// NFT is the path of the program nft, empty when there is none.
 	NFT string
-	// NFTVersion is like "1.0.6", empty when it cannot be told.
+	// NFTVersion is like "1.0.6", empty when it is not known.
 	NFTVersion string
-	// BridgeNetfilter tells that bridged packets pass netfilter hooks, without
-	// which replies between pods of one node miss their address translation.
-	BridgeNetfilter bool
 	// Model is what a board calls itself, like "Raspberry Pi 4 Model B Rev 1.4".
 	Model string
 	// Distribution is ID and ID_LIKE of os-release, most specific first.
@@ -60,11 +56,11 @@ type Cgroup struct {
 	// Version is 1 or 2; 0 when none is mounted. A hybrid is 1: its unified
 	// hierarchy has no controllers.
 	Version int
-	// Controllers are those that can be used, like "memory".
+	// Controllers are the controllers that can be used, like "memory".
 	Controllers []string
 }
 
-// Has tells whether controller can be used.
+// Has reports whether controller can be used.
 func (c Cgroup) Has(controller string) bool {
 	for _, have := range c.Controllers {
 		if have == controller {
@@ -74,12 +70,12 @@ func (c Cgroup) Has(controller string) bool {
 	return false
 }
 
-// SystemdCgroup tells whether cgroups are to be made through systemd. On
-// version 2 systemd is the single writer of the tree and undoes what others do
-// in it; on version 1 it leaves others' groups alone.
+// SystemdCgroup reports whether cgroups have to be made through systemd. On version 2
+// systemd is the only writer of the tree and undoes what others do in it. On version 1 it
+// leaves others' groups alone.
 func (f Facts) SystemdCgroup() bool { return f.Systemd && f.Cgroup.Version == 2 }
 
-// Capabilities is a set of Linux capabilities, a bit for each.
+// Capabilities is a set of Linux capabilities, one bit each.
 type Capabilities uint64
 
 // The capabilities that make a difference to brink, from linux/capability.h.
@@ -89,14 +85,14 @@ const (
 	CapSysResource = 24
 )
 
-// Has tells whether the capability with this number is in the set.
+// Has reports whether the capability with this number is in the set.
 func (c Capabilities) Has(number int) bool { return c>>number&1 == 1 }
 
-// Look reads the facts of this machine. An error means that /proc cannot be
-// read; a fact that cannot be found out has its zero value.
+// Look reads the facts of this machine. An error means that /proc cannot be read. A fact
+// that cannot be read has its zero value.
 func Look() (Facts, error) { return thisMachine().look() }
 
-// machine is where to look: at the real one, or at a tree in a test.
+// machine is the machine to inspect: the real one, or a tree in a test.
 type machine struct {
 	root string
 	// run executes a program of the machine and returns its output.
@@ -116,7 +112,7 @@ func execute(stdin, name string, args ...string) (string, error) {
 
 func (m machine) path(name string) string { return filepath.Join(m.root, name) }
 
-// read returns a file without surrounding space, empty when there is none.
+// read returns a file's content without surrounding space, empty when there is no file.
 // Files of the device tree end in a zero byte.
 func (m machine) read(name string) string {
 	b, _ := os.ReadFile(m.path(name))
@@ -135,22 +131,20 @@ func (m machine) look() (Facts, error) {
 	}
 	memory := m.fields("proc/meminfo")
 	f := Facts{
-		Cgroup:          m.cgroup(),
-		Systemd:         m.exists("run/systemd/system"),
-		EffectiveUID:    effectiveUID(status["Uid"]),
-		UserNamespace:   m.inUserNamespace(),
-		SELinux:         m.exists("sys/fs/selinux/enforce"),
-		AppArmor:        m.appArmor(),
-		Seccomp:         status["Seccomp"] != "",
-		Kernel:          m.read("proc/sys/kernel/osrelease"),
-		Arch:            runtime.GOARCH,
-		Memory:          kilobytes(memory["MemTotal"]),
-		Swap:            kilobytes(memory["SwapTotal"]),
-		Tasks:           m.tasks(),
-		NFT:             m.program("nft"),
-		BridgeNetfilter: m.exists(bridgeNetfilter),
-		Model:           m.read("proc/device-tree/model"),
-		Distribution:    m.distribution(),
+		Cgroup:        m.cgroup(),
+		Systemd:       m.exists("run/systemd/system"),
+		EffectiveUID:  effectiveUID(status["Uid"]),
+		UserNamespace: m.inUserNamespace(),
+		SELinux:       m.exists("sys/fs/selinux/enforce"),
+		AppArmor:      m.appArmor(),
+		Seccomp:       status["Seccomp"] != "",
+		Kernel:        m.read("proc/sys/kernel/osrelease"),
+		Arch:          runtime.GOARCH,
+		Memory:        kilobytes(memory["MemTotal"]),
+		Tasks:         m.tasks(),
+		NFT:           m.program("nft"),
+		Model:         m.read("proc/device-tree/model"),
+		Distribution:  m.distribution(),
 	}
 	caps, _ := strconv.ParseUint(status["CapEff"], 16, 64)
 	f.Capabilities = Capabilities(caps)
@@ -158,6 +152,8 @@ func (m machine) look() (Facts, error) {
 	return f, nil
 }
 
+// bridgeNetfilter says whether bridged packets pass netfilter's hooks, without which
+// replies between pods of one node miss their address translation.
 const bridgeNetfilter = "proc/sys/net/bridge/bridge-nf-call-iptables"
 
 // fields reads a file of lines "key: value".
@@ -171,7 +167,7 @@ func (m machine) fields(name string) map[string]string {
 	return out
 }
 
-// effectiveUID is the second of the four numbers that follow Uid.
+// effectiveUID returns the second of the four numbers after "Uid:".
 func effectiveUID(value string) int {
 	if ids := strings.Fields(value); len(ids) == 4 {
 		if uid, err := strconv.Atoi(ids[1]); err == nil {
@@ -186,7 +182,7 @@ func kilobytes(value string) uint64 {
 	return n << 10
 }
 
-// tasks is the lower of two limits, as for the kubelet.
+// tasks returns the lower of two limits, as the kubelet does.
 func (m machine) tasks() uint64 {
 	var least uint64
 	for _, name := range []string{"pid_max", "threads-max"} {
@@ -198,8 +194,8 @@ func (m machine) tasks() uint64 {
 	return least
 }
 
-// inUserNamespace compares with the map of the initial namespace, which is the
-// only one that maps all 32 bits of ids to themselves.
+// inUserNamespace reports whether this is not the initial user namespace, the only one
+// that maps all 32 bits of ids to themselves.
 func (m machine) inUserNamespace() bool {
 	ids := strings.Fields(m.read("proc/self/uid_map"))
 	return len(ids) > 0 && strings.Join(ids, " ") != "0 0 4294967295"
@@ -211,8 +207,8 @@ func (m machine) appArmor() bool {
 		m.program("apparmor_parser") != ""
 }
 
-// cgroup finds out by the mounts, as the kubelet and runc do. Version 1 needs
-// the mount, not only a controller in the kernel.
+// cgroup reads the mounts, as the kubelet and runc do. Version 1 needs the mount, not only
+// a controller in the kernel.
 func (m machine) cgroup() Cgroup {
 	var v1 Cgroup
 	for line := range strings.Lines(m.read("proc/self/mounts")) {
@@ -229,7 +225,7 @@ func (m machine) cgroup() Cgroup {
 	return v1
 }
 
-// controllersOf picks the controllers from the options of a version 1 mount.
+// controllersOf returns the controllers among the options of a version 1 mount.
 func (m machine) controllersOf(options string) []string {
 	var out []string
 	for line := range strings.Lines(m.read("proc/cgroups")) {
@@ -259,7 +255,7 @@ func (m machine) program(name string) string {
 	return ""
 }
 
-// nftVersion takes the number from "nftables v1.0.6 (Lester Gooch #5)".
+// nftVersion returns the number in "nftables v1.0.6 (Lester Gooch #5)".
 func (m machine) nftVersion(nft string) string {
 	if nft == "" {
 		return ""

@@ -123,10 +123,10 @@ func TestLook(t *testing.T) {
 			if f.Cgroup.Version != 2 || !f.Cgroup.Has("memory") || !f.Systemd || !f.SystemdCgroup() {
 				t.Errorf("%+v", f)
 			}
-			if f.Memory != 3882824<<10 || f.Swap != 102396<<10 {
-				t.Errorf("memory %d, swap %d", f.Memory, f.Swap)
+			if f.Memory != 3882824<<10 {
+				t.Errorf("memory %d", f.Memory)
 			}
-			if f.Kernel != "6.1.0-28-amd64" || f.NFTVersion != "1.0.6" || !f.BridgeNetfilter || f.UserNamespace || f.EffectiveUID != 0 {
+			if f.Kernel != "6.1.0-28-amd64" || f.NFTVersion != "1.0.6" || f.UserNamespace || f.EffectiveUID != 0 {
 				t.Errorf("%+v", f)
 			}
 			if !f.Capabilities.Has(CapSysResource) || f.SELinux || f.AppArmor {

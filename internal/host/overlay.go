@@ -11,8 +11,8 @@ import (
 	"brink/internal/removetree"
 )
 
-// OverlayUsable mounts an overlay with its layers in dir, which is created when
-// it does not exist, and takes it down again. The error says why it cannot be.
+// OverlayUsable mounts an overlay with its layers in dir, which is created when it does
+// not exist, and unmounts it again. The error says why that fails.
 func OverlayUsable(dir string) (err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -33,8 +33,8 @@ func OverlayUsable(dir string) (err error) {
 		return fmt.Errorf("mounting an overlay on %s: %w", dir, err)
 	}
 	defer func() {
-		// Detached where it is busy: a program that another goroutine starts has
-		// the probe open until its exec.
+		// A busy one is detached: a program that another goroutine starts has the probe
+		// open until its exec.
 		unmountErr := syscall.Unmount(merged, 0)
 		if errors.Is(unmountErr, syscall.EBUSY) {
 			unmountErr = syscall.Unmount(merged, syscall.MNT_DETACH)
@@ -43,6 +43,6 @@ func OverlayUsable(dir string) (err error) {
 			err = fmt.Errorf("unmounting an overlay from %s: %w", dir, unmountErr)
 		}
 	}()
-	// Some file systems take the mount and refuse the first write.
+	// Some file systems accept the mount and refuse the first write.
 	return os.WriteFile(filepath.Join(merged, "probe"), nil, 0o600)
 }

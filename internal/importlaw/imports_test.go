@@ -2,6 +2,7 @@ package importlaw
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -19,6 +20,48 @@ func TestImports(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestMainIsOneFile: the root shows the rooms of the house and nothing of their contents.
+func TestMainIsOneFile(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob(filepath.Join("..", "..", "*.go"))
+	if err != nil || len(files) != 1 || filepath.Base(files[0]) != "main.go" {
+		t.Errorf("Go files at the root are %q (%v): commands belong to cmd, a process to cmd/node", files, err)
+	}
+}
+
+// TestRulesNamePackages: a rule for a package that has moved allows, or forbids, nothing.
+func TestRulesNamePackages(t *testing.T) {
+	t.Parallel()
+	var dirs []string
+	eachFile(t, func(s source) { dirs = append(dirs, s.dir) })
+	check := func(rule string, patterns ...string) {
+		for _, p := range patterns {
+			root := strings.TrimSuffix(p, "/...")
+			if !slices.ContainsFunc(dirs, func(dir string) bool { return within(dir, root) }) {
+				t.Errorf("the rule for %s names %s, which is no package: has it moved?", rule, p)
+			}
+		}
+	}
+	for _, r := range only {
+		check(r.outside, r.inside...)
+		if ours, ok := strings.CutPrefix(r.outside, "brink/"); ok {
+			check(r.outside, ours)
+		}
+	}
+	for _, w := range walls {
+		check(w.room, append(w.may, w.room)...)
+	}
+	for _, m := range internalMay {
+		check(m.outside, m.inside...)
+	}
+	for _, e := range exits {
+		check(e.in, e.where...)
+	}
+	for _, g := range globals {
+		check(g.in, g.where...)
+	}
 }
 
 // broken returns the rules that a package in dir breaks by an import.

@@ -1,6 +1,7 @@
-// Package layout knows where brink keeps what on disk. All paths follow from
-// the data directory, so that several nodes can live on one machine: nothing
-// else in brink joins a path of its own below these roots.
+// Package layout names every file and directory that brink keeps. All paths follow from
+// the data directory, so that several nodes can run on one machine. Nothing else in brink
+// joins a path of its own below these roots or names a file of its own there, which a test
+// keeps: uninstall removes what the tables of names.go list, and nothing else.
 package layout
 
 import (
@@ -17,8 +18,8 @@ const (
 	// ConfigDir holds config.yaml, config.yaml.d, registries.yaml and the
 	// admin kubeconfig.
 	ConfigDir = "/etc/brink"
-	// defaultRun is a tmpfs on every systemd host: sockets and containerd's
-	// volatile state cost no flash wear there.
+	// defaultRun is on a tmpfs on every systemd host: sockets and containerd's volatile
+	// state cost no flash wear there.
 	defaultRun = "/run/brink"
 	// MaxSocket is how many bytes the path of a unix socket may have: the size of
 	// sun_path without its final zero, unix(7).
@@ -38,19 +39,19 @@ type Layout struct {
 // its hash: unix socket paths may not exceed MaxSocket bytes, so it cannot
 // simply lie below a data directory of any length.
 //
-// Links are not looked at; for a directory that may be behind one there is
+// Links are not followed. For a directory that may be behind one there is
 // datadir.Locate.
 func New(dataDir string) Layout {
 	dataDir = filepath.Clean(dataDir)
 	return At(dataDir, RunOf(dataDir))
 }
 
-// At is the layout of a node that keeps its data and its run directory there.
+// At returns the layout of a node with these data and run directories.
 func At(dataDir, run string) Layout {
 	return Layout{data: dataDir, run: run, machine: run == defaultRun}
 }
 
-// RunOf is the run directory that belongs to the name of a data directory.
+// RunOf returns the run directory that belongs to the name of a data directory.
 func RunOf(dataDir string) string {
 	if dataDir == DefaultData {
 		return defaultRun
@@ -59,8 +60,9 @@ func RunOf(dataDir string) string {
 	return defaultRun + "-" + hex.EncodeToString(sum[:4])
 }
 
-// IsDefault tells the machine's own node, in DefaultData or where that leads, from
-// further ones: it uses the directories that other software expects it in.
+// IsDefault reports whether this is the machine's own node, in DefaultData or where that
+// leads, and not a further one. It uses the directories where other software expects a
+// node.
 func (l Layout) IsDefault() bool { return l.machine }
 
 // Data is the root of everything that survives a reboot.
@@ -69,8 +71,8 @@ func (l Layout) Data() string { return l.data }
 // Run is the root of sockets and state that a reboot may take away.
 func (l Layout) Run() string { return l.run }
 
-// Payload is where versions of the embedded binaries are unpacked, one
-// directory a hash.
+// Payload is where versions of the embedded programs are unpacked, each in a directory
+// named by its hash.
 func (l Layout) Payload() string { return filepath.Join(l.data, "data") }
 
 // Version is the directory of one version in Payload.
@@ -132,7 +134,7 @@ func (l Layout) ContainerdBlobs() string {
 // ImportedImages records which archives of Images were imported.
 func (l Layout) ImportedImages() string { return filepath.Join(l.Agent(), "imported-images.json") }
 
-// ContainerdState holds sockets, shim state and root filesystems' mounts.
+// ContainerdState holds sockets, the state of shims and the mounts of root file systems.
 func (l Layout) ContainerdState() string { return filepath.Join(l.run, "containerd") }
 
 // ContainerdSocket is the CRI and containerd API socket.
@@ -153,9 +155,9 @@ func (l Layout) RegistryHosts() string { return filepath.Join(l.ContainerdState(
 // ContainerdTTRPC is the socket on which shims report events.
 func (l Layout) ContainerdTTRPC() string { return l.ContainerdSocket() + ".ttrpc" }
 
-// Kubelet is the kubelet's root directory. A default node uses the directory
-// that CSI drivers' manifests name: they mount it with the same path inside and
-// out, and the kubelet hands them paths below it.
+// Kubelet is the kubelet's root directory. The machine's own node uses the directory that
+// the manifests of CSI drivers name: they mount it under the same path inside and outside,
+// and the kubelet gives them paths below it.
 func (l Layout) Kubelet() string {
 	if l.machine {
 		return "/var/lib/kubelet"
@@ -169,14 +171,14 @@ func (l Layout) InKubelet(rel string) string { return filepath.Join(l.Kubelet(),
 // KubeletPods holds the pods' volumes, one directory a pod, by uid.
 func (l Layout) KubeletPods() string { return filepath.Join(l.Kubelet(), "pods") }
 
-// PodResources is the socket of the kubelet's that lies deepest.
+// PodResources is the kubelet's socket with the longest path.
 func (l Layout) PodResources() string {
 	return filepath.Join(l.Kubelet(), "pod-resources", "kubelet.sock")
 }
 
-// CheckLength is an error when the kubelet's sockets, which cannot lie
-// elsewhere than below its root, would not fit into a socket address: the
-// kubelet ends the process then, without a word to the user.
+// CheckLength returns an error if the kubelet's sockets would not fit into a socket
+// address: the kubelet would end the process without a word to the user. They cannot be
+// anywhere but below its root.
 func (l Layout) CheckLength() error {
 	if over := len(l.PodResources()) - MaxSocket; over > 0 {
 		return fmt.Errorf("%s: path too long for the sockets below it by %d bytes, at most %d are possible", l.data, over, len(l.data)-over)
@@ -184,8 +186,8 @@ func (l Layout) CheckLength() error {
 	return nil
 }
 
-// CheckColon is an error when pods could not run: the directories of CNI plugins are
-// a list that is cut at colons, as PATH is.
+// CheckColon returns an error if pods could not run: the directories of CNI plugins are a
+// list that is split at colons, as PATH is.
 func (l Layout) CheckColon() error {
 	if strings.Contains(l.data, ":") {
 		return fmt.Errorf("%s: a path with a colon in it cannot hold the programs that pods need: choose another, or mount this one elsewhere", l.data)
@@ -202,8 +204,8 @@ func (l Layout) NetworkConfig() string { return filepath.Join(l.CNIConf(), CNICo
 // CNIState is where CNI results and address leases are kept.
 func (l Layout) CNIState() string { return filepath.Join(l.Agent(), "cni", "state") }
 
-// PodLogs is where the kubelet puts container logs: on a default node where
-// every log collector looks for them.
+// PodLogs is where the kubelet writes the logs of containers: for the machine's own node
+// where every log collector expects them.
 func (l Layout) PodLogs() string {
 	if l.machine {
 		return "/var/log/pods"
@@ -217,12 +219,12 @@ func (l Layout) Images() string { return filepath.Join(l.Agent(), "images") }
 // Manifests holds static pods.
 func (l Layout) Manifests() string { return filepath.Join(l.Agent(), "pod-manifests") }
 
-// NodeAddresses is the file with the addresses that were found the last time.
+// NodeAddresses is the file with the addresses that were last found.
 func (l Layout) NodeAddresses() string { return filepath.Join(l.Agent(), "node-addresses.json") }
 
-// NodePassword is what proves that the node's name belongs to this machine. It
-// lies outside of the data directory of a default node: a machine whose data was
-// lost or removed by hand is still the same machine.
+// NodePassword is the secret that proves that the node's name belongs to this machine. The
+// machine's own node keeps it outside of the data directory: a machine whose data was lost
+// or removed by hand is still the same machine.
 func (l Layout) NodePassword() string {
 	if l.machine {
 		return filepath.Join(ConfigDir, "node-password")
@@ -230,9 +232,8 @@ func (l Layout) NodePassword() string {
 	return filepath.Join(l.Agent(), "node-password")
 }
 
-// RevisionCeiling is where a server remembers outside of its data directory which
-// revisions its cluster has handed out: for when an older copy of the directory is
-// put back.
+// RevisionCeiling is where a server remembers which revisions its cluster has handed out.
+// It is outside of the data directory, in case an older copy of that is put back.
 func (l Layout) RevisionCeiling() string {
 	return filepath.Join(ConfigDir, "revision"+strings.TrimPrefix(l.run, defaultRun))
 }
@@ -240,31 +241,31 @@ func (l Layout) RevisionCeiling() string {
 // SeenRevision is where an agent remembers the highest revision that it has seen.
 func (l Layout) SeenRevision() string { return filepath.Join(l.Agent(), "seen-revision") }
 
-// ServerToken is the token with which machines join that does not expire.
+// ServerToken is the join token that does not expire.
 func (l Layout) ServerToken() string { return filepath.Join(l.Server(), "token") }
 
-// VolumePlugins is where FlexVolume drivers lie that the controllers attach volumes
-// with. Those of the kubelet lie in "volumeplugins" below Kubelet.
+// VolumePlugins holds the FlexVolume drivers with which the controllers attach volumes.
+// Those of the kubelet are in FlexVolumes below Kubelet.
 func (l Layout) VolumePlugins() string { return filepath.Join(l.Server(), "volumeplugins") }
 
 // Servers is the file in which an agent remembers the cluster's servers.
 func (l Layout) Servers() string { return filepath.Join(l.Agent(), "servers.json") }
 
-// ClusterSettings is the file in which an agent remembers what the cluster told its
-// nodes, PodRanges that of the addresses of its own pods: for a start without a
-// server.
+// ClusterSettings is the file in which an agent remembers the cluster's settings for
+// nodes, for a start without a server.
 func (l Layout) ClusterSettings() string { return filepath.Join(l.Agent(), "cluster.json") }
 
-// PodRanges: see ClusterSettings.
+// PodRanges is the file in which an agent remembers the address ranges of its own pods,
+// for a start without a server.
 func (l Layout) PodRanges() string { return filepath.Join(l.Agent(), "pod-ranges.json") }
 
-// ResolvConf is what pods with dnsPolicy Default get as resolv.conf.
+// ResolvConf is the resolv.conf of pods with dnsPolicy Default.
 func (l Layout) ResolvConf() string { return filepath.Join(l.Agent(), "resolv.conf") }
 
 // ClusterCA is the server CA as an agent has verified it.
 func (l Layout) ClusterCA() string { return filepath.Join(l.Agent(), "server-ca.crt") }
 
-// ClientCA is what an agent's kubelet verifies callers with.
+// ClientCA is the CA by which an agent's kubelet verifies its clients.
 func (l Layout) ClientCA() string { return filepath.Join(l.Agent(), "client-ca.crt") }
 
 // KubeletCerts is the kubelet's certificate directory.
@@ -282,30 +283,30 @@ func (l Layout) Kubeconfig() string {
 	return filepath.Join(l.data, kubeconfig)
 }
 
-// Made lists what brink made on the machine outside of its own directories.
+// Made lists what brink has made on the machine outside of its own directories: the ledger.
 func (l Layout) Made() string { return filepath.Join(l.data, "made") }
 
 // DatastoreDir is the 0700 directory of kine's unix sockets.
 func (l Layout) DatastoreDir() string { return filepath.Join(l.run, "datastore") }
 
-// StatusSocket is where `brink status` asks a running node.
+// StatusSocket is where a running node answers `brink status`.
 func (l Layout) StatusSocket() string { return filepath.Join(l.run, "status.sock") }
 
 // SelfBinds is where an agent writes how often the kubelet's directory was mounted on
 // itself before its kubelet did that.
 func (l Layout) SelfBinds() string { return filepath.Join(l.run, "self-binds") }
 
-// Mark is the file by which a directory is known to be brink's.
+// Mark is the file that marks a data directory as brink's.
 func (l Layout) Mark() string { return filepath.Join(l.data, MarkFile) }
 
 // Pods lists the pods that this node has had, by uid.
 func (l Layout) Pods() string { return filepath.Join(l.Agent(), "pods") }
 
-// Lock is held for as long as a brink process uses the data directory; it
-// contains the holder's process id.
+// Lock is held while a brink process uses the data directory. It contains the holder's
+// process id.
 func (l Layout) Lock() string { return filepath.Join(l.data, "lock") }
 
-// IsBelow tells whether path is dir or lies in it; both are clean.
+// IsBelow reports whether path is dir or lies in it. Both are clean.
 func IsBelow(path, dir string) bool {
 	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }

@@ -7,22 +7,22 @@ import (
 	"strings"
 )
 
-// Kind says what brink has under a name.
+// Kind is what brink has under a name.
 type Kind int
 
 const (
 	// Foreign is a name that brink does not use.
 	Foreign Kind = iota
-	// Directory may hold what is not brink's: each name in it counts for itself.
+	// Directory may also hold what is not brink's: each name in it is judged by itself.
 	Directory
 	// File is a file, a socket or a link.
 	File
-	// Tree is a directory that containerd or the kubelet fills; all below it is
+	// Tree is a directory that containerd or the kubelet fills. Everything in it is
 	// brink's.
 	Tree
 )
 
-// name is a name that brink uses, as a pattern of path.Match.
+// name is a name that brink uses, a pattern of path.Match.
 type name struct {
 	pattern string
 	kind    Kind
@@ -33,10 +33,10 @@ const (
 	leases = "agent/cni/state/" + NetworkName
 )
 
-// dataNames are all names that brink uses in its data directory: uninstall removes
-// these and no others, so whatever comes to write there comes into this table. Not
-// in it are pods' directories and logs, which have the pods' own names, and the
-// versions of Payload, which say themselves what is in them.
+// dataNames are all names that brink uses in its data directory. Uninstall removes these
+// and no others, so everything that is written there belongs into this table. It lacks the
+// directories and logs of pods, which have names of their own, and the versions in
+// Payload, which list what is in them.
 var dataNames = []name{
 	{MarkFile, File}, {"made", File}, {"lock", File}, {OverlayProbe + "[0-9]*", Tree},
 	{"agent", Directory},
@@ -91,9 +91,9 @@ var kubeletNames = []name{
 	{"actuated_pods_state", File}, {"allocated_pods_state", File}, {"pod_status_manager_state", File}, {"graceful_node_shutdown_state", File},
 }
 
-// laid are what users may put into a data directory before brink's first start,
-// by what the documentation tells them: everything below a name in it. Only what
-// is laid there in the meantime may also be found at the first start.
+// laid are the names under which users may put something into a data directory before
+// brink's first start, as the documentation says: everything below these. Nothing else may
+// be there at the first start.
 var laid = []string{
 	"lost+found", "agent/images", "agent/pod-manifests", "server/manifests",
 	"config.yaml", "config.yaml.d", "registries.yaml", "server/tls/service.key",
@@ -122,7 +122,7 @@ func (l Layout) HasElsewhere(rel string) bool {
 	return l.machine && slices.ContainsFunc(notInData, func(name string) bool { return IsBelow(rel, name) })
 }
 
-// DataName is what brink has under a path relative to the data directory.
+// DataName returns what brink has under a path relative to the data directory.
 func DataName(rel string) Kind {
 	if dir, base := path.Split(rel); dir == leases+"/" {
 		if _, err := netip.ParseAddr(base); err == nil {
@@ -135,10 +135,10 @@ func DataName(rel string) Kind {
 	return kindOf(dataNames, rel)
 }
 
-// RunName is what brink has under a path relative to the run directory.
+// RunName returns what brink has under a path relative to the run directory.
 func RunName(rel string) Kind { return kindOf(runNames, rel) }
 
-// KubeletName is what the kubelet has under a path relative to its directory.
+// KubeletName returns what the kubelet has under a path relative to its directory.
 func KubeletName(rel string) Kind { return kindOf(kubeletNames, rel) }
 
 // KubeletFiles are the files and trees that the kubelet makes in its directory, relative
@@ -153,8 +153,8 @@ func KubeletFiles() []string {
 	return out
 }
 
-// kindOf also knows the temporary files of internal/atomicfile, which a process
-// that was killed leaves.
+// kindOf looks a path up in a table. Temporary files of package atomicfile, which a killed
+// process leaves, are of the kind of the file that they were to become.
 func kindOf(names []name, rel string) Kind {
 	for _, n := range names {
 		if ok, err := path.Match(n.pattern, rel); ok && err == nil {
@@ -170,8 +170,8 @@ func kindOf(names []name, rel string) Kind {
 	return Foreign
 }
 
-// MayBeLaid tells whether users may put a path, relative to the data directory,
-// there before the first start.
+// MayBeLaid reports whether users may put a path, relative to the data directory, there
+// before the first start.
 func MayBeLaid(rel string) bool {
 	for _, l := range laid {
 		if IsBelow(rel, l) {

@@ -1,16 +1,16 @@
-// Package removetree removes directories with what is in them. It is the only
-// place in brink that does: os.RemoveAll goes through mounts, and whatever a user
-// has mounted below one of brink's directories would be emptied.
+// Package removetree removes directories with their content. It is the only place in brink
+// that does: os.RemoveAll goes through mounts, and would empty what a user has mounted
+// below one of brink's directories.
 //
-//   - It stays on one file system and one mount. Device and mount id are compared
-//     at every step, on the directory that is held open, not read from a table
-//     before: what is mounted meanwhile is seen too.
-//   - It follows no link, and names are looked up in directories that are held
-//     open, so that whoever exchanges one for a link leads it nowhere.
-//   - It says what it left and why. One thing that cannot be removed does not
-//     keep the others from being removed.
+//   - It stays on one file system and one mount. Device and mount id are compared at every
+//     step, on the open directory, and not read from a table beforehand: what is mounted
+//     meanwhile is noticed too.
+//   - It follows no link, and looks names up in open directories, so that exchanging a
+//     directory for a link leads it nowhere.
+//   - It reports what it left and why. One thing that cannot be removed does not keep the
+//     others from being removed.
 //
-// Given up: openat2(2) with RESOLVE_NO_XDEV, which kernels before 5.6 lack and some
+// Rejected: openat2(2) with RESOLVE_NO_XDEV, which kernels before 5.6 lack and some
 // containers forbid.
 package removetree
 
@@ -30,12 +30,12 @@ import (
 type Verdict int
 
 const (
-	// Keep leaves it, with all that is in it.
+	// Keep leaves it, with everything in it.
 	Keep Verdict = iota
-	// Enter judges what is in a directory, and removes it when nothing is left. A
-	// file, or a link, of this name is kept.
+	// Enter judges the content of a directory, and removes the directory when nothing is
+	// left. A file or a link of this name is kept.
 	Enter
-	// Remove removes it with all that is in it. Links are removed, not followed.
+	// Remove removes it with everything in it. Links are removed, not followed.
 	Remove
 )
 
@@ -45,7 +45,7 @@ const (
 	IsLink    = "a link"
 )
 
-// Kept is what Sift left.
+// Kept is something that Sift left.
 type Kept struct {
 	Path string
 	Why  string // NotListed, or IsLink with where it leads
@@ -54,14 +54,13 @@ type Kept struct {
 // MountedError says that something is mounted at a path.
 type MountedError struct{ Path string }
 
-// Error names the way out.
+// Error also says what to do.
 func (e *MountedError) Error() string {
 	return fmt.Sprintf("%s was not removed because something is mounted on it: unmount it and try again", e.Path)
 }
 
-// All removes path and all below it; of a link, the link. A path that is not there
-// is no error. Links in the directories above it are followed, so these are the
-// caller's to trust.
+// All removes path and everything below it; if it is a link, the link. A missing path is no
+// error. Links in the directories above it are followed, so the caller must trust these.
 func All(path string) error {
 	path = filepath.Clean(path)
 	fd, err := open(unix.AT_FDCWD, filepath.Dir(path), 0)
@@ -73,7 +72,7 @@ func All(path string) error {
 	}
 	defer unix.Close(fd)
 	s := &sifter{root: filepath.Dir(path)}
-	here, err := placeOf(fd)
+	here, err := filesystemOf(fd)
 	if err != nil {
 		return &os.PathError{Op: "statx", Path: s.root, Err: err}
 	}
@@ -81,9 +80,9 @@ func All(path string) error {
 	return errors.Join(s.errs...)
 }
 
-// Sift judges everything in the directory root, which itself stays. Paths that are
-// judged are relative to it; what is in a directory is judged only where that one
-// is entered. A root that is not there is no error, one that is a link is.
+// Sift judges everything in the directory root, and keeps root itself. The paths that
+// judge gets are relative to root. The content of a directory is judged only if the
+// directory is entered. A missing root is no error, but a link in its place is.
 func Sift(root string, judge func(path string) Verdict) ([]Kept, error) {
 	s := &sifter{root: filepath.Clean(root), judge: judge}
 	fd, err := open(unix.AT_FDCWD, s.root, unix.O_NOFOLLOW)
@@ -94,7 +93,7 @@ func Sift(root string, judge func(path string) Verdict) ([]Kept, error) {
 		return nil, &os.PathError{Op: "open", Path: s.root, Err: err}
 	}
 	defer unix.Close(fd)
-	here, err := placeOf(fd)
+	here, err := filesystemOf(fd)
 	if err != nil {
 		return nil, &os.PathError{Op: "statx", Path: s.root, Err: err}
 	}
@@ -103,8 +102,8 @@ func Sift(root string, judge func(path string) Verdict) ([]Kept, error) {
 	return s.kept, errors.Join(s.errs...)
 }
 
-// place is where a directory lies.
-type place struct{ device, mount uint64 }
+// filesystem is the device and the mount that a directory is on.
+type filesystem struct{ device, mount uint64 }
 
 // sifter is one call of All or Sift.
 type sifter struct {
@@ -114,8 +113,8 @@ type sifter struct {
 	errs  []error
 }
 
-// sift judges what is in the directory fd, which lies here.
-func (s *sifter) sift(fd int, here place, dir string) {
+// sift judges the content of the directory fd, which is on the file system here.
+func (s *sifter) sift(fd int, here filesystem, dir string) {
 	for _, name := range s.names(fd, dir) {
 		path := filepath.Join(dir, name)
 		switch s.judge(path) {
@@ -129,8 +128,8 @@ func (s *sifter) sift(fd int, here place, dir string) {
 	}
 }
 
-// enter sifts a directory and removes it when it is empty then.
-func (s *sifter) enter(parent int, here place, path string) {
+// enter sifts a directory, and removes it if it is empty then.
+func (s *sifter) enter(parent int, here filesystem, path string) {
 	name := filepath.Base(path)
 	fd, err := open(parent, name, unix.O_NOFOLLOW)
 	switch {
@@ -154,8 +153,8 @@ func (s *sifter) enter(parent int, here place, path string) {
 	}
 }
 
-// remove removes a name of the directory parent, whatever it is.
-func (s *sifter) remove(parent int, here place, path string) {
+// remove removes a name in the directory parent, whatever it is.
+func (s *sifter) remove(parent int, here filesystem, path string) {
 	name := filepath.Base(path)
 	err := unix.Unlinkat(parent, name, 0)
 	if err == nil || errors.Is(err, unix.ENOENT) {
@@ -163,7 +162,7 @@ func (s *sifter) remove(parent int, here place, path string) {
 	}
 	fd, openErr := open(parent, name, unix.O_NOFOLLOW)
 	if openErr != nil {
-		// No directory: then what unlinking says is what is wrong.
+		// It is no directory, so the first error says what is wrong.
 		s.failed("remove", path, err)
 		return
 	}
@@ -175,16 +174,16 @@ func (s *sifter) remove(parent int, here place, path string) {
 		s.remove(fd, here, filepath.Join(path, below))
 	}
 	err = unix.Unlinkat(parent, name, unix.AT_REMOVEDIR)
-	// What stayed in it has been told.
+	// What was left in it has been reported.
 	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
 		s.failed("remove", path, err)
 	}
 }
 
-// isHere tells whether a directory lies on the file system and the mount of the one
-// that it was found in.
-func (s *sifter) isHere(fd int, here place, path string) bool {
-	got, err := placeOf(fd)
+// isHere reports whether a directory is on the same device and mount as the directory that
+// it was found in.
+func (s *sifter) isHere(fd int, here filesystem, path string) bool {
+	got, err := filesystemOf(fd)
 	if err != nil {
 		s.failed("statx", path, err)
 		return false
@@ -197,7 +196,7 @@ func (s *sifter) isHere(fd int, here place, path string) bool {
 }
 
 func (s *sifter) names(fd int, path string) []string {
-	// A descriptor of its own: closing the file closes it.
+	// The file gets a descriptor of its own, because closing the file closes that.
 	again, err := open(fd, ".", 0)
 	if err != nil {
 		s.failed("open", path, err)
@@ -225,7 +224,7 @@ func (s *sifter) failed(op, path string, err error) {
 	s.errs = append(s.errs, &os.PathError{Op: op, Path: path, Err: err})
 }
 
-// whatElse says what a name is that is not the directory it should be.
+// whatElse says what a name is in place of a directory.
 func whatElse(parent int, name string) string {
 	target := make([]byte, unix.PathMax)
 	if n, err := unix.Readlinkat(parent, name, target); err == nil {
@@ -243,13 +242,13 @@ func open(at int, name string, flags int) (int, error) {
 	}
 }
 
-// placeOf asks the kernel. Kernels before 5.8 tell the mount's id in /proc only.
-func placeOf(fd int) (place, error) {
+// filesystemOf asks the kernel. Before 5.8 it gives the id of a mount only in /proc.
+func filesystemOf(fd int) (filesystem, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return place{}, err
+		return filesystem{}, err
 	}
-	out := place{device: uint64(st.Dev)}
+	out := filesystem{device: uint64(st.Dev)}
 	var stx unix.Statx_t
 	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &stx)
 	if err == nil && stx.Mask&unix.STATX_MNT_ID != 0 {
@@ -260,7 +259,7 @@ func placeOf(fd int) (place, error) {
 	return out, err
 }
 
-// mountInProc reads the line "mnt_id:" of proc_pid_fdinfo(5), since Linux 3.15.
+// mountInProc reads the line "mnt_id:" of proc_pid_fdinfo(5), there since Linux 3.15.
 func mountInProc(fd int) (uint64, error) {
 	text, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(fd))
 	if err != nil {

@@ -187,7 +187,7 @@ func TestMountInProc(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	want, err := placeOf(fd)
+	want, err := filesystemOf(fd)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,10 +1,9 @@
 // Package rootsocket listens on unix sockets that only root may connect to.
 //
-// The kernel makes a socket's file with the mode of the socket less the umask,
-// and the mode of a socket is 0777. A chmod after the bind leaves a moment in
-// which anybody may connect under an open umask, so the socket itself gets its
-// mode before it has a name. Changing the umask instead would change it for all
-// threads, and for the files that they make meanwhile.
+// The kernel creates a socket's file with the mode of the socket, 0777, less the umask. A
+// chmod after the bind would leave a moment in which anybody may connect if the umask is
+// open, so the socket gets its mode before it has a name. Changing the umask instead would
+// change it for all threads, and for the files that they create meanwhile.
 package rootsocket
 
 import (
@@ -19,8 +18,8 @@ import (
 
 const mode = 0o600
 
-// Listen takes the path over from a process that died: the caller knows that no
-// other one lives, by the lock on the data directory.
+// Listen listens at path, and takes it over from a process that died: the caller holds the
+// lock on the data directory and so knows that no other one lives.
 func Listen(path string) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("listening on %s: %w", path, err)

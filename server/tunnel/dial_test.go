@@ -116,7 +116,7 @@ func listening(t *testing.T) netip.AddrPort {
 }
 
 // TestWays: which way leads where. 127.0.0.1 is what can be dialed directly here.
-func TestWays(t *testing.T) {
+func TestRoutes(t *testing.T) {
 	t.Parallel()
 	here := listening(t)
 	s := New(Config{OwnNode: "own", OwnIPs: []netip.Addr{netip.MustParseAddr("127.0.0.5")}, OwnAPI: here, Patience: 10 * time.Millisecond})
