@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -83,10 +82,7 @@ func makeAndWait(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := filepath.Join(CgroupFS, m.ID)
-	if !Cgroup2() {
-		dir = filepath.Join(CgroupFS, "memory", m.ID)
-	}
+	dir := cgroupOf(m)
 	cmd := m.Command(t.Context(), "sleep", "100000")
 	cmd.Cancel = nil
 	if err := errors.Join(os.Mkdir(dir, 0o755), cmd.Start()); err != nil {
@@ -105,6 +101,35 @@ func makeAndWait(t *testing.T) {
 // none before.
 func TestLeftovers(t *testing.T) {
 	testneed.Root(t)
+	m := newTestMachine(t)
+	if err := m.Holder.Run("ip", "link", "delete", "eth0"); err != nil { // with its cable
+		t.Fatal(err)
+	}
+	if found, err := m.Leftovers(); err != nil || len(found) > 0 {
+		t.Fatalf("a new machine has %q, %v", found, err)
+	}
+	cgroup, pid := cgroupOf(m), leaveThings(t, m)
+	found, err := m.Leftovers()
+	if err != nil {
+		t.Error(err)
+	}
+	all := strings.Join(found, "\n")
+	for _, part := range []string{
+		fmt.Sprintf("process %d: ", pid), "mount /var/tmp", "cgroup " + cgroup, "link left0", "nft table inet left",
+		"file " + m.Dir + "/upper/etc/left", "file " + m.Inside("/run/left"), "in the data directory .",
+	} {
+		if !strings.Contains(all, part) {
+			t.Errorf("%q is not found among\n%s", part, all)
+		}
+	}
+	if len(found) != 8 {
+		t.Errorf("found are\n%s", all)
+	}
+}
+
+// newTestMachine makes a machine that goes with the test.
+func newTestMachine(t *testing.T) *Machine {
+	t.Helper()
 	janitor, err := StartJanitor("")
 	if err != nil {
 		t.Fatal(err)
@@ -122,21 +147,25 @@ func TestLeftovers(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	if err := m.Holder.Run("ip", "link", "delete", "eth0"); err != nil { // with its cable
-		t.Fatal(err)
-	}
-	if found, err := m.Leftovers(); err != nil || len(found) > 0 {
-		t.Fatalf("a new machine has %q, %v", found, err)
-	}
-	cgroup := "/sys/fs/cgroup/memory/" + m.ID
+	return m
+}
+
+// cgroupOf is where a machine's cgroup would be.
+func cgroupOf(m *Machine) string {
 	if Cgroup2() {
-		cgroup = "/sys/fs/cgroup/" + m.ID
+		return filepath.Join(CgroupFS, m.ID)
 	}
-	err = m.Holder.Script(`
-mkdir `+cgroup+` /etc/left /run/left $DATA
+	return filepath.Join(CgroupFS, "memory", m.ID)
+}
+
+// leaveThings makes one thing of each kind and returns the process.
+func leaveThings(t *testing.T, m *Machine) (pid int) {
+	t.Helper()
+	err := m.Holder.Script(`
+mkdir $CGROUP /etc/left /run/left $DATA
 ip link add left0 type bridge
 nft add table inet left
-mount -t tmpfs tmpfs /var/tmp`, "DATA="+m.Data)
+mount -t tmpfs tmpfs /var/tmp`, "CGROUP="+cgroupOf(m), "DATA="+m.Data)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,23 +174,7 @@ mount -t tmpfs tmpfs /var/tmp`, "DATA="+m.Data)
 		t.Fatal(err)
 	}
 	go func() { _ = cmd.Wait() }() // it is killed with the machine
-	found, err := m.Leftovers()
-	if err != nil {
-		t.Error(err)
-	}
-	all := strings.Join(found, "\n")
-	for _, part := range []string{
-		fmt.Sprintf("process %d: ", cmd.Process.Pid), "mount /var/tmp", "cgroup " + cgroup, "link left0", "nft table inet left",
-		"file " + m.Dir + "/upper/etc/left", "file " + m.Inside("/run/left"), "in the data directory .",
-	} {
-		if !strings.Contains(all, part) {
-			t.Errorf("%q is not found among\n%s", part, all)
-		}
-	}
-	if len(found) != 8 {
-		t.Errorf("found are\n%s", all)
-	}
-	_ = syscall.Kill(cmd.Process.Pid, syscall.SIGKILL)
+	return cmd.Process.Pid
 }
 
 func TestConfigure(t *testing.T) {
