@@ -15,6 +15,7 @@ import (
 
 	"brink/internal/testneed"
 	"brink/internal/testprocess"
+	"brink/internal/testwait"
 )
 
 func TestMain(m *testing.M) {
@@ -57,16 +58,13 @@ func TestJanitor(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		_, dirErr := os.Stat(made.Dir)
-		_, cgroupErr := os.Stat(made.Cgroup)
-		if errors.Is(dirErr, fs.ErrNotExist) && errors.Is(cgroupErr, fs.ErrNotExist) && !isAlive(made.Process) {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("left of %+v: directory %v, cgroup %v, process %t", made, dirErr, cgroupErr, isAlive(made.Process))
-		}
+	for _, dir := range []string{made.Dir, made.Cgroup} {
+		testwait.Until(t, dir+" is gone", func() bool {
+			_, err := os.Stat(dir)
+			return errors.Is(err, fs.ErrNotExist)
+		})
 	}
+	testwait.Until(t, "the machine's process is gone", func() bool { return !isAlive(made.Process) })
 }
 
 // isAlive reports whether a process runs; one that was not reaped does not.
@@ -88,6 +86,7 @@ func makeAndWait(t *testing.T) {
 	if err := errors.Join(os.Mkdir(dir, 0o755), cmd.Start()); err != nil {
 		t.Fatal(errors.Join(err, m.Destroy()))
 	}
+	awaitSleep(t, cmd.Process.Pid)
 	line, err := json.Marshal(madeMachine{m.Dir, dir, cmd.Process.Pid})
 	if err != nil {
 		t.Fatal(errors.Join(err, m.Destroy()))
@@ -174,7 +173,14 @@ mount -t tmpfs tmpfs /var/tmp`, "CGROUP="+cgroupOf(m), "DATA="+m.Data)
 		t.Fatal(err)
 	}
 	go func() { _ = cmd.Wait() }() // it is killed with the machine
+	awaitSleep(t, cmd.Process.Pid)
 	return cmd.Process.Pid
+}
+
+// awaitSleep waits until nsenter has become the command.
+func awaitSleep(t *testing.T, pid int) {
+	t.Helper()
+	testwait.Until(t, "the command has begun", func() bool { return CommandLine(pid) == "sleep 100000" })
 }
 
 func TestConfigure(t *testing.T) {
