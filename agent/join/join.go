@@ -41,7 +41,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/url"
 	"os"
@@ -130,9 +129,6 @@ func New(cfg Config) (*Join, error) {
 		return nil, err
 	}
 	if err := j.checkCluster(); err != nil || j.hasJoined() {
-		if err == nil && cfg.TokenError != nil {
-			slog.Warn("the token cannot be read, which does not matter to a node that has joined", "component", component, "error", cfg.TokenError)
-		}
 		return j, err
 	}
 	if cfg.TokenError != nil {
@@ -188,6 +184,8 @@ func (j *Join) Run(ctx context.Context) (_ clusterconfig.Config, online bool, er
 			return clusterconfig.Config{}, false, err
 		}
 		lifecycle.Logger(ctx).Info("joined the cluster", "node", j.cfg.NodeName, "server", j.cfg.Server)
+	} else if j.cfg.TokenError != nil {
+		lifecycle.Logger(ctx).Warn("the token cannot be read, which does not matter to a node that has joined", "error", j.cfg.TokenError)
 	}
 	j.api = newTransport(j.pool, j.TLS, j.refusal, j.prover)
 	if j.used, j.online, err = j.current(ctx); errors.Is(err, errRefused) {

@@ -1,6 +1,7 @@
 package join
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -9,6 +10,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/big"
 	"net"
 	"os"
@@ -155,6 +157,34 @@ func TestWithoutATokenTheReasonIsTold(t *testing.T) {
 	cfg.Token = &other
 	if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), "another cluster") {
 		t.Errorf("the token of another cluster: %v", err)
+	}
+}
+
+// TestCheckingATokenLogsNothing: a start makes a Join twice, to check the flags and to run
+// it. It is not parallel, as the log is the process's.
+func TestCheckingATokenLogsNothing(t *testing.T) {
+	l := layout.New(t.TempDir())
+	s, err := openStore(l.NodeCert(), "till")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key := pair(t, "till", time.Now().Add(time.Hour))
+	if _, err := s.Update(cert, key); err != nil {
+		t.Fatal(err)
+	}
+	ca, err := newAuthority(cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ca.write(l.ClusterCA()); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	before := slog.Default()
+	defer slog.SetDefault(before)
+	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+	if _, err := New(Config{Server: "192.0.2.1:6443", NodeName: "till", Layout: l, TokenError: errors.New("damaged")}); err != nil || log.Len() > 0 {
+		t.Errorf("%v, and it logs %q", err, log.String())
 	}
 }
 
