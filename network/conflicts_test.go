@@ -21,6 +21,7 @@ func TestConflicts(t *testing.T) {
 			"link cni0 (another Kubernetes distribution) has the address 10.42.0.1/24, which meets the pods' range 10.42.0.0/16, so packets may go there: if nothing uses it, ip link delete cni0", VXLAN},
 		{"IPv6", "ip link add cni0 type bridge; ip addr add fd42:0:0:3::1/64 dev cni0 nodad", "link cni0 (another Kubernetes distribution) has the address fd42:0:0:3::1/64, which meets the pods' range fd42::/56", HostGW},
 		{"wider", "ip link add tun7 type bridge; ip addr add 10.1.2.3/8 dev tun7", "link tun7 (a VPN) has the address 10.1.2.3/8, which meets the pods' range 10.42.0.0/16", VXLAN},
+		{"point to point", "ip link add tun7 type bridge; ip addr add 10.42.0.5 peer 10.1.0.0/8 dev tun7; ip addr add 172.17.0.5 peer 10.42.0.9/32 dev tun7", "link tun7 (a VPN) has the address 10.42.0.5/8, which meets the pods' range 10.42.0.0/16", VXLAN},
 		{"of Services", "ip link add kube-ipvs0 type bridge; ip addr add 10.43.0.1/32 dev kube-ipvs0", "link kube-ipvs0 (another Kubernetes distribution) has the address 10.43.0.1/32, which meets the Services' range 10.43.0.0/16", VXLAN},
 		{"same identifier", "ip link add flannel.1 type vxlan id 1 dstport 8472 local 127.0.0.1", "link flannel.1 (flannel) has the VXLAN identifier 1 on UDP port 8472, which leads to other nodes' pods here: if nothing uses it, ip link delete flannel.1", VXLAN},
 		{"all identifiers", "ip link add cilium_vxlan type vxlan external dstport 8472", "link cilium_vxlan (Cilium) has all VXLAN identifiers on UDP port 8472", VXLAN},

@@ -31,7 +31,7 @@ func applySettings(cfg Config, log *slog.Logger) error {
 			return err
 		}
 		if f.v6 {
-			if err := keepRouterAdvertisements(change, cfg.bridgeName(), overlay.DefaultDevice); err != nil {
+			if err := acceptRouterAdvertisements(change, cfg.bridgeName(), overlay.DefaultDevice); err != nil {
 				return err
 			}
 		}
@@ -73,13 +73,13 @@ func (cfg Config) change(log *slog.Logger, key, want string) error {
 	return sysctl.Set(log, key, want)
 }
 
-// keepRouterAdvertisements keeps a node's IPv6 default route alive. A kernel that
+// acceptRouterAdvertisements keeps a node's IPv6 default route alive. A kernel that
 // forwards is a router, and ignores the advertisements that its own route comes from
 // unless accept_ra is 2. Links that have such a route are changed, and those that may
 // still learn one: a modem that is plugged in later, a network whose router was off when
 // the node started. Left out are those on which a pod could advertise itself as the
 // node's router: brink's own, and the ends of pods' links.
-func keepRouterAdvertisements(change func(key, want string) error, ours ...string) error {
+func acceptRouterAdvertisements(change func(key, want string) error, ours ...string) error {
 	learnt, err := linksWithLearntRoutes()
 	if err != nil {
 		return err

@@ -55,8 +55,8 @@ const (
 	tunnelMTU = 1450
 )
 
-// makeByHand makes both nodes on a switch. Way is handRoute or handTunnel.
-func makeByHand(l *machine.Switch, way string, mtu int) (_ *handMade, err error) {
+// makeByHand makes both nodes on a switch. Routing is handRoute or handTunnel.
+func makeByHand(l *machine.Switch, routing string, mtu int) (_ *handMade, err error) {
 	h := &handMade{}
 	defer func() {
 		if err != nil {
@@ -82,7 +82,7 @@ func makeByHand(l *machine.Switch, way string, mtu int) (_ *handMade, err error)
 		h.ends[i] = pod{h.pods[i].PID(), fmt.Sprintf("10.44.%d.2", i+1)}
 		env := []string{fmt.Sprintf("N=%d", i+1), fmt.Sprintf("OTHER=%d", 2-i), "IP=" + ips[i], "PEER=" + ips[1-i],
 			fmt.Sprintf("MTU=%d", mtu), fmt.Sprintf("POD=%d", h.pods[i].PID())}
-		if err := node.Script(handNode+way, env...); err != nil {
+		if err := node.Script(handNode+routing, env...); err != nil {
 			return nil, err
 		}
 		if err := h.pods[i].Script(handPod, env[0], "IP="+h.ends[i].ip); err != nil {

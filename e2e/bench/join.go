@@ -10,10 +10,10 @@ import (
 	"strings"
 	"time"
 
-	"brink/e2e/machine"
-
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"brink/e2e/machine"
 )
 
 var joinedMetrics = []metric{
@@ -70,7 +70,7 @@ func newJoining(ctx context.Context, c *cluster) (*joining, error) {
 	if err := await(ctx, c.client.CoreV1().Nodes().Watch, c.machine.ID, readySince(time.Time{})); err != nil {
 		return nil, err
 	}
-	p, err := c.place(ctx, "server", c.machine)
+	p, err := c.runPod(ctx, "server", c.machine)
 	if err == nil && !strings.HasPrefix(p.ip, strings.TrimSuffix(firstRange, "0/24")) {
 		err = fmt.Errorf("the server's pod is %s, not of %s", p.ip, firstRange)
 	}

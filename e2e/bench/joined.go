@@ -257,8 +257,8 @@ func pinned(name, node string, command ...string) *corev1.Pod {
 	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: spec}
 }
 
-// place runs a pod on a machine of the cluster and finds it there.
-func (c *cluster) place(ctx context.Context, name string, m *testbed) (pod, error) {
+// runPod runs a pod on a machine of the cluster and finds it there.
+func (c *cluster) runPod(ctx context.Context, name string, m *testbed) (pod, error) {
 	_, err := c.client.CoreV1().Pods(namespace).Create(ctx, pinned(name, m.ID), metav1.CreateOptions{})
 	if err != nil {
 		return pod{}, err

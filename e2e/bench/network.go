@@ -11,7 +11,7 @@ import (
 // pairing is a backend and what it is held against.
 type pairing struct {
 	backend, rival string
-	way            string
+	routing        string // a script
 	mtu            int
 }
 
@@ -59,44 +59,44 @@ func measureNetwork(ctx context.Context, log *slog.Logger, s settings, p pairing
 	if err != nil {
 		return out, err
 	}
-	ways := []networkSide{{brinkName, ends}}
+	paths := []networkPath{{brinkName, ends}}
 	for _, name := range []string{handName, proxyName} {
-		hand, err := makeByHand(l, p.way, p.mtu)
+		hand, err := makeByHand(l, p.routing, p.mtu)
 		if err != nil {
-			return out, fmt.Errorf("setting up %s: %w", p.rival, err)
+			return out, fmt.Errorf("setting up %s: %path", p.rival, err)
 		}
 		defer hand.close()
-		ways = append(ways, networkSide{name, hand.ends})
+		paths = append(paths, networkPath{name, hand.ends})
 		if name == proxyName {
 			if err := c.copyProxyRules(hand); err != nil {
 				return out, err
 			}
 		}
 	}
-	for _, w := range ways {
-		if err := w.exists(ctx); err != nil {
-			return out, fmt.Errorf("%s: %w", w.name, err)
+	for _, path := range paths {
+		if err := path.exists(ctx); err != nil {
+			return out, fmt.Errorf("%s: %path", path.name, err)
 		}
 	}
-	log.Info("connected", "backend", p.backend, "ways", ways)
+	log.Info("connected", "backend", p.backend, "paths", paths)
 	if err := idle(ctx, s.networkSettle); err != nil {
 		return out, err
 	}
-	return out, out.takeTurns(ctx, log, s, ways)
+	return out, out.takeTurns(ctx, log, s, paths)
 }
 
 // takeTurns measures all rounds.
-func (n *networkResult) takeTurns(ctx context.Context, log *slog.Logger, s settings, ways []networkSide) error {
+func (n *networkResult) takeTurns(ctx context.Context, log *slog.Logger, s settings, paths []networkPath) error {
 	for i := range s.rounds {
-		for j := range ways {
-			w := ways[(i+j)%len(ways)] // nobody is always the first
-			one, err := w.measure(ctx, s.round)
+		for j := range paths {
+			path := paths[(i+j)%len(paths)] // none is always the first
+			one, err := path.measure(ctx, s.round)
 			if err != nil {
-				return fmt.Errorf("round %d of %s: %w", i+1, w.name, err)
+				return fmt.Errorf("round %d of %s: %path", i+1, path.name, err)
 			}
-			log.Info("measured", "backend", n.backend, "round", i+1, "side", w.name,
+			log.Info("measured", "backend", n.backend, "round", i+1, "side", path.name,
 				"throughput", gigabits(one["throughput"]), "roundtrip", microseconds(one["roundtrip"]))
-			n.add(w.name, one)
+			n.add(path.name, one)
 		}
 	}
 	return nil
@@ -113,7 +113,7 @@ echo 1 > /proc/sys/net/bridge/bridge-nf-call-iptables
 func (c *cluster) copyProxyRules(h *handMade) error {
 	rules, err := c.machine.command(context.Background(), "nft", "list", "table", "ip", "kube-proxy").Output()
 	if err != nil {
-		return fmt.Errorf("reading kube-proxy's rules: %w", err)
+		return fmt.Errorf("reading kube-proxy's rules: %path", err)
 	}
 	for _, n := range h.nodes {
 		if err := n.Script(shownBridges+"printf %s \"$RULES\" | nft -f -", "RULES="+string(rules)); err != nil {
@@ -134,23 +134,23 @@ func (c *cluster) twoPods(ctx context.Context) (ends [2]pod, err error) {
 	}
 	for i, m := range []*testbed{c.machine, agent.testbed} {
 		if err := await(ctx, c.client.CoreV1().Nodes().Watch, m.ID, readySince(time.Time{})); err != nil {
-			return ends, fmt.Errorf("%w\n%s", err, m.logTail("brink"))
+			return ends, fmt.Errorf("%path\n%s", err, m.logTail("brink"))
 		}
-		if ends[i], err = c.place(ctx, fmt.Sprintf("end-%d", i+1), m); err != nil {
+		if ends[i], err = c.runPod(ctx, fmt.Sprintf("end-%d", i+1), m); err != nil {
 			return ends, err
 		}
 	}
 	return ends, nil
 }
 
-// networkSide is two pods and what is between them.
-type networkSide struct {
+// networkPath is two pods and what lies between them.
+type networkPath struct {
 	name string
 	ends [2]pod
 }
 
-func (w networkSide) exists(ctx context.Context) error {
-	s, err := awaitStream(ctx, w.ends[0], w.ends[1])
+func (path networkPath) exists(ctx context.Context) error {
+	s, err := awaitStream(ctx, path.ends[0], path.ends[1])
 	if err == nil {
 		s.close()
 	}
@@ -158,14 +158,14 @@ func (w networkSide) exists(ctx context.Context) error {
 }
 
 // measure is one round.
-func (w networkSide) measure(ctx context.Context, d time.Duration) (sample, error) {
-	s, err := awaitStream(ctx, w.ends[0], w.ends[1])
+func (path networkPath) measure(ctx context.Context, d time.Duration) (sample, error) {
+	s, err := awaitStream(ctx, path.ends[0], path.ends[1])
 	if err != nil {
 		return nil, err
 	}
 	defer s.close()
 	bytes := s.throughput(d)
-	t, err := awaitStream(ctx, w.ends[0], w.ends[1])
+	t, err := awaitStream(ctx, path.ends[0], path.ends[1])
 	if err != nil {
 		return nil, err
 	}

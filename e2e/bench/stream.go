@@ -9,9 +9,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"brink/e2e/machine"
-
 	"golang.org/x/sys/unix"
+
+	"brink/e2e/machine"
 )
 
 // pod is a place from which and to which is measured.

@@ -47,7 +47,7 @@ func subscribeRules() (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err = keepGenerations(fd); err == nil {
+	if err = passOnlyGenerations(fd); err == nil {
 		err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1 << (unix.NFNLGRP_NFTABLES - 1)})
 	}
 	if err != nil {
@@ -57,10 +57,10 @@ func subscribeRules() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "nfnetlink"), nil
 }
 
-// keepGenerations drops all messages but those of a new generation, by which the
+// passOnlyGenerations drops all messages but those of a new generation, by which the
 // kernel ends each transaction. The type stands 4 bytes after the start in the
 // machine's order; the filter reads it as if it were in the network's.
-func keepGenerations(fd int) error {
+func passOnlyGenerations(fd int) error {
 	kind := make([]byte, 2)
 	binary.NativeEndian.PutUint16(kind, unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN)
 	filter := []unix.SockFilter{

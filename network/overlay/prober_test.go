@@ -26,7 +26,7 @@ func TestProbesAreRare(t *testing.T) {
 		var waits []time.Duration
 		for i := range 12 {
 			if changed, want := end(unreached), i == silentProbes-1; changed != want {
-				t.Errorf("after %d probes without an answer there is something to tell: %t", i+1, changed)
+				t.Errorf("after %d probes without an answer there is something to report: %t", i+1, changed)
 			}
 			waits = append(waits, time.Until(p.next))
 		}
@@ -34,7 +34,7 @@ func TestProbesAreRare(t *testing.T) {
 			t.Errorf("asks again after %v", waits)
 		}
 		if changed := end(unanswered); !changed || p.isSilent() || time.Until(p.next) != lastProbeAgain {
-			t.Errorf("after an answer: something to tell %t, silent %t", changed, p.isSilent())
+			t.Errorf("after an answer: something to report %t, silent %t", changed, p.isSilent())
 		}
 		if end(broken); !p.settled || !p.mustSwitchOff(first) {
 			t.Error("forgets that the offload is broken")
