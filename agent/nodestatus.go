@@ -23,8 +23,8 @@ import (
 // its peers: while a cluster is switched from one to another they differ.
 const backendAnnotation = "brink.io/network-backend"
 
-// nodeStatus is what the Node says that is the agent's to say: its addresses, how its
-// pods are reached, and whose it is.
+// nodeStatus is the part of the Node that the agent writes: its addresses, how its pods
+// are reached, and which machine it is.
 type nodeStatus struct {
 	name        string
 	internal    *nodeaddr.Watcher
@@ -64,8 +64,8 @@ func (s *nodeStatus) complete(node *corev1.Node) {
 	maps.Copy(node.Annotations, s.annotations)
 }
 
-// correct corrects a Node that says something else, because it is from an earlier start
-// or from before the addresses changed.
+// correct updates a Node that differs, because it is from an earlier start or from before
+// the addresses changed.
 func (s *nodeStatus) correct(ctx context.Context, client kubernetes.Interface, node *corev1.Node) error {
 	nodes := client.CoreV1().Nodes()
 	missing := maps.Clone(s.annotations)

@@ -79,10 +79,10 @@ func (n *connected) runNetwork(ctx context.Context, ready func()) error {
 	underlay := n.cfg.Addresses.IPs()
 	pods := network.New(n.networkConfig(ranges, underlay))
 	n.network.begin(ranges, pods)
-	// Before anything of it: peers that do not know how this node is reached now
-	// send their packets the old way.
+	// Before the network starts: peers that do not know the present backend of this node
+	// send their packets by the former one.
 	n.correctNode(ctx, client, node)
-	// A node may read nobody but itself until the server has said otherwise; the
+	// As itself, a node may only read its own Node until the server allows more. The
 	// service proxy's rights are there from the start.
 	peers, err := kubernetes.NewForConfig(n.access.proxyAPI())
 	if err != nil {

@@ -52,7 +52,7 @@ func (j *Join) join(ctx context.Context) error {
 	}
 	// The CA first: a certificate without it is as good as none.
 	if err := ca.write(j.cfg.Layout.ClusterCA()); err != nil {
-		return err
+		return fmt.Errorf("writing the cluster's CA: %w", err)
 	}
 	_, err = j.certs.Update(cert, key)
 	return err

@@ -29,8 +29,7 @@ const (
 // refusal is whether servers refuse this node's certificate. A node that was deleted
 // goes on with its pods, and sends no requests that would be refused.
 type refusal struct {
-	tell     func(why string) // called when a refusal begins; nil while nobody is to be told
-	patience time.Duration    // of tests; zero is holdFor
+	tell func(why string) // called when a refusal begins; nil while nobody is to be told
 
 	mu    sync.Mutex
 	why   string        // as in noderights, "" while the certificate is accepted
@@ -94,7 +93,7 @@ func (r *refusal) setLocked(why string) {
 // hold blocks a request that would be refused until the certificate is accepted again,
 // or fails it. A request that would not be refused, or that has to find out, passes.
 func (r *refusal) hold(ctx context.Context) error {
-	over := r.closed(time.Now())
+	over := r.closed()
 	if over == nil {
 		return nil
 	}
@@ -103,26 +102,19 @@ func (r *refusal) hold(ctx context.Context) error {
 		return context.Cause(ctx)
 	case <-over:
 		return nil
-	case <-time.After(r.holds()):
+	case <-time.After(holdFor):
 		return errRefused
 	}
 }
 
-func (r *refusal) holds() time.Duration {
-	if r.patience == 0 {
-		return holdFor
-	}
-	return r.patience
-}
-
 // closed returns nil for a request that may pass, else the channel that ends the wait.
-func (r *refusal) closed(now time.Time) <-chan struct{} {
+func (r *refusal) closed() <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.why == "" {
 		return nil
 	}
-	if now.Sub(r.asked) >= askAgain {
+	if now := time.Now(); now.Sub(r.asked) >= askAgain {
 		r.asked = now
 		return nil
 	}

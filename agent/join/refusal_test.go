@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"brink/internal/wire/jointoken"
@@ -23,47 +24,47 @@ func answer(status int, why string) *http.Response {
 // TestRefusal: one line when it begins, one request a minute while it lasts.
 func TestRefusal(t *testing.T) {
 	t.Parallel()
-	var told []string
-	r := &refusal{}
-	r.told(func(why string) { told = append(told, why) })
-	for _, resp := range []*http.Response{answer(200, ""), answer(401, ""), answer(403, ""), answer(500, noderights.Deleted)} {
-		if r.note(resp); r.reason() != "" || r.hold(t.Context()) != nil {
-			t.Fatalf("refused by %d %v", resp.StatusCode, resp.Header)
+	synctest.Test(t, func(t *testing.T) {
+		var told []string
+		r := &refusal{}
+		r.told(func(why string) { told = append(told, why) })
+		for _, resp := range []*http.Response{answer(200, ""), answer(401, ""), answer(403, ""), answer(500, noderights.Deleted)} {
+			if r.note(resp); r.reason() != "" || r.hold(t.Context()) != nil {
+				t.Fatalf("refused by %d %v", resp.StatusCode, resp.Header)
+			}
 		}
-	}
-	r.note(answer(401, noderights.Deleted))
-	r.note(answer(401, noderights.Deleted))
-	r.note(answer(401, "")) // by somebody in between
-	if len(told) != 1 || told[0] != noderights.Deleted || r.reason() != noderights.Deleted {
-		t.Errorf("told %v, it is %q", told, r.reason())
-	}
-	ended, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
-	if err := r.hold(ended); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("a request in vain: %v", err)
-	}
-	r.asked = time.Now().Add(-askAgain)
-	if err := r.hold(t.Context()); err != nil {
-		t.Errorf("after a minute none is let through: %v", err)
-	}
-	held := make(chan error)
-	go func() { held <- r.hold(t.Context()) }()
-	time.Sleep(time.Millisecond)
-	r.note(answer(404, ""))
-	if err := <-held; err != nil {
-		t.Errorf("one that waited: %v", err)
-	}
-	if err := r.hold(t.Context()); err != nil || r.reason() != "" {
-		t.Errorf("taken again, but %v, %q", err, r.reason())
-	}
-	r.note(answer(401, noderights.Deleted))
-	r.patience = time.Millisecond
-	if err := r.hold(t.Context()); !errors.Is(err, errRefused) {
-		t.Errorf("one that waited for long: %v", err)
-	}
-	if len(told) != 2 {
-		t.Errorf("told %v", told)
-	}
+		r.note(answer(401, noderights.Deleted))
+		r.note(answer(401, noderights.Deleted))
+		r.note(answer(401, "")) // by somebody in between
+		if len(told) != 1 || told[0] != noderights.Deleted || r.reason() != noderights.Deleted {
+			t.Errorf("told %v, it is %q", told, r.reason())
+		}
+		ended, cancel := context.WithTimeout(t.Context(), holdFor/2)
+		defer cancel()
+		if err := r.hold(ended); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a request in vain: %v", err)
+		}
+		time.Sleep(askAgain)
+		if err := r.hold(t.Context()); err != nil {
+			t.Errorf("after a minute none is let through: %v", err)
+		}
+		if err := r.hold(t.Context()); !errors.Is(err, errRefused) {
+			t.Errorf("one after it, that waited for long: %v", err)
+		}
+		held := make(chan error)
+		go func() { held <- r.hold(t.Context()) }()
+		synctest.Wait()
+		r.note(answer(404, ""))
+		if err := <-held; err != nil {
+			t.Errorf("one that waited: %v", err)
+		}
+		if err := r.hold(t.Context()); err != nil || r.reason() != "" {
+			t.Errorf("accepted again, but %v, %q", err, r.reason())
+		}
+		if r.note(answer(401, noderights.Deleted)); len(told) != 2 {
+			t.Errorf("told %v", told)
+		}
+	})
 }
 
 // TestToldLater: what was refused before the node runs is told when it does.

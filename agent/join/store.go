@@ -94,10 +94,10 @@ func (s *store) Update(cert, key []byte) (*tls.Certificate, error) {
 		return nil, fmt.Errorf("the certificate that the servers have signed: %w", err)
 	}
 	if err := os.MkdirAll(filepath.Dir(s.path), 0o700); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("making the directory of the node's certificate: %w", err)
 	}
 	if err := atomicfile.Write(s.path, bytes.Join([][]byte{certificates(cert), key}, nil), 0o600); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("writing the node's certificate: %w", err)
 	}
 	s.mu.Lock()
 	s.current = pair

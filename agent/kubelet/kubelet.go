@@ -154,7 +154,7 @@ func dependencies(ctx context.Context, cfg Config, server *options.KubeletServer
 	}
 	client, err := kubernetes.NewForConfig(cfg.API)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("making the kubelet's client: %w", err)
 	}
 	deps.KubeClient = client
 	if OwnsAddresses(cfg.Args) {
@@ -167,18 +167,18 @@ func dependencies(ctx context.Context, cfg Config, server *options.KubeletServer
 	eventConfig := rest.CopyConfig(cfg.API)
 	eventConfig.QPS, eventConfig.Burst = float32(server.EventRecordQPS), int(server.EventBurst)
 	if deps.EventClient, err = typedcorev1.NewForConfig(eventConfig); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("making the kubelet's client for events: %w", err)
 	}
 	// A heartbeat that hangs must end before the next one is due.
 	heartbeat := rest.CopyConfig(cfg.API)
 	heartbeat.Timeout = min(server.NodeStatusUpdateFrequency.Duration, time.Duration(server.NodeLeaseDurationSeconds)*time.Second)
 	heartbeat.QPS = -1
 	if deps.HeartbeatClient, err = kubernetes.NewForConfig(heartbeat); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("making the kubelet's client for heartbeats: %w", err)
 	}
 	transport, err := rest.TransportFor(cfg.API)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("finding the kubelet's connections: %w", err)
 	}
 	deps.OnHeartbeatFailure = func() { closeIdle(transport) }
 	if cfg.Reconnect != nil {

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// hasIPv6 says whether the kernel has IPv6 and nobody switched it off.
+// hasIPv6 reports whether the kernel has IPv6 and nobody has switched it off.
 func hasIPv6() bool {
 	if _, err := os.Stat("/proc/net/if_inet6"); err != nil {
 		return false

@@ -203,7 +203,7 @@ func (p *Proxy) newServer(ctx context.Context, client kubernetes.Interface, h *h
 	cfg, config := p.cfg, p.config
 	node, err := proxy.NewNodeManager(ctx, client, config.ConfigSyncPeriod.Duration, cfg.NodeName, false)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("watching the node: %w", err)
 	}
 	if err := p.setConntrack(ctx); errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
 		// The limit is the machine's. In a container or a network namespace it is

@@ -81,79 +81,80 @@ func left(t *testing.T, dir string) []string {
 
 func TestRemoveOwn(t *testing.T) {
 	t.Parallel()
-	t.Run("all", func(t *testing.T) {
-		t.Parallel()
-		u, said := testRun(t, nodeFiles)
-		testtree.Fill(t, u.Layout.Run(), map[string]string{"status.sock": "", "containerd/io.containerd.grpc.v1.cri/x": "", "datastore/leases.copy": ""})
-		u.removeOwn()
-		if _, err := os.Lstat(u.Layout.Data()); err == nil || len(u.errs) > 0 || !slices.Equal(*said, []string{"removed " + u.Layout.Run(), "removed DIR"}) {
-			t.Errorf("left %v; errors %v; said %v", left(t, u.Layout.Data()), u.errs, *said)
+	u, said := testRun(t, nodeFiles)
+	testtree.Fill(t, u.Layout.Run(), map[string]string{"status.sock": "", "containerd/io.containerd.grpc.v1.cri/x": "", "datastore/leases.copy": ""})
+	u.removeOwn()
+	if _, err := os.Lstat(u.Layout.Data()); err == nil || len(u.errs) > 0 || !slices.Equal(*said, []string{"removed " + u.Layout.Run(), "removed DIR"}) {
+		t.Errorf("left %v; errors %v; said %v", left(t, u.Layout.Data()), u.errs, *said)
+	}
+}
+
+func TestRemoveOwnLeavesTheUsersFiles(t *testing.T) {
+	t.Parallel()
+	photos := testtree.Make(t, map[string]string{"1.jpg": ""})
+	theirs := map[string]string{
+		"notes.txt": "", "agent/images/a.tar": "", "agent/recordings/1.wav": "", "server/db/backup.db": "", "server/tls/client-bob.key": "",
+		"agent/containerd/photo.jpg": "", "agent/kubelet/config.yaml": "", "agent/kubelet/pods/uid-9/volumes/x": "", "agent/pod-logs/default_q_uid-9/c/0.log": "",
+		"data/" + strings.Repeat("ab", 32) + "/chunk": "", "agent/link": "->" + photos, "agent/kubelet/plugins/driver/csi.sock": "",
+	}
+	u, said := testRun(t, nodeFiles)
+	testtree.Fill(t, u.Layout.Data(), theirs)
+	testtree.Fill(t, u.Layout.Run(), map[string]string{"status.sock": "", "mine": ""})
+	u.removeOwn()
+	var want []string
+	for name := range theirs {
+		want = append(want, name)
+	}
+	slices.Sort(want)
+	got := left(t, u.Layout.Data())
+	slices.Sort(got)
+	if !slices.Equal(got, want) || len(left(t, photos)) != 1 || len(u.errs) > 0 {
+		t.Errorf("left %q, want %q; errors %v", got, want, u.errs)
+	}
+	if left := left(t, u.Layout.Run()); !slices.Equal(left, []string{"mine"}) {
+		t.Errorf("of the run directory %q", left)
+	}
+	text := strings.Join(*said, "\n")
+	for _, named := range []string{"notes.txt", "agent/images/a.tar", "agent/recordings", "server/db/backup.db", "agent/kubelet/pods/uid-9", "agent/link"} {
+		if !strings.Contains(text, "kept DIR/"+named+", which is not brink's") {
+			t.Errorf("%s is not named in\n%s", named, text)
 		}
-	})
-	t.Run("the user's files", func(t *testing.T) {
-		t.Parallel()
-		photos := testtree.Make(t, map[string]string{"1.jpg": ""})
-		theirs := map[string]string{
-			"notes.txt": "", "agent/images/a.tar": "", "agent/recordings/1.wav": "", "server/db/backup.db": "", "server/tls/client-bob.key": "",
-			"agent/containerd/photo.jpg": "", "agent/kubelet/config.yaml": "", "agent/kubelet/pods/uid-9/volumes/x": "", "agent/pod-logs/default_q_uid-9/c/0.log": "",
-			"data/" + strings.Repeat("ab", 32) + "/chunk": "", "agent/link": "->" + photos, "agent/kubelet/plugins/driver/csi.sock": "",
-		}
-		u, said := testRun(t, nodeFiles)
-		testtree.Fill(t, u.Layout.Data(), theirs)
-		testtree.Fill(t, u.Layout.Run(), map[string]string{"status.sock": "", "mine": ""})
-		u.removeOwn()
-		var want []string
-		for name := range theirs {
-			want = append(want, name)
-		}
-		slices.Sort(want)
-		got := left(t, u.Layout.Data())
-		slices.Sort(got)
-		if !slices.Equal(got, want) || len(left(t, photos)) != 1 || len(u.errs) > 0 {
-			t.Errorf("left %q, want %q; errors %v", got, want, u.errs)
-		}
-		if left := left(t, u.Layout.Run()); !slices.Equal(left, []string{"mine"}) {
-			t.Errorf("of the run directory %q", left)
-		}
-		text := strings.Join(*said, "\n")
-		for _, named := range []string{"notes.txt", "agent/images/a.tar", "agent/recordings", "server/db/backup.db", "agent/kubelet/pods/uid-9", "agent/link"} {
-			if !strings.Contains(text, "kept DIR/"+named+", which is not brink's") {
-				t.Errorf("%s is not named in\n%s", named, text)
-			}
-		}
-	})
-	t.Run("what was laid before", func(t *testing.T) {
-		t.Parallel()
-		l := claimed(t, map[string]string{"server/tls/server-ca.crt": "mine", "server/tls/server-ca.key": "mine"})
-		testtree.Fill(t, l.Data(), map[string]string{"server/tls/client-ca.key": "", "server/db/state.db": ""})
-		u, _ := runOn(t, l)
-		u.removeOwn()
-		if got := left(t, l.Data()); !slices.Equal(got, []string{"server/tls/server-ca.crt", "server/tls/server-ca.key"}) {
-			t.Errorf("left %q", got)
-		}
-		if err := datadir.Check(l); err != nil {
-			t.Errorf("the next start: %v", err)
-		}
-	})
-	t.Run("something failed before", func(t *testing.T) {
-		t.Parallel()
-		u, _ := testRun(t, nodeFiles)
-		u.errs = []error{os.ErrInvalid}
-		u.removeOwn()
-		if got := left(t, u.Layout.Data()); !slices.Equal(got, []string{"agent/pods", "brink.mark", "lock", "made"}) || CheckDataDir(u.Layout) != nil {
-			t.Errorf("mark, lock and record are needed for the next try, left %v", got)
-		}
-	})
-	t.Run("keep data", func(t *testing.T) {
-		t.Parallel()
-		u, _ := testRun(t, nodeFiles)
-		before := left(t, u.Layout.Data())
-		u.KeepData = true
-		u.removeOwn()
-		if got := left(t, u.Layout.Data()); !slices.Equal(got, before) {
-			t.Errorf("left %v", got)
-		}
-	})
+	}
+}
+
+func TestRemoveOwnLeavesWhatWasLaid(t *testing.T) {
+	t.Parallel()
+	l := claimed(t, map[string]string{"server/tls/server-ca.crt": "mine", "server/tls/server-ca.key": "mine"})
+	testtree.Fill(t, l.Data(), map[string]string{"server/tls/client-ca.key": "", "server/db/state.db": ""})
+	u, _ := runOn(t, l)
+	u.removeOwn()
+	if got := left(t, l.Data()); !slices.Equal(got, []string{"server/tls/server-ca.crt", "server/tls/server-ca.key"}) {
+		t.Errorf("left %q", got)
+	}
+	if err := datadir.Check(l); err != nil {
+		t.Errorf("the next start: %v", err)
+	}
+}
+
+func TestRemoveOwnAfterAFailure(t *testing.T) {
+	t.Parallel()
+	u, _ := testRun(t, nodeFiles)
+	u.errs = []error{os.ErrInvalid}
+	u.removeOwn()
+	if got := left(t, u.Layout.Data()); !slices.Equal(got, []string{"agent/pods", "brink.mark", "lock", "made"}) || CheckDataDir(u.Layout) != nil {
+		t.Errorf("mark, lock and record are needed for the next try, left %v", got)
+	}
+}
+
+func TestRemoveOwnKeepsData(t *testing.T) {
+	t.Parallel()
+	u, _ := testRun(t, nodeFiles)
+	before := left(t, u.Layout.Data())
+	u.KeepData = true
+	u.removeOwn()
+	if got := left(t, u.Layout.Data()); !slices.Equal(got, before) {
+		t.Errorf("left %v", got)
+	}
 }
 
 // TestStateBesideAnotherKubelet: in a directory that another kubelet uses too, what this
