@@ -168,7 +168,7 @@ func (a *apiServer) run(ctx context.Context, ready func()) error {
 	}
 	prepared, err := chain.PrepareRun()
 	if err != nil {
-		return fmt.Errorf("preparing: %w", err)
+		return fmt.Errorf("preparing the chain of servers: %w", err)
 	}
 	a.openAPI.prepared()
 	a.cp.api.Handle(chain.GenericAPIServer.Handler)

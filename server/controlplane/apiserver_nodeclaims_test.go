@@ -29,7 +29,7 @@ func claims(podCIDR string, addresses ...string) *core.Node {
 	return node
 }
 
-// owned is a Node that says whose it is.
+// owned is a Node with the annotation of its owner.
 func owned(by string) *core.Node {
 	node := claims("10.42.7.0/24")
 	node.Annotations = map[string]string{nodekey.NodeAnnotation: by}
@@ -95,12 +95,12 @@ func TestNodeClaims(t *testing.T) {
 		"is the server":                 {hub, given, claims("10.42.7.0/24", "InternalIP 203.0.113.1"), "status", ""},
 		"says whose it is":              {node, given, owned("a"), "", ""},
 		"says so again":                 {node, owned("a"), owned("a"), "", ""},
-		"is the machine of before":      {node, owned("a"), owned("b"), "", "another machine's"},
+		"is an earlier machine":         {node, owned("a"), owned("b"), "", "another machine's"},
 		"has it by its status":          {node, owned("a"), owned("b"), "status", "another machine's"},
 		"is nobody's any more":          {node, owned("a"), given, "", "another machine's"},
 		"is given away":                 {controller, owned("a"), owned("b"), "", ""},
 		"moves":                         {node, given, claims("10.42.7.0/24", "InternalIP 192.0.2.8"), "status", ""},
-		"keeps an address of before":    {node, claims("", "InternalIP 10.42.1.5"), claims("", "InternalIP 10.42.1.5"), "status", ""},
+		"keeps an earlier address":      {node, claims("", "InternalIP 10.42.1.5"), claims("", "InternalIP 10.42.1.5"), "status", ""},
 		"is placed by a controller":     {controller, given, claims("10.42.7.0/24", "InternalIP 10.42.1.5"), "status", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
