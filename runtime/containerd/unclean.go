@@ -65,10 +65,13 @@ func (c Config) afterUncleanEnd(ctx context.Context, api *client.Client, started
 	if errdefs.IsNotFound(err) {
 		return nil
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		err = images.DropDamaged(ctx, api, c.Layout, image.Target)
 	}
-	return images.DropDamaged(ctx, api, c.Layout, image.Target)
+	if err != nil {
+		return fmt.Errorf("checking the sandbox image after an unclean end: %w", err)
+	}
+	return nil
 }
 
 // expiryLabel is the label of a lease that one request holds while it works, such as an
