@@ -104,7 +104,7 @@ func peersOf(nodes []any, own string) []network.Peer {
 func internalIPs(node *corev1.Node) []netip.Addr {
 	ips, invalid := nodestatus.Parse(node, corev1.NodeInternalIP)
 	for _, text := range invalid {
-		slog.Warn("a node has an address that is no IP address", "component", "network", "node", node.Name, "address", text)
+		slog.Warn("a node has an address that is not an IP address", "component", "network", "node", node.Name, "address", text)
 	}
 	return ips
 }

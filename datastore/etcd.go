@@ -36,7 +36,7 @@ func (e etcdEngine) volatileEndpoint() string { return e.durableEndpoint() }
 // for each write, as it is for a PostgreSQL, but a server that lost its hold ends
 // when it finds out, at the next renewal.
 func (e etcdEngine) runDurable(ctx context.Context, ready func()) error {
-	registry := &etcdRegistry{dial: e.cfg.dialEtcd}
+	registry := &etcdRegistry{dial: e.cfg.dialEtcd, suspect: e.remote.link.suspect}
 	defer registry.close()
 	r := e.remote
 	r.hold.registry = registry

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 )
 
@@ -23,31 +25,53 @@ const (
 // etcdRegistry is the claim on an etcd. The counter is the revision of the key
 // that every change writes; etcd has no clock to tell its age by.
 //
-// A client that has had no answer is given up for a fresh one: gRPC may spend half a
-// minute with a connection that was begun while the etcd started.
+// A client that has had no answer, or has lost its connection, is given up for a fresh
+// one: gRPC may spend half a minute with a connection that was begun while the etcd
+// started, and answers nothing for 5 s after one was refused.
 type etcdRegistry struct {
 	dial func() (*clientv3.Client, error)
+	// suspect is called when a connection is lost. The API server has connections of
+	// its own, whose errors do not come by here: without it a loss would be noticed at
+	// the next renewal.
+	suspect func()
 
 	mu     sync.Mutex
 	client *clientv3.Client
+	lost   *atomic.Bool // the client's connection was there and is not
 }
 
 // with calls do with a client.
 func (r *etcdRegistry) with(do func(*clientv3.Client) error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.lost != nil && r.lost.Load() {
+		r.closeLocked()
+	}
 	if r.client == nil {
 		client, err := r.dial()
 		if err != nil {
 			return err
 		}
-		r.client = client
+		r.client, r.lost = client, new(atomic.Bool)
+		go r.watch(client, r.lost)
 	}
 	err := do(r.client)
 	if err != nil && etcdUnanswered(err) {
 		r.closeLocked()
 	}
 	return err
+}
+
+// watch notes when the connections of client are lost, until it is closed. Where there
+// are several members, one is enough.
+func (r *etcdRegistry) watch(client *clientv3.Client, lost *atomic.Bool) {
+	conn := client.ActiveConnection()
+	for state := conn.GetState(); conn.WaitForStateChange(client.Ctx(), state); state = conn.GetState() {
+		if state == connectivity.Ready {
+			lost.Store(true)
+			r.suspect()
+		}
+	}
 }
 
 func (r *etcdRegistry) close() {
@@ -59,7 +83,7 @@ func (r *etcdRegistry) close() {
 func (r *etcdRegistry) closeLocked() {
 	if r.client != nil {
 		_ = r.client.Close()
-		r.client = nil
+		r.client, r.lost = nil, nil
 	}
 }
 

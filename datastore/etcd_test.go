@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"brink/internal/testdatabase"
 	"brink/internal/testwait"
@@ -63,10 +64,29 @@ func TestEtcd(t *testing.T) {
 	wantRefused(t, first, "taken over by the server of node node-1")
 }
 
+// The loss of an etcd and its return are noticed by the connection, long before the
+// next renewal: here there is none.
+func TestEtcdIsBackSoon(t *testing.T) {
+	t.Parallel()
+	etcd := newDatabase(t, testdatabase.Etcd)
+	r := launchRenewing(t, externalConfig(t, etcd.Endpoint("")), time.Hour)
+	r.awaitReady(t)
+	for n, leave := range []func() error{etcd.Kill, etcd.Stop} {
+		if err := leave(); err != nil {
+			t.Fatal(err)
+		}
+		testwait.Until(t, "it is said that etcd is away", func() bool { return r.Health() != nil })
+		if err := etcd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		testwait.Until(t, "it is said that etcd is back", func() bool { return r.log.count("the database is back") == n+1 })
+	}
+}
+
 func TestEtcdRegistryIsConditional(t *testing.T) {
 	t.Parallel()
 	etcd := newDatabase(t, testdatabase.Etcd)
-	registry := &etcdRegistry{dial: Config{Endpoint: etcd.Endpoint("")}.dialEtcd}
+	registry := &etcdRegistry{dial: Config{Endpoint: etcd.Endpoint("")}.dialEtcd, suspect: func() {}}
 	defer registry.close()
 	testRegistry(t, registry)
 }

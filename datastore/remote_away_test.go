@@ -143,13 +143,19 @@ type run struct {
 
 func launch(t *testing.T, cfg Config) *run {
 	t.Helper()
+	return launchRenewing(t, cfg, time.Second)
+}
+
+// launchRenewing launches a store that renews its hold so often.
+func launchRenewing(t *testing.T, cfg Config, every time.Duration) *run {
+	t.Helper()
 	log := new(logBuffer)
 	cfg.Logger = log.logger()
 	store, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	store.remote.link.every = time.Second
+	store.remote.link.every = every
 	ctx, cancel := context.WithCancel(context.Background())
 	over := make(chan struct{})
 	t.Cleanup(func() { // its directory goes next

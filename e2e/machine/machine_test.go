@@ -10,12 +10,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"brink/internal/testneed"
 	"brink/internal/testprocess"
+	"brink/internal/testwait"
 )
 
 func TestMain(m *testing.M) {
@@ -58,16 +58,13 @@ func TestJanitor(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		_, dirErr := os.Stat(made.Dir)
-		_, cgroupErr := os.Stat(made.Cgroup)
-		if errors.Is(dirErr, fs.ErrNotExist) && errors.Is(cgroupErr, fs.ErrNotExist) && !isAlive(made.Process) {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("left of %+v: directory %v, cgroup %v, process %t", made, dirErr, cgroupErr, isAlive(made.Process))
-		}
+	for _, dir := range []string{made.Dir, made.Cgroup} {
+		testwait.Until(t, dir+" is gone", func() bool {
+			_, err := os.Stat(dir)
+			return errors.Is(err, fs.ErrNotExist)
+		})
 	}
+	testwait.Until(t, "the machine's process is gone", func() bool { return !isAlive(made.Process) })
 }
 
 // isAlive reports whether a process runs; one that was not reaped does not.
@@ -83,15 +80,13 @@ func makeAndWait(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := filepath.Join(CgroupFS, m.ID)
-	if !Cgroup2() {
-		dir = filepath.Join(CgroupFS, "memory", m.ID)
-	}
+	dir := cgroupOf(m)
 	cmd := m.Command(t.Context(), "sleep", "100000")
 	cmd.Cancel = nil
 	if err := errors.Join(os.Mkdir(dir, 0o755), cmd.Start()); err != nil {
 		t.Fatal(errors.Join(err, m.Destroy()))
 	}
+	awaitSleep(t, cmd.Process.Pid)
 	line, err := json.Marshal(madeMachine{m.Dir, dir, cmd.Process.Pid})
 	if err != nil {
 		t.Fatal(errors.Join(err, m.Destroy()))
@@ -105,6 +100,35 @@ func makeAndWait(t *testing.T) {
 // none before.
 func TestLeftovers(t *testing.T) {
 	testneed.Root(t)
+	m := newTestMachine(t)
+	if err := m.Holder.Run("ip", "link", "delete", "eth0"); err != nil { // with its cable
+		t.Fatal(err)
+	}
+	if found, err := m.Leftovers(); err != nil || len(found) > 0 {
+		t.Fatalf("a new machine has %q, %v", found, err)
+	}
+	cgroup, pid := cgroupOf(m), leaveThings(t, m)
+	found, err := m.Leftovers()
+	if err != nil {
+		t.Error(err)
+	}
+	all := strings.Join(found, "\n")
+	for _, part := range []string{
+		fmt.Sprintf("process %d: ", pid), "mount /var/tmp", "cgroup " + cgroup, "link left0", "nft table inet left",
+		"file " + m.Dir + "/upper/etc/left", "file " + m.Inside("/run/left"), "in the data directory .",
+	} {
+		if !strings.Contains(all, part) {
+			t.Errorf("%q is not found among\n%s", part, all)
+		}
+	}
+	if len(found) != 8 {
+		t.Errorf("found are\n%s", all)
+	}
+}
+
+// newTestMachine makes a machine that goes with the test.
+func newTestMachine(t *testing.T) *Machine {
+	t.Helper()
 	janitor, err := StartJanitor("")
 	if err != nil {
 		t.Fatal(err)
@@ -122,21 +146,25 @@ func TestLeftovers(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	if err := m.Holder.Run("ip", "link", "delete", "eth0"); err != nil { // with its cable
-		t.Fatal(err)
-	}
-	if found, err := m.Leftovers(); err != nil || len(found) > 0 {
-		t.Fatalf("a new machine has %q, %v", found, err)
-	}
-	cgroup := "/sys/fs/cgroup/memory/" + m.ID
+	return m
+}
+
+// cgroupOf is where a machine's cgroup would be.
+func cgroupOf(m *Machine) string {
 	if Cgroup2() {
-		cgroup = "/sys/fs/cgroup/" + m.ID
+		return filepath.Join(CgroupFS, m.ID)
 	}
-	err = m.Holder.Script(`
-mkdir `+cgroup+` /etc/left /run/left $DATA
+	return filepath.Join(CgroupFS, "memory", m.ID)
+}
+
+// leaveThings makes one thing of each kind and returns the process.
+func leaveThings(t *testing.T, m *Machine) (pid int) {
+	t.Helper()
+	err := m.Holder.Script(`
+mkdir $CGROUP /etc/left /run/left $DATA
 ip link add left0 type bridge
 nft add table inet left
-mount -t tmpfs tmpfs /var/tmp`, "DATA="+m.Data)
+mount -t tmpfs tmpfs /var/tmp`, "CGROUP="+cgroupOf(m), "DATA="+m.Data)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,23 +173,14 @@ mount -t tmpfs tmpfs /var/tmp`, "DATA="+m.Data)
 		t.Fatal(err)
 	}
 	go func() { _ = cmd.Wait() }() // it is killed with the machine
-	found, err := m.Leftovers()
-	if err != nil {
-		t.Error(err)
-	}
-	all := strings.Join(found, "\n")
-	for _, part := range []string{
-		fmt.Sprintf("process %d: ", cmd.Process.Pid), "mount /var/tmp", "cgroup " + cgroup, "link left0", "nft table inet left",
-		"file " + m.Dir + "/upper/etc/left", "file " + m.Inside("/run/left"), "in the data directory .",
-	} {
-		if !strings.Contains(all, part) {
-			t.Errorf("%q is not found among\n%s", part, all)
-		}
-	}
-	if len(found) != 8 {
-		t.Errorf("found are\n%s", all)
-	}
-	_ = syscall.Kill(cmd.Process.Pid, syscall.SIGKILL)
+	awaitSleep(t, cmd.Process.Pid)
+	return cmd.Process.Pid
+}
+
+// awaitSleep waits until nsenter has become the command.
+func awaitSleep(t *testing.T, pid int) {
+	t.Helper()
+	testwait.Until(t, "the command has begun", func() bool { return CommandLine(pid) == "sleep 100000" })
 }
 
 func TestConfigure(t *testing.T) {

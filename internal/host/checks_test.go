@@ -2,17 +2,10 @@ package host
 
 import (
 	"compress/gzip"
-	"errors"
 	"fmt"
-	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
-
-	"brink/internal/testdisk"
 )
 
 // wanted is a check that is not ok: its name, result and line.
@@ -54,164 +47,168 @@ func format(checks []wanted) string {
 	return b.String()
 }
 
-func gzipped(t *testing.T, text string) string {
-	t.Helper()
+func gzipped(text string) string {
 	var b strings.Builder
 	z := gzip.NewWriter(&b)
 	if _, err := z.Write([]byte(text)); err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
 	if err := z.Close(); err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
 	return b.String()
 }
 
+const v1Line = "this machine uses cgroup v1, which Kubernetes 1.37 no longer supports: boot with systemd.unified_cgroup_hierarchy=1, or update the distribution, before the next version of Kubernetes"
+
+var noModules = files{
+	"lib/modules/6.1.0-28-amd64/modules.builtin": "",
+	"lib/modules/6.1.0-28-amd64/modules.dep":     "",
+}
+var noMemory = files{"sys/fs/cgroup/cgroup.controllers": "cpuset cpu io pids\n"}
+var raspberry = noMemory.and(files{"proc/device-tree/model": "Raspberry Pi 4 Model B Rev 1.4\x00"})
+
+const builtInConfig = "CONFIG_OVERLAY_FS=y\nCONFIG_VETH=y\nCONFIG_BRIDGE=y\nCONFIG_BRIDGE_NETFILTER=y\nCONFIG_NF_TABLES=y\nCONFIG_NFT_NAT=y\nCONFIG_NFT_MASQ=y\nCONFIG_NFT_CT=y\nCONFIG_NFT_NUMGEN=y\nCONFIG_NFT_FIB_IPV4=y\nCONFIG_NFT_REJECT_IPV4=y\nCONFIG_VXLAN=y\n"
+
+// machines are changes to a good machine, and what the checks say about them.
+var machines = []struct {
+	name     string
+	changes  files
+	programs map[string]string
+	options  CheckOptions
+	want     []wanted
+}{
+	{"a good machine", nil, nil, CheckOptions{VXLAN: true, NodeName: "shop-1"}, nil},
+	{"not root", files{"proc/self/status": "Uid:\t1000\t1000\t1000\t1000\nCapEff:\t0000000000000000\nSeccomp:\t0\n"}, nil, CheckOptions{}, []wanted{
+		{"root", Fail, "brink needs root to run containers, and runs as user 1000: run it with sudo or as a systemd service"},
+	}},
+	{"root without rights", files{"proc/self/status": "Uid:\t0\t0\t0\t0\nCapEff:\t00000000a80425fb\nSeccomp:\t0\n"}, nil, CheckOptions{}, []wanted{
+		{"capabilities", Fail, "root has no CAP_SYS_ADMIN here: run brink outside of containers or in a privileged one"},
+	}},
+	{"a kernel without seccomp", files{"proc/self/status": "Uid:\t0\t0\t0\t0\nCapEff:\t" + fullCapabilities + "\n"}, nil, CheckOptions{}, []wanted{
+		{"seccomp", Warn, "the kernel cannot filter system calls, pods run without a seccomp profile: use a kernel with CONFIG_SECCOMP_FILTER"},
+	}},
+	{"few files and no right to more", files{
+		"proc/self/status": "Uid:\t0\t0\t0\t0\nCapEff:\t000001fffeffffff\nSeccomp:\t0\n",
+		"proc/self/limits": "Limit                     Soft Limit           Hard Limit           Units\nMax open files            1024                 1024                 files\n",
+	}, nil, CheckOptions{}, []wanted{
+		{"open files", Warn, "brink may have 1024 files open, a node with many pods needs 4096: give more by LimitNOFILE=1048576 in its unit, ulimit -n or limits.conf"},
+	}},
+	{"few files that a start raises", files{
+		"proc/self/limits": "Max open files            1024                 1024                 files\n",
+	}, nil, CheckOptions{}, nil},
+	{"a limit without a number", files{
+		"proc/self/status": "Uid:\t0\t0\t0\t0\nCapEff:\t000001fffeffffff\nSeccomp:\t0\n",
+		"proc/self/limits": "Max open files            1024                 unlimited            files\n",
+	}, nil, CheckOptions{}, nil},
+	{"few files of a running brink", files{
+		"proc/4711/limits": "Max open files            1024                 2048                 files\n",
+		"proc/4711/cgroup": "0::/\n",
+	}, nil, CheckOptions{PID: 4711}, []wanted{
+		{"open files", Warn, "brink may have 2048 files open, a node with many pods needs 4096: give more by LimitNOFILE=1048576 in its unit, ulimit -n or limits.conf"},
+	}},
+	{"an unprivileged container", files{"proc/self/uid_map": "0 100000 65536\n"}, nil, CheckOptions{}, []wanted{
+		{"capabilities", Fail, "user 0 here is not root of the machine but of a user namespace: run brink outside of unprivileged containers"},
+	}},
+	{"Raspberry Pi OS 12", raspberry.and(files{"boot/firmware/cmdline.txt": "console=tty1", "boot/cmdline.txt": "moved"}), nil, CheckOptions{}, []wanted{
+		{"memory cgroup", Fail, "the memory cgroup is disabled, the kubelet cannot run without it: add cgroup_enable=memory cgroup_memory=1 to the line in /boot/firmware/cmdline.txt and reboot"},
+	}},
+	{"Raspberry Pi OS 11", raspberry.and(files{"boot/cmdline.txt": "console=tty1"}), nil, CheckOptions{}, []wanted{
+		{"memory cgroup", Fail, "the memory cgroup is disabled, the kubelet cannot run without it: add cgroup_enable=memory cgroup_memory=1 to the line in /boot/cmdline.txt and reboot"},
+	}},
+	{"memory cgroup turned off", noMemory.and(files{"proc/cmdline": "ro cgroup_disable=memory quiet"}), nil, CheckOptions{}, []wanted{
+		{"memory cgroup", Fail, "the memory cgroup is disabled, the kubelet cannot run without it: remove cgroup_disable=memory from the kernel command line in the boot loader and reboot"},
+	}},
+	{"no memory cgroup for another reason", noMemory, nil, CheckOptions{}, []wanted{
+		{"memory cgroup", Fail, "the memory cgroup is disabled, the kubelet cannot run without it: boot with cgroup_enable=memory, or use a kernel with CONFIG_MEMCG"},
+	}},
+	{"no cgroups at all", files{"proc/self/mounts": "proc /proc proc rw 0 0\n"}, nil, CheckOptions{}, []wanted{
+		{"memory cgroup", Fail, "no cgroup file system is mounted on /sys/fs/cgroup: mount cgroup2 on /sys/fs/cgroup"},
+		{"cgroup controllers", Fail, "cgroup controllers are missing on /sys/fs/cgroup: cpu, cpuset, pids: use a kernel that has them and no cgroup_disable= that turns them off"},
+	}},
+	{"cgroup v1", cgroupV1, nil, CheckOptions{}, []wanted{{"cgroup version", Warn, v1Line}}},
+	{"cgroup v1 with controllers not mounted", cgroupV1.and(files{
+		"proc/self/mounts": "cgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0\ncgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,cpu,cpuacct 0 0\n",
+	}), nil, CheckOptions{}, []wanted{
+		{"cgroup controllers", Fail, "cgroup controllers are missing on /sys/fs/cgroup: cpuset, pids, devices, freezer: use a kernel that has them and no cgroup_disable= that turns them off"},
+		{"cgroup version", Warn, v1Line},
+	}},
+	{"an old kernel", files{
+		"proc/sys/kernel/osrelease": "5.10.0-33-arm64", "boot/config-5.10.0-33-arm64": builtInConfig,
+	}, nil, CheckOptions{}, []wanted{
+		{"kernel", Fail, "the kernel 5.10.0-33-arm64 is older than 5.13, which services by nftables need: update the kernel"},
+	}},
+	{"no nft on Debian", files{"usr/sbin/nft": ""}, nil, CheckOptions{}, []wanted{
+		{"nft", Fail, "the program nft is not installed, services need it: apt install nftables"},
+	}},
+	{"no nft on Raspberry Pi OS", files{"usr/sbin/nft": "", "etc/os-release": "ID=raspbian\nID_LIKE=debian\n"}, nil, CheckOptions{}, []wanted{
+		{"nft", Fail, "the program nft is not installed, services need it: apt install nftables"},
+	}},
+	{"no nft on Rocky Linux", files{"usr/sbin/nft": "", "etc/os-release": "ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n"}, nil, CheckOptions{}, []wanted{
+		{"nft", Fail, "the program nft is not installed, services need it: dnf install nftables"},
+	}},
+	{"no nft on Alpine", files{"usr/sbin/nft": "", "etc/os-release": "ID=alpine\n"}, nil, CheckOptions{}, []wanted{
+		{"nft", Fail, "the program nft is not installed, services need it: apk add nftables"},
+	}},
+	{"no nft on an unknown system", files{"usr/sbin/nft": "", "etc/os-release": ""}, nil, CheckOptions{}, []wanted{
+		{"nft", Fail, "the program nft is not installed, services need it: install the package nftables"},
+	}},
+	{"an old nft", nil, map[string]string{"nft --version": "nftables v0.9.8 (E.D.S.)"}, CheckOptions{}, []wanted{
+		{"nft", Fail, "ROOT/usr/sbin/nft is version 0.9.8, too old for services: update the package nftables to 1.0.1 or later"},
+	}},
+	{"modules that do not load", files{bridgeNetfilter: ""}, map[string]string{
+		"modprobe br_netfilter": "!modprobe: ERROR: could not insert 'br_netfilter': Operation not permitted\nmore",
+	}, CheckOptions{}, []wanted{
+		{"bridge netfilter", Fail, "the kernel module br_netfilter cannot be loaded (modprobe: ERROR: could not insert 'br_netfilter': Operation not permitted), it is needed for services between pods of one node: run modprobe br_netfilter outside of a container, or see what keeps it from loading"},
+	}},
+	{"no modprobe", files{bridgeNetfilter: ""}, map[string]string{"modprobe br_netfilter": "missing"}, CheckOptions{}, []wanted{
+		{"bridge netfilter", Fail, "the kernel module br_netfilter cannot be loaded, it is needed for services between pods of one node, and modprobe is not installed: apt install kmod"},
+	}},
+	{"without pods nothing of theirs is needed", noModules.and(files{
+		"proc/self/status":             "Uid:\t0\t0\t0\t0\nCapEff:\t00000000a80425fb\nSeccomp:\t0\n",
+		"proc/self/uid_map":            "0 100000 65536\n",
+		"proc/self/mounts":             "proc /proc proc rw 0 0\n",
+		"usr/sbin/nft":                 "",
+		"boot/config-6.1.0-28-amd64":   "CONFIG_X=y\n",
+		"proc/sys/net/ipv4/ip_forward": "",
+		"proc/sys/kernel/osrelease":    "4.19.0",
+		bridgeNetfilter:                "",
+	}), nil, CheckOptions{ControlPlaneOnly: true, VXLAN: true}, nil},
+	{"without pods the machine is looked at still", files{"proc/meminfo": "MemTotal: 262144 kB\n"}, nil, CheckOptions{ControlPlaneOnly: true, NodeName: "my_host"}, []wanted{
+		{"memory", Warn, "this machine has 256 MiB of memory, a server needs 512: run only an agent here, or add swap"},
+		{"node name", Fail, "\"my_host\" cannot be the name of a node, only lower case letters, digits, - and . can be in it: rename the machine with hostnamectl, or give another name with --node-name"},
+	}},
+	{"features built in", noModules.and(files{"boot/config-6.1.0-28-amd64": builtInConfig}), nil, CheckOptions{VXLAN: true}, nil},
+	{"the kernel carries its configuration", noModules.and(files{
+		"proc/config.gz": gzipped("CONFIG_X=y\n" + strings.Replace(builtInConfig, "CONFIG_VXLAN=y", "# CONFIG_VXLAN is not set", 1)),
+	}), nil, CheckOptions{VXLAN: true}, []wanted{
+		{"vxlan", Warn, "the kernel 6.1.0-28-amd64 has no vxlan, it is needed for the pod network between nodes: use a kernel with CONFIG_VXLAN, or install the package with the kernel's extra modules"},
+	}},
+	{"a kernel without overlayfs", files{"lib/modules/6.1.0-28-amd64/modules.dep": strings.Replace(debian12["lib/modules/6.1.0-28-amd64/modules.dep"], "overlay.ko", "x.ko", 1)}, nil, CheckOptions{}, []wanted{
+		{"overlayfs", Fail, "the kernel 6.1.0-28-amd64 has no overlay, it is needed for images: use a kernel with CONFIG_OVERLAY_FS, or install the package with the kernel's extra modules"},
+	}},
+	{"a kernel that says nothing about itself", noModules, nil, CheckOptions{VXLAN: true}, nil},
+	{"modules that this container does not see", noModules.and(files{
+		"boot/config-6.1.0-28-amd64": strings.ReplaceAll(builtInConfig, "=y", "=m"),
+	}), nil, CheckOptions{VXLAN: true}, nil},
+	{"forwarding that cannot be enabled", files{"proc/sys/net/ipv4/ip_forward": ""}, nil, CheckOptions{}, []wanted{
+		{"ip forwarding", Fail, "IPv4 forwarding is off and /proc/sys/net/ipv4/ip_forward cannot be written (no such file or directory): set net.ipv4.ip_forward=1 on the machine, or let brink write to /proc/sys"},
+	}},
+	{"few inotify instances", files{"proc/sys/fs/inotify/max_user_instances": "64"}, nil, CheckOptions{}, []wanted{
+		{"inotify", Warn, "the limit fs.inotify.max_user_instances is 64, pods will fail to watch files: put fs.inotify.max_user_instances=512 into /etc/sysctl.d/90-brink.conf and run sysctl --system"},
+	}},
+	{"little memory", files{"proc/meminfo": "MemTotal: 262144 kB\n"}, nil, CheckOptions{}, []wanted{
+		{"memory", Warn, "this machine has 256 MiB of memory, a server needs 512: run only an agent here, or add swap"},
+	}},
+	{"512 MB less what the firmware keeps", files{"proc/meminfo": "MemTotal: 478208 kB\n"}, nil, CheckOptions{}, nil},
+	{"a name that is none", nil, nil, CheckOptions{NodeName: "my_host"}, []wanted{
+		{"node name", Fail, `"my_host" cannot be the name of a node, only lower case letters, digits, - and . can be in it: rename the machine with hostnamectl, or give another name with --node-name`},
+	}},
+}
+
 func TestChecks(t *testing.T) {
 	t.Parallel()
-	const v1Line = "this machine uses cgroup v1, which Kubernetes 1.37 no longer supports: boot with systemd.unified_cgroup_hierarchy=1, or update the distribution, before the next version of Kubernetes"
-	noModules := files{
-		"lib/modules/6.1.0-28-amd64/modules.builtin": "",
-		"lib/modules/6.1.0-28-amd64/modules.dep":     "",
-	}
-	noMemory := files{"sys/fs/cgroup/cgroup.controllers": "cpuset cpu io pids\n"}
-	raspberry := noMemory.and(files{"proc/device-tree/model": "Raspberry Pi 4 Model B Rev 1.4\x00"})
-	builtInConfig := "CONFIG_OVERLAY_FS=y\nCONFIG_VETH=y\nCONFIG_BRIDGE=y\nCONFIG_BRIDGE_NETFILTER=y\nCONFIG_NF_TABLES=y\nCONFIG_NFT_NAT=y\nCONFIG_NFT_MASQ=y\nCONFIG_NFT_CT=y\nCONFIG_NFT_NUMGEN=y\nCONFIG_NFT_FIB_IPV4=y\nCONFIG_NFT_REJECT_IPV4=y\nCONFIG_VXLAN=y\n"
-
-	for _, c := range []struct {
-		name     string
-		changes  files
-		programs map[string]string
-		options  CheckOptions
-		want     []wanted
-	}{
-		{"a good machine", nil, nil, CheckOptions{VXLAN: true, NodeName: "shop-1"}, nil},
-		{"not root", files{"proc/self/status": "Uid:\t1000\t1000\t1000\t1000\nCapEff:\t0000000000000000\nSeccomp:\t0\n"}, nil, CheckOptions{}, []wanted{
-			{"root", Fail, "brink needs root to run containers, and runs as user 1000: run it with sudo or as a systemd service"},
-		}},
-		{"root without rights", files{"proc/self/status": "Uid:\t0\t0\t0\t0\nCapEff:\t00000000a80425fb\nSeccomp:\t0\n"}, nil, CheckOptions{}, []wanted{
-			{"capabilities", Fail, "root has no CAP_SYS_ADMIN here: run brink outside of containers or in a privileged one"},
-		}},
-		{"a kernel without seccomp", files{"proc/self/status": "Uid:\t0\t0\t0\t0\nCapEff:\t" + fullCapabilities + "\n"}, nil, CheckOptions{}, []wanted{
-			{"seccomp", Warn, "the kernel cannot filter system calls, pods run without a seccomp profile: use a kernel with CONFIG_SECCOMP_FILTER"},
-		}},
-		{"few files and no right to more", files{
-			"proc/self/status": "Uid:\t0\t0\t0\t0\nCapEff:\t000001fffeffffff\nSeccomp:\t0\n",
-			"proc/self/limits": "Limit                     Soft Limit           Hard Limit           Units\nMax open files            1024                 1024                 files\n",
-		}, nil, CheckOptions{}, []wanted{
-			{"open files", Warn, "brink may have 1024 files open, a node with many pods needs 4096: give more by LimitNOFILE=1048576 in its unit, ulimit -n or limits.conf"},
-		}},
-		{"few files that a start raises", files{
-			"proc/self/limits": "Max open files            1024                 1024                 files\n",
-		}, nil, CheckOptions{}, nil},
-		{"a limit without a number", files{
-			"proc/self/status": "Uid:\t0\t0\t0\t0\nCapEff:\t000001fffeffffff\nSeccomp:\t0\n",
-			"proc/self/limits": "Max open files            1024                 unlimited            files\n",
-		}, nil, CheckOptions{}, nil},
-		{"few files of a running brink", files{
-			"proc/4711/limits": "Max open files            1024                 2048                 files\n",
-			"proc/4711/cgroup": "0::/\n",
-		}, nil, CheckOptions{PID: 4711}, []wanted{
-			{"open files", Warn, "brink may have 2048 files open, a node with many pods needs 4096: give more by LimitNOFILE=1048576 in its unit, ulimit -n or limits.conf"},
-		}},
-		{"an unprivileged container", files{"proc/self/uid_map": "0 100000 65536\n"}, nil, CheckOptions{}, []wanted{
-			{"capabilities", Fail, "user 0 here is not root of the machine but of a user namespace: run brink outside of unprivileged containers"},
-		}},
-		{"Raspberry Pi OS 12", raspberry.and(files{"boot/firmware/cmdline.txt": "console=tty1", "boot/cmdline.txt": "moved"}), nil, CheckOptions{}, []wanted{
-			{"memory cgroup", Fail, "the memory cgroup is disabled, the kubelet cannot run without it: add cgroup_enable=memory cgroup_memory=1 to the line in /boot/firmware/cmdline.txt and reboot"},
-		}},
-		{"Raspberry Pi OS 11", raspberry.and(files{"boot/cmdline.txt": "console=tty1"}), nil, CheckOptions{}, []wanted{
-			{"memory cgroup", Fail, "the memory cgroup is disabled, the kubelet cannot run without it: add cgroup_enable=memory cgroup_memory=1 to the line in /boot/cmdline.txt and reboot"},
-		}},
-		{"memory cgroup turned off", noMemory.and(files{"proc/cmdline": "ro cgroup_disable=memory quiet"}), nil, CheckOptions{}, []wanted{
-			{"memory cgroup", Fail, "the memory cgroup is disabled, the kubelet cannot run without it: remove cgroup_disable=memory from the kernel command line in the boot loader and reboot"},
-		}},
-		{"no memory cgroup for another reason", noMemory, nil, CheckOptions{}, []wanted{
-			{"memory cgroup", Fail, "the memory cgroup is disabled, the kubelet cannot run without it: boot with cgroup_enable=memory, or use a kernel with CONFIG_MEMCG"},
-		}},
-		{"no cgroups at all", files{"proc/self/mounts": "proc /proc proc rw 0 0\n"}, nil, CheckOptions{}, []wanted{
-			{"memory cgroup", Fail, "no cgroup file system is mounted on /sys/fs/cgroup: mount cgroup2 on /sys/fs/cgroup"},
-			{"cgroup controllers", Fail, "cgroup controllers are missing on /sys/fs/cgroup: cpu, cpuset, pids: use a kernel that has them and no cgroup_disable= that turns them off"},
-		}},
-		{"cgroup v1", cgroupV1, nil, CheckOptions{}, []wanted{{"cgroup version", Warn, v1Line}}},
-		{"cgroup v1 with controllers not mounted", cgroupV1.and(files{
-			"proc/self/mounts": "cgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0\ncgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,cpu,cpuacct 0 0\n",
-		}), nil, CheckOptions{}, []wanted{
-			{"cgroup controllers", Fail, "cgroup controllers are missing on /sys/fs/cgroup: cpuset, pids, devices, freezer: use a kernel that has them and no cgroup_disable= that turns them off"},
-			{"cgroup version", Warn, v1Line},
-		}},
-		{"an old kernel", files{
-			"proc/sys/kernel/osrelease": "5.10.0-33-arm64", "boot/config-5.10.0-33-arm64": builtInConfig,
-		}, nil, CheckOptions{}, []wanted{
-			{"kernel", Fail, "the kernel 5.10.0-33-arm64 is older than 5.13, which services by nftables need: update the kernel"},
-		}},
-		{"no nft on Debian", files{"usr/sbin/nft": ""}, nil, CheckOptions{}, []wanted{
-			{"nft", Fail, "the program nft is not installed, services need it: apt install nftables"},
-		}},
-		{"no nft on Raspberry Pi OS", files{"usr/sbin/nft": "", "etc/os-release": "ID=raspbian\nID_LIKE=debian\n"}, nil, CheckOptions{}, []wanted{
-			{"nft", Fail, "the program nft is not installed, services need it: apt install nftables"},
-		}},
-		{"no nft on Rocky Linux", files{"usr/sbin/nft": "", "etc/os-release": "ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n"}, nil, CheckOptions{}, []wanted{
-			{"nft", Fail, "the program nft is not installed, services need it: dnf install nftables"},
-		}},
-		{"no nft on Alpine", files{"usr/sbin/nft": "", "etc/os-release": "ID=alpine\n"}, nil, CheckOptions{}, []wanted{
-			{"nft", Fail, "the program nft is not installed, services need it: apk add nftables"},
-		}},
-		{"no nft on an unknown system", files{"usr/sbin/nft": "", "etc/os-release": ""}, nil, CheckOptions{}, []wanted{
-			{"nft", Fail, "the program nft is not installed, services need it: install the package nftables"},
-		}},
-		{"an old nft", nil, map[string]string{"nft --version": "nftables v0.9.8 (E.D.S.)"}, CheckOptions{}, []wanted{
-			{"nft", Fail, "ROOT/usr/sbin/nft is version 0.9.8, too old for services: update the package nftables to 1.0.1 or later"},
-		}},
-		{"modules that do not load", files{bridgeNetfilter: ""}, map[string]string{
-			"modprobe br_netfilter": "!modprobe: ERROR: could not insert 'br_netfilter': Operation not permitted\nmore",
-		}, CheckOptions{}, []wanted{
-			{"bridge netfilter", Fail, "the kernel module br_netfilter cannot be loaded (modprobe: ERROR: could not insert 'br_netfilter': Operation not permitted), it is needed for services between pods of one node: run modprobe br_netfilter outside of a container, or see what keeps it from loading"},
-		}},
-		{"no modprobe", files{bridgeNetfilter: ""}, map[string]string{"modprobe br_netfilter": "missing"}, CheckOptions{}, []wanted{
-			{"bridge netfilter", Fail, "the kernel module br_netfilter cannot be loaded, it is needed for services between pods of one node, and modprobe is not installed: apt install kmod"},
-		}},
-		{"without pods nothing of theirs is needed", noModules.and(files{
-			"proc/self/status":             "Uid:\t0\t0\t0\t0\nCapEff:\t00000000a80425fb\nSeccomp:\t0\n",
-			"proc/self/uid_map":            "0 100000 65536\n",
-			"proc/self/mounts":             "proc /proc proc rw 0 0\n",
-			"usr/sbin/nft":                 "",
-			"boot/config-6.1.0-28-amd64":   "CONFIG_X=y\n",
-			"proc/sys/net/ipv4/ip_forward": "",
-			"proc/sys/kernel/osrelease":    "4.19.0",
-			bridgeNetfilter:                "",
-		}), nil, CheckOptions{ControlPlaneOnly: true, VXLAN: true}, nil},
-		{"without pods the machine is looked at still", files{"proc/meminfo": "MemTotal: 262144 kB\n"}, nil, CheckOptions{ControlPlaneOnly: true, NodeName: "my_host"}, []wanted{
-			{"memory", Warn, "this machine has 256 MiB of memory, a server needs 512: run only an agent here, or add swap"},
-			{"node name", Fail, "\"my_host\" cannot be the name of a node, only lower case letters, digits, - and . can be in it: rename the machine with hostnamectl, or give another name with --node-name"},
-		}},
-		{"features built in", noModules.and(files{"boot/config-6.1.0-28-amd64": builtInConfig}), nil, CheckOptions{VXLAN: true}, nil},
-		{"the kernel carries its configuration", noModules.and(files{
-			"proc/config.gz": gzipped(t, "CONFIG_X=y\n"+strings.Replace(builtInConfig, "CONFIG_VXLAN=y", "# CONFIG_VXLAN is not set", 1)),
-		}), nil, CheckOptions{VXLAN: true}, []wanted{
-			{"vxlan", Warn, "the kernel 6.1.0-28-amd64 has no vxlan, it is needed for the pod network between nodes: use a kernel with CONFIG_VXLAN, or install the package with the kernel's extra modules"},
-		}},
-		{"a kernel without overlayfs", files{"lib/modules/6.1.0-28-amd64/modules.dep": strings.Replace(debian12["lib/modules/6.1.0-28-amd64/modules.dep"], "overlay.ko", "x.ko", 1)}, nil, CheckOptions{}, []wanted{
-			{"overlayfs", Fail, "the kernel 6.1.0-28-amd64 has no overlay, it is needed for images: use a kernel with CONFIG_OVERLAY_FS, or install the package with the kernel's extra modules"},
-		}},
-		{"a kernel that says nothing about itself", noModules, nil, CheckOptions{VXLAN: true}, nil},
-		{"modules that this container does not see", noModules.and(files{
-			"boot/config-6.1.0-28-amd64": strings.ReplaceAll(builtInConfig, "=y", "=m"),
-		}), nil, CheckOptions{VXLAN: true}, nil},
-		{"forwarding that cannot be enabled", files{"proc/sys/net/ipv4/ip_forward": ""}, nil, CheckOptions{}, []wanted{
-			{"ip forwarding", Fail, "IPv4 forwarding is off and /proc/sys/net/ipv4/ip_forward cannot be written (no such file or directory): set net.ipv4.ip_forward=1 on the machine, or let brink write to /proc/sys"},
-		}},
-		{"few inotify instances", files{"proc/sys/fs/inotify/max_user_instances": "64"}, nil, CheckOptions{}, []wanted{
-			{"inotify", Warn, "the limit fs.inotify.max_user_instances is 64, pods will fail to watch files: put fs.inotify.max_user_instances=512 into /etc/sysctl.d/90-brink.conf and run sysctl --system"},
-		}},
-		{"little memory", files{"proc/meminfo": "MemTotal: 262144 kB\n"}, nil, CheckOptions{}, []wanted{
-			{"memory", Warn, "this machine has 256 MiB of memory, a server needs 512: run only an agent here, or add swap"},
-		}},
-		{"512 MB less what the firmware keeps", files{"proc/meminfo": "MemTotal: 478208 kB\n"}, nil, CheckOptions{}, nil},
-		{"a name that is none", nil, nil, CheckOptions{NodeName: "my_host"}, []wanted{
-			{"node name", Fail, `"my_host" cannot be the name of a node, only lower case letters, digits, - and . can be in it: rename the machine with hostnamectl, or give another name with --node-name`},
-		}},
-	} {
+	for _, c := range machines {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			programs := modprobes()
@@ -274,99 +271,6 @@ func requireFailed(t *testing.T, err error, want []wanted) {
 	}
 }
 
-func TestPorts(t *testing.T) {
-	t.Parallel()
-	loopback := netip.MustParseAddr("127.0.0.1")
-	other := netip.MustParseAddr("192.0.2.7")
-	api := Port{Number: 6443, For: "API server", Flag: "--https-listen-port"}
-	const header = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
-	tcp := header +
-		"   0: 0100007F:192B 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 111 1 0000000000000000 100 0 0 10 0\n" +
-		"   1: 00000000:2782 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 222 1 0000000000000000 100 0 0 10 0\n" +
-		"   2: 0100007F:2788 0100007F:9999 01 00000000:00000000 00:00000000 00000000     0        0 333 1 0000000000000000 100 0 0 10 0\n"
-	tcp6 := header +
-		"   0: 00000000000000000000000000000000:2780 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 444 1 0000000000000000 100 0 0 10 0\n" +
-		"   1: 0000000000000000FFFF00000100007F:2781 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 555 1 0000000000000000 100 0 0 10 0\n"
-	udp := header + // somebody's 8472, a VXLAN device's 4789
-		"   0: 00000000:2118 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 111 2 0000000000000000 0\n" +
-		"   1: 00000000:12B5 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 999 2 0000000000000000 0\n"
-	m := build(t, files{
-		"proc/net/tcp": tcp, "proc/net/tcp6": tcp6, "proc/net/udp": udp,
-		"proc/812/fd/3": "->socket:[111]", "proc/812/fd/4": "->/dev/null", "proc/812/comm": "k3s-server\n",
-		"proc/900/fd/7": "->socket:[222]", "proc/900/comm": "brink\n",
-		"proc/901/fd/7": "->socket:[555]", "proc/901/comm": "nginx\n",
-	}, nil)
-	fix := ": stop it, or choose another port with --https-listen-port"
-	for _, c := range []struct {
-		name string
-		port Port
-		pid  int
-		want string
-	}{
-		{"taken on loopback, wanted everywhere", api, 0, "port 6443 for the API server is taken by k3s-server (pid 812)" + fix},
-		{"taken on loopback, wanted there", Port{Number: 6443, Address: loopback, For: "API server"}, 0, "port 6443 for the API server is taken by k3s-server (pid 812): stop it"},
-		{"taken on loopback, wanted elsewhere", Port{Number: 6443, Address: other, For: "API server"}, 0, ""},
-		{"taken everywhere, wanted on an address", Port{Number: 10114, Address: other, For: "x"}, 0, "port 10114 for the x is taken by brink (pid 900): stop it"},
-		{"taken by the running brink", Port{Number: 10114, Address: other, For: "x"}, 900, ""},
-		{"a connection is no listener", Port{Number: 10120, Address: loopback, For: "x"}, 0, ""},
-		{"IPv6 listens for IPv4 as well", Port{Number: 10112, Address: other, For: "x"}, 0, "port 10112 for the x is taken by a process that cannot be seen from here: stop it"},
-		{"IPv4 address in a table of IPv6", Port{Number: 10113, Address: loopback, For: "x"}, 0, "port 10113 for the x is taken by nginx (pid 901): stop it"},
-		{"taken over UDP", Port{Number: 8472, UDP: true, For: "x"}, 0, "port 8472/udp for the x is taken by k3s-server (pid 812): stop it"},
-		{"taken over UDP, wanted over TCP", Port{Number: 8472, For: "x"}, 0, ""},
-		{"the kernel's own", Port{Number: 4789, UDP: true, For: "x"}, 0, ""},
-		{"free", Port{Number: 8080, Address: loopback, For: "x"}, 0, ""},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			checks := m.checkPorts(CheckOptions{Ports: []Port{c.port}, PID: c.pid})
-			var want []wanted
-			if c.want != "" {
-				name, _, _ := strings.Cut(c.want, " for ")
-				want = []wanted{{name, Fail, c.want}}
-			}
-			requireChecks(t, checks, want)
-		})
-	}
-}
-
-func TestPortsOfOurOwn(t *testing.T) {
-	t.Parallel()
-	m := build(t, files{}, nil)
-	m.bind = func(a netip.Addr) error {
-		if a == netip.MustParseAddr("203.0.113.9") {
-			return os.NewSyscallError("bind", syscall.EADDRNOTAVAIL)
-		}
-		return nil
-	}
-	server := func(number uint16, address string) Port {
-		p := Port{Number: number, For: "API server", Flag: "--https-listen-port"}
-		if address != "" {
-			p.Address = netip.MustParseAddr(address)
-		}
-		return p
-	}
-	kubelet := Port{Number: 10250, For: "kubelet", Flag: "--kubelet-arg=port=PORT"}
-	requireChecks(t, m.checkPorts(CheckOptions{Ports: []Port{server(10250, ""), kubelet}}), []wanted{
-		{"port 10250", Fail, "port 10250 is wanted for the API server and for the kubelet: choose another for one of them with --https-listen-port or --kubelet-arg=port=PORT"},
-	})
-	requireChecks(t, m.checkPorts(CheckOptions{Ports: []Port{server(6443, "203.0.113.9"), kubelet}}), []wanted{
-		{"port 6443", Fail, "203.0.113.9 for the API server is no address of this machine: give one that ip address shows, or leave it out for all"},
-	})
-	udp := Port{Number: 10250, UDP: true, For: "x"}
-	requireChecks(t, m.checkPorts(CheckOptions{Ports: []Port{udp, kubelet, server(6443, "192.0.2.7")}}), nil)
-}
-
-// TestBind asks the kernel itself.
-func TestBind(t *testing.T) {
-	t.Parallel()
-	if err := bind(netip.MustParseAddr("127.0.0.1")); err != nil {
-		t.Error(err)
-	}
-	if err := bind(netip.MustParseAddr("203.0.113.9")); !errors.Is(err, syscall.EADDRNOTAVAIL) {
-		t.Errorf("an address of nobody here: %v", err)
-	}
-}
-
 func TestClock(t *testing.T) {
 	t.Parallel()
 	built := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
@@ -394,83 +298,4 @@ func TestNodeNames(t *testing.T) {
 			t.Errorf("%s: %s, want %s", name, c.Result, want)
 		}
 	}
-}
-
-func TestFileSystems(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		name string
-		fs   filesystem
-		want Result
-		part string
-	}{
-		{"ext4", filesystem{Type: 0xef53}, OK, ""},
-		{"NFS", filesystem{Type: 0x6969}, Fail, "is on NFS"},
-		{"FAT", filesystem{Type: 0x4d44}, Fail, "is on FAT"},
-		{"memory", filesystem{Type: fsTmpfs}, Warn, "lost with the next reboot"},
-		{"noexec", filesystem{Type: 0xef53, Flags: 0x8}, Fail, "mounted noexec"},
-	} {
-		check := checkFileSystem("/data", c.fs, true)
-		if check.Result != c.want || !strings.Contains(check.Message, c.part) {
-			t.Errorf("%s: %s %s", c.name, check.Result, check)
-		}
-	}
-}
-
-func TestNoExecWithoutPods(t *testing.T) {
-	t.Parallel()
-	if check := checkFileSystem("/data", filesystem{Type: 0xef53, Flags: 0x8}, false); check.Result != OK {
-		t.Errorf("nothing is executed there: %s", check)
-	}
-}
-
-func TestSpace(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		fs   filesystem
-		want Result
-	}{
-		{filesystem{Bavail: 1 << 20, Bsize: 4096, Files: 1 << 20, Ffree: 1 << 19}, OK},
-		{filesystem{Bavail: 1 << 20, Bsize: 4096}, OK}, // btrfs counts no inodes
-		{filesystem{Bavail: 1 << 10, Bsize: 4096, Files: 1 << 20, Ffree: 1 << 19}, Warn},
-		{filesystem{Bavail: 1 << 20, Bsize: 4096, Files: 1 << 20, Ffree: 100}, Warn},
-	} {
-		if check := checkSpace("/data", c.fs); check.Result != c.want {
-			t.Errorf("%+v: %s, want %s", c.fs, check, c.want)
-		}
-	}
-}
-
-func TestDataDirectory(t *testing.T) {
-	t.Parallel()
-	m := thisMachine()
-	dir := t.TempDir()
-	file := filepath.Join(dir, "file")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	t.Run("that does not exist yet", func(t *testing.T) {
-		t.Parallel()
-		if err := Failed(m.checkDataDir(filepath.Join(dir, "a", "b"), true)); err != nil {
-			t.Error(err)
-		}
-		if _, err := os.Stat(filepath.Join(dir, "a")); err == nil {
-			t.Error("a check created the directory")
-		}
-	})
-	t.Run("below a file", func(t *testing.T) {
-		t.Parallel()
-		err := Failed(m.checkDataDir(filepath.Join(file, "a"), true))
-		if err == nil || !strings.Contains(err.Error(), "not a directory") {
-			t.Errorf("error is %v", err)
-		}
-	})
-	t.Run("mounted read-only", func(t *testing.T) {
-		t.Parallel()
-		mounted := testdisk.Mount(t, "tmpfs", syscall.MS_RDONLY, "")
-		err := Failed(m.checkDataDir(filepath.Join(mounted, "brink"), true))
-		if err == nil || !strings.Contains(err.Error(), "read-only file system") {
-			t.Errorf("error is %v", err)
-		}
-	})
 }

@@ -22,120 +22,144 @@ func TestNodeRunsContainersAndFindsThemAgain(t *testing.T) {
 	n := testnode.New(t)
 	n.Start()
 	t.Cleanup(func() { n.Stop() })
-
-	t.Run("reports the runtime ready", func(t *testing.T) {
-		status, err := n.Runtime().Status(n.Context(), &cri.StatusRequest{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		conditions := map[string]bool{}
-		for _, c := range status.Status.Conditions {
-			conditions[c.Type] = c.Status
-		}
-		if !conditions[cri.RuntimeReady] {
-			t.Errorf("conditions are %v", status.Status.Conditions)
-		}
-		if conditions[cri.NetworkReady] {
-			t.Error("the network is ready without a configuration")
-		}
-	})
-
-	t.Run("starts without a warning", func(t *testing.T) {
-		// Such as one about a key of the configuration that containerd ignores.
-		if said := strings.TrimSpace(n.Log.String()); said != testnode.ReadyLine {
-			t.Errorf("the log has\n%s", said)
-		}
-	})
-
-	t.Run("lets only root use its sockets", func(t *testing.T) {
-		for _, path := range []string{n.Config.Layout.ContainerdSocket(), n.Config.Layout.ContainerdTTRPC()} {
-			info, err := os.Stat(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if info.Mode().Perm() != 0o600 {
-				t.Errorf("%s has mode %v", path, info.Mode())
-			}
-		}
-	})
-
-	t.Run("has the sandbox image pinned", func(t *testing.T) {
-		list, err := n.Images().ListImages(n.Context(), &cri.ListImagesRequest{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(list.Images) != 1 || !list.Images[0].Pinned || list.Images[0].RepoTags[0] != n.Config.PauseImage {
-			t.Errorf("images are %v", list.Images)
-		}
-	})
+	// Such as a warning about a key of the configuration that containerd ignores.
+	if log := strings.TrimSpace(n.Log.String()); log != testnode.ReadyLine {
+		t.Errorf("the log has\n%s", log)
+	}
+	t.Run("reports the runtime ready", func(t *testing.T) { requireRuntimeReady(t, n) })
+	t.Run("lets only root use its sockets", func(t *testing.T) { requireRootsSockets(t, n) })
+	t.Run("has the sandbox image pinned", func(t *testing.T) { requirePinnedPause(t, n) })
 
 	n.ImportImage("test.local/busybox:1", testnode.Busybox(t))
-	sandbox, pod := n.Sandbox("one")
+	sandbox, config := n.Sandbox("one")
+	p := pod{n, sandbox, config}
+	t.Run("runs a command, keeps its output and status", func(t *testing.T) { p.requireOutput(t) })
+	t.Run("records the shim, so that its version is kept", func(t *testing.T) { p.requireShimRecorded(t) })
+	t.Run("reports a container killed for its memory", func(t *testing.T) { p.requireOOMKilled(t) })
+	t.Run("finds a running container again after it was stopped", func(t *testing.T) { p.requireFoundAgain(t, n.Stop) })
+	t.Run("finds a running container again after it was killed", func(t *testing.T) {
+		p.requireFoundAgain(t, func() { n.End(syscall.SIGKILL) })
+	})
+}
 
-	t.Run("runs a command, keeps its output and status", func(t *testing.T) {
-		c := n.Container(sandbox, pod, "test.local/busybox:1", "sh", "-c", "echo hello from $0; busybox grep Seccomp: /proc/self/status; exit 7")
-		status := n.WaitState(c, cri.ContainerState_CONTAINER_EXITED)
-		if status.ExitCode != 7 {
-			t.Errorf("exit code is %d, want 7", status.ExitCode)
-		}
-		output, err := os.ReadFile(status.LogPath)
+// pod is a running sandbox.
+type pod struct {
+	*testnode.Node
+	sandbox string
+	config  *cri.PodSandboxConfig
+}
+
+// run starts a command in the pod.
+func (p pod) run(command ...string) string {
+	return p.Container(p.sandbox, p.config, "test.local/busybox:1", command...)
+}
+
+func requireRuntimeReady(t *testing.T, n *testnode.Node) {
+	t.Helper()
+	status, err := n.Runtime().Status(n.Context(), &cri.StatusRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conditions := map[string]bool{}
+	for _, c := range status.Status.Conditions {
+		conditions[c.Type] = c.Status
+	}
+	if !conditions[cri.RuntimeReady] {
+		t.Errorf("conditions are %v", status.Status.Conditions)
+	}
+	if conditions[cri.NetworkReady] {
+		t.Error("the network is ready without a configuration")
+	}
+}
+
+func requireRootsSockets(t *testing.T, n *testnode.Node) {
+	t.Helper()
+	for _, path := range []string{n.Config.Layout.ContainerdSocket(), n.Config.Layout.ContainerdTTRPC()} {
+		info, err := os.Stat(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, want := range []string{"stdout F hello from sh", "Seccomp:\t2"} {
-			if !strings.Contains(string(output), want) {
-				t.Errorf("log does not contain %q: %s", want, output)
-			}
+		if info.Mode().Perm() != 0o600 {
+			t.Errorf("%s has mode %v", path, info.Mode())
 		}
-		if _, err := n.Runtime().RemoveContainer(n.Context(), &cri.RemoveContainerRequest{ContainerId: c}); err != nil {
-			t.Error(err)
-		}
-	})
+	}
+}
 
-	t.Run("writes down the shim, so that its version is kept", func(t *testing.T) {
-		// Package payload reads it.
-		shim, err := os.ReadFile(filepath.Join(n.Config.Layout.ContainerdState(), "io.containerd.runtime.v2.task", images.Namespace, sandbox, "shim-binary-path"))
-		if want := filepath.Join(n.Config.BinDir, "containerd-shim-runc-v2"); err != nil || string(shim) != want {
-			t.Errorf("shim is %q (%v), want %s", shim, err, want)
-		}
-	})
+func requirePinnedPause(t *testing.T, n *testnode.Node) {
+	t.Helper()
+	list, err := n.Images().ListImages(n.Context(), &cri.ListImagesRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(list.Images) != 1 || !list.Images[0].Pinned || list.Images[0].RepoTags[0] != n.Config.PauseImage {
+		t.Errorf("images are %v", list.Images)
+	}
+}
 
-	t.Run("reports a container killed for its memory", func(t *testing.T) {
-		c := n.Container(sandbox, pod, "test.local/busybox:1", "sh", "-c", "busybox tail /dev/zero")
-		if status := n.WaitState(c, cri.ContainerState_CONTAINER_EXITED); status.Reason != "OOMKilled" {
-			t.Errorf("reason is %q, want OOMKilled", status.Reason)
+func (p pod) requireOutput(t *testing.T) {
+	t.Helper()
+	c := p.run("sh", "-c", "echo hello from $0; busybox grep Seccomp: /proc/self/status; exit 7")
+	status := p.WaitState(c, cri.ContainerState_CONTAINER_EXITED)
+	if status.ExitCode != 7 {
+		t.Errorf("exit code is %d, want 7", status.ExitCode)
+	}
+	output, err := os.ReadFile(status.LogPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"stdout F hello from sh", "Seccomp:\t2"} {
+		if !strings.Contains(string(output), want) {
+			t.Errorf("log does not contain %q: %s", want, output)
 		}
-	})
+	}
+	if _, err := p.Runtime().RemoveContainer(p.Context(), &cri.RemoveContainerRequest{ContainerId: c}); err != nil {
+		t.Error(err)
+	}
+}
 
-	for name, end := range map[string]func(){
-		"stopped": n.Stop,
-		"killed":  func() { n.End(syscall.SIGKILL) },
-	} {
-		t.Run("finds a running container again after it was "+name, func(t *testing.T) {
-			c := n.Container(sandbox, pod, "test.local/busybox:1", "sh", "-c", "trap 'exit 3' TERM; while true; do busybox sleep 0.1; done")
-			n.WaitState(c, cri.ContainerState_CONTAINER_RUNNING)
-			before := n.PID(c)
-			end()
-			if err := syscall.Kill(before, 0); err != nil {
-				t.Fatalf("the container died with containerd: %v", err)
-			}
-			n.Start()
-			n.WaitState(c, cri.ContainerState_CONTAINER_RUNNING)
-			if after := n.PID(c); after != before {
-				t.Errorf("pid was %d and is %d", before, after)
-			}
-			// Exec goes through the shim: it must answer the new containerd.
-			out, err := n.Runtime().ExecSync(n.Context(), &cri.ExecSyncRequest{ContainerId: c, Cmd: []string{"busybox", "echo", "again"}, Timeout: 30})
-			if err != nil || string(out.Stdout) != "again\n" {
-				t.Errorf("exec says %q, %v", out.GetStdout(), err)
-			}
-			if _, err := n.Runtime().StopContainer(n.Context(), &cri.StopContainerRequest{ContainerId: c, Timeout: 30}); err != nil {
-				t.Fatal(err)
-			}
-			if status := n.WaitState(c, cri.ContainerState_CONTAINER_EXITED); status.ExitCode != 3 {
-				t.Errorf("exit code is %d, want 3", status.ExitCode)
-			}
-		})
+func (p pod) requireShimRecorded(t *testing.T) {
+	t.Helper()
+	// Package payload reads it.
+	shim, err := os.ReadFile(filepath.Join(p.Config.Layout.ContainerdState(), "io.containerd.runtime.v2.task", images.Namespace, p.sandbox, "shim-binary-path"))
+	if want := filepath.Join(p.Config.BinDir, "containerd-shim-runc-v2"); err != nil || string(shim) != want {
+		t.Errorf("shim is %q (%v), want %s", shim, err, want)
+	}
+}
+
+func (p pod) requireOOMKilled(t *testing.T) {
+	t.Helper()
+	c := p.run("sh", "-c", "busybox tail /dev/zero")
+	if status := p.WaitState(c, cri.ContainerState_CONTAINER_EXITED); status.Reason != "OOMKilled" {
+		t.Errorf("reason is %q, want OOMKilled", status.Reason)
+	}
+}
+
+// requireFoundAgain ends the node by end, starts it again, and uses a container that ran
+// meanwhile.
+func (p pod) requireFoundAgain(t *testing.T, end func()) {
+	t.Helper()
+	c := p.run("sh", "-c", "trap 'exit 3' TERM; while true; do busybox sleep 0.1; done")
+	p.WaitState(c, cri.ContainerState_CONTAINER_RUNNING)
+	before := p.PID(c)
+	end()
+	if err := syscall.Kill(before, 0); err != nil {
+		t.Fatalf("the container died with containerd: %v", err)
+	}
+	p.Start()
+	p.WaitState(c, cri.ContainerState_CONTAINER_RUNNING)
+	if after := p.PID(c); after != before {
+		t.Errorf("pid was %d and is %d", before, after)
+	}
+	// Exec goes through the shim: it must answer the new containerd.
+	out, err := p.Runtime().ExecSync(p.Context(), &cri.ExecSyncRequest{ContainerId: c, Cmd: []string{"busybox", "echo", "again"}, Timeout: 30})
+	if err != nil || string(out.Stdout) != "again\n" {
+		t.Errorf("exec says %q, %v", out.GetStdout(), err)
+	}
+	if _, err := p.Runtime().StopContainer(p.Context(), &cri.StopContainerRequest{ContainerId: c, Timeout: 30}); err != nil {
+		t.Fatal(err)
+	}
+	if status := p.WaitState(c, cri.ContainerState_CONTAINER_EXITED); status.ExitCode != 3 {
+		t.Errorf("exit code is %d, want 3", status.ExitCode)
 	}
 }
 

@@ -118,6 +118,38 @@ func deadAddress(t *testing.T) string {
 
 func TestPullsAsRegistriesFileSays(t *testing.T) {
 	n := testnode.New(t)
+	untrustedHost, lockedHost := serveRegistries(t, n)
+	n.Start()
+	t.Cleanup(func() { n.Stop() })
+
+	for _, c := range []struct {
+		image, wantError string
+	}{
+		{"fallback.test/team/app:1", ""},
+		{"private.test/team/app:1", ""},
+		{"mutual.test/team/app:1", ""},
+		{"unverified.test/team/app:1", ""},
+		{"proxy.test/team/app:1", ""},
+		{"not-named.test/team/app:1", ""},
+		{untrustedHost + "/team/app:1", "certificate"},
+		{lockedHost + "/team/app:1", "401 Unauthorized"},
+	} {
+		t.Run(c.image, func(t *testing.T) { requirePull(t, n, c.image, c.wantError) })
+	}
+	t.Run("a pulled image runs", func(t *testing.T) {
+		sandbox, pod := n.Sandbox("pulled")
+		id := n.Container(sandbox, pod, "private.test/team/app:1", "sh", "-c", "exit 5")
+		if status := n.WaitState(id, cri.ContainerState_CONTAINER_EXITED); status.ExitCode != 5 {
+			t.Errorf("exit code is %d, want 5", status.ExitCode)
+		}
+	})
+	t.Run("no password is written to disk", func(t *testing.T) { requireNoPassword(t, n) })
+}
+
+// serveRegistries runs a registry of each kind, and writes the file by which the node uses
+// them as mirrors. It returns the names of two registries that must not be pulled from.
+func serveRegistries(t *testing.T, n *testnode.Node) (untrustedHost, lockedHost string) {
+	t.Helper()
 	ca := newAuthority(t)
 	serverTLS := &tls.Config{Certificates: []tls.Certificate{ca.issue("server")}}
 	ca.issue("client")
@@ -130,22 +162,11 @@ func TestPullsAsRegistriesFileSays(t *testing.T) {
 	untrusted := testnode.ServeRegistry(t, serverTLS, "team/app", nil)
 	unverified := testnode.ServeRegistry(t, serverTLS, "team/app", nil)
 	locked := testnode.ServeRegistry(t, serverTLS, "team/app", testnode.BasicAuth("shop", "other"))
-	// Has the image below a path of its own, as mirrors with several upstreams do.
-	proxy := testnode.ServeRegistry(t, nil, "team/app", func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			rest, ok := strings.CutPrefix(r.URL.Path, "/proxy/hub")
-			if !ok {
-				http.NotFound(w, r)
-				return
-			}
-			r.URL.Path = "/v2" + rest
-			next.ServeHTTP(w, r)
-		})
-	})
+	proxy := testnode.ServeRegistry(t, nil, "team/app", belowProxy)
 
 	// When its mirror refuses, containerd asks the registry itself, by a name
 	// that must not leave this machine.
-	untrustedHost, lockedHost := deadAddress(t), deadAddress(t)
+	untrustedHost, lockedHost = deadAddress(t), deadAddress(t)
 	text := fmt.Sprintf(`mirrors:
   fallback.test: {endpoint: ["http://%[1]s", "http://%[2]s"]}
   private.test: {endpoint: ["https://%[3]s"]}
@@ -171,59 +192,55 @@ configs:
 	if err := os.WriteFile(n.Config.RegistriesFile, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	n.Start()
-	t.Cleanup(func() { n.Stop() })
+	return untrustedHost, lockedHost
+}
 
-	for _, c := range []struct {
-		image, wantError string
-	}{
-		{"fallback.test/team/app:1", ""},
-		{"private.test/team/app:1", ""},
-		{"mutual.test/team/app:1", ""},
-		{"unverified.test/team/app:1", ""},
-		{"proxy.test/team/app:1", ""},
-		{"not-named.test/team/app:1", ""},
-		{untrustedHost + "/team/app:1", "certificate"},
-		{lockedHost + "/team/app:1", "401 Unauthorized"},
-	} {
-		t.Run(c.image, func(t *testing.T) {
-			_, err := n.Images().PullImage(n.Context(), &cri.PullImageRequest{Image: &cri.ImageSpec{Image: c.image}})
-			if c.wantError != "" {
-				if err == nil {
-					t.Fatal("pulled what it must not trust or may not have")
-				}
-				// The last endpoint tried is the registry itself, which is not
-				// there; what the mirror said is in the log.
-				if !strings.Contains(err.Error()+n.Log.String(), c.wantError) {
-					t.Errorf("error is %v, want %q in it or the log", err, c.wantError)
-				}
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			status, err := n.Images().ImageStatus(n.Context(), &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: c.image}})
-			if err != nil || status.Image == nil {
-				t.Errorf("pulled and not there: %v %v", status, err)
-			}
-		})
-	}
-	t.Run("a pulled image runs", func(t *testing.T) {
-		sandbox, pod := n.Sandbox("pulled")
-		id := n.Container(sandbox, pod, "private.test/team/app:1", "sh", "-c", "exit 5")
-		if status := n.WaitState(id, cri.ContainerState_CONTAINER_EXITED); status.ExitCode != 5 {
-			t.Errorf("exit code is %d, want 5", status.ExitCode)
+// belowProxy serves a registry below a path of its own, as mirrors with several upstreams do.
+func belowProxy(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		rest, ok := strings.CutPrefix(r.URL.Path, "/proxy/hub")
+		if !ok {
+			http.NotFound(w, r)
+			return
 		}
+		r.URL.Path = "/v2" + rest
+		next.ServeHTTP(w, r)
 	})
-	t.Run("no password is written to disk", func(t *testing.T) {
-		filepath.WalkDir(n.Config.Layout.ContainerdState(), func(path string, d os.DirEntry, err error) error {
-			if err != nil || !d.Type().IsRegular() {
-				return nil
-			}
-			if content, err := os.ReadFile(path); err == nil && strings.Contains(string(content), "s3cret") {
-				t.Errorf("%s contains the password", path)
-			}
+}
+
+// requirePull pulls an image, or fails to with a reason.
+func requirePull(t *testing.T, n *testnode.Node, image, wantError string) {
+	t.Helper()
+	_, err := n.Images().PullImage(n.Context(), &cri.PullImageRequest{Image: &cri.ImageSpec{Image: image}})
+	if wantError != "" {
+		if err == nil {
+			t.Fatal("pulled what it must not trust or may not have")
+		}
+		// The last endpoint tried is the registry itself, which is not
+		// there; what the mirror said is in the log.
+		if !strings.Contains(err.Error()+n.Log.String(), wantError) {
+			t.Errorf("error is %v, want %q in it or the log", err, wantError)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, err := n.Images().ImageStatus(n.Context(), &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: image}})
+	if err != nil || status.Image == nil {
+		t.Errorf("pulled and not there: %v %v", status, err)
+	}
+}
+
+func requireNoPassword(t *testing.T, n *testnode.Node) {
+	t.Helper()
+	filepath.WalkDir(n.Config.Layout.ContainerdState(), func(path string, d os.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
 			return nil
-		})
+		}
+		if content, err := os.ReadFile(path); err == nil && strings.Contains(string(content), "s3cret") {
+			t.Errorf("%s contains the password", path)
+		}
+		return nil
 	})
 }

@@ -118,17 +118,15 @@ capabilities = ["pull", "resolve"]
 skip_verify = true
 `
 
-// Each case is a registries.yaml and the files that containerd shall read.
-func TestHostsFiles(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		name, text string
-		want       map[string]string
-	}{
-		{
-			"mirrors in order, with and without scheme and path",
-			"mirrors:\n  docker.io:\n    endpoint: ['https://z.test:5000', a.test, 'http://m.test/hub/', 'https://n.test/v2']\n",
-			map[string]string{"docker.io": `
+// hostsFiles has registries.yaml files, and for each the files that containerd shall read.
+var hostsFiles = []struct {
+	name, text string
+	want       map[string]string
+}{
+	{
+		"mirrors in order, with and without scheme and path",
+		"mirrors:\n  docker.io:\n    endpoint: ['https://z.test:5000', a.test, 'http://m.test/hub/', 'https://n.test/v2']\n",
+		map[string]string{"docker.io": `
 [host."https://z.test:5000"]
 capabilities = ["pull", "resolve"]
 
@@ -142,67 +140,67 @@ override_path = true
 [host."https://n.test/v2"]
 capabilities = ["pull", "resolve"]
 `},
-		},
-		{
-			"the registry itself by plain HTTP",
-			"mirrors:\n  reg.test:5000:\n    endpoint: ['http://reg.test:5000']\n",
-			map[string]string{"reg.test_5000_": `server = "http://reg.test:5000"
+	},
+	{
+		"the registry itself by plain HTTP",
+		"mirrors:\n  reg.test:5000:\n    endpoint: ['http://reg.test:5000']\n",
+		map[string]string{"reg.test_5000_": `server = "http://reg.test:5000"
 
 [host."http://reg.test:5000"]
 capabilities = ["pull", "resolve"]
 `},
-		},
-		{
-			"TLS of a registry and of a mirror",
-			"mirrors:\n  docker.io:\n    endpoint: ['https://m.test']\nconfigs:\n  m.test:\n    tls: {insecure_skip_verify: true}\n  docker.io:\n    tls: {insecure_skip_verify: false}\n",
-			map[string]string{
-				"docker.io": `server = "https://registry-1.docker.io"
+	},
+	{
+		"TLS of a registry and of a mirror",
+		"mirrors:\n  docker.io:\n    endpoint: ['https://m.test']\nconfigs:\n  m.test:\n    tls: {insecure_skip_verify: true}\n  docker.io:\n    tls: {insecure_skip_verify: false}\n",
+		map[string]string{
+			"docker.io": `server = "https://registry-1.docker.io"
 skip_verify = false
 
 [host."https://m.test"]
 capabilities = ["pull", "resolve"]
 skip_verify = true
 `,
-				"m.test": `server = "https://m.test"
+			"m.test": `server = "https://m.test"
 skip_verify = true
 `,
-			},
 		},
-		{
-			// As in k3s: no verification for registries named nowhere, which must
-			// not reach mirrors or registries that have an entry.
-			"the config of any registry is for those without an entry",
-			"mirrors:\n  '*':\n    endpoint: ['https://m.test']\n  own.test:\n    endpoint: ['https://o.test']\nconfigs:\n  m.test:\n    auth: {username: u, password: p}\n  '*':\n    tls: {insecure_skip_verify: true}\n",
-			map[string]string{
-				"_default": `skip_verify = true
+	},
+	{
+		// As in k3s: no verification for registries named nowhere, which must
+		// not reach mirrors or registries that have an entry.
+		"the config of any registry is for those without an entry",
+		"mirrors:\n  '*':\n    endpoint: ['https://m.test']\n  own.test:\n    endpoint: ['https://o.test']\nconfigs:\n  m.test:\n    auth: {username: u, password: p}\n  '*':\n    tls: {insecure_skip_verify: true}\n",
+		map[string]string{
+			"_default": `skip_verify = true
 
 [host."https://m.test"]
 capabilities = ["pull", "resolve"]
 `,
-				"own.test": `
+			"own.test": `
 [host."https://o.test"]
 capabilities = ["pull", "resolve"]
 `,
-				"m.test": "",
-			},
+			"m.test": "",
 		},
-		{
-			"the mirrors of any registry are for those named nowhere",
-			"mirrors:\n  '*':\n    endpoint: ['https://m.test']\n  nothing.test: {}\nconfigs:\n  nothing.test: {}\n  tls.test:\n    tls: {insecure_skip_verify: false}\n",
-			map[string]string{
-				"_default": `
+	},
+	{
+		"the mirrors of any registry are for those named nowhere",
+		"mirrors:\n  '*':\n    endpoint: ['https://m.test']\n  nothing.test: {}\nconfigs:\n  nothing.test: {}\n  tls.test:\n    tls: {insecure_skip_verify: false}\n",
+		map[string]string{
+			"_default": `
 [host."https://m.test"]
 capabilities = ["pull", "resolve"]
 `,
-				"tls.test": `server = "https://tls.test"
+			"tls.test": `server = "https://tls.test"
 skip_verify = false
 `,
-			},
 		},
-		{
-			"endpoints of this machine without a scheme",
-			"mirrors:\n  a.test:\n    endpoint: ['localhost:5000', '127.0.0.1:5000/hub', '[::1]:5000', 'localhost:443', 'localhost', 'https://localhost:5000', 'm.test:5000']\n",
-			map[string]string{"a.test": `
+	},
+	{
+		"endpoints of this machine without a scheme",
+		"mirrors:\n  a.test:\n    endpoint: ['localhost:5000', '127.0.0.1:5000/hub', '[::1]:5000', 'localhost:443', 'localhost', 'https://localhost:5000', 'm.test:5000']\n",
+		map[string]string{"a.test": `
 [host."http://localhost:5000"]
 capabilities = ["pull", "resolve"]
 
@@ -225,11 +223,11 @@ capabilities = ["pull", "resolve"]
 [host."https://m.test:5000"]
 capabilities = ["pull", "resolve"]
 `},
-		},
-		{
-			"Docker's registry by the name in images",
-			"mirrors:\n  docker.io:\n    endpoint: ['https://m.test', docker.io]\nconfigs:\n  docker.io:\n    tls: {insecure_skip_verify: true}\n",
-			map[string]string{"docker.io": `server = "https://registry-1.docker.io"
+	},
+	{
+		"Docker's registry by the name in images",
+		"mirrors:\n  docker.io:\n    endpoint: ['https://m.test', docker.io]\nconfigs:\n  docker.io:\n    tls: {insecure_skip_verify: true}\n",
+		map[string]string{"docker.io": `server = "https://registry-1.docker.io"
 skip_verify = true
 
 [host."https://m.test"]
@@ -239,36 +237,40 @@ capabilities = ["pull", "resolve"]
 capabilities = ["pull", "resolve"]
 skip_verify = true
 `},
-		},
-		{
-			"Docker's registry by the name of its host",
-			"mirrors:\n  a.test:\n    endpoint: ['https://registry-1.docker.io']\nconfigs:\n  registry-1.docker.io:\n    tls: {insecure_skip_verify: true}\n",
-			map[string]string{
-				"docker.io": `server = "https://registry-1.docker.io"
+	},
+	{
+		"Docker's registry by the name of its host",
+		"mirrors:\n  a.test:\n    endpoint: ['https://registry-1.docker.io']\nconfigs:\n  registry-1.docker.io:\n    tls: {insecure_skip_verify: true}\n",
+		map[string]string{
+			"docker.io": `server = "https://registry-1.docker.io"
 skip_verify = true
 `,
-				"a.test": `
+			"a.test": `
 [host."https://registry-1.docker.io"]
 capabilities = ["pull", "resolve"]
 skip_verify = true
 `,
-			},
 		},
-		{
-			"merge keys: own keys win, then the first of a list, over several levels",
-			"mirrors:\n  reg.test: &m {endpoint: ['https://m.test']}\n  two.test: {<<: *m}\n  three.test: {<<: [{endpoint: ['https://m.test']}, {endpoint: ['https://n.test']}]}\n  four.test: {endpoint: ['https://m.test'], <<: {endpoint: ['https://n.test']}}\nconfigs:\n  x.test: &x {tls: &t {insecure_skip_verify: true}}\n  m.test: {<<: {<<: *x}}\n",
-			map[string]string{"reg.test": viaM, "two.test": viaM, "three.test": viaM, "four.test": viaM, "x.test": "server = \"https://x.test\"\nskip_verify = true\n", "m.test": "server = \"https://m.test\"\nskip_verify = true\n"},
+	},
+	{
+		"merge keys: own keys win, then the first of a list, over several levels",
+		"mirrors:\n  reg.test: &m {endpoint: ['https://m.test']}\n  two.test: {<<: *m}\n  three.test: {<<: [{endpoint: ['https://m.test']}, {endpoint: ['https://n.test']}]}\n  four.test: {endpoint: ['https://m.test'], <<: {endpoint: ['https://n.test']}}\nconfigs:\n  x.test: &x {tls: &t {insecure_skip_verify: true}}\n  m.test: {<<: {<<: *x}}\n",
+		map[string]string{"reg.test": viaM, "two.test": viaM, "three.test": viaM, "four.test": viaM, "x.test": "server = \"https://x.test\"\nskip_verify = true\n", "m.test": "server = \"https://m.test\"\nskip_verify = true\n"},
+	},
+	{
+		"aliases",
+		"mirrors:\n  a.test: &all\n    endpoint: &list [&one 'https://m.test']\n  b.test: *all\n  c.test: {endpoint: *list}\n  d.test: {endpoint: [*one]}\nconfigs:\n  m.test:\n    tls: {insecure_skip_verify: &yes true}\n  d.test:\n    tls: {insecure_skip_verify: *yes}\n",
+		map[string]string{
+			"a.test": viaM, "b.test": viaM, "c.test": viaM,
+			"d.test": "server = \"https://d.test\"\nskip_verify = true\n" + viaM,
+			"m.test": "server = \"https://m.test\"\nskip_verify = true\n",
 		},
-		{
-			"aliases",
-			"mirrors:\n  a.test: &all\n    endpoint: &list [&one 'https://m.test']\n  b.test: *all\n  c.test: {endpoint: *list}\n  d.test: {endpoint: [*one]}\nconfigs:\n  m.test:\n    tls: {insecure_skip_verify: &yes true}\n  d.test:\n    tls: {insecure_skip_verify: *yes}\n",
-			map[string]string{
-				"a.test": viaM, "b.test": viaM, "c.test": viaM,
-				"d.test": "server = \"https://d.test\"\nskip_verify = true\n" + viaM,
-				"m.test": "server = \"https://m.test\"\nskip_verify = true\n",
-			},
-		},
-	} {
+	},
+}
+
+func TestHostsFiles(t *testing.T) {
+	t.Parallel()
+	for _, c := range hostsFiles {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			r, err := ReadRegistries(writeRegistries(t, c.text))

@@ -70,7 +70,7 @@ func writeFile(dir string, f file, r io.Reader) (err error) {
 	if sum.Sum32() != f.CRC32C {
 		return fmt.Errorf("this copy of brink is damaged: its %s has a wrong checksum: download it again", f.Path)
 	}
-	// The umask has been at work on the mode given to open.
+	// The umask has changed the mode that was given to open.
 	if err := out.Chmod(f.Mode); err != nil {
 		return err
 	}
@@ -93,10 +93,10 @@ func syncDirs(dir string, files []file) error {
 	return atomicfile.SyncDir(dir)
 }
 
-// damaged returns those of files that are not in dir exactly as listed.
+// damaged returns the files that are not in dir exactly as listed.
 func damaged(dir string, files []file) []file {
-	// The files are read at the same time: a card reader is faster with several
-	// requests, and the sum of one file does not wait for the read of another.
+	// The files are read at the same time: a card reader is faster with several requests,
+	// and the sum of one file does not wait for another to be read.
 	intact := make(chan int, len(files))
 	for i, f := range files {
 		go func() {

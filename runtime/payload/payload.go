@@ -6,19 +6,19 @@
 // Unpack puts them on disk once per version, in a directory named by the hash
 // of the archive. Decisions:
 //
-//   - Every start reads every file and compares a CRC-32C. A worn flash card
-//     flips bits without touching size or time, and a damaged runc fails in ways
-//     nobody can read. Only sizes would be cheaper, but 28 MB take 10 ms on a PC
-//     and some 50 ms on a Raspberry Pi, whose processor has an instruction for
-//     this sum but none for SHA-256; and what is read is what the first pod needs
-//     in memory anyway. The sum is against accidents: who can write here is root.
-//   - A damaged file is replaced by rename within the directory, so that running
-//     shims always find a runc and never a gap.
-//   - A version stays for as long as a process runs from it, because a shim calls
-//     the runc it was started with, and for as long as containerd has a pod that
-//     was started with it, whose remains its shim must clear away after a crash.
-//   - One archive per architecture, chosen by build constraint: the wrong one
-//     cannot be embedded.
+//   - Every start reads every file and compares a CRC-32C. A worn flash card flips bits
+//     without changing size or time, and a damaged runc fails in ways that nobody
+//     understands. Comparing sizes alone would be cheaper, but 28 MB take 10 ms on a PC
+//     and some 50 ms on a Raspberry Pi, whose processor has an instruction for this sum
+//     and none for SHA-256. The first pod needs these files in memory anyway. The sum
+//     protects against accidents: only root can write here.
+//   - A damaged file is replaced by a rename within the directory, so that running shims
+//     always find a runc.
+//   - A version stays while a process runs from it, because a shim calls the runc that it
+//     was started with, and while containerd has a pod that was started with it: its shim
+//     must remove what a crash leaves of the pod.
+//   - There is one archive for each architecture, chosen by a build constraint: the wrong
+//     one cannot be embedded.
 package payload
 
 import (
@@ -63,11 +63,11 @@ type file struct {
 	CRC32C uint32      `json:"crc32c"`
 }
 
-// Unpack makes sure that this binary's payload lies complete and undamaged in
-// root/<hash>, removes other versions that nothing needs, and returns it. states
-// are the state directories of the containerds whose pods run from root. root is
-// created. Only one process may use root at a time. After a crash or
-// an error there is either no root/<hash> or one that the next call repairs.
+// Unpack makes sure that this binary's payload is complete and undamaged in root/<hash>,
+// and returns it. It creates root, and removes other versions that nothing needs. states
+// are the state directories of the containerds whose pods run from root. Only one process
+// may use root at a time. After a crash or an error there is no root/<hash>, or one that
+// the next call repairs.
 func Unpack(root string, states ...string) (Dir, error) {
 	var m manifest
 	if err := json.Unmarshal(manifestJSON, &m); err != nil {
@@ -85,6 +85,7 @@ func Unpack(root string, states ...string) (Dir, error) {
 	return d, nil
 }
 
+// install unpacks what is missing or damaged in dir.
 func install(dir string, files []file) error {
 	bad := damaged(dir, files)
 	if len(bad) == 0 {
@@ -105,8 +106,8 @@ func install(dir string, files []file) error {
 	return errors.Join(keepManifest(dir), repair(tmp, dir, bad))
 }
 
-// publish moves a whole new version into its place. The temporary directory
-// has been made 0700.
+// publish renames a complete new version to its own name. Its temporary directory has the
+// mode 0700.
 func publish(tmp, dir string) error {
 	if err := os.Chmod(tmp, 0o755); err != nil {
 		return err
@@ -134,8 +135,8 @@ func repair(tmp, dir string, files []file) error {
 	return atomicfile.SyncDir(dir)
 }
 
-// makeWay removes what rename cannot replace: a directory at target, or
-// anything else than a directory at its parent.
+// makeWay removes what a rename cannot replace: a directory at target, and anything but a
+// directory at its parent.
 func makeWay(target string) error {
 	parent := filepath.Dir(target)
 	if info, err := os.Lstat(parent); err == nil && !info.IsDir() {
@@ -152,6 +153,7 @@ func makeWay(target string) error {
 	return nil
 }
 
+// explain adds to an error what to do about it.
 func explain(root string, files []file, err error) error {
 	err = fmt.Errorf("unpacking the embedded programs to %s: %w", root, shorten(err))
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
@@ -167,8 +169,8 @@ func explain(root string, files []file, err error) error {
 	return err
 }
 
-// shorten drops the path of a temporary file from err: it no longer exists when
-// the message is read.
+// shorten drops the path of a temporary file from err: the file no longer exists when the
+// message is read.
 func shorten(err error) error {
 	var path *fs.PathError
 	if errors.As(err, &path) {

@@ -10,10 +10,10 @@ import (
 	"brink/internal/removetree"
 )
 
-// tempPrefix starts the name of a directory that is being filled.
+// tempPrefix begins the name of a directory that is being filled.
 const tempPrefix = layout.Unpacking
 
-// removeLeftovers deletes what a crash in the middle of an earlier Unpack left.
+// removeLeftovers removes what a crash during an earlier Unpack has left.
 func removeLeftovers(root string) {
 	entries, err := os.ReadDir(root)
 	if err != nil {
@@ -21,14 +21,13 @@ func removeLeftovers(root string) {
 	}
 	for _, e := range entries {
 		if isUnfinished(e) {
-			told(filepath.Join(root, e.Name()), removetree.All)
+			removeOrWarn(filepath.Join(root, e.Name()), removetree.All)
 		}
 	}
 }
 
-// prune deletes versions of ours other than current from which no process runs and that
-// no pod was started with. What cannot be deleted costs space and nothing else,
-// so it is only logged.
+// prune removes versions other than current from which no process runs and with which no
+// pod was started. One that cannot be removed costs only space, so that is only logged.
 func prune(root, current string, states []string) {
 	entries, err := os.ReadDir(root)
 	if err != nil {
@@ -43,14 +42,14 @@ func prune(root, current string, states []string) {
 			used = versionsInUse(root, states)
 		}
 		if !used[e.Name()] {
-			told(filepath.Join(root, e.Name()), removeVersion)
+			removeOrWarn(filepath.Join(root, e.Name()), removeVersion)
 		}
 	}
 }
 
 // versionsInUse returns the names of root's subdirectories that are needed.
 func versionsInUse(root string, states []string) map[string]bool {
-	// The kernel's links have every symbolic link in root resolved.
+	// In the kernel's links all symbolic links in root are resolved.
 	roots := []string{root}
 	if real, err := filepath.EvalSymlinks(root); err == nil {
 		roots = append(roots, real)
@@ -101,8 +100,8 @@ func shims(states []string) []string {
 	return out
 }
 
-// told removes and logs what cannot be.
-func told(path string, remove func(string) error) {
+// removeOrWarn removes a directory, or logs why it cannot be removed.
+func removeOrWarn(path string, remove func(string) error) {
 	if err := remove(path); err != nil {
 		slog.Warn("cannot remove an old version of the embedded programs", "component", "payload", "dir", path, "error", err)
 		return

@@ -12,8 +12,8 @@ import (
 	"brink/internal/removetree"
 )
 
-// Remove removes what Unpack has ever put into root, for a node on which nothing
-// runs any more. What else lies there stays.
+// Remove removes everything that Unpack has put into root, for a node on which nothing runs
+// any more. Anything else there stays.
 func Remove(root string) error {
 	removeLeftovers(root)
 	entries, err := os.ReadDir(root)
@@ -49,20 +49,20 @@ func removeVersion(dir string) error {
 	return removetree.All(dir)
 }
 
-// isVersion tells the directories that Unpack makes from whatever else someone
-// may have put beside them. Their contents are another question: see datadir.Programs.
+// isVersion reports whether a directory has a name that Unpack gives. Its content is judged
+// by datadir.Programs.
 func isVersion(e os.DirEntry) bool {
 	sum, err := hex.DecodeString(e.Name())
 	return err == nil && len(sum) == 32 && e.IsDir()
 }
 
-// isUnfinished tells a directory that was being filled, by a name of os.MkdirTemp.
+// isUnfinished reports whether a directory was being filled, by its name of os.MkdirTemp.
 func isUnfinished(e os.DirEntry) bool {
 	digits, ok := strings.CutPrefix(e.Name(), tempPrefix)
 	return ok && digits != "" && strings.Trim(digits, "0123456789") == "" && e.IsDir()
 }
 
-// keepManifest makes a version known as ours.
+// keepManifest marks a version as brink's.
 func keepManifest(dir string) error {
 	return atomicfile.Keep(filepath.Join(dir, datadir.ProgramsManifest), manifestJSON, 0o644)
 }

@@ -40,6 +40,7 @@ type apiServer struct {
 	cp      *ControlPlane
 	options *options.ServerRunOptions
 	openAPI *openAPI
+	hooks   *hooks
 	paths   paths
 	gate    *noderecord.Gate
 	dialer  Dialer
@@ -159,7 +160,7 @@ func (a *apiServer) run(ctx context.Context, ready func()) error {
 	}
 	prepared, err := chain.PrepareRun()
 	if err != nil {
-		return fmt.Errorf("preparing: %w", err)
+		return fmt.Errorf("preparing the chain of servers: %w", err)
 	}
 	a.openAPI.prepared()
 	a.cp.api.Handle(chain.GenericAPIServer.Handler)
@@ -220,6 +221,10 @@ func (a *apiServer) chain(completed app.CompletedConfig, generic *genericConfig)
 	extensions, ok := kube.NextDelegate().(*genericapiserver.GenericAPIServer)
 	if !ok {
 		return nil, errors.New("upstream's chain has no extensions server behind the API server")
+	}
+	extra := completed.KubeAPIs.Extra
+	if err := a.makeHooksPatient(aggregated.GenericAPIServer, generic, extra.ServiceNodePortRange, extra.RepairServicesInterval); err != nil {
+		return nil, fmt.Errorf("preparing what runs after the start: %w", err)
 	}
 	o := a.openAPI
 	o.v2, o.v3 = generic.OpenAPIConfig, generic.OpenAPIV3Config

@@ -115,7 +115,7 @@ func (c *connecting) Read(b []byte) (int, error) {
 	target := c.current()
 	switch {
 	case target == nil: // nobody reads before the request is written
-		return 0, errors.New("nothing was asked for yet")
+		return 0, errors.New("read before a request was written")
 	case c.answer.Len() > 0:
 		return c.answer.Read(b)
 	}

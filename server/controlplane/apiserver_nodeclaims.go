@@ -87,7 +87,7 @@ func (p *nodeClaims) Validate(ctx context.Context, a admission.Attributes, _ adm
 		return admission.NewForbidden(a, fmt.Errorf("node %q may not choose the range of its pods, %v: the cluster gives it one", name, is.Spec.PodCIDRs))
 	}
 	if owner := was.Annotations[nodekey.NodeAnnotation]; owner != "" && is.Annotations[nodekey.NodeAnnotation] != owner {
-		return admission.NewForbidden(a, fmt.Errorf("node %q is another machine's: kubectl delete node %s gives the name free", name, name))
+		return admission.NewForbidden(a, fmt.Errorf("node %q is another machine's: kubectl delete node %s frees the name", name, name))
 	}
 	for _, address := range is.Status.Addresses {
 		if slices.Contains(was.Status.Addresses, address) {
@@ -111,7 +111,7 @@ func (p *nodeClaims) check(ctx context.Context, node string, address core.NodeAd
 	}
 	ip, err := netip.ParseAddr(address.Address)
 	if err != nil || ip.Zone() != "" {
-		return errors.New("it is no IP address")
+		return errors.New("it is not an IP address")
 	}
 	ip = ip.Unmap()
 	if address.Type == core.NodeInternalIP && node != p.ownNode && slices.Contains(p.outer, ip) {

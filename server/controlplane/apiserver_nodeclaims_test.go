@@ -29,7 +29,7 @@ func claims(podCIDR string, addresses ...string) *core.Node {
 	return node
 }
 
-// owned is a Node that says whose it is.
+// owned is a Node with the annotation of its owner.
 func owned(by string) *core.Node {
 	node := claims("10.42.7.0/24")
 	node.Annotations = map[string]string{nodekey.NodeAnnotation: by}
@@ -73,7 +73,7 @@ func TestNodeClaims(t *testing.T) {
 		"becomes a service":             {node, given, claims("10.42.7.0/24", "ExternalIP fd43::1"), "status", "fd43::/112"},
 		"becomes an IPv4-mapped pod":    {node, given, claims("10.42.7.0/24", "InternalIP ::ffff:10.42.1.5"), "status", "10.42.0.0/16"},
 		"becomes everybody's loopback":  {node, given, claims("10.42.7.0/24", "InternalIP 127.0.0.1"), "status", "cannot send to it"},
-		"has a name for an address":     {node, given, claims("10.42.7.0/24", "InternalIP peer"), "status", "no IP address"},
+		"has a name for an address":     {node, given, claims("10.42.7.0/24", "InternalIP peer"), "status", "not an IP address"},
 		"becomes everybody":             {node, given, claims("10.42.7.0/24", "InternalIP 255.255.255.255"), "status", "cannot send to it"},
 		"becomes everybody, mapped":     {node, given, claims("10.42.7.0/24", "InternalIP ::ffff:255.255.255.255"), "status", "cannot send to it"},
 		"becomes this network":          {node, given, claims("10.42.7.0/24", "InternalIP 0.0.0.1"), "status", "cannot send to it"},
@@ -89,18 +89,18 @@ func TestNodeClaims(t *testing.T) {
 		"has its own DNS name":          {node, given, claims("10.42.7.0/24", "InternalDNS n"), "status", ""},
 		"has a name of its own kind":    {node, given, claims("10.42.7.0/24", "Pigeon hub"), "status", "its own name"},
 		"is given a name":               {controller, given, claims("10.42.7.0/24", "Hostname hub"), "status", ""},
-		"has a zone":                    {node, given, claims("10.42.7.0/24", "ExternalIP fd43::1%eth0"), "status", "no IP address"},
+		"has a zone":                    {node, given, claims("10.42.7.0/24", "ExternalIP fd43::1%eth0"), "status", "not an IP address"},
 		"becomes the server":            {node, given, claims("10.42.7.0/24", "InternalIP 203.0.113.1"), "status", "it is the server's"},
 		"is behind the server's router": {node, given, claims("10.42.7.0/24", "ExternalIP 203.0.113.1"), "status", ""},
 		"is the server":                 {hub, given, claims("10.42.7.0/24", "InternalIP 203.0.113.1"), "status", ""},
 		"says whose it is":              {node, given, owned("a"), "", ""},
 		"says so again":                 {node, owned("a"), owned("a"), "", ""},
-		"is the machine of before":      {node, owned("a"), owned("b"), "", "another machine's"},
+		"is an earlier machine":         {node, owned("a"), owned("b"), "", "another machine's"},
 		"has it by its status":          {node, owned("a"), owned("b"), "status", "another machine's"},
 		"is nobody's any more":          {node, owned("a"), given, "", "another machine's"},
 		"is given away":                 {controller, owned("a"), owned("b"), "", ""},
 		"moves":                         {node, given, claims("10.42.7.0/24", "InternalIP 192.0.2.8"), "status", ""},
-		"keeps an address of before":    {node, claims("", "InternalIP 10.42.1.5"), claims("", "InternalIP 10.42.1.5"), "status", ""},
+		"keeps an earlier address":      {node, claims("", "InternalIP 10.42.1.5"), claims("", "InternalIP 10.42.1.5"), "status", ""},
 		"is placed by a controller":     {controller, given, claims("10.42.7.0/24", "InternalIP 10.42.1.5"), "status", ""},
 	} {
 		t.Run(name, func(t *testing.T) {

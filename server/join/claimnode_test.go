@@ -11,8 +11,8 @@ import (
 	"brink/internal/wire/nodekey"
 )
 
-// TestANodeThatLostItsRecord belongs to the machine that it says it belongs to, and
-// one that says nothing to nobody who asks.
+// TestANodeThatLostItsRecord belongs to the machine that its annotation names. A Node without
+// the annotation belongs to no machine that claims it.
 func TestANodeThatLostItsRecord(t *testing.T) {
 	t.Parallel()
 	const machine, thief = nodekey.Public("machine"), nodekey.Public("thief")

@@ -161,7 +161,7 @@ func TestNodeWithoutRecordIsTaken(t *testing.T) {
 	}
 }
 
-// The API server goes on to take a token for a moment after its end.
+// The API server accepts a token for a moment after its end.
 func TestTokenThatHasEnded(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)

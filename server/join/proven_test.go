@@ -63,13 +63,13 @@ func TestProven(t *testing.T) {
 				t.Errorf("the record has %q, want the key there: %t", r.Data, tc.want)
 			}
 			if name == "restored" && !noderecord.HasKey(c.record("till-3"), keyIn(t, first)) {
-				t.Error("the key of before is gone")
+				t.Error("the earlier key is gone")
 			}
 		})
 	}
 }
 
-// olderBrink leaves what tells that one has run.
+// olderBrink leaves the binding that an older brink makes.
 func (c *cluster) olderBrink() {
 	c.t.Helper()
 	old := &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: noderecord.OldRenewals}}

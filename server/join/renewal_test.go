@@ -40,8 +40,8 @@ func keyIn(t *testing.T, csr *certificatesv1.CertificateSigningRequest) string {
 	return r.key
 }
 
-// TestRenewal: a record knows the keys of its node's certificates, and forgets those
-// of before when the machine joins again.
+// TestRenewal: a record has the keys of its node's certificates, and loses the earlier ones
+// when the machine joins again.
 func TestRenewal(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
@@ -120,7 +120,7 @@ func TestNodeMadeAnew(t *testing.T) {
 	c.isApproved(c.asked(m.joining("till-3"))) // the machine itself, with a token
 	c.isBound("till-3")
 	if c.record("till-3").UID == before {
-		t.Error("the record is the one of before")
+		t.Error("the record is the earlier one")
 	}
 }
 

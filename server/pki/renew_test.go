@@ -20,13 +20,13 @@ func TestRenewInPlace(t *testing.T) {
 	tree := mustEnsure(t, cfg)
 	before := contents(t, cfg.Dir)
 
-	told := make(chan []string, 100)
+	renewed := make(chan []string, 100)
 	attempts := 0
 	run(t, tree, time.Hour, func(names []string) error {
 		if attempts++; attempts == 1 {
 			return errors.New("disk full")
 		}
-		told <- slices.Clone(names)
+		renewed <- slices.Clone(names)
 		return nil
 	})
 	reload := time.NewTicker(time.Millisecond)
@@ -34,9 +34,9 @@ func TestRenewInPlace(t *testing.T) {
 	deadline := time.After(30 * time.Second)
 	for rounds := 0; rounds < 2; {
 		select {
-		case names := <-told:
+		case names := <-renewed:
 			if !slices.Contains(names, ClientAdmin) {
-				t.Errorf("told only of %q", names)
+				t.Errorf("reported only %q", names)
 			}
 			rounds++
 		case <-reload.C:
@@ -66,14 +66,14 @@ func TestRenewAfterClockJump(t *testing.T) {
 		}
 	}
 	tree := mustEnsure(t, cfg)
-	told := make(chan struct{}, 1)
+	renewed := make(chan struct{}, 1)
 	run(t, tree, 10*time.Millisecond, func([]string) error {
-		told <- struct{}{}
+		renewed <- struct{}{}
 		return nil
 	})
 	close(jump)
 	select {
-	case <-told:
+	case <-renewed:
 		checkAll(t, tree)
 	case <-time.After(30 * time.Second):
 		t.Fatal("not renewed in 30 s")
@@ -91,13 +91,13 @@ func TestRenewAfterFailure(t *testing.T) {
 	if err := os.Rename(cfg.Dir, away); err != nil {
 		t.Fatal(err)
 	}
-	told := make(chan struct{}, 100)
+	renewed := make(chan struct{}, 100)
 	run(t, tree, 20*time.Millisecond, func([]string) error {
-		told <- struct{}{}
+		renewed <- struct{}{}
 		return nil
 	})
 	select {
-	case <-told:
+	case <-renewed:
 		t.Fatal("renewed without a directory")
 	case <-time.After(4 * time.Second):
 	}
@@ -105,7 +105,7 @@ func TestRenewAfterFailure(t *testing.T) {
 		t.Fatal(err)
 	}
 	select {
-	case <-told:
+	case <-renewed:
 		checkAll(t, tree)
 	case <-time.After(30 * time.Second):
 		t.Fatal("not renewed in 30 s")

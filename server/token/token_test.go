@@ -93,7 +93,7 @@ func TestServerTokenReplacesItself(t *testing.T) {
 	keep("hub", first)
 	for _, a := range c.Actions()[actions:] {
 		if a.GetVerb() != "get" && a.GetVerb() != "list" {
-			t.Errorf("a token that is as it should be is written: %s", a.GetVerb())
+			t.Errorf("an unchanged token is written: %s", a.GetVerb())
 		}
 	}
 	keep("hub", second)

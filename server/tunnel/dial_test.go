@@ -178,7 +178,7 @@ func TestRoutes(t *testing.T) {
 		}
 		conn.Close()
 	}
-	const unproven = " all say that they have this address, and by their tunnels it cannot be told whose it is: kubectl delete node removes one that is gone"
+	const unproven = " all say that they have this address, and their tunnels do not prove whose it is: kubectl delete node removes one that is gone"
 	bad := []struct {
 		dial     func(context.Context, string, string) (net.Conn, error)
 		to, want string

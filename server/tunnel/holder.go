@@ -66,7 +66,7 @@ func (s *Server) choose(nodes []*corev1.Node, ip netip.Addr, port string) (strin
 	if len(claim) == 1 {
 		return claim[0], nil
 	}
-	return "", fmt.Errorf("nodes %s all say that they have this address, and by their tunnels it cannot be told whose it is: kubectl delete node removes one that is gone", strings.Join(claim, ", "))
+	return "", fmt.Errorf("nodes %s all say that they have this address, and their tunnels do not prove whose it is: kubectl delete node removes one that is gone", strings.Join(claim, ", "))
 }
 
 // behindRouters returns those of the nodes that have ip behind a router: the nodes with a pod
