@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -27,6 +26,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"brink/internal/ciphers"
+	"brink/internal/commas"
 	"brink/internal/componentargs"
 	"brink/internal/lifecycle"
 	"brink/server/noderecord"
@@ -98,7 +98,7 @@ func apiServerDefaults(cfg Config) []string {
 		"service-account-issuer="+issuer,
 		"service-account-key-file="+cfg.Files.ServiceAccountKey,
 		"service-account-signing-key-file="+cfg.Files.ServiceAccountKey,
-		"service-cluster-ip-range="+joinPrefixes(cfg.ServiceCIDRs),
+		"service-cluster-ip-range="+commas.Join(cfg.ServiceCIDRs),
 		"tls-cert-file="+cfg.Files.ServingCert,
 		"tls-cipher-suites="+ciphers.Names(),
 		"tls-min-version=VersionTLS12",
@@ -132,14 +132,6 @@ func volatileResources(endpoint string) string {
 		overrides = append(overrides, resource+"#"+endpoint)
 	}
 	return strings.Join(overrides, ",")
-}
-
-func joinPrefixes(prefixes []netip.Prefix) string {
-	var out []string
-	for _, p := range prefixes {
-		out = append(out, p.String())
-	}
-	return strings.Join(out, ",")
 }
 
 // merge puts the sections of a component's flags into one set.
