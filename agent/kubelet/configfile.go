@@ -39,8 +39,8 @@ type object = map[string]any
 // user can set instead.
 type ownField struct{ name, instead string }
 
-// learnt are the own fields whose values a joining machine gets from its cluster.
-// CheckArgs cannot compare them before that.
+// learnt names the fields of ownFields whose values a joining machine gets from its
+// cluster. CheckArgs cannot compare them before that.
 var learnt = []string{"clusterDNS", "clusterDomain"}
 
 var ownFields = []ownField{
@@ -251,14 +251,14 @@ func differences(name string, base, given any) []string {
 		}
 		return out
 	}
-	if isUnsaid(given) || reflect.DeepEqual(base, given) {
+	if meansDefault(given) || reflect.DeepEqual(base, given) {
 		return nil
 	}
 	return []string{name}
 }
 
-// isUnsaid reports whether a value means the default. A false does not.
-func isUnsaid(value any) bool {
+// meansDefault reports whether a value means the default. A false does not.
+func meansDefault(value any) bool {
 	switch v := value.(type) {
 	case nil:
 		return true
