@@ -236,7 +236,7 @@ func (l *link) keepUp(ctx context.Context) {
 	delay := timing.firstDelay
 	for {
 		began := time.Now()
-		err := l.once(ctx)
+		err := l.serveOnce(ctx)
 		if ctx.Err() != nil {
 			return
 		}
