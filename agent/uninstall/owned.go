@@ -70,10 +70,10 @@ func (u *run) inKubelet(rel string) removetree.Verdict {
 }
 
 // isOwnState reports whether a file or tree of the kubelet's is this node's in a
-// directory that is not: it was recorded before the node's kubelet made it. Where another
-// kubelet has come since it may be the other's by now. Of a file what is in it decides:
-// one that names no pod but this node's says nothing of the other's. What is in a tree,
-// such as images that were pulled, names no pods.
+// directory that is not: it was recorded before the node's kubelet made it. If another
+// kubelet has come since, it may be the other's by now. A file is then still this node's
+// if no kubelet runs and it names no pods but this node's. A tree never is: what is in it,
+// such as records of images that were pulled, does not name pods.
 func (u *run) isOwnState(rel string, kind layout.Kind) bool {
 	path := u.Layout.InKubelet(rel)
 	if !slices.Contains(u.entries, ledger.Entry{Kind: ledger.KubeletHas, Path: path}) {
