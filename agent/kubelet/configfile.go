@@ -56,8 +56,8 @@ var ownFields = []ownField{
 // names do.
 var wholeFields = []string{"evictionHard", "evictionSoft", "evictionSoftGracePeriod", "evictionMinimumReclaim", "kubeReserved", "systemReserved", "qosReserved"}
 
-// useFiles merges the user's files into config, which has brink's defaults.
-func useFiles(config *kubeletconfig.KubeletConfiguration, flags *options.KubeletFlags) error {
+// mergeFiles merges the user's files into config, which has brink's defaults.
+func mergeFiles(config *kubeletconfig.KubeletConfiguration, flags *options.KubeletFlags) error {
 	given, dir, err := readFiles(flags.KubeletConfigFile, flags.KubeletDropinConfigDirectory)
 	if err != nil || given == nil {
 		return err
@@ -81,16 +81,16 @@ func useFiles(config *kubeletconfig.KubeletConfiguration, flags *options.Kubelet
 	return fromObject(mergePatch(base, given), dir, config)
 }
 
-// overFiles merges the user's files into brink's defaults, and then parses the user's
-// flags once more over the result, as upstream does.
-func overFiles(cfg Config, flags *options.KubeletFlags, config *kubeletconfig.KubeletConfiguration) error {
+// mergeFilesAndFlags merges the user's files into brink's defaults, and then parses the
+// user's flags once more over the result, as upstream does.
+func mergeFilesAndFlags(cfg Config, flags *options.KubeletFlags, config *kubeletconfig.KubeletConfiguration) error {
 	if flags.KubeletConfigFile != "" || flags.KubeletDropinConfigDirectory != "" {
 		without, err := withDefaults(cfg)
 		if err != nil {
 			return err
 		}
 		*config = *without
-		if err := useFiles(config, flags); err != nil {
+		if err := mergeFiles(config, flags); err != nil {
 			return err
 		}
 		gates := config.FeatureGates
