@@ -47,7 +47,7 @@ func (u *run) inData(rel string) removetree.Verdict {
 	case u.Layout.HasElsewhere(rel):
 		return removetree.Keep
 	case filepath.Clean(dir) == u.Layout.PodLogs():
-		return u.ofPod(ledger.PodOfLogs(base))
+		return u.podVerdict(ledger.PodOfLogs(base))
 	case layout.IsBelow(path, u.Layout.Kubelet()) && path != u.Layout.Kubelet():
 		below, _ := filepath.Rel(u.Layout.Kubelet(), path)
 		return u.inKubelet(below)
@@ -60,7 +60,7 @@ func (u *run) inData(rel string) removetree.Verdict {
 func (u *run) inKubelet(rel string) removetree.Verdict {
 	dir, base := filepath.Split(rel)
 	if dir == "pods/" {
-		return u.ofPod(base)
+		return u.podVerdict(base)
 	}
 	kind := layout.KubeletName(rel)
 	if kind == layout.Directory || u.ownsKubelet && !u.sharesKubelet || u.isOwnState(rel, kind) {
@@ -105,9 +105,9 @@ func (u *run) namesOwnPods(path string) bool {
 // kubeletLives reports whether a kubelet uses the one place that all kubelets have.
 func kubeletLives() bool { return listenerOf(ledger.DevicePluginSocket) != 0 }
 
-// ofPod returns the verdict on a pod's directory. It goes with the pod, emptyDirs
+// podVerdict returns the verdict on a pod's directory. It goes with the pod, emptyDirs
 // included. What was mounted in it is unmounted before.
-func (u *run) ofPod(uid string) removetree.Verdict {
+func (u *run) podVerdict(uid string) removetree.Verdict {
 	if u.pods[uid] {
 		return removetree.Remove
 	}
@@ -128,7 +128,7 @@ func (u *run) reportKept(kept []removetree.Kept) {
 		if slices.Contains(last(u.Layout), k.Path) || filepath.Base(k.Path) == "lost+found" {
 			continue
 		}
-		if u.followLaid(k.Path) {
+		if u.emptyTargetOf(k.Path) {
 			continue
 		}
 		if named++; named > mostNamed {
@@ -152,9 +152,10 @@ func (u *run) whyKept(k removetree.Kept) string {
 	return "which is not brink's"
 }
 
-// followLaid empties the directory behind a link that was there, with an empty directory,
-// before brink's first start. Link and directory are the user's and stay.
-func (u *run) followLaid(path string) bool {
+// emptyTargetOf empties the directory behind a link, if the link was there before brink's
+// first start and led to an empty directory. Both are the user's and stay. It reports
+// whether the link is such a one.
+func (u *run) emptyTargetOf(path string) bool {
 	rel, err := filepath.Rel(u.Layout.Data(), path)
 	target, isLaid := u.links[rel]
 	if err != nil || !isLaid || datadir.Resolve(path) != target {
