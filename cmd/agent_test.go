@@ -48,7 +48,7 @@ func TestAgentSettings(t *testing.T) {
 		withAgentFlags(t, append(plausible, tc.args...), func(c *cli.Context) {
 			s, err := readAgent(c)
 			if err == nil && s.Join.TokenError != nil {
-				err = s.Join.TokenError // told by who finds that the machine needs a token
+				err = s.Join.TokenError // reported when the machine turns out to need a token
 			}
 			if tc.want != "" {
 				testerror.OneLine(t, err, tc.want)

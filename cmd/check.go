@@ -17,7 +17,7 @@ func checkCommand() *cli.Command {
 	flags := allFlags()
 	return &cli.Command{
 		Name:     "check",
-		Usage:    "look whether this machine can be a node, before and after",
+		Usage:    "check whether this machine can be a node, before it is one and while it runs",
 		Category: "Look",
 		Description: "Takes the flags and the configuration file of `brink server`, or of `brink agent` when --server is\n" +
 			"among them. Exits with 1 when something fails that keeps a node from working; warnings do not.",

@@ -13,7 +13,7 @@ import (
 	"brink/internal/testerror"
 )
 
-// TestCheckSettings: what a start would refuse, a check does, and leaves nothing.
+// TestCheckSettings: a check refuses what a start would, and leaves nothing behind.
 func TestCheckSettings(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	cases := map[string]string{ // not parallel: feature gates are the process's

@@ -99,7 +99,7 @@ func serverFlags() []cli.Flag {
 		writeKubeconfigFlag(),
 		text(groupAPI, "write-kubeconfig-mode", "600", "octal `MODE` of that file"),
 		toggle(groupNode, "disable-agent", "run the control plane only, no pods on this machine"),
-		text(groupData, "datastore-endpoint", "", "postgres://, mysql:// or etcd `URL` (default: SQLite in data-dir); with a password in it better by the next"),
+		text(groupData, "datastore-endpoint", "", "postgres://, mysql:// or etcd `URL` (default: SQLite in data-dir); if it holds a password, rather give it in a file"),
 		text(groupData, "datastore-endpoint-file", "", "`FILE` with that URL"),
 		text(groupData, "datastore-cafile", "", "`FILE` with the CA of the datastore"),
 		text(groupData, "datastore-certfile", "", "`FILE` with the certificate shown to the datastore"),

@@ -90,7 +90,7 @@ func checkSecretFiles(c *cli.Context, values []configfile.Value) []host.Check {
 }
 
 // isOpen reports whether everybody may read a file, or a group that is not root's. A file
-// that cannot be examined is none: what reads it returns the error.
+// that cannot be examined is not open: reading it returns the error.
 func isOpen(file string) bool {
 	info, err := os.Stat(file)
 	if err != nil {

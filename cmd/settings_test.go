@@ -51,7 +51,7 @@ func TestFileMode(t *testing.T) {
 	}
 }
 
-// TestVerbosity: never the one at which clients log Secrets.
+// TestVerbosity: no flag reaches the level at which clients log Secrets.
 func TestVerbosity(t *testing.T) {
 	t.Parallel()
 	for want, args := range map[int][]string{
@@ -104,7 +104,7 @@ func TestClusterDNS(t *testing.T) {
 	}
 }
 
-// plausible are flags with which nothing of the machine is looked up.
+// plausible are flags that leave nothing to be asked of the machine.
 var plausible = []string{"--node-name=edge-1", "--node-ip=192.0.2.1", "--data-dir=/srv/edge"}
 
 func TestReadSettings(t *testing.T) {
@@ -128,7 +128,8 @@ func TestReadSettings(t *testing.T) {
 	})
 }
 
-// TestNodesThatCannotWork: what only the pod network would find, long after the start.
+// TestNodesThatCannotWork has what otherwise only the pod network would find, long after
+// the start.
 func TestNodesThatCannotWork(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -160,7 +161,7 @@ func TestNodesThatCannotWork(t *testing.T) {
 	})
 }
 
-// TestAdvertisedAddress: by what agents and pods reach the API server.
+// TestAdvertisedAddress is about the address by which agents and pods reach the API server.
 func TestAdvertisedAddress(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ args, want string }{

@@ -110,7 +110,7 @@ func kubeconfigFor(t *testing.T, url string, ca []byte) string {
 	return path
 }
 
-// TestTokenErrors: what is wrong and what to do, in one line.
+// TestTokenErrors: each error is one line that says what is wrong and what to do.
 func TestTokenErrors(t *testing.T) {
 	dir, missing := t.TempDir(), filepath.Join(t.TempDir(), "missing")
 	configured(t, "data-dir: "+dir+"\n")

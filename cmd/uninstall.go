@@ -28,8 +28,8 @@ func uninstallCommand() *cli.Command {
 		Name:     "uninstall",
 		Usage:    "remove the node from this machine: pods, mounts, network, cgroups and files",
 		Category: "Run",
-		Description: "Stops brink if it runs. Removes what brink made, and only that; what stays is told, with the\n" +
-			"reason, and the command can be given again. Volumes' contents, the configuration in " + layout.ConfigDir + "\n" +
+		Description: "Stops brink if it runs. Removes what brink made, and only that; it names what stays, with the\n" +
+			"reason, and can be run again. Volumes' contents, the configuration in " + layout.ConfigDir + "\n" +
 			"and kernel settings that others have changed since stay. The data directory is that of the configuration file unless given.",
 		Flags: []cli.Flag{
 			dataDirFlag(),

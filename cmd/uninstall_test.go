@@ -12,9 +12,8 @@ import (
 	"brink/internal/layout"
 )
 
-// TestInstalledLayout: the data directory is found whether the configuration file
-// is a server's or an agent's. One with a mistake is not trusted with what to
-// remove.
+// TestInstalledLayout: the data directory is found in a server's and in an agent's
+// configuration file. A file with a mistake does not decide what is removed.
 func TestInstalledLayout(t *testing.T) {
 	dir := t.TempDir()
 	for name, test := range map[string]struct{ file, wrong string }{

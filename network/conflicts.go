@@ -52,8 +52,8 @@ func linksInRanges(cfg Config, links []netlink.Link) ([]string, error) {
 	return lines, nil
 }
 
-// subnetOf is a link's own address with the length of the subnet's prefix. On a
-// point-to-point link that is the length of the other end's.
+// subnetOf returns a link's own address with the prefix length of its subnet. On a
+// point-to-point link that length comes with the address of the other end.
 func subnetOf(a netlink.Addr) netip.Prefix {
 	ip, _ := netip.AddrFromSlice(a.IP)
 	if ip.Is4In6() {
@@ -66,9 +66,9 @@ func subnetOf(a netlink.Addr) netip.Prefix {
 	return netip.PrefixFrom(ip, bits)
 }
 
-// rangeOf names the cluster's range that a link's subnet meets, "" for none. With the
-// backend none somebody else routes to other nodes' pods and has addresses of all of
-// them, but not the one by which pods of this node reach it.
+// rangeOf names the cluster's range that a link's subnet overlaps, "" for none. With the
+// backend none, another program routes to other nodes' pods, and its links may have
+// addresses in any range: only a subnet with a gateway of this node's pods counts.
 func (c Config) rangeOf(addr netip.Prefix) string {
 	if c.backend() == None && len(c.NodeCIDRs) > 0 {
 		if slices.ContainsFunc(pods.Gateways(c.NodeCIDRs), addr.Contains) {
@@ -89,8 +89,9 @@ func (c Config) rangeOf(addr netip.Prefix) string {
 	return ""
 }
 
-// otherTunnels names the devices beside which the kernel does not make brink's: those of
-// the same port and identifier, and those that take all identifiers of the port.
+// otherTunnels names the VXLAN devices because of which the kernel refuses to make
+// brink's: those with the same port and identifier, and those that take every identifier
+// of the port.
 func otherTunnels(cfg Config, links []netlink.Link) []string {
 	if cfg.backend() == None {
 		return nil
@@ -110,7 +111,7 @@ func otherTunnels(cfg Config, links []netlink.Link) []string {
 	return lines
 }
 
-// makers are the programs that make links whose names begin like this.
+// makers tells who makes links whose names begin like this.
 var makers = []struct{ name, maker string }{
 	{"cni0", "another Kubernetes distribution"}, {"cbr0", "another Kubernetes distribution"}, {"kube-", "another Kubernetes distribution"},
 	{"flannel", "flannel"}, {"cilium", "Cilium"}, {"vxlan.calico", "Calico"}, {"cali", "Calico"}, {"tunl0", "Calico"}, {"weave", "Weave Net"},
@@ -127,7 +128,7 @@ func knownMaker(name string) string {
 	return ""
 }
 
-// conflicts are warnings, which may change when addresses do.
+// conflicts returns what Conflicts finds, as warnings. They may change when addresses do.
 func (r *reconciler) conflicts() []string {
 	lines, err := Conflicts(r.cfg)
 	if err != nil {

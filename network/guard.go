@@ -24,18 +24,19 @@ import (
 // network can, counts as the node. Frames of this network are recognised by port and
 // identifier together: others' VXLAN, and whatever else uses the port, passes.
 //
-// The source of a packet that was translated was given to it by this node or
-// a peer: a Service whose endpoint is the port of a tunnel makes a frame of what a pod or
-// a stranger sends to it. So the guard stands behind all translation, and takes only what
-// was never tracked, which translation needs. And a node takes frames only at the
-// addresses that peers know it by: what a pod sends to another address of it leaves the
-// pod's node as that node's own, like all that pods send to the outside.
+// Address translation (NAT) can put a peer's address on what somebody else has sent. If
+// the endpoint of a Service is the port of a tunnel, what a pod or a stranger sends to the
+// Service arrives there as a frame, from the address of the node that translated it. So
+// the guard comes after all translation, and takes only packets that were never tracked:
+// only tracked ones can have been translated. And a node takes frames only at the
+// addresses by which peers know it. What a pod sends to any other address of the node
+// goes to the outside, and so arrives with the address of the pod's own node.
 const guardChain = "tunnel"
 
 // peerSet names the set of peers' underlay addresses of a family.
 func peerSet(f family) string { return "peers-" + f.match }
 
-// ownSet names the set of this node's.
+// ownSet names the set of this node's underlay addresses of a family.
 func ownSet(f family) string { return "own-" + f.match }
 
 // member is an address in a set.
@@ -83,12 +84,13 @@ func guardSets(cfg Config) []*knftables.Set {
 	return sets
 }
 
-// guardTunnel lets the tunnel's frames in from peers and keeps those, and only those,
-// out of connection tracking. What is inside of them is tracked, so each packet would
-// pass it twice. In a trial with links made by hand that was a tenth of the throughput;
-// beside all that a node does the difference is within the noise. A firewall loses
-// nothing: the two directions of a tunnel have different ports, so no packet was ever an
-// answer. With both backends there are tunnels, to peers of the other one.
+// guardTunnel returns the rules that let the tunnel's frames in from peers and keep
+// those, and only those, out of connection tracking. The packets inside of them are
+// tracked, so each would be tracked twice. In a trial with links made by hand that cost a
+// tenth of the throughput; on a whole node the difference is within the noise. A firewall
+// loses nothing: the two directions of a tunnel use different ports, so that tracking
+// never took a frame for the answer to another. The backend host-gw needs the rules too:
+// it has tunnels to peers that use VXLAN.
 func guardTunnel(cfg Config) []*knftables.Rule {
 	if cfg.backend() == None {
 		return nil
@@ -148,8 +150,8 @@ func (c Config) validPeerAddrs(addrs []netip.Addr) []netip.Addr {
 }
 
 // inheritedPeers finds the underlay addresses of the last run's peers, which go on
-// sending until the peers of now are known. They are in the table, unless that was
-// deleted or is of a brink without the guard, and the device sends to them.
+// sending before this run knows its peers. They are in the table, unless it was deleted
+// or an older brink without the guard made it, and in the device's list of destinations.
 func inheritedPeers(ctx context.Context, cfg Config, peers *overlay.Overlay) ([]netip.Addr, error) {
 	if cfg.backend() == None {
 		return nil, nil

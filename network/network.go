@@ -1,7 +1,17 @@
-// Package network makes a node's pod network work in the kernel. It composes the
-// overlay to other nodes' pods (overlay) and what this node's pods attach to (pods)
-// with the kernel settings that routing pods needs and brink's own nftables rules. It
-// knows peers, prefixes, links and rules, not Kubernetes objects: the agent translates.
+// Package network makes a node's pod network work in the kernel: the links, routes,
+// settings and firewall rules by which pods reach each other, Services and the outside.
+// Package overlay leads to other nodes' pods, package pods attaches the pods of this
+// node, and this package adds kernel settings and brink's own nftables rules. None of
+// them reads Kubernetes objects: the agent turns those into peers, prefixes and links.
+//
+// The words:
+//   - A pod is a group of containers that share one network namespace and its addresses.
+//   - A Service is a lasting address that kube-proxy translates to that of some pod.
+//   - A peer is another node of the cluster. The underlay is the network between nodes,
+//     and a node's underlay address is where its peers send to.
+//   - A frame is an Ethernet packet that VXLAN has wrapped in UDP.
+//   - CNI, the Container Network Interface, is how a container runtime calls programs,
+//     its plugins, to attach a pod to the network.
 //
 // It owns the nftables table "inet brink". In tables of others it changes nothing but the
 // rules of host ports of its own pods (see package pods).
@@ -25,8 +35,8 @@
 //   - Links and addresses have notification groups with little in them, and wake
 //     the loop: a bridge that somebody removed cuts off every pod until it is back.
 //   - A frame of the tunnel is taken from the underlay addresses of peers only, which
-//     are in a set of the table before their routes are made (see guardTunnel). Given
-//     up: marking frames with a secret, which VXLAN has no field for.
+//     are in a set of the table before their routes are made (see guardTunnel). Frames
+//     are not marked with a secret, because VXLAN has no field for one.
 //   - Trouble with a peer never fails the component: pods on this node work.
 //
 // Read in this order: network.go, reconcile.go, rules.go, guard.go, then the packages
@@ -52,14 +62,14 @@ import (
 const componentName = "network"
 
 // checkEvery is how often the component compares the kernel with what it
-// wants, apart from the events that wake it. When nothing has changed that means
-// to read a few small files and ask the kernel a few times, and starts no process.
+// wants, apart from the events that wake it. When nothing has changed, that costs
+// a few small files and a few questions to the kernel, and starts no process.
 const checkEvery = 10 * time.Second
 
 // DefaultVXLANPort is the UDP port by which nodes exchange pods' packets.
 const DefaultVXLANPort = overlay.DefaultPort
 
-// The ranges of pods and Services in a cluster whose user chooses none.
+// The ranges of pods and Services when the user chooses none.
 const (
 	DefaultClusterCIDR = "10.42.0.0/16"
 	DefaultServiceCIDR = "10.43.0.0/16"

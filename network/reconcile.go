@@ -20,7 +20,7 @@ import (
 // dozen of them, and the CNI plugin has to be done with its own changes.
 const settle = 100 * time.Millisecond
 
-// reconciler is what the running component holds of this host.
+// reconciler brings this host in line with the configuration while the component runs.
 type reconciler struct {
 	cfg       Config
 	log       *slog.Logger

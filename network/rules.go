@@ -36,11 +36,11 @@ func openRuleset(cfg Config, log *slog.Logger) (*ruleset, error) {
 	return &ruleset{log: log, nft: nft, sets: guardSets(cfg), rules: wantedRules(cfg)}, nil
 }
 
-// wantedRules are all rules of the table. Those made here give packets that leave the
+// wantedRules returns all rules of the table. Those made here give packets that leave the
 // cluster the node's address, since nobody outside knows a route back to a pod. Within
-// the cluster pods see each other's own addresses. Multicast has no answer to translate
-// back. Packets that stay on the bridge pass here too (see applySettings) and keep their
-// address whatever their destination is.
+// the cluster pods see each other's own addresses. Multicast is left alone, as it has no
+// answer to translate back. Packets that stay on the bridge pass here too (see
+// applySettings) and keep their address whatever their destination is.
 func wantedRules(cfg Config) []*knftables.Rule {
 	rules := append(guardLoopback(cfg), guardTunnel(cfg)...)
 	for _, f := range families {
@@ -68,8 +68,9 @@ func wantedRules(cfg Config) []*knftables.Rule {
 // The portmap plugin sets route_localnet on the bridge with the first pod that
 // has a hostPort, so that the port answers on the host's loopback too; from then
 // on the kernel takes packets for, and from, 127.0.0.0/8 off the bridge
-// (CVE-2020-8558). It stands before all translation: an answer to the host's
-// loopback comes in with the bridge's address. IPv6 has no such setting.
+// (CVE-2020-8558). The rules come before all translation: at that point the answer
+// to a call from the host's loopback is still addressed to the bridge, and passes.
+// IPv6 has no such setting.
 func guardLoopback(cfg Config) []*knftables.Rule {
 	var rules []*knftables.Rule
 	for _, side := range []string{"saddr", "daddr"} {

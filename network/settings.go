@@ -63,7 +63,8 @@ func requireKernel(f family, log *slog.Logger) error {
 		err, strings.TrimSpace(string(out)))
 }
 
-// change sets what is the machine's.
+// change writes a setting that is the machine's, not one of brink's own links. The
+// receiver of Changing hears of it first.
 func (cfg Config) change(log *slog.Logger, key, want string) error {
 	if has, err := sysctl.Get(key); err == nil && has != want && cfg.Changing != nil {
 		if err := cfg.Changing(key, want); err != nil {

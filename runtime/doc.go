@@ -1,4 +1,4 @@
-// Package runtime has no code: it is the room of what runs pods.
+// Package runtime holds what runs pods, in the packages below it. It has no code itself.
 //
 //   - containerd is the container runtime, as a component of this process, with ctr,
 //     containerd's own client, below it.

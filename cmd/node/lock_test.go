@@ -39,7 +39,7 @@ func TestLockDataDir(t *testing.T) {
 	again()
 }
 
-// TestLockDatabase: one database by two names is one.
+// TestLockDatabase: a database is locked under all of its names.
 func TestLockDatabase(t *testing.T) {
 	t.Parallel()
 	one, other := layout.New(t.TempDir()), layout.New(t.TempDir())
@@ -81,7 +81,7 @@ func TestLockForgetsLongerPID(t *testing.T) {
 	}
 }
 
-// TestLockOnFullDisk: being full is said by the host's check, with what to do.
+// TestLockOnFullDisk: the lock works; the host's check says that the disk is full.
 func TestLockOnFullDisk(t *testing.T) {
 	t.Parallel()
 	dir := testdisk.Mount(t, "tmpfs", 0, "size=16k")

@@ -59,9 +59,9 @@ const (
 	MountedVolumes   = "plugins/kubernetes.io"
 )
 
-// NodeCert is the node's certificate with its key, in KubeletCerts, by the kubelet's own
+// nodeCert is the node's certificate with its key, in KubeletCerts, by the kubelet's own
 // name for it.
-const NodeCert = "kubelet-client-current.pem"
+const nodeCert = "kubelet-client-current.pem"
 
 // Unpacking begins the name of a directory in Payload that is being filled; a number
 // follows.

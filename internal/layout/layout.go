@@ -272,7 +272,7 @@ func (l Layout) ClientCA() string { return filepath.Join(l.Agent(), "client-ca.c
 func (l Layout) KubeletCerts() string { return filepath.Join(l.Agent(), "pki") }
 
 // NodeCert is the node's certificate with its key, in KubeletCerts.
-func (l Layout) NodeCert() string { return filepath.Join(l.KubeletCerts(), NodeCert) }
+func (l Layout) NodeCert() string { return filepath.Join(l.KubeletCerts(), nodeCert) }
 
 // Kubeconfig is where the administrator's kubeconfig goes. Only the machine's own node
 // has it in ConfigDir, where another one's would take its place.

@@ -5,10 +5,11 @@
 // Changes by others are noticed by the ruleset's generation number, which the kernel
 // raises at each nftables commit: asking for it is one netlink round trip of
 // microseconds, so it is asked often, and nft (milliseconds of CPU) is started only
-// when the number moved. Of the nftables notification group, which sends every element
-// of every service change, a filter in the kernel lets the end of a transaction through
-// and nothing else. Then the tables are compared with those of before: a "flush ruleset",
-// as of a firewall that starts or reloads, makes them others.
+// when the number moved. The kernel also sends notifications, one for every element that
+// a change touches. A filter in the kernel lets only the one that ends a transaction
+// through. Then the tables are compared with those of the last check: a "flush ruleset",
+// as by a firewall that starts or reloads, removes them, and they are made anew with
+// other numbers.
 package nftables
 
 import (
@@ -37,12 +38,12 @@ func Open(family knftables.Family, name string) (knftables.Interface, error) {
 	return nft, nil
 }
 
-// OneLine is the text of an error that quotes what nft printed, which draws
-// under the mistake in lines of its own.
+// OneLine returns in one line the text of an error that quotes what nft printed: nft
+// quotes a mistake and underlines it on further lines.
 func OneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
-// DeleteTable deletes the table that nft was opened for, called name in errors. It is
-// no error when there is none.
+// DeleteTable deletes the table that nft was opened for. Errors call it name. A table
+// that does not exist is no error.
 func DeleteTable(ctx context.Context, nft knftables.Interface, name string) error {
 	tx := nft.NewTransaction()
 	tx.Delete(&knftables.Table{})

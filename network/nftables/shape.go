@@ -49,7 +49,7 @@ type TableShape struct {
 }
 
 // InspectTable returns the shape of a table of the family "ip", "ip6" or "inet", and the
-// zero one when there is no such table.
+// zero value when there is no such table.
 func InspectTable(family, name string) (TableShape, error) {
 	handle, err := TableHandle(family, name)
 	if err != nil || handle == 0 {

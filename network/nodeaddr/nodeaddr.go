@@ -41,16 +41,16 @@ type Query struct {
 // IsRoutable reports whether an address can be another machine's: it is not loopback,
 // multicast or unspecified, and not link-local, which needs a link as well.
 func IsRoutable(ip netip.Addr) bool {
-	return ip.IsValid() && ip.Zone() == "" && !ip.IsUnspecified() && !ip.IsLoopback() && !ip.IsMulticast() && !ip.IsLinkLocalUnicast() && !isNobody(ip)
+	return ip.IsValid() && ip.Zone() == "" && !ip.IsUnspecified() && !ip.IsLoopback() && !ip.IsMulticast() && !ip.IsLinkLocalUnicast() && !isUnassignable(ip)
 }
 
 // thisNetwork is "this network" of RFC 1122. As a destination its meaning is up to the
 // kernel.
 var thisNetwork = netip.MustParsePrefix("0.0.0.0/8")
 
-// isNobody reports whether an IPv4 address is no machine's: in thisNetwork, or the
-// broadcast address.
-func isNobody(ip netip.Addr) bool {
+// isUnassignable reports whether no machine can have an IPv4 address: it is in
+// thisNetwork, or the broadcast address.
+func isUnassignable(ip netip.Addr) bool {
 	ip = ip.Unmap()
 	return ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}) || thisNetwork.Contains(ip)
 }
@@ -110,8 +110,8 @@ func find(q Query, links []link) ([]Address, error) {
 	return out, nil
 }
 
-// Stay is Find for a machine that had the addresses before: an address that a link still
-// has is kept, whichever link has the default route now.
+// Stay does what Find does for a machine that has addresses already: each that a link
+// still has is kept, whichever link has the default route now.
 func Stay(q Query, before []Address) ([]Address, error) {
 	links := look("/sys")
 	found, err := find(q, links)
@@ -135,12 +135,12 @@ func holder(links []link, ip netip.Addr) (link, bool) {
 
 // link is a network interface with its addresses that are valid beyond the link.
 type link struct {
-	name    string
-	up      bool
-	running bool // has a carrier
-	kind    kind
-	addrs   []netip.Addr
-	passing map[netip.Addr]bool // of IPv6, see passingAddrs
+	name      string
+	up        bool
+	running   bool // has a carrier
+	kind      kind
+	addrs     []netip.Addr
+	transient map[netip.Addr]bool // of IPv6, see transientAddrs
 }
 
 // look returns all interfaces but loopback. sys is where sysfs is mounted.
@@ -149,7 +149,7 @@ func look(sys string) []link {
 	if err != nil {
 		return nil
 	}
-	passing := passingAddrs()
+	transient := transientAddrs()
 	var out []link
 	for _, i := range interfaces {
 		if i.Flags&net.FlagLoopback != 0 {
@@ -157,15 +157,15 @@ func look(sys string) []link {
 		}
 		out = append(out, link{
 			name: i.Name, up: i.Flags&net.FlagUp != 0, running: i.Flags&net.FlagRunning != 0,
-			kind: kindOf(sys, i.Name), addrs: globalAddrs(i, passing), passing: passing,
+			kind: kindOf(sys, i.Name), addrs: globalAddrs(i, transient), transient: transient,
 		})
 	}
 	return out
 }
 
-// globalAddrs returns the lasting addresses before the others: the kernel lists the newest
-// first, which in IPv6 may be a temporary one that is replaced tomorrow.
-func globalAddrs(i net.Interface, passing map[netip.Addr]bool) []netip.Addr {
+// globalAddrs returns an interface's addresses, the lasting ones first: the kernel lists
+// the newest first, which in IPv6 may be a temporary one that is replaced tomorrow.
+func globalAddrs(i net.Interface, transient map[netip.Addr]bool) []netip.Addr {
 	addrs, err := i.Addrs()
 	if err != nil {
 		return nil
@@ -176,13 +176,13 @@ func globalAddrs(i net.Interface, passing map[netip.Addr]bool) []netip.Addr {
 			out = append(out, p.Addr())
 		}
 	}
-	return lasting(out, passing)
+	return lasting(out, transient)
 }
 
-// lasting moves the addresses that pass to the end.
-func lasting(addrs []netip.Addr, passing map[netip.Addr]bool) []netip.Addr {
+// lasting moves the transient addresses to the end.
+func lasting(addrs []netip.Addr, transient map[netip.Addr]bool) []netip.Addr {
 	passes := func(a netip.Addr) int {
-		if passing[a] {
+		if transient[a] {
 			return 1
 		}
 		return 0
@@ -208,7 +208,7 @@ func ofFamily(links []link, v4 bool) []link {
 // not be reported as a missing address.
 func choose(links []link, defaultLink string, last Address, inside []netip.Prefix) (Address, bool) {
 	if l, ok := named(links, defaultLink); ok && l.up && len(l.addrs) > 0 {
-		if slices.Contains(l.addrs, last.IP) && l.passing[last.IP] == l.passing[l.addrs[0]] {
+		if slices.Contains(l.addrs, last.IP) && l.transient[last.IP] == l.transient[l.addrs[0]] {
 			return Address{IP: last.IP, Link: l.name}, true // another one may be listed first
 		}
 		return Address{IP: l.addrs[0], Link: l.name}, true

@@ -74,9 +74,9 @@ func TestChoose(t *testing.T) {
 		return l
 	}
 	passes := func(l link, addrs ...string) link {
-		l.passing = map[netip.Addr]bool{}
+		l.transient = map[netip.Addr]bool{}
 		for _, a := range addrs {
-			l.passing[netip.MustParseAddr(a)] = true
+			l.transient[netip.MustParseAddr(a)] = true
 		}
 		return l
 	}
@@ -215,7 +215,7 @@ func TestAddressesThatStay(t *testing.T) {
 			own = append(own, netip.MustParseAddr(a))
 		}
 		// ::2 is deprecated; that nobody has ::3 cannot be found out without a carrier.
-		if got, want := lasting(slices.Clone(own), passingAddrs()), []netip.Addr{own[2], own[3], own[0], own[1]}; !slices.Equal(got, want) {
+		if got, want := lasting(slices.Clone(own), transientAddrs()), []netip.Addr{own[2], own[3], own[0], own[1]}; !slices.Equal(got, want) {
 			t.Errorf("got %v, want %v", got, want)
 		}
 		if got := lasting(slices.Clone(own), nil); !slices.Equal(got, own) {

@@ -56,18 +56,18 @@ func uninterrupted[T any](list func() ([]T, error)) (out []T, err error) {
 	return out, err
 }
 
-// passingFlags are those of an IPv6 address that is not there to stay, or not usable.
-const passingFlags = unix.IFA_F_TEMPORARY | unix.IFA_F_DADFAILED | unix.IFA_F_DEPRECATED | unix.IFA_F_TENTATIVE
+// transientFlags are those of an IPv6 address that is not there to stay, or not usable.
+const transientFlags = unix.IFA_F_TEMPORARY | unix.IFA_F_DADFAILED | unix.IFA_F_DEPRECATED | unix.IFA_F_TENTATIVE
 
-// passingAddrs returns the IPv6 addresses that are not there to stay, or not usable.
-func passingAddrs() map[netip.Addr]bool {
+// transientAddrs returns the IPv6 addresses that are not there to stay, or not usable.
+func transientAddrs() map[netip.Addr]bool {
 	addrs, err := uninterrupted(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_V6) })
 	if err != nil {
 		return nil // as on a kernel without IPv6
 	}
 	out := map[netip.Addr]bool{}
 	for _, a := range addrs {
-		if ip, ok := netip.AddrFromSlice(a.IP); ok && a.Flags&passingFlags != 0 {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok && a.Flags&transientFlags != 0 {
 			out[ip] = true
 		}
 	}

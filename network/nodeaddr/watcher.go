@@ -5,10 +5,10 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
+	"brink/internal/commas"
 	"brink/internal/lifecycle"
 	"brink/internal/once"
 )
@@ -97,8 +97,8 @@ func (w *Watcher) Changed() <-chan struct{} {
 	return w.changed
 }
 
-// Run keeps the addresses up to date until ctx is done, after Find. What cannot be found
-// has not changed: the cable is out.
+// Run keeps the addresses up to date until ctx is done, after Find. While none can be
+// found, the last ones stay: the cable may be out.
 //
 // A server, whose first addresses are in its certificate, passes check: it sees what is
 // found each time, and its error ends Run. The first addresses are then preferred for as
@@ -134,7 +134,7 @@ func (w *Watcher) Run(ctx context.Context, ready func(), check func([]Address) e
 	}
 }
 
-// before returns what Stay is asked with.
+// before returns what Stay needs: the query, and the addresses to keep if possible.
 func (w *Watcher) before(preferFirst bool) (Query, []Address) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -152,7 +152,7 @@ func (w *Watcher) set(log *slog.Logger, found []Address) {
 	if slices.Equal(before, after) {
 		return
 	}
-	log.Info("the node's addresses have changed", "were", text(before), "are", text(after))
+	log.Info("the node's addresses have changed", "were", commas.Join(before), "are", commas.Join(after))
 	close(w.changed)
 	w.changed = make(chan struct{})
 }
@@ -182,12 +182,4 @@ func ipsOf(addrs []Address) []netip.Addr {
 		out = append(out, a.IP)
 	}
 	return out
-}
-
-func text(ips []netip.Addr) string {
-	var out []string
-	for _, ip := range ips {
-		out = append(out, ip.String())
-	}
-	return strings.Join(out, ",")
 }

@@ -12,7 +12,8 @@ type Backend string
 const (
 	// VXLAN wraps them in UDP and works wherever nodes reach each other.
 	VXLAN Backend = "vxlan"
-	// HostGW routes them as they are, which needs all nodes on one segment.
+	// HostGW routes them as they are, which needs all nodes on one segment: one
+	// Ethernet, without a router in between.
 	HostGW Backend = "host-gw"
 	// None leaves them to somebody else.
 	None Backend = "none"

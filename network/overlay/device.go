@@ -26,8 +26,8 @@ type device struct {
 
 // whyRecreate says why has cannot be changed to become want. It is empty when it can.
 // The kernel cannot change most of these on a device that exists, and where it can (the
-// local address, learning) only since some version; a device lost is back with all its
-// entries a moment later.
+// local address, learning) only since some version. A device that is removed is back with
+// all of its entries a moment later.
 func (want device) whyRecreate(has device) string {
 	switch {
 	case has.vni != want.vni:

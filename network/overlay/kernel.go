@@ -6,7 +6,7 @@ import (
 	"net/netip"
 )
 
-// routeKey is by what the kernel tells routes of one table apart.
+// routeKey is what the kernel tells routes of one table apart by.
 type routeKey struct {
 	dst    netip.Prefix
 	metric int
@@ -47,7 +47,8 @@ func (h nextHop) String() string {
 	return text
 }
 
-// fdbEntry says behind which underlay address a MAC address is.
+// fdbEntry is an entry of the device's forwarding database: it says behind which underlay
+// address a MAC address is.
 type fdbEntry struct {
 	mac mac
 	dst netip.Addr
@@ -55,7 +56,7 @@ type fdbEntry struct {
 
 func (e fdbEntry) String() string { return fmt.Sprintf("fdb %s dst %s", e.mac, e.dst) }
 
-// entries are what peers are reached by.
+// entries are the routes, neighbours and FDB entries by which peers are reached.
 type entries struct {
 	routes map[routeKey]nextHop
 	neighs map[netip.Addr]mac // permanent neighbours on the device

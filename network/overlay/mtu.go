@@ -22,7 +22,8 @@ func overhead(underlay netip.Addr) int {
 	return 70
 }
 
-// defaultMTU is that of the link by which the node reaches the outside.
+// defaultMTU returns the MTU of the link by which the node reaches the outside, in the
+// address family of like.
 func (o *Overlay) defaultMTU(like netip.Addr) int {
 	anywhere := netip.MustParseAddr("192.0.2.1") // reserved for documentation, RFC 5737
 	if like.Is6() {
@@ -35,8 +36,9 @@ func (o *Overlay) defaultMTU(like netip.Addr) int {
 	return at.link.mtu
 }
 
-// clampMTUs settles both MTUs by what the links carry, the least of them, and by what
-// is configured. Fewer bytes than links carry are fine, more are not.
+// clampMTUs sets the MTUs of pods and of the device. Without a configured MTU they are
+// what fits through the links to other nodes, of which least is the smallest MTU. A
+// configured one counts even if it is larger, with a warning.
 func (u *underlay) clampMTUs(cfg Config, least int, carrier link) {
 	fits := least
 	if cfg.Backend == VXLAN {

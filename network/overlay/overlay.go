@@ -3,8 +3,10 @@
 // Kubernetes objects.
 //
 // It owns the link brink-vxlan with all on it, and the routes of protocol 98 to peers.
-// A peer is one route and, with VXLAN, one permanent neighbour (each for every family)
-// and one FDB entry.
+// A peer is one route for each address family. With VXLAN it is also one permanent
+// neighbour for each family, which gives the MAC address of the next hop, and one entry
+// of the device's forwarding database (FDB), which gives the underlay address of the
+// node behind that MAC address.
 //
 // Decisions:
 //   - The device learns nothing and floods nothing, so nothing is sent that these
@@ -13,8 +15,9 @@
 //     process in the path of first packets and a multicast network.
 //   - One device serves both families: VXLAN carries Ethernet. Its tunnel goes by
 //     the family of the first underlay address.
-//   - A node's end of the tunnel has the first address of each of its pod
-//     prefixes, 10.42.1.0 and fd42:0:0:1::, as a single address, and a MAC address
+//   - A node's end of the tunnel, its VTEP (VXLAN tunnel endpoint), has the first
+//     address of each of its pod prefixes, 10.42.1.0 and fd42:0:0:1::, as a single
+//     address, and a MAC address
 //     that follows from the prefix: peers know both without an announcement. The host's
 //     own packets to pods elsewhere come from there, so answers find back. Routes
 //     lead to it in IPv4; in IPv6 to a link-local address (see vtepHop). In IPv6
@@ -64,7 +67,7 @@ const (
 )
 
 // DefaultLinger is how long the device stays when no peer is reached by it any more.
-// Peers that do not know of a direct route yet go on sending by theirs. They hear of it
+// Peers that do not know of a direct route yet go on sending by the tunnel. They hear of it
 // within seconds, and a server that is away may take as long to be back.
 const DefaultLinger = 30 * time.Second
 
@@ -78,8 +81,8 @@ type Config struct {
 	// Underlay are this node's addresses for other nodes at the start, at most one of
 	// each family, the preferred one first: the tunnel goes by it. Not needed for None.
 	Underlay []netip.Addr
-	// PodMTU is that of pods' links in bytes; zero is what fits through the links to
-	// other nodes.
+	// PodMTU is the MTU of pods' links in bytes; zero is what fits through the links
+	// to other nodes.
 	PodMTU int
 	// Device is the VXLAN device's name, Port its UDP port, VNI its network identifier.
 	// Port and identifier are the same on all nodes.
@@ -142,7 +145,7 @@ type DesiredState struct {
 	generation int          // raised with each change
 }
 
-// NewDesired returns the state of a start: the addresses of cfg, and no peers yet.
+// NewDesired returns what is desired at a start: the addresses of cfg, and no peers yet.
 func NewDesired(cfg Config) *Desired {
 	return &Desired{state: DesiredState{Underlay: cfg.Underlay, generation: 1}}
 }
@@ -174,7 +177,7 @@ func (d *Desired) SetUnderlay(addrs []netip.Addr) bool {
 	return true
 }
 
-// Current returns the state of now.
+// Current returns the present state.
 func (d *Desired) Current() DesiredState {
 	d.mu.Lock()
 	defer d.mu.Unlock()

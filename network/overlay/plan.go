@@ -7,16 +7,16 @@ import (
 	"slices"
 )
 
-// dependency is something that entries are made of and others rely on: a next hop's
-// address, the MAC address behind it, the index of a link.
+// dependency is a part of one entry that other entries rely on: a next hop's address, the
+// MAC address behind it, the index of a link.
 type dependency any
 
 // step is one change of the kernel's state.
 type step struct {
 	text string
 	do   func(kernel) error
-	// deps are, of a step that sets, what stays in use when it fails; of one that
-	// deletes, what goes with it.
+	// deps are what stays in use if a step that sets something fails, or what a step
+	// that deletes something takes away.
 	deps []dependency
 }
 
@@ -63,7 +63,7 @@ func (want entries) planFrom(has kernelState, device int) plan {
 	return p
 }
 
-// neighDeps are a neighbour's address and what it relies on.
+// neighDeps returns a neighbour's address and what it relies on.
 func (e entries) neighDeps(a netip.Addr) []dependency {
 	deps := []dependency{a}
 	if m, ok := e.neighs[a]; ok {
@@ -72,7 +72,7 @@ func (e entries) neighDeps(a netip.Addr) []dependency {
 	return deps
 }
 
-// routeDeps are what a route by h relies on, nothing for the zero next hop.
+// routeDeps returns what a route by h relies on, nothing for the zero next hop.
 func (e entries) routeDeps(h nextHop) []dependency {
 	if h == (nextHop{}) {
 		return nil

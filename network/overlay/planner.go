@@ -145,7 +145,7 @@ func (w *planner) retainLost(has kernelState) {
 }
 
 // setDevice is the last step: it gives routes by the tunnel the index of the device.
-// Without a device, index 0, peers that were reached in another way stay reached by it.
+// Without a device, index 0, peers that were reached in another way stay reached so.
 func (w *planner) setDevice(index int, has kernelState) {
 	for key, h := range w.routes {
 		if h.link != 0 {

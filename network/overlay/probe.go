@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// probe is one question to the end of one peer's tunnel.
+// probe finds out whether one peer's end of the tunnel gets what this node sends.
 type probe struct {
 	log     *slog.Logger
 	offload checksumOffload
@@ -79,7 +79,8 @@ func (p *probe) abort() {
 	}
 }
 
-// run asks. It leaves the offload as it was, unless the verdict is that it is broken.
+// run asks the peer. It leaves the offload as it was, unless the verdict is that it is
+// broken.
 func (p *probe) run(alreadyOff bool) verdict {
 	if !p.echoAnswered() {
 		return unreached

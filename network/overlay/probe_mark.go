@@ -9,7 +9,8 @@ import (
 
 // probeAlias is the alias of a link whose checksum offload is off only for the time of a
 // probe. A brink that is killed then leaves both, and the next one sees that the offload
-// was not meant to stay off. The kernel keeps the alias as long as the link. Given up: a file, which would outlive the link.
+// was not meant to stay off. The kernel keeps the alias as long as the link, which a file
+// would outlive.
 const probeAlias = "brink: checksum offload is off for a probe"
 
 // probeMark marks a link while a probe has its offload off. It acts in the network

@@ -28,9 +28,9 @@ import (
 // UDP goes to ports that are closed, where the answer is ICMP's "port
 // unreachable". Once the verdict is known, nothing is sent until the underlay changes.
 //
-// Peers with a kernel before 5.14 do not answer where their bridge was there
-// before the device: they take the first address of its prefix for a broadcast
-// address, as BSD did. Nothing is learnt from them.
+// Peers with a kernel before 5.14 do not answer if their bridge is older than the
+// device: they take the first address of its prefix for a broadcast address, as BSD
+// did. Nothing is learnt from them.
 
 const (
 	probeTries   = 3

@@ -38,7 +38,7 @@ type Overlay struct {
 	checkedAt         time.Time   // when the last one was
 	checkedGeneration int         // of what was desired then
 	appliedGeneration int         // of what the kernel was last made like
-	unusedSince       time.Time   // when the last peer stopped to need the device; zero while one does
+	unusedSince       time.Time   // when the last peer stopped needing the device; zero while one does
 	podMTU            int         // as far as known
 	warnings          []string
 }

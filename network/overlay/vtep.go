@@ -12,7 +12,7 @@ type mac [6]byte
 
 func (m mac) String() string { return net.HardwareAddr(m[:]).String() }
 
-// vtepMAC is the MAC address of a node's end of the tunnel. It follows from the
+// vtepMAC is the MAC address of a node's end of the tunnel, its VTEP. It follows from the
 // node's pod prefix, so that nobody has to announce it and it does not change when
 // the device is made again. With 46 bits of a hash, a cluster of 5,000 nodes has
 // two alike with a chance of one in five million. The IPv4 prefix counts where

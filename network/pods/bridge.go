@@ -200,8 +200,8 @@ func attach(link, bridge netlink.Link) error {
 	return err
 }
 
-// podLinks are the host's ends of the links of pods that have a lease. Neither the
-// kernel nor the leases say which these are.
+// podLinks returns the host's ends of the links of pods that have a lease. Only the CNI
+// library's records say which these are, neither the kernel nor the leases do.
 func podLinks(cfg Config) (map[string]bool, error) {
 	out := map[string]bool{}
 	err := eachPod(cfg, func(r cniResult) {

@@ -17,9 +17,9 @@ import (
 )
 
 // HostPorts restores the rules of pods' host ports. The portmap plugin writes them once,
-// when the pod comes. What somebody deletes later, as a firewall does that starts from
-// an empty ruleset, is written here again as the plugin writes it (v1.9.1,
-// portmap_nftables.go), so that the plugin finds and removes it when the pod goes.
+// when the pod comes. Somebody may delete them later, such as a firewall that starts from
+// an empty ruleset. They are then written here as the plugin writes them (v1.9.1,
+// portmap_nftables.go), so that the plugin finds and removes them when the pod goes.
 type HostPorts struct {
 	cfg  Config
 	wake func() // makes the caller reconcile again
@@ -33,8 +33,8 @@ type HostPorts struct {
 	unproven   map[string]bool // pods whose rules were written, and which may have been going
 }
 
-// recheckAfter is when it is checked whether pods are still there whose rules were
-// written: removing a pod takes the plugins less than a second.
+// recheckAfter is how long after pods' rules were written it is checked that the pods
+// still exist: removing a pod takes the plugins less than a second.
 const recheckAfter = 5 * time.Second
 
 // podPorts are the host ports of one pod.

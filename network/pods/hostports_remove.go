@@ -33,7 +33,7 @@ var (
 // before the node's first start: it is not brink's to remove.
 const foreignHostPorts = layout.ForeignHostPorts
 
-// recordForeignHostPorts writes that file at the first start.
+// recordForeignHostPorts writes the file foreignHostPorts at the first start.
 func recordForeignHostPorts(ctx context.Context, cfg Config) error {
 	path := filepath.Join(cfg.StateDir, foreignHostPorts)
 	for _, known := range []string{path, filepath.Join(cfg.ConfDir, conflistName)} {

@@ -2,6 +2,10 @@
 // which the container runtime does that, the bridge that pods are on, the rules of their
 // host ports, and the routes by which the host itself reaches Services.
 //
+// Each pod has a link with two ends: one in the pod, the other on the bridge. A lease is
+// the file by which the plugin host-local remembers which pod has an address. A host port
+// is a port of the node that leads to one of a pod.
+//
 // It owns the file 10-brink.conflist, the address leases below StateDir, the bridge
 // (made by the CNI bridge plugin at the first pod, repaired here), and the routes of
 // protocol 98 to Services. It restores rules in the portmap plugin's tables, and

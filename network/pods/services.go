@@ -22,9 +22,9 @@ import (
 //
 // The route is always there, even where another one leads to Services, because it makes
 // the kernel take the bridge's address as source, which every pod and node can answer.
-// By a default route the source is that of some link to the outside, and connections
-// would have one source or the other by the history of the links. No packet goes
-// elsewhere than before: kube-proxy refuses addresses of the range that no Service has.
+// By a default route the source is that of some link to the outside, and which of the two
+// a connection has would depend on the history of the links. No packet goes elsewhere
+// than before: kube-proxy refuses addresses of the range that no Service has.
 // A route of somebody else to the same range or to a part of it wins.
 func (p *Pods) reconcileServiceRoutes() error {
 	if !p.oldRoutesRemoved {
@@ -69,7 +69,7 @@ func (p *Pods) reconcileServiceRoute(services netip.Prefix) error {
 	return err
 }
 
-// linkTo is the index of the link by which the kernel would send a packet.
+// linkTo returns the index of the link by which the kernel would send a packet.
 func linkTo(to netip.Addr) (int, error) {
 	routes, err := netlink.RouteGet(to.AsSlice())
 	if err != nil {

@@ -1,5 +1,6 @@
-// Package rtnl holds what the parts of the pod network share about rtnetlink: how
-// brink's routes are marked, and how to ask for links.
+// Package rtnl holds what the parts of the pod network share about rtnetlink(7), the
+// kernel's interface for links and routes: how brink's routes are marked, and how to ask
+// for links.
 package rtnl
 
 import (
@@ -9,8 +10,8 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// RouteProtocol marks brink's routes in the kernel. It is none of those given away
-// in iproute2's rt_protos.
+// RouteProtocol marks brink's routes in the kernel. iproute2's rt_protos, the list of
+// these numbers, assigns it to nobody.
 const RouteProtocol = 98
 
 // ServiceMetric marks the routes to Services among those of RouteProtocol, and puts

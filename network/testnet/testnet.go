@@ -24,7 +24,7 @@ import (
 	"brink/network/rtnl"
 )
 
-// Patience is how long is waited for what has to happen.
+// Patience is how long a test waits for what has to happen.
 const Patience = 30 * time.Second
 
 // Enter moves the test, which is a goroutine of its own, into a new

@@ -1,5 +1,16 @@
 // Package containerd runs containerd, which runs pods, as a component of this process.
 //
+// The words:
+//
+//   - The CRI (Container Runtime Interface) is the API by which the kubelet has
+//     containerd run pods. It is a plugin of containerd.
+//   - A sandbox is what the containers of a pod share, above all the network namespace. A
+//     process of the pause image, which does nothing, keeps it in being.
+//   - A shim is a process that watches over the containers of a pod. It starts them by
+//     runc, a program that ends once a container runs.
+//   - A snapshotter makes the file system of a container from the layers of its image.
+//   - An image is pinned when the kubelet must not remove it to free disk space.
+//
 // Decisions:
 //
 //   - containerd's own server and plugins are used as they are, with their
@@ -16,9 +27,9 @@
 //   - Programs are named by absolute path: a runc on the host is never used.
 //   - containerd's plugin registry, like its logger, belongs to the process: one
 //     component at a time.
-//   - What containerd keeps of images, and how they come to a node, is package images,
-//     which this one may import and not the other way: it works against any running
-//     containerd, also from a command.
+//   - How images come to a node, and what containerd keeps of them, is in package images.
+//     This package may import that one, which must not import this one: it works against
+//     any running containerd, also from a command.
 package containerd
 
 import (
@@ -59,7 +70,7 @@ type Config struct {
 	CNIBinDir string
 	// RegistriesFile is in the format of k3s, see images.Registries. It need not exist.
 	RegistriesFile string
-	// Host is what settings that depend on the machine follow from.
+	// Host describes the machine, on which some settings depend.
 	Host host.Facts
 	// Debug logs all that containerd reports, otherwise only warnings and errors.
 	Debug bool

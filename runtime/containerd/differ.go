@@ -20,8 +20,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// syncedDiffer is the node's only differ: containerd's walking differ, which syncs the
-// file system after each layer, before the layer counts as unpacked.
+// syncedDiffer is the node's only differ, the plugin of containerd that unpacks layers.
+// It is containerd's walking differ with a sync of the file system after each layer,
+// before the layer counts as unpacked.
 //
 // Without the sync, a layer that was unpacked just before the power failed has empty
 // files, while containerd, whose databases are synced, believes for ever that it is

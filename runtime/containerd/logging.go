@@ -46,7 +46,7 @@ type toSlog struct {
 	debug   bool
 }
 
-// expected are how warnings begin that every healthy start logs: the network's
+// expected are the beginnings of warnings that every healthy start logs: the network's
 // configuration is written only after the node has its address range, few file systems
 // have fs-verity, and this version has no other place for credentials.
 var expected = []string{
@@ -69,7 +69,7 @@ func isExpected(message string) bool {
 // secretAfter are the words after which containerd's CRI prints, at its debug level, what
 // a container gets: environment variables, which may come from a Secret, its command
 // line, into which the kubelet puts them, and commands that are executed in it. The last
-// line has how such values begin, wherever else they are printed.
+// line is for all other places: it has the words with which such values begin.
 var secretAfter = []string{
 	"Sandbox config ", "Container config ", " spec: ", " with command ",
 	"Loaded sandbox ", "Loaded container ", "failed to add sandbox ",

@@ -19,17 +19,7 @@ func TestDebugLogHasNoSecrets(t *testing.T) {
 	n := testnode.New(t)
 	n.Config.Debug = true
 	registry := testnode.ServeRegistry(t, nil, "team/app", testnode.BasicAuth("shop", secret+"Registry"))
-	signed := testnode.ServeRegistry(t, nil, "team/app", func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Set-Cookie", "session="+secret+"Cookie")
-			if strings.Contains(r.URL.Path, "/blobs/") && r.URL.RawQuery == "" {
-				w.Header().Set("Location", r.URL.Path+"?signature="+secret+"Signature")
-				w.WriteHeader(http.StatusTemporaryRedirect)
-				return
-			}
-			next.ServeHTTP(w, r)
-		})
-	})
+	signed := testnode.ServeRegistry(t, nil, "team/app", signing(secret))
 	text := "configs:\n  \"" + registry + "\":\n    auth: {username: shop, password: " + secret + "Registry}\n"
 	if err := os.WriteFile(n.Config.RegistriesFile, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -66,6 +56,27 @@ func TestDebugLogHasNoSecrets(t *testing.T) {
 			t.Errorf("a secret is in the log: %.300s", line)
 		}
 	}
+	requireNoFileWith(t, n, secret)
+}
+
+// signing sets a session, and redirects blobs to addresses that have a signature.
+func signing(secret string) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Set-Cookie", "session="+secret+"Cookie")
+			if strings.Contains(r.URL.Path, "/blobs/") && r.URL.RawQuery == "" {
+				w.Header().Set("Location", r.URL.Path+"?signature="+secret+"Signature")
+				w.WriteHeader(http.StatusTemporaryRedirect)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
+}
+
+// requireNoFileWith looks for a secret in what containerd reads of registries.
+func requireNoFileWith(t *testing.T, n *testnode.Node, secret string) {
+	t.Helper()
 	err := filepath.WalkDir(n.Config.Layout.RegistryHosts(), func(path string, d os.DirEntry, err error) error {
 		if content, _ := os.ReadFile(path); strings.Contains(string(content), secret) {
 			t.Errorf("%s holds a secret", path)

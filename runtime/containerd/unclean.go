@@ -18,8 +18,10 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// markInUse is called before anything in containerd's root is opened, and markClosed
-// after everything was closed in order.
+// markInUse writes a mark that containerd's root is in use. It is called before anything
+// in the root is opened, and markClosed after everything was closed in order. A mark that
+// is there already shows that the last run did not end so: then a second mark asks for a
+// check of all images.
 func markInUse(l layout.Layout) error {
 	if err := os.MkdirAll(l.ContainerdRoot(), 0o711); err != nil {
 		return fmt.Errorf("preparing containerd's directories: %w", err)
@@ -36,8 +38,8 @@ func markInUse(l layout.Layout) error {
 	return nil
 }
 
-// markClosed removes the mark. It need not be synced: a mark that comes back costs one
-// check of images.
+// markClosed removes the mark of markInUse. The removal need not be synced: a mark that
+// comes back costs one check of images.
 func markClosed(ctx context.Context, l layout.Layout) {
 	if err := os.Remove(l.ContainerdInUse()); err != nil {
 		lifecycle.Logger(ctx).Warn("the next start will check all images", "error", err)
@@ -49,8 +51,9 @@ func exists(path string) bool {
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// afterUncleanEnd drops what was left unfinished, and the sandbox image if it is damaged:
-// without it no pod starts. Other images are checked later, by images.Store.Recheck.
+// afterUncleanEnd does nothing unless the last run ended without closing everything. It
+// drops what was left unfinished, and the sandbox image if that is damaged: without it no
+// pod starts. Other images are checked later, by images.Store.Recheck.
 func (c Config) afterUncleanEnd(ctx context.Context, api *client.Client, started time.Time) error {
 	if !images.Unchecked(c.Layout) {
 		return nil
@@ -62,10 +65,13 @@ func (c Config) afterUncleanEnd(ctx context.Context, api *client.Client, started
 	if errdefs.IsNotFound(err) {
 		return nil
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		err = images.DropDamaged(ctx, api, c.Layout, image.Target)
 	}
-	return images.DropDamaged(ctx, api, c.Layout, image.Target)
+	if err != nil {
+		return fmt.Errorf("checking the sandbox image after an unclean end: %w", err)
+	}
+	return nil
 }
 
 // expiryLabel is the label of a lease that one request holds while it works, such as an

@@ -23,7 +23,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// blobs is the content store. Its files are read here, because threads of containerd
+// blobs reads the content store, which keeps the parts of images, the blobs, in files
+// that are named by their digests. The files are read here, because threads of containerd
 // would read them at normal priority.
 type blobs struct {
 	store content.Store

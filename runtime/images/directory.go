@@ -25,12 +25,13 @@ import (
 var archiveSuffixes = []string{".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2"}
 
 // ImportDir imports the archives in dir that are new or have changed since the last
-// import, by the record in Layout.ImportedImages: archives are large, and reading them at
-// each start would take minutes on a board. Their images are pinned, because the kubelet
-// must not collect them where the archive is the only source. Images of an archive that
-// was removed from dir are unpinned. A missing directory is like an empty one. A damaged
-// archive is logged and skipped: the node is worth more than one image. When ctx ends,
-// the import ends with its error, and the next one continues where it was.
+// import. Archives are large, and reading all of them at each start would take minutes on
+// a board, so the file Layout.ImportedImages records what was imported.
+//
+// The images are pinned, because the archive may be their only source. When an archive
+// was removed from dir, its images are unpinned. A missing directory is like an empty one.
+// A damaged archive is logged and skipped: the node is worth more than one image. When ctx
+// ends, the import ends with its error, and the next one continues where it was.
 func (s Store) ImportDir(ctx context.Context, dir string) error {
 	paths, err := archivesIn(dir)
 	if err != nil {

@@ -112,7 +112,7 @@ func (i *importer) read(ctx context.Context, f io.Reader) error {
 	if err := json.Unmarshal(text, &index); err != nil {
 		return fmt.Errorf("its index: %w", err)
 	}
-	return i.all(ctx, index.Manifests)
+	return i.importNamed(ctx, index.Manifests)
 }
 
 // unreadable are the first bytes of compressed files that are not supported.
@@ -130,9 +130,9 @@ func decompress(f io.Reader) (io.ReadCloser, error) {
 	return compression.DecompressStream(buffered)
 }
 
-// all imports the images that have a name. Where several have the same one, for several
-// platforms, it becomes the name of the image that runs here.
-func (i *importer) all(ctx context.Context, found []ocispec.Descriptor) error {
+// importNamed imports the images that have a name. Where several have the same one, for
+// several platforms, it becomes the name of the image that runs here.
+func (i *importer) importNamed(ctx context.Context, found []ocispec.Descriptor) error {
 	named := false
 	for _, target := range found {
 		given := givenName(target.Annotations)
@@ -145,7 +145,7 @@ func (i *importer) all(ctx context.Context, found []ocispec.Descriptor) error {
 			i.unusable = append(i.unusable, err.Error())
 			continue
 		}
-		if err := i.image(ctx, name, target); err != nil {
+		if err := i.importOne(ctx, name, target); err != nil {
 			return err
 		}
 	}
@@ -158,9 +158,9 @@ func (i *importer) all(ctx context.Context, found []ocispec.Descriptor) error {
 	return nil
 }
 
-// image imports one image, or notes why it is unusable. An error is a fault of the node
-// and not of the image.
-func (i *importer) image(ctx context.Context, name string, target ocispec.Descriptor) error {
+// importOne imports one image, or notes why it is unusable. An error is a fault of the
+// node and not of the image.
+func (i *importer) importOne(ctx context.Context, name string, target ocispec.Descriptor) error {
 	reason, err := whyUnusable(ctx, i.client.ContentStore(), target)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)

@@ -4,11 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"fmt"
-	"io"
-	"log"
 	"log/slog"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,10 +16,8 @@ import (
 
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/snapshots"
-	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/opencontainers/go-digest"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // TestMarksOfAnUncleanEnd: only an end that was not in order calls for a look at
@@ -99,16 +93,7 @@ func TestDamagedImagesComeBack(t *testing.T) {
 	for _, mark := range []string{"flipped", "cut", "gone", "pulled", "hand", "fine"} {
 		all[mark] = testnode.ManyFiles(t, mark)
 	}
-	store := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
-	testnode.Push(t, store, "pulled", all["pulled"])
-	server := httptest.NewServer(store)
-	defer server.Close()
-	text := fmt.Sprintf("mirrors:\n  test.local:\n    endpoint: [%q]\n", server.URL)
-	if err := os.WriteFile(i.Config.RegistriesFile, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	i.Stop()
-	i.Start()
+	i.Pull("test.local/pulled:1", all["pulled"])
 	for _, mark := range []string{"flipped", "cut", "gone", "fine"} {
 		if err := os.Rename(testnode.WriteArchive(t, "test.local/"+mark+":1", all[mark]), filepath.Join(i.dir, mark+".tar")); err != nil {
 			t.Fatal(err)
@@ -116,9 +101,6 @@ func TestDamagedImagesComeBack(t *testing.T) {
 	}
 	i.run()
 	i.ImportByBrink("test.local/hand:1", all["hand"])
-	if _, err := i.Images().PullImage(i.Context(), &cri.PullImageRequest{Image: &cri.ImageSpec{Image: "test.local/pulled:1"}}); err != nil {
-		t.Fatal(err)
-	}
 	flip(t, blob(t, i.Node, all["flipped"], true))
 	flip(t, blob(t, i.Node, all["hand"], false))
 	flip(t, blob(t, i.Node, all["pulled"], true))

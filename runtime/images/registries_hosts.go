@@ -65,7 +65,8 @@ func (r Registries) WriteHosts(dir string) error {
 	return nil
 }
 
-// isHostsFile judges what is in the directory of WriteHosts: what that wrote is removed.
+// isHostsFile returns what happens to a file in the directory of WriteHosts: those that
+// WriteHosts wrote are removed.
 func isHostsFile(rel string) removetree.Verdict {
 	switch dir, base := filepath.Split(rel); {
 	case dir == "":

@@ -8,7 +8,8 @@
 //   - Archives are imported by this package and not by containerd's own import, which
 //     would record images that no pod of this node can use.
 //   - The images of an archive in the node's directory are pinned while the archive is
-//     there: it may be the only source, and then nothing could bring them back.
+//     there, so that the kubelet does not remove them to free disk space: the archive may
+//     be the only source.
 //   - registries.yaml has the format of k3s, and is read strictly.
 package images
 

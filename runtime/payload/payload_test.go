@@ -117,27 +117,30 @@ func TestUnpackLeavesIntactFilesAlone(t *testing.T) {
 	}
 }
 
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// flip returns a function that flips one bit of runc.
+func flip(offset int64) func(*testing.T, string) {
+	return func(t *testing.T, dir string) {
+		f, err := os.OpenFile(filepath.Join(dir, "bin", "runc"), os.O_RDWR, 0)
+		must(t, err)
+		defer f.Close()
+		b := make([]byte, 1)
+		_, err = f.ReadAt(b, offset)
+		must(t, err)
+		b[0] ^= 0x10
+		_, err = f.WriteAt(b, offset)
+		must(t, err)
+	}
+}
+
 func TestUnpackRepairs(t *testing.T) {
 	t.Parallel()
-	must := func(t *testing.T, err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	flip := func(offset int64) func(*testing.T, string) {
-		return func(t *testing.T, dir string) {
-			f, err := os.OpenFile(filepath.Join(dir, "bin", "runc"), os.O_RDWR, 0)
-			must(t, err)
-			defer f.Close()
-			b := make([]byte, 1)
-			_, err = f.ReadAt(b, offset)
-			must(t, err)
-			b[0] ^= 0x10
-			_, err = f.WriteAt(b, offset)
-			must(t, err)
-		}
-	}
 	for _, c := range []struct {
 		name   string
 		damage func(t *testing.T, dir string)

@@ -34,7 +34,7 @@ import (
 	"brink/runtime/payload"
 )
 
-// Patience is how long anything may take that is to come.
+// Patience is how long a test waits for what has to happen.
 const Patience = 60 * time.Second
 
 // Node is one containerd component. Everything it writes is in directories of the

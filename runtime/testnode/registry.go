@@ -16,8 +16,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// ServeRegistry is a registry on loopback that contains one image,
-// <repository>:1, and asks for what protect asks for.
+// ServeRegistry runs a registry on loopback with one image, <repository>:1. protect wraps
+// its handler, to ask for credentials for instance.
 func ServeRegistry(t *testing.T, config *tls.Config, repository string, protect func(http.Handler) http.Handler) string {
 	t.Helper()
 	content := registry.New(registry.Logger(log.New(io.Discard, "", 0)))

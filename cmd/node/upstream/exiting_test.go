@@ -6,7 +6,6 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -169,51 +168,5 @@ func TestReasonIsShown(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// TestKlogLines: klog's older calls arrive as text; what they say must not get
-// lost by the level that it would have as a record.
-func TestKlogLines(t *testing.T) {
-	t.Parallel()
-	cases := []struct{ line, want string }{
-		{"I1124 21:42:00.203111    4711 file.go:9] all is well\n", ""},
-		{"W1124 21:42:00.203111    4711 file.go:9] soon [x] gone\n", `level=WARN msg="soon [x] gone"`},
-		{"E1124 21:42:00.203111    4711 file.go:9] gone\n", "level=ERROR msg=gone"},
-		{"F1124 21:42:00.203111    4711 file.go:9] no storage\n", `level=ERROR msg="no storage"`},
-		{"without a header", ""},
-		{"", ""},
-	}
-	for _, c := range cases {
-		var out bytes.Buffer
-		start := newStartLog()
-		klogLines(start, start.wrap(atLeast{slog.LevelWarn, slog.NewTextHandler(&out, nil)}))([]byte(c.line))
-		if isFatal := strings.HasPrefix(c.line, "F"); !isFatal {
-			if out.Len() > 0 {
-				t.Errorf("%q is not held back: %s", c.line, out.String())
-			}
-			start.Show()
-		}
-		if got := out.String(); c.want == "" && got != "" || !strings.Contains(got, c.want) {
-			t.Errorf("%q: got %q, want %q", c.line, got, c.want)
-		}
-	}
-}
-
-// TestStartLogHolds: what means nothing is not shown, and not lost if it turns
-// out to be the reason.
-func TestStartLogHolds(t *testing.T) {
-	t.Parallel()
-	var out bytes.Buffer
-	start := newStartLog()
-	log := slog.New(start.wrap(slog.NewTextHandler(&out, nil)))
-	log.Error("early")
-	if out.Len() > 0 {
-		t.Errorf("shown at once: %s", out.String())
-	}
-	start.Show()
-	log.Error("late")
-	if got := out.String(); !strings.Contains(got, "early") || !strings.Contains(got, "late") {
-		t.Errorf("got %q", got)
 	}
 }

@@ -57,7 +57,7 @@ func TestDropInherited(t *testing.T) {
 	}
 }
 
-// TestReaderOfLogGoes: a process whose output nobody reads any more runs on.
+// TestReaderOfLogGoes: a process goes on when the reader of its output has gone.
 func TestReaderOfLogGoes(t *testing.T) {
 	if testprocess.Argument() != "" {
 		Set(Options{Exit: os.Exit})

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// TestRepeats: what a kubelet says again and again is written now and then, and
-// all that differs is written.
+// TestRepeats: a line that a kubelet logs again and again is written once in repeatAfter,
+// and every line that differs is written.
 func TestRepeats(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, testRepeats)
@@ -84,8 +84,8 @@ func hasLines(t *testing.T, out *bytes.Buffer, want ...string) {
 	}
 }
 
-// gRPC says the same of each of its connections, of which an API server has seventy
-// to an etcd.
+// TestRepeatsOfConnections: gRPC logs the same of each of its connections, of which an API
+// server has seventy to an etcd.
 func TestRepeatsOfConnections(t *testing.T) {
 	t.Parallel()
 	said := map[string]bool{}

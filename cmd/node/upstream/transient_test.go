@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// TestTransient: what cures itself is not written, what lasts is, and what is like it
-// but for its cause always.
+// TestTransient: a line about a state that passes is not written, one about a state that
+// lasts is, and one that differs in its cause always is.
 func TestTransient(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, testTransient)
@@ -64,7 +64,7 @@ func testTransient(t *testing.T) {
 	}
 }
 
-// TestTransientIsBounded: as many different lines as come do not fill the memory.
+// TestTransientIsBounded: any number of different lines takes a bounded memory.
 func TestTransientIsBounded(t *testing.T) {
 	t.Parallel()
 	l := newTransient(slog.DiscardHandler).seen

@@ -3,12 +3,12 @@
 // themselves. All of it is set here, by one call of Set at the start of a node, and
 // nothing of it while packages are initialised.
 //
-// Three things are set elsewhere, by who alone knows them in time: feature gates, by
-// the flags of the components that are parsed in server/controlplane and
-// agent/kubelet; containerd's own logger and the directory of its programs in PATH,
-// by runtime/containerd; exceptions from a proxy, by internal/proxyenv, as an agent
-// learns its cluster's ranges late. The table of globals in internal/importlaw names
-// all places, and a test keeps it.
+// Some globals cannot be set here, because their values are known elsewhere or later:
+// feature gates follow from flags that server/controlplane and agent/kubelet parse,
+// runtime/containerd puts the directory of its programs into PATH and sets containerd's
+// own logger, and internal/proxyenv excludes an agent's cluster from a proxy once the
+// agent has joined. The table of globals in internal/importlaw names all places, and a
+// test keeps it.
 //
 // The package also owns the log lines that come through those globals: which are held
 // back while a node starts, which are never worth a write to a flash card, and which
