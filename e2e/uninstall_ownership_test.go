@@ -99,10 +99,11 @@ func TestOthersBesideANode(t *testing.T) {
 	if err := n.Start(); err != nil {
 		t.Fatal(err)
 	}
-	n.outlivesRestarts(t)
+	pod := n.outlivesRestarts(t)
 	if err := n.Kill(); err != nil {
 		t.Fatal(err)
 	}
+	n.keepsMounts(t, filepath.Join(n.Layout().Kubelet(), "pods", pod))
 	theirs := plantedTree{
 		"notes.txt": "1", "agent/images/b.tar": "2", "agent/recordings/1.wav": "3", "server/db/backup.db": "4", "server/tls/client-bob.key": "5",
 		"agent/containerd/photo.jpg": "6", "agent/kubelet/config.yaml": "7", "agent/kubelet/pods/0b0e7a52/volumes/kubernetes.io~empty-dir/x/y": "8",
@@ -121,8 +122,8 @@ func TestOthersBesideANode(t *testing.T) {
 }
 
 // outlivesRestarts starts a pod and brink twice again: the pod does not notice, and the
-// node's directories are as after one start.
-func (n *node) outlivesRestarts(t *testing.T) {
+// node's directories are as after one start. It returns the pod's uid.
+func (n *node) outlivesRestarts(t *testing.T) (uid string) {
 	t.Helper()
 	ns := newNamespace(t, n)
 	ns.apply(sleeper("box", ""))
@@ -141,6 +142,7 @@ func (n *node) outlivesRestarts(t *testing.T) {
 	if info, err := os.Stat(n.Inside(l.Agent())); err != nil || info.Mode().Perm() != 0o711 {
 		t.Errorf("the agent's directory: %v (%v)", info, err)
 	}
+	return string(ns.readyPod("box").UID)
 }
 
 // takeAway removes what others have put below the data directory. Uninstalling must have
@@ -160,13 +162,32 @@ func (p plantedTree) takeAway(t *testing.T, n *node, said string) {
 }
 
 // uninstallAmong uninstalls by the link's path and returns what was said.
-func (n *node) uninstallAmong(t *testing.T) string {
+func (n *node) uninstallAmong(t *testing.T, flags ...string) string {
 	t.Helper()
-	r, err := n.Brink("uninstall", "--yes", "--data-dir", strings.TrimPrefix(n.Config[0], "data-dir: "))
+	r, err := n.Brink(append([]string{"uninstall", "--yes", "--data-dir", strings.TrimPrefix(n.Config[0], "data-dir: ")}, flags...)...)
 	if err != nil || r.Code != 0 {
 		t.Fatalf("brink uninstall: %v %v", err, r)
 	}
 	return r.Stdout
+}
+
+// keepsMounts: what somebody has mounted in a pod's directory stays mounted and is named
+// when pods and mounts are taken down.
+func (n *node) keepsMounts(t *testing.T, pod string) {
+	t.Helper()
+	mine := filepath.Join(pod, "mine")
+	for _, command := range [][]string{{"mkdir", mine}, {"mount", "-t", "tmpfs", "mine", mine}} {
+		if r, err := n.Run("", command...); err != nil || r.Code != 0 {
+			t.Fatal(err, r)
+		}
+	}
+	said := n.uninstallAmong(t, "--keep-data")
+	if !strings.Contains(said, "kept "+mine+", which somebody else has mounted") || n.mountsAt(t, mine) != 1 {
+		t.Errorf("it is mounted %d times after\n%s", n.mountsAt(t, mine), said)
+	}
+	if r, err := n.Run("", "umount", mine); err != nil || r.Code != 0 {
+		t.Fatal(err, r)
+	}
 }
 
 // removeEmptyDirs removes the directories that were only on the way to the user's

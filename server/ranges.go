@@ -16,6 +16,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/client-go/kubernetes/scheme"
 
+	"brink/internal/commas"
 	"brink/internal/componentargs"
 	"brink/internal/lifecycle"
 	"brink/internal/once"
@@ -52,15 +53,7 @@ func compareRanges(has, wanted []netip.Prefix) error {
 	if len(wanted) >= len(has) && slices.Equal(wanted[:len(has)], has) {
 		return nil
 	}
-	return fmt.Errorf("--service-cidr=%s: the Services of this cluster have addresses in %s, which cannot be changed: give that range", joined(wanted), joined(has))
-}
-
-func joined(ranges []netip.Prefix) string {
-	var out []string
-	for _, r := range ranges {
-		out = append(out, r.String())
-	}
-	return strings.Join(out, ",")
+	return fmt.Errorf("--service-cidr=%s: the Services of this cluster have addresses in %s, which cannot be changed: give that range", commas.Join(wanted), commas.Join(has))
 }
 
 // serviceRanges reads the stored object from which the API server takes the addresses of

@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 
 	"brink/datastore"
+	"brink/internal/commas"
 	"brink/internal/layout"
 	"brink/internal/lifecycle"
 	"brink/internal/testaddr"
@@ -40,7 +41,7 @@ func TestCompareRanges(t *testing.T) {
 		if (err == nil) != tc.ok {
 			t.Errorf("the cluster has %v, the flags say %v: %v", tc.has, tc.wanted, err)
 		}
-		if err != nil && (!strings.Contains(err.Error(), joined(tc.has)) || !strings.Contains(err.Error(), "--service-cidr="+joined(tc.wanted)+": ")) {
+		if err != nil && (!strings.Contains(err.Error(), commas.Join(tc.has)) || !strings.Contains(err.Error(), "--service-cidr="+commas.Join(tc.wanted)+": ")) {
 			t.Errorf("%v does not name both", err)
 		}
 	}
@@ -65,7 +66,7 @@ func TestServiceRanges(t *testing.T) {
 	t.Parallel()
 	for _, mediaType := range []string{runtime.ContentTypeProtobuf, runtime.ContentTypeJSON} {
 		got, known := serviceRanges(encoded(t, mediaType, "10.43.0.0/16", "fd43::/112"))
-		if !known || joined(got) != "10.43.0.0/16,fd43::/112" {
+		if !known || commas.Join(got) != "10.43.0.0/16,fd43::/112" {
 			t.Errorf("%s: got %v", mediaType, got)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/go-logr/logr"
 
+	"brink/internal/commas"
 	"brink/internal/componentargs"
 )
 
@@ -26,10 +27,10 @@ func OwnsAddresses(args []string) bool {
 func addressFlags(cfg Config) []string {
 	switch {
 	case !OwnsAddresses(cfg.Args):
-		return []string{"node-ip=" + joinAddrs(cfg.NodeIPs)}
+		return []string{"node-ip=" + commas.Join(cfg.NodeIPs)}
 	case cfg.Offline, len(cfg.NodeIPs) > 0 && cfg.NodeIPs[0].Is6():
 		// Without a Node static pods in the host's network have no address.
-		return []string{"cloud-provider=external", "node-ip=" + joinAddrs(cfg.NodeIPs)}
+		return []string{"cloud-provider=external", "node-ip=" + commas.Join(cfg.NodeIPs)}
 	}
 	return []string{"cloud-provider=external"}
 }

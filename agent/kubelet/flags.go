@@ -3,7 +3,6 @@ package kubelet
 import (
 	"fmt"
 	"math"
-	"net/netip"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -16,6 +15,7 @@ import (
 	"k8s.io/kubernetes/pkg/kubelet/apis/config/validation"
 
 	"brink/internal/ciphers"
+	"brink/internal/commas"
 	"brink/internal/componentargs"
 	"brink/internal/layout"
 )
@@ -74,7 +74,7 @@ func defaults(cfg Config) []string {
 		"pod-manifest-path=" + cfg.ManifestDir,
 		"container-runtime-endpoint=unix://" + cfg.CRISocket,
 		"cluster-domain=" + cfg.ClusterDomain,
-		"cluster-dns=" + joinAddrs(cfg.ClusterDNS),
+		"cluster-dns=" + commas.Join(cfg.ClusterDNS),
 		"resolv-conf=" + cfg.ResolvConf,
 		"fail-swap-on=false",
 		"tls-cipher-suites=" + ciphers.Names(),
@@ -164,12 +164,4 @@ func apply(cfg Config, flags *options.KubeletFlags, config *kubeletconfig.Kubele
 	// Upstream runs pods that request no profile without one, for clusters that are
 	// older than this setting.
 	config.SeccompDefault = cfg.Seccomp
-}
-
-func joinAddrs(addrs []netip.Addr) string {
-	var out []string
-	for _, a := range addrs {
-		out = append(out, a.String())
-	}
-	return strings.Join(out, ",")
 }

@@ -38,6 +38,7 @@ import (
 	proxyutil "k8s.io/kubernetes/pkg/proxy/util"
 	netutils "k8s.io/utils/net"
 
+	"brink/internal/commas"
 	"brink/internal/componentargs"
 	"brink/internal/lifecycle"
 )
@@ -106,7 +107,7 @@ func parse(cfg Config) (*proxyconfig.KubeProxyConfiguration, error) {
 		fmt.Sprintf("healthz-bind-address=0.0.0.0:%d", HealthPort),
 	}
 	if len(cfg.ClusterCIDRs) > 0 { // none are known to CheckArgs
-		defaults = append(defaults, "cluster-cidr="+joinPrefixes(cfg.ClusterCIDRs))
+		defaults = append(defaults, "cluster-cidr="+commas.Join(cfg.ClusterCIDRs))
 	}
 	if err := componentargs.Parse(fs, "kube-proxy-arg", defaults, cfg.Args); err != nil {
 		return nil, err
@@ -144,14 +145,6 @@ func asksForMetrics(args []string) bool {
 func configOf(opts *app.Options) *proxyconfig.KubeProxyConfiguration {
 	field := reflect.ValueOf(opts).Elem().FieldByName("config")
 	return (*proxyconfig.KubeProxyConfiguration)(field.UnsafePointer())
-}
-
-func joinPrefixes(prefixes []netip.Prefix) string {
-	var out []string
-	for _, p := range prefixes {
-		out = append(out, p.String())
-	}
-	return strings.Join(out, ",")
 }
 
 // Run serves until ctx is done. It is ready when the first rules are written.

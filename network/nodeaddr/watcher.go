@@ -5,10 +5,10 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
+	"brink/internal/commas"
 	"brink/internal/lifecycle"
 	"brink/internal/once"
 )
@@ -152,7 +152,7 @@ func (w *Watcher) set(log *slog.Logger, found []Address) {
 	if slices.Equal(before, after) {
 		return
 	}
-	log.Info("the node's addresses have changed", "were", text(before), "are", text(after))
+	log.Info("the node's addresses have changed", "were", commas.Join(before), "are", commas.Join(after))
 	close(w.changed)
 	w.changed = make(chan struct{})
 }
@@ -182,12 +182,4 @@ func ipsOf(addrs []Address) []netip.Addr {
 		out = append(out, a.IP)
 	}
 	return out
-}
-
-func text(ips []netip.Addr) string {
-	var out []string
-	for _, ip := range ips {
-		out = append(out, ip.String())
-	}
-	return strings.Join(out, ",")
 }

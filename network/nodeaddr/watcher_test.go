@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"brink/internal/commas"
 )
 
 var pods = []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")}
@@ -78,15 +80,15 @@ func TestWatcher(t *testing.T) {
 			m.has = step.has
 			time.Sleep(2 * interval)
 			synctest.Wait()
-			if got := text(w.IPs()); got != step.want || isClosed(changed) != step.changes {
+			if got := commas.Join(w.IPs()); got != step.want || isClosed(changed) != step.changes {
 				t.Errorf("with %v: the node is at %s, want %s; a change is announced: %v", step.has, got, step.want, isClosed(changed))
 			}
 			changed = w.Changed()
-			if got := text(ipsOf(remembered(w.file))); got != step.want {
+			if got := commas.Join(ipsOf(remembered(w.file))); got != step.want {
 				t.Errorf("with %v: %s is remembered", step.has, got)
 			}
 		}
-		if got := text(w.FirstIPs()); got != "192.0.2.7" {
+		if got := commas.Join(w.FirstIPs()); got != "192.0.2.7" {
 			t.Errorf("first was %s", got)
 		}
 	})
@@ -111,7 +113,7 @@ func TestWatcherOfAServer(t *testing.T) {
 		m.has = slices.Concat(at("192.0.2.9"), at("192.0.2.7"))
 		time.Sleep(2 * interval)
 		synctest.Wait()
-		if got := text(w.IPs()); got != "192.0.2.7" || looks < 3 {
+		if got := commas.Join(w.IPs()); got != "192.0.2.7" || looks < 3 {
 			t.Errorf("its first address is back, and it is at %s after %d looks", got, looks)
 		}
 		m.has = at("192.0.2.10")
@@ -134,7 +136,7 @@ func TestWatcherOfGivenAddresses(t *testing.T) {
 		if err := w.Run(ctx, func() {}, func([]Address) error { return errors.New("asked") }); err != nil {
 			t.Error(err)
 		}
-		if got := text(w.IPs()); got != "192.0.2.7,2001:db8::7" {
+		if got := commas.Join(w.IPs()); got != "192.0.2.7,2001:db8::7" {
 			t.Errorf("the node is at %s", got)
 		}
 	})
@@ -150,7 +152,7 @@ func TestWatcherWithoutRoom(t *testing.T) {
 		m.has = at("192.0.2.9")
 		time.Sleep(2 * interval)
 		synctest.Wait()
-		if got := text(w.IPs()); got != "192.0.2.9" || len(ended) > 0 {
+		if got := commas.Join(w.IPs()); got != "192.0.2.9" || len(ended) > 0 {
 			t.Errorf("the node is at %s, ended: %d", got, len(ended))
 		}
 	})

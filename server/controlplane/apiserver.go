@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -27,7 +26,9 @@ import (
 	"github.com/spf13/pflag"
 
 	"brink/internal/ciphers"
+	"brink/internal/commas"
 	"brink/internal/componentargs"
+	"brink/internal/lifecycle"
 	"brink/server/noderecord"
 )
 
@@ -97,7 +98,7 @@ func apiServerDefaults(cfg Config) []string {
 		"service-account-issuer="+issuer,
 		"service-account-key-file="+cfg.Files.ServiceAccountKey,
 		"service-account-signing-key-file="+cfg.Files.ServiceAccountKey,
-		"service-cluster-ip-range="+joinPrefixes(cfg.ServiceCIDRs),
+		"service-cluster-ip-range="+commas.Join(cfg.ServiceCIDRs),
 		"tls-cert-file="+cfg.Files.ServingCert,
 		"tls-cipher-suites="+ciphers.Names(),
 		"tls-min-version=VersionTLS12",
@@ -133,14 +134,6 @@ func volatileResources(endpoint string) string {
 	return strings.Join(overrides, ",")
 }
 
-func joinPrefixes(prefixes []netip.Prefix) string {
-	var out []string
-	for _, p := range prefixes {
-		out = append(out, p.String())
-	}
-	return strings.Join(out, ",")
-}
-
 // merge puts the sections of a component's flags into one set.
 func merge(name string, sections cliflag.NamedFlagSets) *pflag.FlagSet {
 	fs := pflag.NewFlagSet(name, pflag.ContinueOnError)
@@ -161,7 +154,7 @@ func (a *apiServer) run(ctx context.Context, ready func()) error {
 		return fmt.Errorf("checking --kube-apiserver-arg: %w", err)
 	}
 	recordFeatures()
-	a.openAPI.stop = ctx.Done()
+	a.openAPI.stop, a.openAPI.log = ctx.Done(), lifecycle.Logger(ctx)
 	chain, err := a.build(completed)
 	if err != nil {
 		return err

@@ -29,6 +29,7 @@ import (
 	saccontroller "k8s.io/kubernetes/pkg/controller/serviceaccount"
 	"k8s.io/kubernetes/pkg/serviceaccount"
 
+	"brink/internal/commas"
 	"brink/internal/componentargs"
 )
 
@@ -68,8 +69,8 @@ func controllerDefaults(cfg Config) []string {
 	f := cfg.Files
 	defaults := []string{
 		"allocate-node-cidrs=true",
-		"cluster-cidr=" + joinPrefixes(cfg.ClusterCIDRs),
-		"service-cluster-ip-range=" + joinPrefixes(cfg.ServiceCIDRs),
+		"cluster-cidr=" + commas.Join(cfg.ClusterCIDRs),
+		"service-cluster-ip-range=" + commas.Join(cfg.ServiceCIDRs),
 		"cluster-signing-kube-apiserver-client-cert-file=" + f.ClientCA,
 		"cluster-signing-kube-apiserver-client-key-file=" + f.ClientCAKey,
 		"cluster-signing-kubelet-client-cert-file=" + f.ClientCA,
