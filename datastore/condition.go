@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// condition is whether a file can be written. It logs changes, not events.
+// condition knows whether a file can be written, and logs when that changes.
 type condition struct {
 	log      *slog.Logger
 	path     string
@@ -64,7 +64,7 @@ func (c *condition) health() error {
 	return c.err
 }
 
-// recoverable is whether trying again may help.
+// recoverable reports whether trying again may help.
 func (c *condition) recoverable() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

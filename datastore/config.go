@@ -16,8 +16,8 @@ type Config struct {
 	// leases and events. Made with 0700 when missing.
 	Dir string
 	// SocketDir holds the unix sockets and, if it is on a tmpfs, a copy of the
-	// leases. Made with 0700 when missing: who reaches a socket reads every
-	// secret of the cluster.
+	// leases. Made with 0700 when missing: whoever reaches a socket can read
+	// every secret of the cluster.
 	SocketDir string
 	// Endpoint is empty for SQLite in Dir; otherwise a data source that kine
 	// knows (postgres://..., mysql://...) or a comma-separated list of etcd
@@ -32,15 +32,15 @@ type Config struct {
 	// ServerCA is the file with the cluster's CA, which may not be there yet. A
 	// database elsewhere is refused when it belongs to a cluster with another one.
 	ServerCA string
-	// NodeName is what a server elsewhere is told that finds the database in use.
+	// NodeName names this server to one elsewhere that finds the database in use.
 	NodeName string
 	// SetAsideDamaged allows a damaged database to be renamed and an empty one
 	// to be started in its place. It is the user's word, never a default.
 	SetAsideDamaged bool
-	// Cluster names the cluster that this state is of, by its CA, and is empty as
-	// long as there is none; nil is for one state a directory. CeilingFile is a file
-	// that lies elsewhere than Dir, in which the highest revision is remembered for
-	// when Dir is lost or an older copy is put back; empty is none.
+	// Cluster returns the hash of the CA of the cluster that this state belongs to, and
+	// the empty string before there is a CA. Nil is for a directory with one state.
+	// CeilingFile lies outside of Dir and keeps the highest revision for when Dir is
+	// lost or replaced by an older copy; empty is for no such file.
 	Cluster     func() string
 	CeilingFile string
 	// Logger receives one line an event; nil is slog.Default.
@@ -103,7 +103,7 @@ func (c Config) kind() (kind, error) {
 	return k, nil
 }
 
-// Served says whether brink serves the state itself. It does not when Endpoint
+// Served reports whether brink serves the state itself. It does not when Endpoint
 // names an etcd: then the API server is etcd's client, with the certificates
 // of the configuration, and has old revisions compacted.
 func (c Config) Served() bool {

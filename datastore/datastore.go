@@ -1,64 +1,66 @@
-// Package datastore is where the cluster's state lives. It serves etcd's gRPC
-// API on unix sockets, so that the API server needs no other client.
+// Package datastore keeps the cluster's state. It serves etcd's gRPC API on unix
+// sockets, so that the API server needs no other client.
 //
 // There are two stores, because there are two kinds of state:
 //
-//   - Durable: everything a user would miss. SQLite in one file, WAL, with
-//     synchronous=FULL: a write that was acknowledged survives a power cut.
-//     kine's own default is NORMAL, which survives a killed process only.
-//   - Volatile: leases and events. They change every few seconds and mean
-//     nothing after a power cut, so they live in memory and cost no flash.
-//     They are saved on a clean stop and now and then, and their revisions
-//     never run backwards, whatever happens. Leases do mean something when
-//     brink alone was killed, as those who hold them live on: each second in
-//     which one changes they are copied to a file beside the sockets, which
-//     are in memory too. Elsewhere than on a tmpfs there is no such copy. See
-//     memory_leases.go.
+//   - Durable: everything a user would miss. SQLite in one file, with a WAL and
+//     synchronous=FULL: an acknowledged write survives a power cut. kine's own
+//     default is NORMAL, which survives only a killed process.
+//   - Volatile: leases and events. They change every few seconds and mean nothing
+//     after a power cut, so they live in memory and cost no flash. They are saved on
+//     a clean stop and now and then, and their revisions never run backwards.
+//     Leases still count when brink alone was killed, as their holders live on: at
+//     most once a second they are copied to a file beside the sockets, if that is on
+//     a tmpfs. See memory_leases.go.
 //
-// What kine gives is the translation of etcd's transactions to a log in SQL
-// (pkg/server, pkg/logstructured, pkg/drivers/generic). Five parts of it are
-// replaced here, each for a reason found by reading and measuring it:
+// kine translates etcd's transactions to a log in SQL (pkg/server, pkg/logstructured,
+// pkg/drivers/generic). Five parts of it are replaced here, each for a reason found
+// by reading and measuring it:
 //
-//   - its SQLite driver: every update touches six indexes (three are ever
-//     used), the file is rewritten by VACUUM at each start, and an update that met
-//     a full disk passes for a conflict, which the API server retries in a hot
-//     loop. See sqlite.go and guard.go.
-//   - its log: rows that broke off pass for a complete list, and after writes that
-//     overlapped the current revision stays behind. See kine_log.go.
-//   - its memory driver: each compaction leaves one entry more in its log than
-//     it should and every watcher sees that entry again. See memory.go.
-//   - its watch server: two timers a client, ten times a second, and a consistent
-//     list may wait a second for its progress notification. See watch.go.
-//   - its compaction: a failed commit ends the process, and an idle node would
-//     write to flash every five minutes. See kine_compact.go.
+//   - its SQLite driver: every update touches six indexes (three are ever used), the
+//     file is rewritten by VACUUM at each start, and an update that met a full disk
+//     passes for a conflict, which the API server retries in a hot loop. See
+//     sqlite.go and guard.go.
+//   - its log: rows that broke off pass for a complete list, and after overlapping
+//     writes the current revision stays behind. See kine_log.go.
+//   - its memory driver: each compaction leaves one entry too many in its log, and
+//     every watcher sees that entry again. See memory.go.
+//   - its watch server: it has two timers a client, ten times a second, and a
+//     consistent list may wait a second for its progress notification. See watch.go.
+//   - its compaction: a failed commit ends the process, and an idle node would write
+//     to flash every five minutes. See kine_compact.go.
 //
-// What a card does to a file is expected and told: rows have checksums and are moved
-// aside when they do not fit (sqlite_sums.go, sqlite_rows.go), indexes are made again (sqlite_rebuild.go),
-// a WAL that was lost is noticed (sqlite_wal.go). Whatever was lost or put back, no revision
-// is handed out twice (revision_ceiling.go, revision_raise.go).
+// Damage by a worn card is expected: rows have checksums and are moved aside when
+// these do not match (sqlite_sums.go, sqlite_rows.go), indexes are made again
+// (sqlite_rebuild.go), and the loss of a WAL is noticed (sqlite_wal.go). Whatever was
+// lost or put back, no revision is handed out twice (revision_ceiling.go,
+// revision_raise.go).
 //
-// PostgreSQL and MySQL are kine's drivers under the log of kine_log.go; an etcd
-// endpoint is passed on to the API server. Leases and events go there too: the
-// server that takes over when this one's machine is gone must find them. Such a
-// database may be away at any time, and be somebody else's:
+// PostgreSQL and MySQL are reached by kine's drivers under the log of kine_log.go; an
+// etcd endpoint is passed on to the API server. Leases and events go there too: the
+// server that takes over when this machine is gone must find them. Such a database may
+// be away at any time, and may belong to somebody else:
 //
-//   - It is asked whether it is there by one connection, the only judge. While
-//     it is not, requests are answered Unavailable at once and kine's loops
-//     wait. See remote_link.go and sql_dialect.go.
-//   - It belongs to one cluster, known by the hash of its CA, and to one server
-//     at a time, which renews its hold and writes no row without it. See
-//     remote_hold.go. Several servers on one database would need one to lead among
-//     the controllers and leases that both see; until then they are refused.
-//   - Names are compared by their bytes, or it is refused. See sql_collation.go.
+//   - One connection of our own decides whether it answers. While it does not,
+//     requests are answered Unavailable at once and kine's loops wait. See
+//     remote_link.go, sql_dialect.go and etcd_registry.go.
+//   - It belongs to one cluster, known by the hash of its CA, and to one server at a
+//     time, which renews its hold and writes no row without it. See remote_hold.go.
+//     Several servers on one database would need a leader among the controllers, and
+//     leases that both see; until then they are refused.
+//   - It must compare names by their bytes, or it is refused. See sql_collation.go.
 //
-// Files are grouped by prefixes: sqlite_ is the database in a file, sql_ PostgreSQL and
-// MySQL, etcd_ an etcd, remote_ what is common to databases elsewhere, memory_ the
-// volatile store, kine_ what is put right in kine for every database in SQL, revision_
-// the promise that no revision comes twice, watch_ the watch server. They are one
-// package and not several, because all of them meet in the types between: one trouble
-// goes through kine from driver to guard, one ceiling, one log and one Store belong to
-// SQLite and to the others alike, and packages of them would import each other in
-// circles or export all of it.
+// Files are grouped by prefix: sqlite_ is the database in a file, sql_ PostgreSQL and
+// MySQL, etcd_ an etcd, remote_ what databases elsewhere have in common, memory_ the
+// volatile store, kine_ what is corrected in kine for every SQL database, revision_ the
+// promise that no revision is used twice, watch_ the watch server. They are one package,
+// because all of them meet in the same types: an error travels through kine from the
+// driver to the guard, and SQLite and the others share the ceiling, the log and Store.
+// Packages of them would import each other in circles or export all of it.
+//
+// Read in this order: datastore.go, engine.go, sqlite_serve.go, serve.go, guard.go,
+// kine_log.go, watch.go; then memory_serve.go and memory.go; then sql.go and
+// remote_link.go; the checks of a start in sqlite_check.go last.
 package datastore
 
 import (

@@ -22,8 +22,8 @@ const (
 // write that broke off leaves a temporary file.
 var writtenFiles = []string{volatileFile, revisionFile, inUseFile, leasesFile, ceilingFile}
 
-// prepareDir makes dir, clears it of what writes that broke off have left, and
-// tells whether it can hold files.
+// prepareDir makes dir, removes what interrupted writes have left in it, and returns
+// an error if files cannot be made there.
 func prepareDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return unusable(dir, err)

@@ -19,7 +19,7 @@ const (
 	faultDamaged       // the content makes no sense
 )
 
-// classify tells faults of the disk from errors of a request. SQLite reports a
+// classify distinguishes faults of the disk from errors of a request. SQLite reports a
 // full disk as SQLITE_FULL for pages, but as an I/O error with ENOSPC inside
 // where it grows its shared memory file.
 func classify(err error) fault {

@@ -99,14 +99,14 @@ func privateField(pointer any, name string) any {
 // errRaised keeps kine from filling what was skipped, one row for each revision.
 var errRaised = errors.New("datastore: revisions were skipped on purpose")
 
-// isRaised tells whether the row that follows a gap says that the gap is meant.
+// isRaised reports whether the row after a gap marks the gap as intended.
 func (d checkedDialect) isRaised(ctx context.Context, revision int64) bool {
 	var name string
 	err := d.DB.QueryRowContext(ctx, fmt.Sprintf(`SELECT name FROM kine WHERE id >= %d ORDER BY id LIMIT 1`, revision)).Scan(&name)
 	return err == nil && strings.HasPrefix(name, raisedPrefix)
 }
 
-// Fill leaves gaps that are meant: kine passes over them after a second.
+// Fill leaves intended gaps: kine passes over them after a second.
 func (d checkedDialect) Fill(ctx context.Context, revision int64) error {
 	if d.isRaised(ctx, revision) {
 		return errRaised

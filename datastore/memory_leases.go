@@ -52,7 +52,7 @@ func newLeaseCopy(path, dir string) leaseCopy {
 	return leaseCopy{path: path, boot: strings.TrimSpace(boot)}
 }
 
-// inMemory is whether a file in dir costs no write to a disk.
+// inMemory reports whether files in dir are kept in memory and cost no write to a disk.
 func inMemory(dir string) bool {
 	var stat unix.Statfs_t
 	if err := unix.Statfs(dir, &stat); err != nil {

@@ -57,8 +57,8 @@ func (c cluster) owns(said string, found []byte) error {
 	return nil
 }
 
-// namesCA tells whether the stored ConfigMap with the cluster's CA has bundle in
-// it. One that is encrypted tells nothing.
+// namesCA reports whether the stored ConfigMap with the cluster's CA contains bundle.
+// An encrypted one cannot be compared and counts as if it did.
 func namesCA(object, bundle []byte) bool {
 	text := string(object)
 	if strings.HasPrefix(text, "k8s:enc:") || !strings.Contains(text, "BEGIN CERTIFICATE") {

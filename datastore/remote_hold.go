@@ -76,7 +76,7 @@ func (h *hold) prepare() error {
 	return nil
 }
 
-// isOwn tells whether a hold is of this data directory.
+// isOwn reports whether a hold was taken from this data directory.
 func (h *hold) isOwn(holder string) bool {
 	directory, _, _ := strings.Cut(h.holder, "x")
 	return strings.HasPrefix(holder, directory+"x")

@@ -30,18 +30,16 @@ const (
 	suspectPause = 200 * time.Millisecond
 )
 
-// link is whether a database elsewhere answers. Statements that fail only raise
-// a suspicion: whether the database is away is decided by one question, which
-// is asked again and again. So one connection that was cut makes no alarm, and
-// the log has a line when it goes, one a minute, and one when it is back.
+// link knows whether a database elsewhere answers. Statements that fail only raise
+// a suspicion; one statement of its own, repeated, decides whether the database is away.
+// So one connection that was cut raises no alarm, and the log has a line when
+// the database goes, one a minute while it is away, and one when it is back.
 //
-// While it is away requests are refused at once, those that wait for an answer
-// included, and what works in the background waits: kine would write a line for
-// each try, ten a second.
+// While it is away, requests are refused at once, also those that wait for an answer,
+// and background work waits: kine would log a line for each try, ten a second.
 type link struct {
 	log   *slog.Logger
-	place string // names the database without its password
-	now   func() time.Time
+	place string        // names the database without its password
 	every time.Duration // renewEvery but in tests
 
 	suspected chan struct{}
@@ -57,7 +55,7 @@ type link struct {
 }
 
 func newLink(log *slog.Logger, place string) *link {
-	l := &link{log: log, place: place, now: time.Now, every: renewEvery, suspected: make(chan struct{}, 1), back: make(chan struct{})}
+	l := &link{log: log, place: place, every: renewEvery, suspected: make(chan struct{}, 1), back: make(chan struct{})}
 	close(l.back)
 	l.epoch, l.depart = context.WithCancel(context.Background())
 	return l
@@ -67,7 +65,7 @@ func newLink(log *slog.Logger, place string) *link {
 func (l *link) lost(cause error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := l.now()
+	now := time.Now()
 	l.cause = oneLine(cause)
 	switch {
 	case l.since.IsZero():
@@ -92,13 +90,13 @@ func (l *link) found() {
 	if l.since.IsZero() {
 		return
 	}
-	l.log.Info("the database is back", "database", l.place, "after", l.now().Sub(l.since).Round(time.Second))
+	l.log.Info("the database is back", "database", l.place, "after", time.Since(l.since).Round(time.Second))
 	l.since, l.cause = time.Time{}, nil
 	l.epoch, l.depart = context.WithCancel(context.Background())
 	close(l.back)
 }
 
-// suspect has the database asked soon.
+// suspect makes keep ask the database soon.
 func (l *link) suspect() {
 	select {
 	case l.suspected <- struct{}{}:
@@ -127,7 +125,7 @@ func (l *link) gate() error {
 	return awayError{"is away since " + l.since.UTC().Format(time.RFC3339)}
 }
 
-// wait returns when the database is there or ctx is done.
+// wait returns when the database answers or ctx is done.
 func (l *link) wait(ctx context.Context) error {
 	l.mu.Lock()
 	back := l.back
@@ -167,7 +165,7 @@ func (l *link) statement(ctx context.Context) (context.Context, context.CancelFu
 	}
 }
 
-// valuesOf is a context with the values of another one.
+// valuesOf is a context that also has the values of another one.
 type valuesOf struct {
 	context.Context
 	values context.Context
@@ -180,8 +178,8 @@ func (c valuesOf) Value(key any) any {
 	return c.values.Value(key)
 }
 
-// keep asks the database until ctx is done, by renewing what says that it is
-// this server's. It returns early when it is not any more.
+// keep renews the hold on the database until ctx is done, and so finds out whether it
+// answers. It returns errTaken when another server has taken the hold.
 func (l *link) keep(ctx context.Context, renew func(context.Context) error) error {
 	for ctx.Err() == nil {
 		l.pause(ctx)
@@ -193,7 +191,7 @@ func (l *link) keep(ctx context.Context, renew func(context.Context) error) erro
 	return nil
 }
 
-// ask notes what one question finds.
+// ask runs one question and records whether the database answered it.
 func (l *link) ask(ctx context.Context, question func(context.Context) error) error {
 	asking, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
@@ -207,7 +205,7 @@ func (l *link) ask(ctx context.Context, question func(context.Context) error) er
 	return err
 }
 
-// pause is how long nobody asks.
+// pause waits until the next question is due.
 func (l *link) pause(ctx context.Context) {
 	if l.health() != nil {
 		sleep(ctx, retryEvery)
@@ -236,8 +234,8 @@ func sleep(ctx context.Context, d time.Duration) {
 // passes through kine without being logged for each request.
 type awayError struct{ text string }
 
-// AwayText begins the errors of requests for which there was no database. Who
-// logs errors of the API can tell by it that the datastore says the same already.
+// AwayText begins the errors of requests that found no database. A log of the API's
+// errors leaves them out by it: the datastore logs the outage itself.
 const AwayText = "datastore: the database "
 
 func (e awayError) Error() string              { return AwayText + e.text }

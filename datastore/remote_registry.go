@@ -21,11 +21,11 @@ type claim struct {
 // registry is the place in a database where its claim is written. All changes
 // are conditional, so of two servers that try one succeeds.
 type registry interface {
-	// read makes the place when there is none.
+	// read returns the claim, and makes the place for it when there is none.
 	read(ctx context.Context) (claim, error)
 	// take makes holder the holder if nothing has changed since seen was read.
 	take(ctx context.Context, seen claim, holder, node string) (bool, error)
-	// renew counts up and tells whether holder still holds.
+	// renew raises the counter and reports whether holder still holds.
 	renew(ctx context.Context, holder string) (bool, error)
 	// release gives the hold back if it is holder's.
 	release(ctx context.Context, holder string) error

@@ -69,8 +69,8 @@ func raiseStatements(dialect *generic.Generic, target int64) []string {
 
 // firstTarget is the revision to begin after. It is head unless state was lost or
 // may have been: after an unclean end nobody knows what a disk has kept that lies
-// about having written. It is one more than what was handed out, so that who has seen
-// all of it is told as well.
+// about having written. It is one more than what was handed out, so that a client that has
+// seen all of it is told as well.
 func (s *Store) firstTarget(head int64) int64 {
 	known, found := s.ceiling.load()
 	switch {

@@ -55,9 +55,9 @@ func (w *witnesses) settle(node string, heard bool) {
 	}
 }
 
-// Witness is told which revision a node has seen, and does not wait. A server that is
-// behind, as one whose whole disk was restored from an image, goes on above it and has
-// all clients read anew.
+// Witness records which revision a node has seen, and returns at once. A server that is
+// behind it, such as one whose disk was restored from an image, then continues above
+// it and makes all clients list again.
 func (s *Store) Witness(node string, revision int64) {
 	if log := s.revisions.Load(); log != nil && revision > log.head.Load() {
 		s.witnesses.claim(node, revision)

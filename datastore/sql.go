@@ -52,7 +52,7 @@ func (s sqlEngine) runDurable(ctx context.Context, ready func()) error {
 		}, ready)
 	})
 	if err != nil || !s.settled {
-		return err // the next start shall go on above what was reserved
+		return err // the next start goes on above what was reserved
 	}
 	return s.markRemoteClosed()
 }

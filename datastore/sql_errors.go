@@ -52,7 +52,7 @@ var missing = []string{"3D000"}
 
 var missingMySQL = []uint16{1049}
 
-// answered tells whether err is the answer of a database that starts with one
+// answered reports whether err is the answer of a database that starts with one
 // of the codes, or is one of the numbers.
 func answered(err error, codes []string, numbers []uint16) bool {
 	if pgErr := (*pgconn.PgError)(nil); errors.As(err, &pgErr) {
@@ -64,7 +64,7 @@ func answered(err error, codes []string, numbers []uint16) bool {
 	return false
 }
 
-// unanswered tells whether a statement failed because there is no database that
+// unanswered reports whether a statement failed because there is no database that
 // could answer it, rather than by its answer.
 func unanswered(err error) bool {
 	if pgErr := (*pgconn.PgError)(nil); errors.As(err, &pgErr) {
@@ -90,8 +90,8 @@ func unanswered(err error) bool {
 	return errors.As(err, &errno) || errors.As(err, &netErr) || errors.As(err, &connectErr) || pgconn.SafeToRetry(err)
 }
 
-// worthWaiting tells whether a database that could not be reached may be there
-// later without anybody changing a setting.
+// worthWaiting reports whether a database that could not be reached may be there
+// later without a change of settings.
 func worthWaiting(err error) bool {
 	var unknownCA x509.UnknownAuthorityError
 	var wrongName x509.HostnameError

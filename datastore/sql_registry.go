@@ -29,7 +29,7 @@ func (r sqlRegistry) query(q string) string {
 	return strings.ReplaceAll(q, ":now", "CAST(EXTRACT(EPOCH FROM now()) AS BIGINT)")
 }
 
-// changed runs an update of the row and tells whether there was one to update.
+// changed runs an update of the row and reports whether it matched.
 func (r sqlRegistry) changed(ctx context.Context, q string, args ...any) (bool, error) {
 	result, err := r.db.ExecContext(ctx, r.query(q), args...)
 	if err != nil {

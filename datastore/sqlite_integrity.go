@@ -26,7 +26,7 @@ var (
 	ofNone  = regexp.MustCompile(`^(Page \d+: never used|Freelist: |Main freelist: |Failed to read ptrmap)`)
 )
 
-// isCurable tells that no line is about a tree of rows: the roots of those that hold
+// isCurable reports whether no line is about a tree of rows: the roots of those that hold
 // what can be made again are known.
 func isCurable(lines []string, indexes map[string]bool) bool {
 	for _, line := range lines {

@@ -196,7 +196,7 @@ func replace(ctx context.Context, tx *sql.Tx, one *repaired, deletion bool) erro
 	return err
 }
 
-// grantsRights tells the keys of roles and of their bindings.
+// grantsRights reports whether key is that of a role or a binding.
 func grantsRights(key string) bool {
 	for _, kind := range []string{"roles", "rolebindings", "clusterroles", "clusterrolebindings"} {
 		if strings.HasPrefix(key, "/registry/"+kind+"/") {
@@ -212,8 +212,8 @@ func oneRow(ctx context.Context, db queryer, query string, args ...any) (found *
 	return found, err
 }
 
-// tellRepaired writes a line for each object, and remembers that what clients know
-// may not be so any more.
+// tellRepaired logs a line for each object, and records that what clients have read
+// may have changed.
 func (s *Store) tellRepaired(done []repaired) {
 	s.repaired = true
 	for _, one := range done {

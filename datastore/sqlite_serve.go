@@ -35,7 +35,7 @@ func (s sqliteEngine) runDurable(ctx context.Context, ready func()) error {
 		return &guard{Backend: store.Backend}, store, nil
 	}, ready)
 	if err != nil || s.disk.health() != nil {
-		return err // the next start shall check the file
+		return err // the next start checks the file
 	}
 	return s.markClosed()
 }

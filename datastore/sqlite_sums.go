@@ -58,12 +58,12 @@ func (r *storedRow) storedSum() driver.Value {
 	return r.checksum()
 }
 
-// isHousekeeping tells rows of kine's own: the mark of the compaction and gaps.
+// isHousekeeping reports whether a row is kine's own: the mark of the compaction or a gap.
 func (r *storedRow) isHousekeeping() bool {
 	return strings.HasPrefix(r.name, "compact_rev_key") || strings.HasPrefix(r.name, "gap-")
 }
 
-// isDeletion tells a row that marks a deletion, also a damaged one: the checksum proves
+// isDeletion reports whether a row marks a deletion, also for a damaged one: the checksum proves
 // what it was, and without a proof either sign is enough, since an object that comes
 // back may be rights that were withdrawn.
 func (r *storedRow) isDeletion() bool {
@@ -73,7 +73,7 @@ func (r *storedRow) isDeletion() bool {
 	return !r.provedWith(0, r.value) && (r.deleted != 0 || len(r.value) == 0)
 }
 
-// provedWith tells whether the checksum is that of the row with another flag and value.
+// provedWith reports whether the checksum is that of the row with another flag and value.
 func (r *storedRow) provedWith(deleted int64, value []byte) bool {
 	was := *r
 	was.deleted, was.value = deleted, value
@@ -114,7 +114,7 @@ func isPrintable(name string) bool {
 	return utf8.ValidString(name) && strings.IndexFunc(name, func(c rune) bool { return !unicode.IsPrint(c) }) < 0
 }
 
-// isMessage tells whether data can be split into the fields of a protobuf message:
+// isMessage reports whether data can be split into the fields of a protobuf message:
 // https://protobuf.dev/programming-guides/encoding/. What is in them is the API
 // server's to know.
 func isMessage(data []byte) bool {

@@ -146,7 +146,7 @@ func (w walState) lost(killed bool) string {
 	return ""
 }
 
-// examineWAL tells what was lost with the WAL of a database that was in use, and keeps
+// examineWAL logs what was lost with the WAL of a database that was in use, and keeps
 // what is left of it. It must come before anybody opens the database.
 func (s *Store) examineWAL() {
 	boot, err := os.ReadFile(s.path(inUseFile))
@@ -174,7 +174,7 @@ func (s *Store) examineWAL() {
 	s.notes.add(line)
 }
 
-// wasSettled tells that the last run had ended but for removing its mark.
+// wasSettled reports whether the last run had ended but for removing its mark.
 func (s *Store) wasSettled() bool {
 	last, found := s.ceiling.load()
 	head, err := lastIn(s.database())

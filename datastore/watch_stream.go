@@ -67,7 +67,7 @@ func (h *hub) queueLocked(st *stream, size int, responses ...*etcdserverpb.Watch
 	signal(st.wake)
 }
 
-// signal wakes who waits on c, or whoever comes next.
+// signal wakes the goroutine that waits on c, or else the next one to wait.
 func signal(c chan<- struct{}) {
 	select {
 	case c <- struct{}{}:

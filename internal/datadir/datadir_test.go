@@ -121,33 +121,40 @@ func TestCheckAndClaim(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			dir := filepath.Join(t.TempDir(), "disk")
-			if err := os.Mkdir(dir, 0o755); err != nil {
-				t.Fatal(err)
-			}
-			testtree.Fill(t, dir, c.files)
-			l := Locate(dir)
-			err := Check(l)
-			if claimed := Claim(l); (claimed == nil) != (err == nil) {
-				t.Errorf("Check says %v and Claim %v", err, claimed)
-			}
-			if c.wrong != "" {
-				if err == nil || !strings.Contains(err.Error(), c.wrong) || !strings.Contains(err.Error(), dir+"/brink") || strings.Contains(err.Error(), "\n") {
-					t.Errorf("got %v, want a line with %q", err, c.wrong)
-				}
-				return
-			}
-			if err != nil || !IsMarked(l) {
-				t.Fatalf("got %v, marked %t", err, IsMarked(l))
-			}
-			testtree.Fill(t, dir, files{"photos/later.jpg": "", "agent/images/later.tar": ""})
-			if err := Claim(l); err != nil {
-				t.Errorf("at the next start: %v", err)
-			}
-			if got := Laid(l); !slices.Equal(got, c.laid) {
-				t.Errorf("laid %q, want %q", got, c.laid)
-			}
+			checkAndClaim(t, c.files, c.wrong, c.laid)
 		})
+	}
+}
+
+// checkAndClaim claims a directory with these files, unless the refusal has the words wrong.
+// laid are the paths that then stay the user's.
+func checkAndClaim(t *testing.T, all map[string]string, wrong string, laid []string) {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "disk")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	testtree.Fill(t, dir, all)
+	l := Locate(dir)
+	err := Check(l)
+	if claimed := Claim(l); (claimed == nil) != (err == nil) {
+		t.Errorf("Check says %v and Claim %v", err, claimed)
+	}
+	if wrong != "" {
+		if err == nil || !strings.Contains(err.Error(), wrong) || !strings.Contains(err.Error(), dir+"/brink") || strings.Contains(err.Error(), "\n") {
+			t.Errorf("got %v, want a line with %q", err, wrong)
+		}
+		return
+	}
+	if err != nil || !IsMarked(l) {
+		t.Fatalf("got %v, marked %t", err, IsMarked(l))
+	}
+	testtree.Fill(t, dir, map[string]string{"photos/later.jpg": "", "agent/images/later.tar": ""})
+	if err := Claim(l); err != nil {
+		t.Errorf("at the next start: %v", err)
+	}
+	if got := Laid(l); !slices.Equal(got, laid) {
+		t.Errorf("laid %q, want %q", got, laid)
 	}
 }
 

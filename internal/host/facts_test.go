@@ -112,86 +112,89 @@ var cgroupV1 = files{
 	"proc/cgroups": "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpuset\t3\t1\t1\ncpu\t1\t1\t1\ncpuacct\t2\t1\t1\nmemory\t4\t1\t1\ndevices\t5\t1\t1\nfreezer\t6\t1\t1\npids\t7\t1\t1\n",
 }
 
+// looks are trees of machines, and what the facts about each must be.
+var looks = []struct {
+	name  string
+	files files
+	want  func(t *testing.T, f Facts)
+}{
+	{"cgroup v2 with systemd", debian12, func(t *testing.T, f Facts) {
+		if f.Cgroup.Version != 2 || !f.Cgroup.Has("memory") || !f.Systemd || !f.SystemdCgroup() {
+			t.Errorf("%+v", f)
+		}
+		if f.Memory != 3882824<<10 {
+			t.Errorf("memory %d", f.Memory)
+		}
+		if f.Kernel != "6.1.0-28-amd64" || f.NFTVersion != "1.0.6" || f.UserNamespace || f.EffectiveUID != 0 {
+			t.Errorf("%+v", f)
+		}
+		if !f.Capabilities.Has(CapSysResource) || f.SELinux || f.AppArmor {
+			t.Errorf("%+v", f)
+		}
+	}},
+	{"cgroup v2 with another init", debian12.and(files{"run/systemd/system/x": ""}), func(t *testing.T, f Facts) {
+		if f.Systemd || f.SystemdCgroup() {
+			t.Errorf("%+v", f)
+		}
+	}},
+	{"cgroup v1 and hybrid", debian12.and(cgroupV1), func(t *testing.T, f Facts) {
+		want := []string{"memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "freezer"}
+		got := slices.Clone(f.Cgroup.Controllers)
+		slices.Sort(want)
+		slices.Sort(got)
+		if f.Cgroup.Version != 1 || !slices.Equal(got, want) || f.SystemdCgroup() {
+			t.Errorf("%+v", f.Cgroup)
+		}
+	}},
+	{"no cgroups", debian12.and(files{"proc/self/mounts": "proc /proc proc rw 0 0\n"}), func(t *testing.T, f Facts) {
+		if f.Cgroup.Version != 0 || len(f.Cgroup.Controllers) != 0 {
+			t.Errorf("%+v", f.Cgroup)
+		}
+	}},
+	{"tasks", debian12.and(files{"proc/sys/kernel/pid_max": "4194304\n", "proc/sys/kernel/threads-max": "3900\n"}), func(t *testing.T, f Facts) {
+		if f.Tasks != 3900 {
+			t.Errorf("%d", f.Tasks)
+		}
+	}},
+	{"a capability missing", debian12.and(files{"proc/self/status": "Uid:\t0\t0\t0\t0\nCapEff:\t000001fffeffffff\nSeccomp:\t0\n"}), func(t *testing.T, f Facts) {
+		if f.Capabilities.Has(CapSysResource) || !f.Capabilities.Has(CapSysAdmin) {
+			t.Errorf("%x", uint64(f.Capabilities))
+		}
+	}},
+	{"a user namespace", debian12.and(files{"proc/self/uid_map": "0 100000 65536\n"}), func(t *testing.T, f Facts) {
+		if !f.UserNamespace {
+			t.Error("not noticed")
+		}
+	}},
+	{"SELinux", debian12.and(files{"sys/fs/selinux/enforce": "1"}), func(t *testing.T, f Facts) {
+		if !f.SELinux {
+			t.Error("not noticed")
+		}
+	}},
+	{"AppArmor", debian12.and(files{
+		"sys/module/apparmor/parameters/enabled": "Y\n", "sys/kernel/security/apparmor/profiles": "x", "sbin/apparmor_parser": "x",
+	}), func(t *testing.T, f Facts) {
+		if !f.AppArmor {
+			t.Error("not noticed")
+		}
+	}},
+	{"AppArmor without the program to load profiles", debian12.and(files{
+		"sys/module/apparmor/parameters/enabled": "Y\n", "sys/kernel/security/apparmor/profiles": "x",
+	}), func(t *testing.T, f Facts) {
+		if f.AppArmor {
+			t.Error("containers would fail to start")
+		}
+	}},
+	{"a board", debian12.and(files{"proc/device-tree/model": "Raspberry Pi 4 Model B Rev 1.4\x00", "usr/sbin/nft": ""}), func(t *testing.T, f Facts) {
+		if f.Model != "Raspberry Pi 4 Model B Rev 1.4" || f.NFT != "" || f.NFTVersion != "" {
+			t.Errorf("%+v", f)
+		}
+	}},
+}
+
 func TestLook(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
-		name  string
-		files files
-		want  func(t *testing.T, f Facts)
-	}{
-		{"cgroup v2 with systemd", debian12, func(t *testing.T, f Facts) {
-			if f.Cgroup.Version != 2 || !f.Cgroup.Has("memory") || !f.Systemd || !f.SystemdCgroup() {
-				t.Errorf("%+v", f)
-			}
-			if f.Memory != 3882824<<10 {
-				t.Errorf("memory %d", f.Memory)
-			}
-			if f.Kernel != "6.1.0-28-amd64" || f.NFTVersion != "1.0.6" || f.UserNamespace || f.EffectiveUID != 0 {
-				t.Errorf("%+v", f)
-			}
-			if !f.Capabilities.Has(CapSysResource) || f.SELinux || f.AppArmor {
-				t.Errorf("%+v", f)
-			}
-		}},
-		{"cgroup v2 with another init", debian12.and(files{"run/systemd/system/x": ""}), func(t *testing.T, f Facts) {
-			if f.Systemd || f.SystemdCgroup() {
-				t.Errorf("%+v", f)
-			}
-		}},
-		{"cgroup v1 and hybrid", debian12.and(cgroupV1), func(t *testing.T, f Facts) {
-			want := []string{"memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "freezer"}
-			got := slices.Clone(f.Cgroup.Controllers)
-			slices.Sort(want)
-			slices.Sort(got)
-			if f.Cgroup.Version != 1 || !slices.Equal(got, want) || f.SystemdCgroup() {
-				t.Errorf("%+v", f.Cgroup)
-			}
-		}},
-		{"no cgroups", debian12.and(files{"proc/self/mounts": "proc /proc proc rw 0 0\n"}), func(t *testing.T, f Facts) {
-			if f.Cgroup.Version != 0 || len(f.Cgroup.Controllers) != 0 {
-				t.Errorf("%+v", f.Cgroup)
-			}
-		}},
-		{"tasks", debian12.and(files{"proc/sys/kernel/pid_max": "4194304\n", "proc/sys/kernel/threads-max": "3900\n"}), func(t *testing.T, f Facts) {
-			if f.Tasks != 3900 {
-				t.Errorf("%d", f.Tasks)
-			}
-		}},
-		{"a capability missing", debian12.and(files{"proc/self/status": "Uid:\t0\t0\t0\t0\nCapEff:\t000001fffeffffff\nSeccomp:\t0\n"}), func(t *testing.T, f Facts) {
-			if f.Capabilities.Has(CapSysResource) || !f.Capabilities.Has(CapSysAdmin) {
-				t.Errorf("%x", uint64(f.Capabilities))
-			}
-		}},
-		{"a user namespace", debian12.and(files{"proc/self/uid_map": "0 100000 65536\n"}), func(t *testing.T, f Facts) {
-			if !f.UserNamespace {
-				t.Error("not noticed")
-			}
-		}},
-		{"SELinux", debian12.and(files{"sys/fs/selinux/enforce": "1"}), func(t *testing.T, f Facts) {
-			if !f.SELinux {
-				t.Error("not noticed")
-			}
-		}},
-		{"AppArmor", debian12.and(files{
-			"sys/module/apparmor/parameters/enabled": "Y\n", "sys/kernel/security/apparmor/profiles": "x", "sbin/apparmor_parser": "x",
-		}), func(t *testing.T, f Facts) {
-			if !f.AppArmor {
-				t.Error("not noticed")
-			}
-		}},
-		{"AppArmor without the program to load profiles", debian12.and(files{
-			"sys/module/apparmor/parameters/enabled": "Y\n", "sys/kernel/security/apparmor/profiles": "x",
-		}), func(t *testing.T, f Facts) {
-			if f.AppArmor {
-				t.Error("containers would fail to start")
-			}
-		}},
-		{"a board", debian12.and(files{"proc/device-tree/model": "Raspberry Pi 4 Model B Rev 1.4\x00", "usr/sbin/nft": ""}), func(t *testing.T, f Facts) {
-			if f.Model != "Raspberry Pi 4 Model B Rev 1.4" || f.NFT != "" || f.NFTVersion != "" {
-				t.Errorf("%+v", f)
-			}
-		}},
-	} {
+	for _, c := range looks {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			f, err := build(t, c.files, modprobes()).look()

@@ -1,4 +1,4 @@
-// Package testdatabase runs a PostgreSQL or MariaDB for a test, on a data
+// Package testdatabase runs a PostgreSQL, MariaDB or etcd for a test, on a data
 // directory of its own and without touching the one that the machine may have.
 //
 // Servers refuse to run as root, so they run as nobody. They die with the
