@@ -28,6 +28,7 @@ import (
 	"brink/internal/ciphers"
 	"brink/internal/commas"
 	"brink/internal/componentargs"
+	"brink/internal/lifecycle"
 	"brink/server/noderecord"
 )
 
@@ -153,7 +154,7 @@ func (a *apiServer) run(ctx context.Context, ready func()) error {
 		return fmt.Errorf("checking --kube-apiserver-arg: %w", err)
 	}
 	recordFeatures()
-	a.openAPI.stop = ctx.Done()
+	a.openAPI.stop, a.openAPI.log = ctx.Done(), lifecycle.Logger(ctx)
 	chain, err := a.build(completed)
 	if err != nil {
 		return err

@@ -63,10 +63,11 @@ type openAPI struct {
 	documents onDemand
 	made      atomic.Bool // and not released
 	stop      <-chan struct{}
+	log       *slog.Logger // the component's once it runs
 }
 
 func newOpenAPI() *openAPI {
-	o := &openAPI{}
+	o := &openAPI{log: slog.Default()}
 	o.documents = onDemand{idle: openAPIIdle, make: o.make}
 	return o
 }
@@ -174,7 +175,7 @@ func (o *openAPI) make() (release func(), err error) {
 		return nil, err
 	}
 	o.waitAggregated(ctx, append(custom, `"api/v1"`))
-	slog.Debug("OpenAPI documents made", "component", "apiserver", "took", time.Since(begun))
+	o.log.Debug("OpenAPI documents made", "took", time.Since(begun))
 	done = true
 	// Making the documents leaves as much garbage as they have bytes.
 	time.AfterFunc(trimAfter, footprint.Trim)
@@ -191,7 +192,7 @@ func (o *openAPI) release() {
 	for _, format := range []string{"application/json", "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"} {
 		o.ask("/openapi/v2", format)
 	}
-	slog.Debug("OpenAPI documents released", "component", "apiserver")
+	o.log.Debug("OpenAPI documents released")
 	go footprint.Trim()
 }
 

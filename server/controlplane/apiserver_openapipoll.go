@@ -2,7 +2,6 @@ package controlplane
 
 import (
 	"encoding/json"
-	"log/slog"
 	"net/http"
 	"strings"
 
@@ -36,7 +35,7 @@ func (o *openAPI) followPolicies() error {
 
 func (o *openAPI) makeEarly() {
 	if err := o.documents.want(); err != nil {
-		slog.Debug("making the OpenAPI documents for a policy", "component", "apiserver", "error", err)
+		o.log.Debug("making the OpenAPI documents for a policy", "error", err)
 	}
 }
 

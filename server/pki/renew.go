@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"brink/internal/lifecycle"
 	"brink/internal/once"
 )
 
@@ -47,7 +48,7 @@ func (r *Renewer) Run(ctx context.Context, ready func()) error {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(r.tree.untilCheck(r.every)):
-			r.check()
+			r.check(lifecycle.Logger(ctx))
 		}
 	}
 }
@@ -56,7 +57,7 @@ func (r *Renewer) Run(ctx context.Context, ready func()) error {
 // temporary file, and would be new each time.
 const failure = "renewing"
 
-func (r *Renewer) check() {
+func (r *Renewer) check(log *slog.Logger) {
 	names, err := r.tree.reissueDue()
 	r.unreported = append(r.unreported, names...)
 	if err == nil && len(r.unreported) > 0 && r.renewed != nil {
@@ -67,7 +68,7 @@ func (r *Renewer) check() {
 		r.unreported = nil
 		r.failures.Cleared(failure)
 	case r.failures.Changed(failure, failure):
-		slog.Error("renewing certificates, will try again", "component", ComponentName, "error", err)
+		log.Error("renewing certificates, will try again", "error", err)
 	}
 }
 
