@@ -1,14 +1,18 @@
-// Package agent is the node: containerd, the kubelet, the pod network and the
-// service proxy. It reaches the API server by client configurations that it is
-// given: in memory beside a server, TLS from a machine that joined. The list in
-// Components reads as its architecture.
+// Package agent runs the node, the part of brink that runs pods. The kubelet learns from
+// the API server which pods this machine is to have, containerd runs them, the pod network
+// connects them, and the service proxy leads Services to them. The list in Components
+// shows how these parts depend on each other. A node is the machine with these parts; the
+// Node, with a capital, is the object in the API server that describes it.
+//
+// The agent reaches the API server by client configurations that it is given: in memory
+// beside a server, by TLS from a machine that has joined.
 //
 // A machine of its own learns its cluster only by joining. So New checks flags by
 // parsing alone, and what needs the cluster is built once, when the node has access to
 // it: see connected.
 //
-// What is no part of running a node lies beside it and knows nothing of this package:
-// uninstall takes a node away, by the record that ledger keeps of what was made.
+// Package uninstall, which takes a node away, is no part of running one and does not know
+// this package. It goes by the record that package ledger keeps of what was made.
 //
 // Read in this order: agent.go (the list), connected.go, then join, kubelet, proxy and
 // tunnel as the list names them; node.go and nodestatus.go for what the Node says.
@@ -132,10 +136,10 @@ func (a *Agent) Components() []lifecycle.Component {
 	list := []lifecycle.Component{
 		{Name: Join, Needs: lifecycle.Nothing, Run: a.ifJoining(a.runJoin)},                                                         // makes this machine a node
 		{Name: Address, Needs: []string{Join}, Run: a.ifJoining(a.runAddress)},                                                      // notices when the machine gets another one
-		{Name: TunnelClient, Needs: []string{Join}, Run: a.ifJoining(a.whenConnected((*connected).runTunnels))},                     // by which servers reach the node
-		{Name: Cgroups, Needs: lifecycle.Nothing, Run: a.runCgroups},                                                                // where those of pods lie
-		{Name: Containerd, Run: a.runContainerd, StopTimeout: 20 * time.Second},                                                     // with the programs it needs
-		{Name: Images, Run: a.runImages},                                                                                            // archives that lie beside the node
+		{Name: TunnelClient, Needs: []string{Join}, Run: a.ifJoining(a.whenConnected((*connected).runTunnels))},                     // leads servers to the node
+		{Name: Cgroups, Needs: lifecycle.Nothing, Run: a.runCgroups},                                                                // makes the root of pods' control groups
+		{Name: Containerd, Run: a.runContainerd, StopTimeout: 20 * time.Second},                                                     // runs pods, by programs that it unpacks
+		{Name: Images, Run: a.runImages},                                                                                            // imports the archives that lie beside the node
 		{Name: Kubelet, Needs: a.kubeletNeeds(), Run: a.whenConnected((*connected).runKubelet), StopTimeout: kubelet.StopTimeout},   // registers the node
 		{Name: Network, Needs: a.networkNeeds(), Run: a.whenConnected((*connected).runNetwork)},                                     // needs the node's address range
 		{Name: ServiceProxy, Needs: []string{Kubelet}, Run: a.whenConnected((*connected).runProxy), StopTimeout: proxy.StopTimeout}, // needs the node
@@ -146,7 +150,8 @@ func (a *Agent) Components() []lifecycle.Component {
 
 type runFunc = func(ctx context.Context, ready func()) error
 
-// ifJoining is nil beside a server: such a component is not there.
+// ifJoining returns run on a machine that joins a cluster. Beside a server it returns nil:
+// the component does not exist there.
 func (a *Agent) ifJoining(run runFunc) runFunc {
 	if a.cfg.Join == nil {
 		return nil
@@ -154,7 +159,8 @@ func (a *Agent) ifJoining(run runFunc) runFunc {
 	return run
 }
 
-// kubeletNeeds: beside a server the node has access to its cluster from the start.
+// kubeletNeeds returns the components that the kubelet waits for. Join is not among them
+// beside a server, where the node has access to its cluster from the start.
 func (a *Agent) kubeletNeeds() []string {
 	needs := append(slices.Clone(a.cfg.KubeletNeeds), Images)
 	if a.cfg.Join != nil {
@@ -163,8 +169,9 @@ func (a *Agent) kubeletNeeds() []string {
 	return needs
 }
 
-// networkNeeds: beside a server, the Node and with it its range are there when the
-// kubelet is ready. A machine of its own may know its range without a server.
+// networkNeeds returns the components that the network waits for. Beside a server, the
+// Node and with it the range of its pods are there when the kubelet is ready. A machine of
+// its own may know its range without a server.
 func (a *Agent) networkNeeds() []string {
 	if a.cfg.Join != nil {
 		return []string{Join}

@@ -76,7 +76,7 @@ func (a *Agent) whenConnected(run func(*connected, context.Context, func()) erro
 	}
 }
 
-// connection is the connected node, nil before.
+// connection returns the connected node, nil until there is one.
 func (a *Agent) connection() *connected {
 	select {
 	case <-a.connected:
@@ -189,7 +189,7 @@ func (n *connected) proxyConfig() proxy.Config {
 	}
 }
 
-// newTunnels are those by which servers reach this node.
+// newTunnels makes the tunnels by which servers reach this node.
 func (n *connected) newTunnels() *tunnel.Tunnels {
 	cfg := tunnel.Config{
 		Kubelet:  netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), componentargs.Port(n.cfg.KubeletArgs, "port", KubeletPort)),

@@ -18,7 +18,7 @@ import (
 	"brink/internal/once"
 )
 
-// health is why the node is not ready.
+// health holds the reason why the node is not ready.
 type health struct {
 	logged once.Reporter
 
@@ -106,8 +106,9 @@ func (n *connected) notReady(ctx context.Context, reason string) {
 	}
 }
 
-// Health is nil while the node is Ready for the API server and its Services are
-// served, and says what is not once it has been, or once it has failed.
+// Health returns nil while the API server has the node as Ready and Services are served.
+// During a start it also returns nil. Once something has been so and no longer is, or has
+// failed, the error says what.
 func (a *Agent) Health() error {
 	ready := refused(a.cfg.Join)
 	n := a.connection()
@@ -120,8 +121,8 @@ func (a *Agent) Health() error {
 	return errors.Join(ready, n.proxy.Health())
 }
 
-// Warnings is nil, or what needs somebody's attention while the node is Ready:
-// peers whose pods cannot be reached, servers that cannot reach this node.
+// Warnings returns what needs somebody's attention while the node is Ready: peers whose
+// pods cannot be reached, servers that cannot reach this node. It returns nil without any.
 func (a *Agent) Warnings() error {
 	n := a.connection()
 	if n == nil {
@@ -134,7 +135,7 @@ func (a *Agent) Warnings() error {
 	return errors.Join(errs...)
 }
 
-// refused is nil unless the servers do not take this node's certificate any more.
+// refused returns an error when the servers no longer accept this node's certificate.
 func refused(j *join.Join) error {
 	if j == nil {
 		return nil
@@ -142,7 +143,7 @@ func refused(j *join.Join) error {
 	return j.Refused()
 }
 
-// noTunnel is nil while there is a tunnel: one server may be known by several
+// noTunnel returns nil while there is a tunnel: one server may be known by several
 // addresses, of which this node reaches only some.
 func noTunnel(all []tunnel.Status) error {
 	var errs []error

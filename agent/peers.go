@@ -24,7 +24,7 @@ func (n *connected) followPeers(ctx context.Context, client kubernetes.Interface
 	var nodes cache.Store
 	var informer cache.Controller
 	update := func() {
-		if informer.HasSynced() { // some of the peers are worse than those that are set
+		if informer.HasSynced() { // before that the list may lack peers that are set
 			pods.SetPeers(peersOf(nodes.List(), n.cfg.NodeName))
 		}
 	}

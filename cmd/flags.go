@@ -115,6 +115,6 @@ func serverFlags() []cli.Flag {
 // agentFlags are the flags of `brink agent`.
 func agentFlags() []cli.Flag { return append(joinFlags(), nodeFlags()...) }
 
-// allFlags are those of both: a configuration file may hold any of them, and what the
-// machine is does not follow from the file.
+// allFlags are those of `brink server` and `brink agent`: a configuration file may hold
+// any of them, and does not tell which of the two the machine is.
 func allFlags() []cli.Flag { return append(serverFlags(), joinFlags()...) }

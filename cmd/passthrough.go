@@ -19,7 +19,7 @@ type managedFlag struct {
 	// setting would disagree, and a node that silently does something else than its owner
 	// wrote is worse than one that does not start.
 	refused string
-	// with names a flag of brink's: the other is refused only beside it.
+	// with names a flag of brink's own: the component's flag is refused only beside it.
 	with string
 	// ignored says why the flag does nothing here. One line at the start tells of it:
 	// k3s's users have such flags in their files, and nothing breaks.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -30,12 +31,21 @@ func TestMain(m *testing.M) {
 		return
 	}
 	flag.Parse()
+	hearInterrupts()
 	code, err := runTests(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		code = 1
 	}
 	os.Exit(code)
+}
+
+// hearInterrupts has what the tests start hear SIGINT, by which they end kubectl. A shell
+// has its background jobs ignore the signal, and brink leaves that so.
+func hearInterrupts() {
+	if signal.Ignored(os.Interrupt) {
+		signal.Notify(make(chan os.Signal, 1), os.Interrupt)
+	}
 }
 
 func runTests(m *testing.M) (code int, err error) {

@@ -1,7 +1,8 @@
-// Package cgroups knows where the control groups of a node's pods are, by the names of
-// both drivers, and makes the root group that the kubelet expects to find. It never touches
-// groups that brink did not make: Entries returns those that are about to be made, for the
-// ledger.
+// Package cgroups knows where the control groups of a node's pods are. By control groups
+// the kernel limits what groups of processes may use. The kubelet makes one for each pod,
+// with names that depend on its driver, cgroupfs or systemd. This package makes the root
+// group that the kubelet expects to find. It never touches groups that brink did not make:
+// Entries returns those that are about to be made, for the ledger.
 package cgroups
 
 import (

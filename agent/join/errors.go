@@ -85,7 +85,7 @@ func retry(ctx context.Context, what string, f func(context.Context) error) erro
 		case errors.As(err, &permanent{}):
 			return false, err
 		case errors.Is(err, errRefused):
-			return false, nil // which refusal.told has logged
+			return false, nil // which tellRefused has logged
 		}
 		if reason := brief(err); logged.Changed(what, reason) {
 			lifecycle.Logger(ctx).Warn(what+" does not work yet, retrying", "error", reason)

@@ -95,7 +95,8 @@ func ParseServer(text string) (string, error) {
 	return u.Host, nil
 }
 
-// Join is a machine's membership.
+// Join is a machine's membership of a cluster: its certificate, the cluster's settings,
+// and how the machine reaches the servers.
 type Join struct {
 	cfg   Config
 	pool  *servers.Pool
@@ -188,7 +189,7 @@ func (j *Join) Run(ctx context.Context) (_ clusterconfig.Config, online bool, er
 		lifecycle.Logger(ctx).Warn("the token cannot be read, which does not matter to a node that has joined", "error", j.cfg.TokenError)
 	}
 	j.api = newTransport(j.pool, j.TLS, j.refusal, j.prover)
-	if j.used, j.online, err = j.current(ctx); errors.Is(err, errRefused) {
+	if j.used, j.online, err = j.currentSettings(ctx); errors.Is(err, errRefused) {
 		j.used, j.online, err = j.rejoin(ctx)
 	}
 	return j.used, j.online, err
@@ -206,7 +207,7 @@ func (j *Join) rejoin(ctx context.Context) (clusterconfig.Config, bool, error) {
 	}
 	j.refusal.forget()
 	j.api.renew()
-	return j.current(ctx)
+	return j.currentSettings(ctx)
 }
 
 // API returns a configuration that reaches the API server as this node, which acts for

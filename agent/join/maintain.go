@@ -33,7 +33,7 @@ func (j *Join) Maintain(ctx context.Context, onServers func(known, announced []s
 		return err
 	}
 	j.certs.changed = j.api.renew
-	j.refusal.told(j.tellRefused)
+	j.refusal.onRefusal(j.tellRefused)
 	renewals, err := certificate.NewManager(&certificate.Config{
 		ClientsetFn:      func(*tls.Certificate) (kubernetes.Interface, error) { return client, nil },
 		Template:         &x509.CertificateRequest{Subject: nodeuser.Subject(j.cfg.NodeName)},
@@ -68,9 +68,10 @@ func (j *Join) Maintain(ctx context.Context, onServers func(known, announced []s
 	}
 }
 
-// ownSlice is the EndpointSlice that the API servers maintain, all of them in one
-// (upstream's EndpointsAdapter). Others with the label of the Service kubernetes may be
-// of anybody who may create some in the namespace default.
+// ownSlice is the EndpointSlice, the list of a Service's addresses, that the API servers
+// maintain for themselves, all of them in one (upstream's EndpointsAdapter). Another one
+// with the label of the Service kubernetes may be from anybody with the right to create
+// EndpointSlices in the namespace default.
 const ownSlice = "kubernetes"
 
 // followServers watches the addresses of the API servers, which they write themselves.

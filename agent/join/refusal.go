@@ -58,8 +58,9 @@ func (r *refusal) note(resp *http.Response) {
 	}
 }
 
-// told makes tell be called with the reason of a refusal, at once if there is one.
-func (r *refusal) told(tell func(why string)) {
+// onRefusal sets the function that is called with the reason when a refusal begins. If
+// there is one already, it is called at once.
+func (r *refusal) onRefusal(tell func(why string)) {
 	r.mu.Lock()
 	r.tell = tell
 	why := r.why

@@ -27,7 +27,7 @@ func TestRefusal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var told []string
 		r := &refusal{}
-		r.told(func(why string) { told = append(told, why) })
+		r.onRefusal(func(why string) { told = append(told, why) })
 		for _, resp := range []*http.Response{answer(200, ""), answer(401, ""), answer(403, ""), answer(500, noderights.Deleted)} {
 			if r.note(resp); r.reason() != "" || r.hold(t.Context()) != nil {
 				t.Fatalf("refused by %d %v", resp.StatusCode, resp.Header)
@@ -73,7 +73,7 @@ func TestToldLater(t *testing.T) {
 	r := &refusal{}
 	r.note(answer(401, noderights.Replaced))
 	told := ""
-	r.told(func(why string) { told = why })
+	r.onRefusal(func(why string) { told = why })
 	if told != noderights.Replaced {
 		t.Errorf("told %q", told)
 	}

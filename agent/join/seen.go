@@ -16,10 +16,10 @@ import (
 // an hour, on a flash card that wears out.
 const seenInterval = time.Hour
 
-// seen is the highest revision of the cluster's state that this node has seen. Servers
-// get it when a tunnel to them is made. A server whose whole disk was restored from an
-// image knows nothing of what came after, and would hand out the same revisions again,
-// which the watches of nodes that stayed up would skip.
+// seen is the highest revision of the cluster's state that this node has seen; each change
+// of the state raises that number. Servers get it when a tunnel to them is made. A server
+// whose whole disk was restored from an image knows nothing of what came after, and would
+// hand out the same revisions again, which the watches of nodes that stayed up would skip.
 //
 // It is the revision of the watch that every agent has, on the servers' addresses. The
 // bookmarks of that watch come about once a minute and carry the cluster's revision,

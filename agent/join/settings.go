@@ -21,9 +21,9 @@ import (
 // it starts as it was: long enough to find two that do not answer before the third.
 const offlinePatience = 15 * time.Second
 
-// current returns the cluster's settings. They are from a server if online, else those
-// of the last start.
-func (j *Join) current(ctx context.Context) (settings clusterconfig.Config, online bool, err error) {
+// currentSettings returns the cluster's settings. They are from a server if online, else
+// those of the last start.
+func (j *Join) currentSettings(ctx context.Context) (settings clusterconfig.Config, online bool, err error) {
 	last, lastErr := j.remembered()
 	trying := ctx
 	if lastErr == nil {

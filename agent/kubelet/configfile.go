@@ -39,8 +39,8 @@ type object = map[string]any
 // user can set instead.
 type ownField struct{ name, instead string }
 
-// learnt are the own fields whose values a joining machine gets from its cluster.
-// CheckArgs cannot compare them before that.
+// learnt names the fields of ownFields whose values a joining machine gets from its
+// cluster. CheckArgs cannot compare them before that.
 var learnt = []string{"clusterDNS", "clusterDomain"}
 
 var ownFields = []ownField{
@@ -56,8 +56,8 @@ var ownFields = []ownField{
 // names do.
 var wholeFields = []string{"evictionHard", "evictionSoft", "evictionSoftGracePeriod", "evictionMinimumReclaim", "kubeReserved", "systemReserved", "qosReserved"}
 
-// useFiles merges the user's files into config, which has brink's defaults.
-func useFiles(config *kubeletconfig.KubeletConfiguration, flags *options.KubeletFlags) error {
+// mergeFiles merges the user's files into config, which has brink's defaults.
+func mergeFiles(config *kubeletconfig.KubeletConfiguration, flags *options.KubeletFlags) error {
 	given, dir, err := readFiles(flags.KubeletConfigFile, flags.KubeletDropinConfigDirectory)
 	if err != nil || given == nil {
 		return err
@@ -81,16 +81,16 @@ func useFiles(config *kubeletconfig.KubeletConfiguration, flags *options.Kubelet
 	return fromObject(mergePatch(base, given), dir, config)
 }
 
-// overFiles merges the user's files into brink's defaults, and then parses the user's
-// flags once more over the result, as upstream does.
-func overFiles(cfg Config, flags *options.KubeletFlags, config *kubeletconfig.KubeletConfiguration) error {
+// mergeFilesAndFlags merges the user's files into brink's defaults, and then parses the
+// user's flags once more over the result, as upstream does.
+func mergeFilesAndFlags(cfg Config, flags *options.KubeletFlags, config *kubeletconfig.KubeletConfiguration) error {
 	if flags.KubeletConfigFile != "" || flags.KubeletDropinConfigDirectory != "" {
 		without, err := withDefaults(cfg)
 		if err != nil {
 			return err
 		}
 		*config = *without
-		if err := useFiles(config, flags); err != nil {
+		if err := mergeFiles(config, flags); err != nil {
 			return err
 		}
 		gates := config.FeatureGates
@@ -251,14 +251,14 @@ func differences(name string, base, given any) []string {
 		}
 		return out
 	}
-	if isUnsaid(given) || reflect.DeepEqual(base, given) {
+	if meansDefault(given) || reflect.DeepEqual(base, given) {
 		return nil
 	}
 	return []string{name}
 }
 
-// isUnsaid reports whether a value means the default. A false does not.
-func isUnsaid(value any) bool {
+// meansDefault reports whether a value means the default. A false does not.
+func meansDefault(value any) bool {
 	switch v := value.(type) {
 	case nil:
 		return true

@@ -49,7 +49,7 @@ func serverOptions(cfg Config) (*options.KubeletServer, error) {
 	if err := checkKept(fs, kept); err != nil {
 		return nil, err
 	}
-	if err := overFiles(cfg, flags, config); err != nil {
+	if err := mergeFilesAndFlags(cfg, flags, config); err != nil {
 		return nil, err
 	}
 	if err := utilfeature.DefaultMutableFeatureGate.SetFromMap(config.FeatureGates); err != nil {

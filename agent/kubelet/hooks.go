@@ -12,16 +12,17 @@ import (
 	"k8s.io/kubernetes/pkg/volume/util/hostutil"
 )
 
-// seeing reports pods. Upstream calls a tracker of latencies for each pod of the API
-// server when the watch delivers it, before anything is made for the pod. A static pod has
+// podObserver calls saw with the uid of each pod. It takes the place of upstream's tracker
+// of latencies, which hears of each pod of the API server when the watch delivers it,
+// before anything is made for the pod. A static pod, which is from a file on the node, has
 // a mirror in the API server, with the static pod's uid in an annotation.
-type seeing struct {
+type podObserver struct {
 	util.PodStartupLatencyTracker
 	saw func(uid string)
 }
 
 // ObservedPodOnWatch is called before the kubelet learns of the pod.
-func (s seeing) ObservedPodOnWatch(pod *corev1.Pod, when time.Time) {
+func (s podObserver) ObservedPodOnWatch(pod *corev1.Pod, when time.Time) {
 	s.saw(string(pod.UID))
 	if static := pod.Annotations[kubetypes.ConfigMirrorAnnotationKey]; static != "" {
 		s.saw(static)

@@ -16,7 +16,7 @@ import (
 func TestSeeing(t *testing.T) {
 	t.Parallel()
 	var saw []string
-	s := seeing{util.NewPodStartupLatencyTracker(), func(uid string) { saw = append(saw, uid) }}
+	s := podObserver{util.NewPodStartupLatencyTracker(), func(uid string) { saw = append(saw, uid) }}
 	s.ObservedPodOnWatch(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "a"}}, time.Now())
 	mirror := metav1.ObjectMeta{UID: "b", Annotations: map[string]string{"kubernetes.io/config.mirror": "static"}}
 	s.ObservedPodOnWatch(&corev1.Pod{ObjectMeta: mirror}, time.Now())

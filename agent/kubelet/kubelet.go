@@ -1,6 +1,7 @@
-// Package kubelet embeds the kubelet. It imports k8s.io/kubernetes, which costs
-// minutes to compile and carries process globals; of the agent's packages only the
-// service proxy does that too.
+// Package kubelet embeds the kubelet, Kubernetes' program that runs the pods which the
+// cluster gives to a node. It imports k8s.io/kubernetes, which costs minutes to compile
+// and carries process globals; of the agent's packages only the service proxy does that
+// too.
 //
 // The upstream command is not used: it installs signal handlers and applies
 // logging. Its options are, so every kubelet flag exists under its own name.
@@ -162,7 +163,7 @@ func dependencies(ctx context.Context, cfg Config, server *options.KubeletServer
 	}
 	deps.HostUtil = resolving{deps.HostUtil}
 	if cfg.Saw != nil {
-		deps.PodStartupLatencyTracker = seeing{util.NewPodStartupLatencyTracker(), cfg.Saw}
+		deps.PodStartupLatencyTracker = podObserver{util.NewPodStartupLatencyTracker(), cfg.Saw}
 	}
 	eventConfig := rest.CopyConfig(cfg.API)
 	eventConfig.QPS, eventConfig.Burst = float32(server.EventRecordQPS), int(server.EventBurst)

@@ -40,7 +40,7 @@ func SelfBinds(table []*mountinfo.Info, dir string) int {
 }
 
 // RecordSelfBinds writes down how often the kubelet's directory is mounted on itself
-// before the first kubelet of this boot: so often its user has done it. The record lies
+// before the first kubelet of this boot: that many are its user's. The record lies
 // in the run directory, which a reboot empties as it takes the mounts away. Where an
 // older brink has run in this boot and recorded nothing, the mounts are taken for its own.
 // It comes before containerd, whose state shows that.

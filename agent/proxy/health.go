@@ -17,13 +17,13 @@ import (
 )
 
 const (
-	// look is how often a start checks whether the first rules are written.
-	look = 50 * time.Millisecond
-	// again is how long after the first attempt failed it is repeated. Upstream waits
-	// for a change of a Service, or an hour.
-	again = 5 * time.Second
-	// longest bounds what is quoted of nft, which repeats whole rules.
-	longest = 400
+	// pollInterval is how often it is checked whether rules are written.
+	pollInterval = 50 * time.Millisecond
+	// retryInterval is how long after the first attempt failed it is repeated.
+	// Upstream waits for a change of a Service, or an hour.
+	retryInterval = 5 * time.Second
+	// maxQuoted bounds what is quoted of nft, which repeats whole rules.
+	maxQuoted = 400
 	// syncFailed is what upstream logs of a transaction that failed; a test
 	// notices when it changes. Its other errors do not count: listing rules fails
 	// at every first start, when there are none.
@@ -52,9 +52,9 @@ func (h *health) listen(ctx context.Context) context.Context {
 }
 
 func (h *health) note(err error) {
-	text := strings.Join(strings.Fields(err.Error()), " ") // nft draws under the mistake
-	if len(text) > longest {
-		text = text[:longest] + "..."
+	text := strings.Join(strings.Fields(err.Error()), " ") // nft underlines a mistake on a line of its own
+	if len(text) > maxQuoted {
+		text = text[:maxQuoted] + "..."
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -94,9 +94,9 @@ func (h *health) check() error {
 // wait calls sync until the first rules of all families are written. It returns false
 // when ctx ends before.
 func (h *health) wait(ctx context.Context, sync func()) bool {
-	tick := time.NewTicker(look)
+	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
-	retry := time.NewTicker(again)
+	retry := time.NewTicker(retryInterval)
 	defer retry.Stop()
 	for h.unwritten() != "" {
 		select {

@@ -82,7 +82,7 @@ func TestReadyOnlyWithRules(t *testing.T) {
 	}
 
 	testwait.Until(t, "the failure is told", func() bool { return p.Health() != nil })
-	time.Sleep(5 * look)
+	time.Sleep(5 * pollInterval)
 	if isReady() {
 		t.Error("ready without a rule")
 	}

@@ -1,5 +1,7 @@
-// Package proxy embeds kube-proxy in nftables mode, which serves Services on the node:
-// ClusterIPs, NodePorts and the rest. It imports k8s.io/kubernetes.
+// Package proxy embeds kube-proxy in nftables mode, which serves Services on the node: it
+// writes rules by which the kernel sends what is meant for a Service to one of its pods.
+// A Service has an address in the cluster, its ClusterIP, and may have a port on every
+// node, a NodePort. The package imports k8s.io/kubernetes.
 //
 // Upstream's constructor builds its own API client from a kubeconfig, so the
 // ProxyServer is put together here from its exported parts, and run by

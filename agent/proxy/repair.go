@@ -133,7 +133,7 @@ func (k *repairer) repair(ctx context.Context) {
 // next attempt, leads to another repair.
 func (k *repairer) learn(ctx context.Context, found map[corev1.IPFamily]damaged) {
 	for deadline := time.Now().Add(repairTime); time.Now().Before(deadline) && len(found) > 0; {
-		if !pause(ctx, look) {
+		if !pause(ctx, pollInterval) {
 			return
 		}
 		for family, was := range found {

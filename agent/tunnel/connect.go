@@ -46,8 +46,9 @@ func (e *answerError) Error() string {
 
 var errSilent = errors.New("the server does not answer any more")
 
-// once makes the tunnel and serves it until it ends. The error is the reason for that.
-func (l *link) once(ctx context.Context) error {
+// serveOnce makes the tunnel and serves it until it ends. The error is the reason for
+// that.
+func (l *link) serveOnce(ctx context.Context) error {
 	conn, err := l.connect(ctx)
 	if err != nil {
 		return err
@@ -73,7 +74,7 @@ func (l *link) connect(ctx context.Context) (*tunnelConn, error) {
 	}
 	conn := tls.Client(raw, config)
 	defer context.AfterFunc(ctx, func() { raw.Close() })()
-	reader, err := shake(ctx, conn, l.tunnels.headers())
+	reader, err := handshake(ctx, conn, l.tunnels.headers())
 	if err != nil {
 		raw.Close()
 		if ctx.Err() != nil {
@@ -115,8 +116,8 @@ func (t *Tunnels) headers() string {
 	return out
 }
 
-// shake asks for the upgrade. The reader may hold the first bytes of the tunnel.
-func shake(ctx context.Context, conn *tls.Conn, headers string) (*bufio.Reader, error) {
+// handshake asks for the upgrade. The reader may hold the first bytes of the tunnel.
+func handshake(ctx context.Context, conn *tls.Conn, headers string) (*bufio.Reader, error) {
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}

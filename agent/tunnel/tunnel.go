@@ -98,12 +98,12 @@ type Status struct {
 type Tunnels struct {
 	cfg Config
 
-	mu      sync.Mutex      // guards what follows
-	ctx     context.Context // of Run; nil before and after
-	servers []string
-	there   []string // those that have announced themselves to the cluster
-	links   map[string]*link
-	running sync.WaitGroup
+	mu        sync.Mutex      // guards what follows
+	ctx       context.Context // of Run; nil before and after
+	servers   []string
+	announced []string // those that have announced themselves to the cluster
+	links     map[string]*link
+	running   sync.WaitGroup
 }
 
 // link is the tunnel to one server, up or not.
@@ -161,11 +161,11 @@ func (t *Tunnels) Announced(servers []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, server := range servers {
-		if link := t.links[server]; link != nil && !slices.Contains(t.there, server) {
+		if link := t.links[server]; link != nil && !slices.Contains(t.announced, server) {
 			link.wake()
 		}
 	}
-	t.there = slices.Clone(servers)
+	t.announced = slices.Clone(servers)
 }
 
 // Redial replaces all tunnels, as after a change of the node's address: the old ones are
@@ -236,7 +236,7 @@ func (l *link) keepUp(ctx context.Context) {
 	delay := timing.firstDelay
 	for {
 		began := time.Now()
-		err := l.once(ctx)
+		err := l.serveOnce(ctx)
 		if ctx.Err() != nil {
 			return
 		}

@@ -47,7 +47,7 @@ func (u *run) inData(rel string) removetree.Verdict {
 	case u.Layout.HasElsewhere(rel):
 		return removetree.Keep
 	case filepath.Clean(dir) == u.Layout.PodLogs():
-		return u.ofPod(ledger.PodOfLogs(base))
+		return u.podVerdict(ledger.PodOfLogs(base))
 	case layout.IsBelow(path, u.Layout.Kubelet()) && path != u.Layout.Kubelet():
 		below, _ := filepath.Rel(u.Layout.Kubelet(), path)
 		return u.inKubelet(below)
@@ -60,7 +60,7 @@ func (u *run) inData(rel string) removetree.Verdict {
 func (u *run) inKubelet(rel string) removetree.Verdict {
 	dir, base := filepath.Split(rel)
 	if dir == "pods/" {
-		return u.ofPod(base)
+		return u.podVerdict(base)
 	}
 	kind := layout.KubeletName(rel)
 	if kind == layout.Directory || u.ownsKubelet && !u.sharesKubelet || u.isOwnState(rel, kind) {
@@ -70,10 +70,10 @@ func (u *run) inKubelet(rel string) removetree.Verdict {
 }
 
 // isOwnState reports whether a file or tree of the kubelet's is this node's in a
-// directory that is not: it was recorded before the node's kubelet made it. Where another
-// kubelet has come since it may be the other's by now. Of a file what is in it decides:
-// one that names no pod but this node's says nothing of the other's. What is in a tree,
-// such as images that were pulled, names no pods.
+// directory that is not: it was recorded before the node's kubelet made it. If another
+// kubelet has come since, it may be the other's by now. A file is then still this node's
+// if no kubelet runs and it names no pods but this node's. A tree never is: what is in it,
+// such as records of images that were pulled, does not name pods.
 func (u *run) isOwnState(rel string, kind layout.Kind) bool {
 	path := u.Layout.InKubelet(rel)
 	if !slices.Contains(u.entries, ledger.Entry{Kind: ledger.KubeletHas, Path: path}) {
@@ -105,9 +105,9 @@ func (u *run) namesOwnPods(path string) bool {
 // kubeletLives reports whether a kubelet uses the one place that all kubelets have.
 func kubeletLives() bool { return listenerOf(ledger.DevicePluginSocket) != 0 }
 
-// ofPod returns the verdict on a pod's directory. It goes with the pod, emptyDirs
+// podVerdict returns the verdict on a pod's directory. It goes with the pod, emptyDirs
 // included. What was mounted in it is unmounted before.
-func (u *run) ofPod(uid string) removetree.Verdict {
+func (u *run) podVerdict(uid string) removetree.Verdict {
 	if u.pods[uid] {
 		return removetree.Remove
 	}
@@ -125,10 +125,10 @@ func (u *run) sift(dir string, judge func(string) removetree.Verdict) {
 func (u *run) reportKept(kept []removetree.Kept) {
 	named := 0
 	for _, k := range kept {
-		if slices.Contains(last(u.Layout), k.Path) || filepath.Base(k.Path) == "lost+found" {
+		if slices.Contains(append(last(u.Layout), u.Layout.SelfBinds()), k.Path) || filepath.Base(k.Path) == "lost+found" {
 			continue
 		}
-		if u.followLaid(k.Path) {
+		if u.emptyTargetOf(k.Path) {
 			continue
 		}
 		if named++; named > mostNamed {
@@ -152,9 +152,10 @@ func (u *run) whyKept(k removetree.Kept) string {
 	return "which is not brink's"
 }
 
-// followLaid empties the directory behind a link that was there, with an empty directory,
-// before brink's first start. Link and directory are the user's and stay.
-func (u *run) followLaid(path string) bool {
+// emptyTargetOf empties the directory behind a link, if the link was there before brink's
+// first start and led to an empty directory. Both are the user's and stay. It reports
+// whether the link is such a one.
+func (u *run) emptyTargetOf(path string) bool {
 	rel, err := filepath.Rel(u.Layout.Data(), path)
 	target, isLaid := u.links[rel]
 	if err != nil || !isLaid || datadir.Resolve(path) != target {
@@ -200,7 +201,12 @@ func (u *run) removeRun() {
 	if _, err := os.Lstat(run); err != nil {
 		return
 	}
-	u.sift(run, func(rel string) removetree.Verdict { return verdictOf(layout.RunName(rel)) })
+	u.sift(run, func(rel string) removetree.Verdict {
+		if u.keepsSelfBinds && filepath.Join(run, rel) == u.Layout.SelfBinds() {
+			return removetree.Keep // for another attempt
+		}
+		return verdictOf(layout.RunName(rel))
+	})
 	u.removeEmpty(run)
 }
 

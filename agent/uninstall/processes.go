@@ -179,7 +179,7 @@ func setOf(pids []int) map[int]bool {
 }
 
 // podProcesses returns all descendants of our shims and all processes in our pods' groups:
-// each may know what the other has lost.
+// a process may have left one of the two.
 func (u *run) podProcesses() map[int]bool {
 	out := descendants(processes(), payloadProcesses(u.Layout))
 	mounts, _ := cgroups.Hierarchies(cgroups.Mount)

@@ -6,9 +6,10 @@
 //     cannot be proven stays.
 //   - In the data directory, which has brink's mark, only names that brink uses there
 //     (package layout) are removed. What the user put there, before the first start or
-//     later, stays and is named, as do links with what they lead to. Pods' directories
-//     and logs are recognized by the list of the node's pods. The contents of volumes
-//     are the user's; an emptyDir is part of its pod and goes with it.
+//     later, stays and is named. A link stays, and so does what it leads to. Pods'
+//     directories and logs are recognized by the list of the node's pods. The contents of
+//     volumes are the user's. Only an emptyDir, a volume that is part of its pod, goes
+//     with the pod.
 //   - No file is removed across a mount: a volume that cannot be unmounted is
 //     somebody's data. What somebody else has mounted in the node's directories stays
 //     mounted and is named.
@@ -61,6 +62,9 @@ type run struct {
 	laid    []string          // what the user put below the data directory before the first start
 	links   map[string]string // the user's links to directories that were empty before
 	errs    []error
+
+	keptMounts     []string // of somebody else, named already
+	keepsSelfBinds bool     // the kubelet's directory stays mounted on itself
 
 	// ownsKubelet is whether the kubelet's directory was this node's from the start,
 	// sharesKubelet whether another kubelet uses it or has used it since.

@@ -1,12 +1,11 @@
-// Package node is one brink process on one machine: it takes the configuration that
-// the flags make, refuses what cannot work before anything is made, takes the data
-// directory for itself, composes the server, the agent or both into one group of
-// components, runs them, and answers `brink status` meanwhile. It also has what other
-// commands need of such a process: the checks of the host, whether a process runs and
-// how to stop it, and the versions.
+// Package node runs one brink process on one machine. The process refuses a configuration
+// that cannot work before it writes anything, and locks the data directory. Then it runs
+// the components of the server, the agent or both, and answers `brink status` meanwhile.
+// The package also has what other commands need of such a process: the checks of the host,
+// whether a process runs and how to stop it, and the versions.
 //
-// It knows no flags and no command line: those are cmd's. It is the only place that
-// knows both the server and the agent.
+// It knows no flags and no command line: those are in package cmd. It is the only package
+// that knows both the server and the agent.
 //
 // Read in this order: config.go (what is asked for), node.go (Run, from the checks to
 // the end), checks.go and networks.go (what is refused and what is warned of), lock.go,
@@ -107,10 +106,10 @@ func takeDirectories(cfg Config) (unlock func(), err error) {
 }
 
 // prepare marks the data directory as brink's, and writes down what the next start
-// and an uninstall need to know. The caller holds the data directory's lock. What only
-// a database beyond a network can refuse comes after this, and the mark stays then:
-// taking it back would leave the embedded programs and mounts of an agent that has
-// begun meanwhile without an owner. The next start, or uninstalling, finds all of it.
+// and an uninstall need to know. The caller holds the data directory's lock. A start may
+// still be refused later, by a database on another machine. The mark stays then: an agent
+// may have unpacked programs and made mounts meanwhile, which would have no owner without
+// it. The next start, or uninstalling, finds all of it.
 func prepare(cfg Config) error {
 	if err := datadir.Claim(cfg.Layout); err != nil {
 		return err

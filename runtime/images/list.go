@@ -68,7 +68,6 @@ func (s Store) List(ctx context.Context) ([]Stored, error) {
 }
 
 // isUsable reports whether pods on this node can use an image by that name.
-
 func isUsable(ctx context.Context, image containerd.Image) (bool, error) {
 	if name, err := podName(image.Name()); err != nil || name != image.Name() || isConfigName(name) {
 		return false, nil
