@@ -61,52 +61,15 @@ func TestDatabaseGoesAway(t *testing.T) {
 		hang := func() error { return db.Signal(syscall.SIGSTOP) }
 		goOn := func() error { return db.Signal(syscall.SIGCONT) }
 		cases := []struct {
-			name           string
-			leave, return_ func() error
+			name            string
+			leave, comeBack func() error
 		}{{"stopped", db.Stop, db.Start}, {"killed", db.Kill, db.Start}, {"hanging", hang, goOn}}
 		if kind == testdatabase.Postgres {
 			cases = cases[:2] // its processes, one a connection, do not hang with it
 		}
 		for i, c := range cases {
 			t.Log(c.name)
-			w := startWriter(t, r.durable, c.name)
-			testwait.Until(t, "writes", func() bool { return r.has(t, "/registry/"+c.name+"/1") })
-			if err := c.leave(); err != nil {
-				t.Fatal(err)
-			}
-			testwait.Until(t, "it is said that the database is away", func() bool { return r.Health() != nil })
-			if err := r.Health().Error(); !strings.Contains(err, "is away (since ") || strings.Contains(err, testdatabase.Password) {
-				t.Error(err)
-			}
-			if _, err := create(testContext(t), r.durable, "/registry/refused", "1"); status.Code(err) != codes.Unavailable {
-				t.Errorf("write while away: %v", err)
-			}
-			if err := c.return_(); err != nil {
-				t.Fatal(err)
-			}
-			testwait.Until(t, "writes work", func() bool {
-				_, err := create(testContext(t), r.durable, fmt.Sprint("/registry/late", i), "1")
-				return err == nil
-			})
-			if err := r.Health(); err != nil {
-				t.Errorf("writes work, but %v", err)
-			}
-			w.stop()
-			for code, n := range w.codes {
-				if code != codes.Unavailable {
-					t.Errorf("%d requests got %v", n, code)
-				}
-			}
-			missing := 0
-			got := values(t, r.durable, "/registry/"+c.name+"/")
-			for key := range w.acked {
-				if got[key] == "" {
-					missing++
-				}
-			}
-			if missing > 0 || len(w.acked) == 0 {
-				t.Errorf("%d of %d acknowledged writes are lost", missing, len(w.acked))
-			}
+			r.outage(t, c.name, fmt.Sprint("/registry/late", i), c.leave, c.comeBack)
 		}
 		if n := r.log.count("requests are refused until it is back"); n != len(cases) {
 			t.Errorf("%d lines about the loss, want %d", n, len(cases))
@@ -126,7 +89,51 @@ func TestDatabaseGoesAway(t *testing.T) {
 	})
 }
 
-// has tells whether a key can be read.
+// outage takes the database away from a store that is written to. What was acknowledged
+// is there afterwards; late is written when it is back.
+func (r *running) outage(t *testing.T, name, late string, leave, comeBack func() error) {
+	t.Helper()
+	w := startWriter(t, r.durable, name)
+	testwait.Until(t, "writes", func() bool { return r.has(t, "/registry/"+name+"/1") })
+	if err := leave(); err != nil {
+		t.Fatal(err)
+	}
+	testwait.Until(t, "it is said that the database is away", func() bool { return r.Health() != nil })
+	if err := r.Health().Error(); !strings.Contains(err, "is away (since ") || strings.Contains(err, testdatabase.Password) {
+		t.Error(err)
+	}
+	if _, err := create(testContext(t), r.durable, "/registry/refused", "1"); status.Code(err) != codes.Unavailable {
+		t.Errorf("write while away: %v", err)
+	}
+	if err := comeBack(); err != nil {
+		t.Fatal(err)
+	}
+	testwait.Until(t, "writes work", func() bool {
+		_, err := create(testContext(t), r.durable, late, "1")
+		return err == nil
+	})
+	if err := r.Health(); err != nil {
+		t.Errorf("writes work, but %v", err)
+	}
+	w.stop()
+	for code, n := range w.codes {
+		if code != codes.Unavailable {
+			t.Errorf("%d requests got %v", n, code)
+		}
+	}
+	missing := 0
+	got := values(t, r.durable, "/registry/"+name+"/")
+	for key := range w.acked {
+		if got[key] == "" {
+			missing++
+		}
+	}
+	if missing > 0 || len(w.acked) == 0 {
+		t.Errorf("%d of %d acknowledged writes are lost", missing, len(w.acked))
+	}
+}
+
+// has reports whether a key can be read.
 func (r *running) has(t *testing.T, key string) bool {
 	got, err := r.durable.Get(testContext(t), key)
 	return err == nil && len(got.Kvs) == 1

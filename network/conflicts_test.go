@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"brink/internal/testaddr"
 	"brink/network/testnet"
 )
 
@@ -35,7 +36,7 @@ func TestConflicts(t *testing.T) {
 			ns := testnet.Enter(t)
 			testnet.Sh(t, ns, tt.commands)
 			cfg := dualStack(t)
-			cfg.Backend, cfg.ServiceCIDRs = tt.backend, testnet.Prefixes("10.43.0.0/16", "fd43::/112")
+			cfg.Backend, cfg.ServiceCIDRs = tt.backend, testaddr.Prefixes("10.43.0.0/16", "fd43::/112")
 			lines, err := Conflicts(cfg)
 			testnet.Must(t, err)
 			if got := strings.Join(lines, "\n"); !strings.HasPrefix(got, tt.want) || (got == "") != (tt.want == "") || len(lines) > 1 {

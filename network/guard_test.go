@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"brink/internal/testaddr"
 	"brink/network/overlay"
 	"brink/network/testnet"
 )
@@ -255,7 +256,7 @@ func TestPeersOfTheGuard(t *testing.T) {
 	testnet.Meet(t, nodes...)
 
 	moved := nodes[1].peer()
-	moved.Underlay = testnet.Addrs("192.0.0.22", "10.42.7.7")
+	moved.Underlay = testaddr.Addrs("192.0.0.22", "10.42.7.7")
 	nodes[0].network.SetPeers([]Peer{moved})
 	wait("[192.0.0.22]") // a pod's address is nobody's underlay
 	introduce(nodes...)

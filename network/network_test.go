@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 
+	"brink/internal/testaddr"
 	"brink/network/rtnl"
 	"brink/network/sysctl"
 	"brink/network/testnet"
@@ -22,8 +23,8 @@ func dualStack(t *testing.T) Config {
 	t.Helper()
 	dir := t.TempDir()
 	return Config{
-		ClusterCIDRs: testnet.Prefixes("10.42.0.0/16", "fd42::/56"),
-		NodeCIDRs:    testnet.Prefixes("10.42.3.0/24", "fd42:0:0:3::/64"),
+		ClusterCIDRs: testaddr.Prefixes("10.42.0.0/16", "fd42::/56"),
+		NodeCIDRs:    testaddr.Prefixes("10.42.3.0/24", "fd42:0:0:3::/64"),
 		CNIConfDir:   filepath.Join(dir, "net.d"),
 		CNIStateDir:  filepath.Join(dir, "state"),
 		cniCacheDir:  filepath.Join(dir, "cache"),
@@ -239,8 +240,8 @@ func TestWithoutNft(t *testing.T) {
 func TestInvalidConfig(t *testing.T) {
 	t.Parallel()
 	cfg := Config{
-		ClusterCIDRs: testnet.Prefixes("10.42.0.0/16", "10.44.0.0/16"),
-		NodeCIDRs:    testnet.Prefixes("10.43.1.0/24", "fd42::1/64"),
+		ClusterCIDRs: testaddr.Prefixes("10.42.0.0/16", "10.44.0.0/16"),
+		NodeCIDRs:    testaddr.Prefixes("10.43.1.0/24", "fd42::1/64"),
 		CNIConfDir:   "net.d", CNIStateDir: "/state", mtu: 100, bridge: "a-name-of-16-byte",
 	}
 	err := New(cfg).Component().Run(t.Context(), func() { t.Error("ready") })

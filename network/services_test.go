@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"brink/internal/testaddr"
 	"brink/network/testnet"
 )
 
@@ -28,7 +29,7 @@ func serve(t *testing.T, n *testNode, pod, host *testNode) {
 		s := testnet.DualStack
 		n.Sh(t, fmt.Sprintf("nft 'add table %[1]s service; add chain %[1]s service out { type nat hook output priority -100; }; flush chain %[1]s service out; "+
 			"add rule %[1]s service out %[1]s daddr %[2]s tcp dport 8080 dnat to %[3]s; add rule %[1]s service out %[1]s daddr %[4]s tcp dport 8080 dnat to %[5]s'",
-			family, to[0], pick(testnet.Addrs(s.PodAddrs(pod.Number)...)), to[1], pick(host.cfg.Underlay)))
+			family, to[0], pick(testaddr.Addrs(s.PodAddrs(pod.Number)...)), to[1], pick(host.cfg.Underlay)))
 	}
 }
 
@@ -49,7 +50,7 @@ func TestServicesFromTheHost(t *testing.T) {
 				var nodes []*testNode
 				for n := 1; n <= 2; n++ {
 					node := newNode(t, s, 0, n, backend, gateways...)
-					node.cfg.ServiceCIDRs = testnet.Prefixes("10.43.0.0/16", "fd43::/112")
+					node.cfg.ServiceCIDRs = testaddr.Prefixes("10.43.0.0/16", "fd43::/112")
 					node.run(t)
 					nodes = append(nodes, node)
 					for _, a := range node.cfg.Underlay {
@@ -100,7 +101,7 @@ func TestServicesOfAnEmptyNode(t *testing.T) {
 			one, two := newNode(t, s, 0, 1, VXLAN, gateways...), newNode(t, s, 0, 2, VXLAN)
 			one.Sh(t, "ip link del brink0")
 			for _, n := range []*testNode{one, two} {
-				n.cfg.ServiceCIDRs = testnet.Prefixes("10.43.0.0/16", "fd43::/112")
+				n.cfg.ServiceCIDRs = testaddr.Prefixes("10.43.0.0/16", "fd43::/112")
 				n.run(t)
 			}
 			introduce(one, two)
@@ -122,7 +123,7 @@ func TestServiceRoutesOfOthers(t *testing.T) {
 	s := testnet.DualStack
 	testnet.EnterSegment(t)
 	n := newNode(t, s, 0, 1, VXLAN)
-	n.cfg.ServiceCIDRs = testnet.Prefixes("10.43.0.0/16", "fd43::/112")
+	n.cfg.ServiceCIDRs = testaddr.Prefixes("10.43.0.0/16", "fd43::/112")
 	n.Sh(t, "ip route add 10.43.0.0/16 via 192.0.0.9; ip route add 10.47.0.0/16 dev brink0 proto 98 metric 1073741824; ip -6 route add fd47::/112 dev brink0 proto 98 metric 1073741824")
 	n.run(t)
 	leads := func(to, link string) {

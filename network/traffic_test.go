@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 
+	"brink/internal/testaddr"
 	"brink/network/testnet"
 )
 
@@ -29,10 +30,10 @@ func TestSources(t *testing.T) {
 			segment, err := netlink.LinkByName("segment0")
 			testnet.Must(t, err)
 			testnet.Must(t, netlink.LinkSetMaster(testnet.Connect(t, "outside", outside, s.OnSegment(0, 99), nil), segment))
-			for _, a := range testnet.Addrs("192.0.0.99", "2001:db8::99") {
+			for _, a := range testaddr.Addrs("192.0.0.99", "2001:db8::99") {
 				testnet.Listen(t, outside, netip.AddrPortFrom(a, 8080))
 			}
-			for _, a := range testnet.Addrs("192.0.0.2", "2001:db8::2") {
+			for _, a := range testaddr.Addrs("192.0.0.2", "2001:db8::2") {
 				testnet.Listen(t, nodes[1].NS, netip.AddrPortFrom(a, 8080))
 			}
 			nodeAs := map[Backend][2]string{VXLAN: {"10.42.1.0", "fd42:0:0:1::"}, HostGW: {"192.0.0.1", "2001:db8::1"}}[backend]

@@ -35,15 +35,11 @@ func (u *run) removeMounts() {
 		return
 	}
 	kubelet := datadir.Resolve(u.Layout.Kubelet())
-	points := mountsBelow(pointsOf(table), u.mountRoots(kubelet))
-	if u.ownsKubelet {
-		points = append(points, u.ownSelfBinds(table, kubelet)...)
-	}
 	count := 0
-	for _, point := range points {
+	for _, point := range mountsBelow(pointsOf(table), u.mountRoots(kubelet)) {
 		whose := u.whoseMount(kubelet, point)
 		if whose == byOthers {
-			u.Kept(point + ", which somebody else has mounted")
+			u.keepMount(point)
 			continue
 		}
 		if err := unmount(point); err != nil {
@@ -56,7 +52,18 @@ func (u *run) removeMounts() {
 		}
 		count++
 	}
+	if u.ownsKubelet {
+		count += u.removeSelfBinds(kubelet)
+	}
 	u.removed(count, "mount", "mounts")
+}
+
+// keepMount names a mount of somebody else, once.
+func (u *run) keepMount(point string) {
+	if !slices.Contains(u.keptMounts, point) {
+		u.keptMounts = append(u.keptMounts, point)
+		u.Kept(point + ", which somebody else has mounted")
+	}
 }
 
 // mountRoots returns the directories below which the node mounts.
@@ -78,14 +85,59 @@ func (u *run) mountRoots(kubelet string) []string {
 	return roots
 }
 
-// ownSelfBinds returns the kubelet's directory once for each time that the kubelet has
-// mounted it on itself. Those of the user lie below.
-func (u *run) ownSelfBinds(table []*mountinfo.Info, kubelet string) []string {
-	theirs, all := ledger.UsersSelfBinds(u.Layout), ledger.SelfBinds(table, kubelet)
-	if theirs > 0 && all > 0 {
-		u.Kept(kubelet + ", which somebody else has mounted on itself")
+// removeSelfBinds unmounts the kubelet's directory as often as the kubelet has mounted it
+// on itself, and returns how often. What the user has mounted on itself lies below that and
+// stays. So does a mount on itself in which somebody else has mounted something: detaching
+// it would take that along.
+func (u *run) removeSelfBinds(kubelet string) (count int) {
+	theirs := ledger.UsersSelfBinds(u.Layout)
+	for {
+		table, err := mountinfo.GetMounts(nil)
+		if err != nil {
+			u.failed(fmt.Errorf("reading the table of mounts: %w", err))
+			return count
+		}
+		left := ledger.SelfBinds(table, kubelet)
+		inside := mountsOn(table, kubelet)
+		if left > theirs && len(inside) == 0 {
+			if err := unmount(kubelet); err != nil {
+				u.failed(fmt.Errorf("unmounting %s: %w", kubelet, err))
+				return count
+			}
+			if count++; count < selfBindsMost {
+				continue
+			}
+		}
+		if u.keepsSelfBinds = left > 0; left > theirs {
+			for _, point := range inside {
+				u.keepMount(point)
+			}
+			u.Kept(kubelet + ", mounted on itself: what somebody else has mounted in it depends on that")
+		} else if left > 0 {
+			u.Kept(kubelet + ", which somebody else has mounted on itself")
+		}
+		return count
 	}
-	return slices.Repeat([]string{kubelet}, max(all-theirs, 0))
+}
+
+// selfBindsMost ends a loop over mounts that do not go.
+const selfBindsMost = 100
+
+// mountsOn returns the mounts that lie directly on the uppermost mount at dir.
+func mountsOn(table []*mountinfo.Info, dir string) []string {
+	top := -1
+	for _, m := range table {
+		if m.Mountpoint == dir {
+			top = m.ID // the last is the uppermost
+		}
+	}
+	var out []string
+	for _, m := range table {
+		if m.Parent == top && m.ID != top {
+			out = append(out, m.Mountpoint)
+		}
+	}
+	return out
 }
 
 // mounter tells who has made a mount.

@@ -124,6 +124,55 @@ func TestSelfBindOfTheUser(t *testing.T) {
 	}
 }
 
+// TestMountInASelfBind: what somebody has mounted in the kubelet's directory keeps that
+// mounted on itself, as detaching the one takes the other along; when it is gone, another
+// attempt removes both.
+func TestMountInASelfBind(t *testing.T) {
+	t.Parallel()
+	testneed.Root(t)
+	u, said := testRun(t, nodeFiles)
+	dir := u.Layout.Kubelet()
+	if err := ledger.RecordSelfBinds(u.Layout); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount(dir, dir, "", syscall.MS_BIND, ""); err != nil {
+		testneed.Missing(t, err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	u.KeepData = true
+	mine, inPod := filepath.Join(dir, "mine"), filepath.Join(dir, "pods", "uid-1", "mine")
+	for _, point := range []string{mine, inPod} {
+		mountTmp(t, point)
+	}
+	u.removeMounts()
+	u.removeOwn()
+	for _, point := range []string{mine, inPod, dir} {
+		if got := timesMounted(t, point); got != 1 {
+			t.Errorf("%s is mounted %d times", point, got)
+		}
+	}
+	text := strings.Join(*said, "\n")
+	for _, part := range []string{"kept DIR/agent/kubelet/mine, which somebody", "kept DIR/agent/kubelet/pods/uid-1/mine, which somebody", "kept DIR/agent/kubelet, mounted on itself: "} {
+		if strings.Count(text, part) != 1 {
+			t.Errorf("%q is not said once in\n%s", part, text)
+		}
+	}
+	for _, point := range []string{mine, inPod} {
+		if err := unix.Unmount(point, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again, _ := runOn(t, u.Layout)
+	again.removeMounts()
+	again.removeOwn()
+	if got := timesMounted(t, dir); got != 0 || len(again.errs) > 0 {
+		t.Errorf("after that it is mounted %d times; errors %v", got, again.errs)
+	}
+	if _, err := os.Lstat(u.Layout.SelfBinds()); err == nil {
+		t.Error("the record of mounts stays")
+	}
+}
+
 // TestUsersSelfBindsOfAnOlderBrink is 0, as is what cannot be read.
 func TestUsersSelfBindsOfAnOlderBrink(t *testing.T) {
 	t.Parallel()

@@ -125,7 +125,7 @@ func (u *run) sift(dir string, judge func(string) removetree.Verdict) {
 func (u *run) reportKept(kept []removetree.Kept) {
 	named := 0
 	for _, k := range kept {
-		if slices.Contains(last(u.Layout), k.Path) || filepath.Base(k.Path) == "lost+found" {
+		if slices.Contains(append(last(u.Layout), u.Layout.SelfBinds()), k.Path) || filepath.Base(k.Path) == "lost+found" {
 			continue
 		}
 		if u.emptyTargetOf(k.Path) {
@@ -201,7 +201,12 @@ func (u *run) removeRun() {
 	if _, err := os.Lstat(run); err != nil {
 		return
 	}
-	u.sift(run, func(rel string) removetree.Verdict { return verdictOf(layout.RunName(rel)) })
+	u.sift(run, func(rel string) removetree.Verdict {
+		if u.keepsSelfBinds && filepath.Join(run, rel) == u.Layout.SelfBinds() {
+			return removetree.Keep // for another attempt
+		}
+		return verdictOf(layout.RunName(rel))
+	})
 	u.removeEmpty(run)
 }
 

@@ -63,6 +63,9 @@ type run struct {
 	links   map[string]string // the user's links to directories that were empty before
 	errs    []error
 
+	keptMounts     []string // of somebody else, named already
+	keepsSelfBinds bool     // the kubelet's directory stays mounted on itself
+
 	// ownsKubelet is whether the kubelet's directory was this node's from the start,
 	// sharesKubelet whether another kubelet uses it or has used it since.
 	ownsKubelet, sharesKubelet bool

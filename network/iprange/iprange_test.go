@@ -5,15 +5,9 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-)
 
-func prefixes(texts string) []netip.Prefix {
-	var out []netip.Prefix
-	for _, text := range strings.Fields(texts) {
-		out = append(out, netip.MustParsePrefix(text))
-	}
-	return out
-}
+	"brink/internal/testaddr"
+)
 
 func TestWithin(t *testing.T) {
 	t.Parallel()
@@ -28,7 +22,7 @@ func TestWithin(t *testing.T) {
 		{"fd42:0:0:1::/64", "10.42.0.0/16 fd42::/56", true},
 		{"10.42.1.0/24", "", false},
 	} {
-		if got := Within(netip.MustParsePrefix(tt.prefix), prefixes(tt.wider)); got != tt.want {
+		if got := Within(netip.MustParsePrefix(tt.prefix), testaddr.Prefixes(strings.Fields(tt.wider)...)); got != tt.want {
 			t.Errorf("%s in %s: %t", tt.prefix, tt.wider, got)
 		}
 	}
@@ -43,7 +37,7 @@ func TestFamilies(t *testing.T) {
 	if a, ok := SameFamily(addrs[1:], netip.MustParseAddr("fd00::1")); ok {
 		t.Errorf("of IPv6 there is %s", a)
 	}
-	mixed := prefixes("fd42::/56 10.42.0.0/16")
+	mixed := testaddr.Prefixes(strings.Fields("fd42::/56 10.42.0.0/16")...)
 	if got := fmt.Sprint(IPv4First(mixed)); got != "[10.42.0.0/16 fd42::/56]" || mixed[0].Addr().Is4() {
 		t.Errorf("IPv4 first: %s, of %v", got, mixed)
 	}
@@ -60,7 +54,7 @@ func TestOnePerFamily(t *testing.T) {
 		"10.42.0.0/16 10.44.0.0/16": "pods' range 10.42.0.0/16 and 10.44.0.0/16 are of one address family",
 		"10.42.0.1/16":              "pods' range 10.42.0.1/16 is not a network prefix",
 	} {
-		err := OnePerFamily("pods' range", prefixes(texts))
+		err := OnePerFamily("pods' range", testaddr.Prefixes(strings.Fields(texts)...))
 		if got := fmt.Sprint(err); got != want && (err != nil || want != "") {
 			t.Errorf("%q: got %s, want %s", texts, got, want)
 		}

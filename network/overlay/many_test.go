@@ -15,6 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 
+	"brink/internal/testaddr"
 	"brink/network/testnet"
 )
 
@@ -35,10 +36,10 @@ func manyPeers(n int, backend Backend) []Peer {
 
 func manyConfig(backend Backend) Config {
 	return Config{
-		ClusterCIDRs: testnet.Prefixes("10.64.0.0/10", "fd42::/48"),
-		NodeCIDRs:    testnet.Prefixes("10.64.0.0/24", "fd42::/64"),
+		ClusterCIDRs: testaddr.Prefixes("10.64.0.0/10", "fd42::/48"),
+		NodeCIDRs:    testaddr.Prefixes("10.64.0.0/24", "fd42::/64"),
 		Backend:      backend,
-		Underlay:     testnet.Addrs("198.18.0.1", "2001:db8::1"),
+		Underlay:     testaddr.Addrs("198.18.0.1", "2001:db8::1"),
 		Device:       DefaultDevice, Port: DefaultPort, VNI: DefaultVNI,
 	}
 }
@@ -89,7 +90,7 @@ func wantedText(peers []Peer) string {
 		}
 	}
 	if tunnels {
-		lines = append(lines, fmt.Sprintf("link brink-vxlan vni 1 port 8472 local 198.18.0.1 parent eth0 mac %s mtu 1450 addrs 10.64.0.0/32 fd42::/128", vtepMAC(testnet.Prefixes("10.64.0.0/24"))))
+		lines = append(lines, fmt.Sprintf("link brink-vxlan vni 1 port 8472 local 198.18.0.1 parent eth0 mac %s mtu 1450 addrs 10.64.0.0/32 fd42::/128", vtepMAC(testaddr.Prefixes("10.64.0.0/24"))))
 	}
 	slices.Sort(lines)
 	return strings.Join(append(lines, ""), "\n")

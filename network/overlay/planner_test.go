@@ -6,7 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"brink/network/testnet"
+	"brink/internal/testaddr"
 )
 
 var refusals = []struct {
@@ -15,19 +15,19 @@ var refusals = []struct {
 	peer Peer
 	want string
 }{
-	{"everything", VXLAN, with(2, func(p *Peer) { p.CIDRs = testnet.Prefixes("0.0.0.0/0") }), "node n2: its pods' range 0.0.0.0/0 is not within the cluster's [10.42.0.0/16 fd42::/56]: not routed"},
-	{"no prefix", VXLAN, with(2, func(p *Peer) { p.CIDRs = testnet.Prefixes("10.42.2.1/24") }), "node n2: its pods' range 10.42.2.1/24 is not within the cluster's [10.42.0.0/16 fd42::/56]: not routed"},
-	{"ours", VXLAN, with(2, func(p *Peer) { p.CIDRs = testnet.Prefixes("10.42.0.0/23") }), "node n2: its pods' range 10.42.0.0/23 is this node's: not routed"},
-	{"another's", VXLAN, with(2, func(p *Peer) { p.CIDRs = testnet.Prefixes("10.42.200.0/24") }), "node n2: its pods' range 10.42.200.0/24 is node a's too: not routed"},
+	{"everything", VXLAN, with(2, func(p *Peer) { p.CIDRs = testaddr.Prefixes("0.0.0.0/0") }), "node n2: its pods' range 0.0.0.0/0 is not within the cluster's [10.42.0.0/16 fd42::/56]: not routed"},
+	{"no prefix", VXLAN, with(2, func(p *Peer) { p.CIDRs = testaddr.Prefixes("10.42.2.1/24") }), "node n2: its pods' range 10.42.2.1/24 is not within the cluster's [10.42.0.0/16 fd42::/56]: not routed"},
+	{"ours", VXLAN, with(2, func(p *Peer) { p.CIDRs = testaddr.Prefixes("10.42.0.0/23") }), "node n2: its pods' range 10.42.0.0/23 is this node's: not routed"},
+	{"another's", VXLAN, with(2, func(p *Peer) { p.CIDRs = testaddr.Prefixes("10.42.200.0/24") }), "node n2: its pods' range 10.42.200.0/24 is node a's too: not routed"},
 	{"no address", VXLAN, with(2, func(p *Peer) { p.Underlay = nil }), "node n2: it has no address of the family of this node's address 192.0.2.1, by which the tunnel goes: give it one"},
-	{"our address", VXLAN, with(2, func(p *Peer) { p.Underlay = testnet.Addrs("192.0.2.1") }), "node n2: its address 192.0.2.1 is this node's own"},
-	{"other family first", VXLAN, with(2, func(p *Peer) { p.Underlay = testnet.Addrs("2001:db8::2", "192.0.2.2") }),
+	{"our address", VXLAN, with(2, func(p *Peer) { p.Underlay = testaddr.Addrs("192.0.2.1") }), "node n2: its address 192.0.2.1 is this node's own"},
+	{"other family first", VXLAN, with(2, func(p *Peer) { p.Underlay = testaddr.Addrs("2001:db8::2", "192.0.2.2") }),
 		"node n2: its first address 2001:db8::2 and this node's 192.0.2.1 are of different families, and the tunnel goes by the first: give both nodes their addresses in one order"},
 	{"router", HostGW, with(66, func(*Peer) {}), "node n66: its address 192.0.2.66 is not on a segment of this node (the route leads through 192.0.2.254), so host-gw cannot reach its pods: use the backend vxlan"},
 	{"modem", HostGW, with(67, func(*Peer) {}), "node n67: its address 192.0.2.67 is not on a segment of this node (the route leads through wwan0, which has two ends only), so host-gw cannot reach its pods: use the backend vxlan"},
 	{"no way", HostGW, with(68, func(*Peer) {}), "node n68: its address 192.0.2.68 is not on a segment of this node (there is no route to it: network is unreachable), so host-gw cannot reach its pods: use the backend vxlan"},
 	{"itself", HostGW, with(69, func(*Peer) {}), "node n69: its address 192.0.2.69 is not on a segment of this node (it is this node's own), so host-gw cannot reach its pods: use the backend vxlan"},
-	{"other family", HostGW, with(2, func(p *Peer) { p.CIDRs = testnet.Prefixes("fd42:0:0:2::/64") }), "node n2: it has no address of the family of its pods' range fd42:0:0:2::/64, which host-gw needs: use the backend vxlan"},
+	{"other family", HostGW, with(2, func(p *Peer) { p.CIDRs = testaddr.Prefixes("fd42:0:0:2::/64") }), "node n2: it has no address of the family of its pods' range fd42:0:0:2::/64, which host-gw needs: use the backend vxlan"},
 	{"route by others", HostGW, with(70, func(*Peer) {}), "node n70: there is a route to its pods' range 10.42.70.0/24 by somebody else (protocol static), which stays: remove it"},
 }
 

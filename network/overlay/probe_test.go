@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"brink/internal/testaddr"
 	"brink/network/testnet"
 )
 
@@ -175,7 +176,7 @@ func TestProbeVerdicts(t *testing.T) {
 		{"UDP dropped", "meta l4proto udp drop", unanswered},
 		{"all dropped", "drop", unreached},
 	} {
-		for _, to := range testnet.Addrs("10.42.2.0", "fd42:0:0:2::") {
+		for _, to := range testaddr.Addrs("10.42.2.0", "fd42:0:0:2::") {
 			t.Run(tt.name+" "+to.String(), func(t *testing.T) {
 				t.Parallel()
 				s := testnet.DualStack
@@ -202,7 +203,7 @@ func TestProbeWithoutAWay(t *testing.T) {
 	t.Parallel()
 	ns := testnet.Enter(t)
 	testnet.Inside(t, ns, func() error {
-		for _, to := range testnet.Addrs("10.42.2.0", "fd42:0:0:2::") {
+		for _, to := range testaddr.Addrs("10.42.2.0", "fd42:0:0:2::") {
 			if p, err := openProbe(slog.Default(), "missing", to, time.Second); err == nil {
 				p.close()
 				t.Errorf("a probe to %s was opened, this test shows nothing", to)

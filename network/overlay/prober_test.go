@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"brink/network/testnet"
+	"brink/internal/testaddr"
 )
 
 // TestProbesAreRare follows the prober through its verdicts.
@@ -61,7 +61,7 @@ func TestNewTargetsAreAskedFirst(t *testing.T) {
 				t.Errorf("asks %v, want %v", p.targets, want)
 			}
 		}
-		all := testnet.Addrs("10.42.1.0", "10.42.2.0", "10.42.3.0")
+		all := testaddr.Addrs("10.42.1.0", "10.42.2.0", "10.42.3.0")
 		p.setTargets(all[:2])
 		for range silentProbes {
 			silent()

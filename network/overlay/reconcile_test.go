@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"brink/internal/testaddr"
 	"brink/network/testnet"
 )
 
@@ -34,8 +35,8 @@ func fakeConfig(backend Backend, cidrs ...string) Config {
 		cidrs = []string{"10.42.1.0/24"}
 	}
 	return Config{
-		ClusterCIDRs: testnet.Prefixes("10.42.0.0/16", "fd42::/56"), NodeCIDRs: testnet.Prefixes(cidrs...),
-		Backend: backend, Underlay: testnet.Addrs("192.0.2.1", "2001:db8::1"),
+		ClusterCIDRs: testaddr.Prefixes("10.42.0.0/16", "fd42::/56"), NodeCIDRs: testaddr.Prefixes(cidrs...),
+		Backend: backend, Underlay: testaddr.Addrs("192.0.2.1", "2001:db8::1"),
 		Device: DefaultDevice, Port: DefaultPort, VNI: DefaultVNI,
 	}
 }
@@ -52,14 +53,14 @@ func reconcile(k *Overlay) error {
 func peer(n int, backend Backend) Peer {
 	return Peer{
 		Name: fmt.Sprintf("n%d", n), Backend: backend,
-		CIDRs: testnet.Prefixes(fmt.Sprintf("10.42.%d.0/24", n)), Underlay: testnet.Addrs(fmt.Sprintf("192.0.2.%d", n)),
+		CIDRs: testaddr.Prefixes(fmt.Sprintf("10.42.%d.0/24", n)), Underlay: testaddr.Addrs(fmt.Sprintf("192.0.2.%d", n)),
 	}
 }
 
 // peerAt is a peer with another address.
 func peerAt(n int, addr string) Peer {
 	p := peer(n, "")
-	p.Underlay = testnet.Addrs(addr)
+	p.Underlay = testaddr.Addrs(addr)
 	return p
 }
 
@@ -206,8 +207,8 @@ func TestUnknownPeers(t *testing.T) {
 // both is a peer with addresses of both families.
 func both(n int, backend Backend) Peer {
 	p := peer(n, backend)
-	p.CIDRs = append(p.CIDRs, testnet.Prefixes(fmt.Sprintf("fd42:0:0:%d::/64", n))...)
-	p.Underlay = append(p.Underlay, testnet.Addrs(fmt.Sprintf("2001:db8::%d", n))...)
+	p.CIDRs = append(p.CIDRs, testaddr.Prefixes(fmt.Sprintf("fd42:0:0:%d::/64", n))...)
+	p.Underlay = append(p.Underlay, testaddr.Addrs(fmt.Sprintf("2001:db8::%d", n))...)
 	return p
 }
 
@@ -215,7 +216,7 @@ func both(n int, backend Backend) Peer {
 // the node's addresses, which the test may change.
 func (f *fakeKernel) twoLinks() map[netip.Addr]link {
 	f.links = map[netip.Addr]link{}
-	for i, a := range testnet.Addrs("192.0.2.1", "2001:db8::1") {
+	for i, a := range testaddr.Addrs("192.0.2.1", "2001:db8::1") {
 		f.links[a] = link{index: 2 + i, mtu: 1500 + 7500*i, name: fmt.Sprintf("eth%d", i), broadcast: true}
 		for _, n := range []string{"2", "3"} {
 			f.paths[netip.MustParseAddr(strings.TrimSuffix(a.String(), "1")+n)] = path{link: f.links[a]}
@@ -229,7 +230,7 @@ func (f *fakeKernel) twoLinks() map[netip.Addr]link {
 // start meanwhile keep their MTU.
 func TestLostAddress(t *testing.T) {
 	t.Parallel()
-	hop3 := vtepHop(testnet.Prefixes("fd42::/64")[0], vtepMAC(peer(3, "").CIDRs)).String()
+	hop3 := vtepHop(testaddr.Prefixes("fd42::/64")[0], vtepMAC(peer(3, "").CIDRs)).String()
 	tunnel := "\nset fdb MAC3 dst 192.0.2.3 dev 7\nset neigh 10.42.3.0 lladdr MAC3 dev 7\nset neigh " + hop3 + " lladdr MAC3 dev 7" +
 		"\nadd route 10.42.3.0/24 via 10.42.3.0 dev 7 onlink\nadd route fd42:0:0:3::/64 via " + hop3 + " dev 7"
 	for _, tt := range []struct {
@@ -316,7 +317,7 @@ func TestComparesOnlyWithReason(t *testing.T) {
 		kernel.fail = map[string]error{"inspect": errors.New("asked")}
 		time.Sleep(fullCheckEvery - time.Second)
 		testnet.Must(t, reconcile(k))
-		if k.desired.SetUnderlay(testnet.Addrs("192.0.2.1", "2001:db8::1")) || k.desired.SetPeers([]Peer{peer(2, "")}) {
+		if k.desired.SetUnderlay(testaddr.Addrs("192.0.2.1", "2001:db8::1")) || k.desired.SetPeers([]Peer{peer(2, "")}) {
 			t.Error("what is as it was is taken for news")
 		}
 		testnet.Must(t, reconcile(k))

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"brink/internal/testaddr"
 	"brink/network/testnet"
 )
 
@@ -15,8 +16,8 @@ const dev = DefaultDevice
 
 // What peers know node 2 by.
 var (
-	mac2 = vtepMAC(testnet.Prefixes("10.42.2.0/24")).String()
-	hop2 = vtepHop(testnet.Prefixes("fd42::/64")[0], vtepMAC(testnet.Prefixes("10.42.2.0/24"))).String()
+	mac2 = vtepMAC(testaddr.Prefixes("10.42.2.0/24")).String()
+	hop2 = vtepHop(testaddr.Prefixes("fd42::/64")[0], vtepMAC(testaddr.Prefixes("10.42.2.0/24"))).String()
 )
 
 // damages are what somebody does to the entries of node 1.
@@ -155,7 +156,7 @@ func TestUnderlayChange(t *testing.T) {
 				err := moved.err()
 				return err != nil && strings.Contains(err.Error(), "no link of this node has its address 192.0.0.2: peers stay as they are")
 			})
-			moved.cfg.Underlay = testnet.Addrs("192.0.0.22", "2001:db8::22")
+			moved.cfg.Underlay = testaddr.Addrs("192.0.0.22", "2001:db8::22")
 			moved.setUnderlay(moved.cfg.Underlay)
 			introduce(nodes...)
 			testnet.Meet(t, nodes...)
@@ -240,7 +241,7 @@ func TestForeignRoute(t *testing.T) {
 	nodes := cluster(t, s, VXLAN)
 	node := nodes[0]
 	node.Sh(t, "ip route add 10.42.2.0/24 via 192.0.0.9 proto static; ip -6 route add fd42:0:0:2::/64 via 2001:db8::9 metric 5")
-	node.setPeers([]Peer{{Name: "n2", CIDRs: s.NodeCIDRs(2), Underlay: testnet.Addrs("192.0.0.2", "2001:db8::2")}})
+	node.setPeers([]Peer{{Name: "n2", CIDRs: s.NodeCIDRs(2), Underlay: testaddr.Addrs("192.0.0.2", "2001:db8::2")}})
 	want := `node n2: there is a route to its pods' range 10.42.2.0/24 by somebody else (protocol static), which stays: remove it
 node n2: there is a route to its pods' range fd42:0:0:2::/64 by somebody else (protocol boot), which stays: remove it`
 	testnet.Eventually(t, "reported", func() bool { err := node.err(); return err != nil && err.Error() == want })

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"brink/network/testnet"
+	"brink/internal/testaddr"
 )
 
 // TestVTEPMAC: every node computes it of every other, in every version of brink.
@@ -15,14 +15,14 @@ func TestVTEPMAC(t *testing.T) {
 		{"3e:7c:0d:5e:bb:fb", "10.42.1.0/24 fd42:0:0:1::/64"},
 		{"3e:7c:0d:5e:bb:fb", "fd42:0:0:1::/64 10.42.1.0/24"},
 	} {
-		if got := vtepMAC(testnet.Prefixes(strings.Fields(tt.cidrs)...)).String(); got != tt.want {
+		if got := vtepMAC(testaddr.Prefixes(strings.Fields(tt.cidrs)...)).String(); got != tt.want {
 			t.Errorf("%s: %s, want %s", tt.cidrs, got, tt.want)
 		}
 	}
-	if got := vtepHop(testnet.Prefixes("fd42::/64")[0], vtepMAC(testnet.Prefixes("10.42.1.0/24"))).String(); got != "fe80::3c7c:dff:fe5e:bbfb" {
+	if got := vtepHop(testaddr.Prefixes("fd42::/64")[0], vtepMAC(testaddr.Prefixes("10.42.1.0/24"))).String(); got != "fe80::3c7c:dff:fe5e:bbfb" {
 		t.Errorf("next hop is %s", got)
 	}
-	if a := vtepMAC(testnet.Prefixes("fd42::/64")); a[0]&3 != 2 {
+	if a := vtepMAC(testaddr.Prefixes("fd42::/64")); a[0]&3 != 2 {
 		t.Errorf("%s is not a local unicast address", a)
 	}
 }

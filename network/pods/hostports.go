@@ -29,6 +29,7 @@ type HostPorts struct {
 	generation uint32          // of the kernel's whole ruleset at the last check
 	handles    []uint64        // of the tables then, 0 of one that was not there
 	needed     bool            // there were pods with ports then
+	recorded   time.Time       // when a pod last came or went, as of the last check
 	suspects   map[string]bool // pods that had no rule then, as while a pod goes
 	unproven   map[string]bool // pods whose rules were written, and which may have been going
 }
@@ -73,7 +74,9 @@ func hostPortTables() ([]uint64, error) {
 // because it is just going, so they have to be missing twice.
 func (h *HostPorts) Reconcile(ctx context.Context) error {
 	generation, err := nftables.Generation()
-	if err != nil || h.checked && generation == h.generation && len(h.suspects) == 0 && len(h.unproven) == 0 {
+	recorded := lastRecorded(h.cfg)
+	cameOrWent := !recorded.Equal(h.recorded)
+	if err != nil || h.checked && generation == h.generation && !cameOrWent && len(h.suspects) == 0 && len(h.unproven) == 0 {
 		return err
 	}
 	handles, err := hostPortTables()
@@ -81,7 +84,9 @@ func (h *HostPorts) Reconcile(ctx context.Context) error {
 		return err
 	}
 	// A table that no pod needs was not deleted: the plugin makes it with the first port.
-	if !h.checked || h.needed || slices.ContainsFunc(handles, func(handle uint64) bool { return handle != 0 }) {
+	// Whether one needs it may have changed with the pods, whose first table may also have
+	// come and gone since the last check.
+	if !h.checked || h.needed || cameOrWent || slices.ContainsFunc(handles, func(handle uint64) bool { return handle != 0 }) {
 		wrote, err := h.restore(ctx, handles)
 		if err != nil {
 			return err
@@ -93,7 +98,7 @@ func (h *HostPorts) Reconcile(ctx context.Context) error {
 			}
 		}
 	}
-	h.checked, h.generation, h.handles = true, generation, handles
+	h.checked, h.generation, h.handles, h.recorded = true, generation, handles, recorded
 	return nil
 }
 

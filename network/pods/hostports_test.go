@@ -53,6 +53,31 @@ func TestHostPortsDeletedDuringACheck(t *testing.T) {
 	})
 }
 
+// TestFirstHostPortsAreDeleted: the first pod with a port comes and somebody flushes the
+// rules before any check has seen the table.
+func TestFirstHostPortsAreDeleted(t *testing.T) {
+	t.Parallel()
+	s := testnet.AllStacks["IPv4"]
+	testnet.EnterSegment(t)
+	n := testnet.NewNode(t, s, 0, 1)
+	cfg := ofNode(t, n)
+	var h HostPorts
+	testnet.Inside(t, n.NS, func() error {
+		h = HostPorts{cfg: cfg, wake: func() {}, log: slog.Default()}
+		testnet.Must(t, h.Reconcile(t.Context()))
+		return nil
+	})
+	n.GivePorts(t, cfg.StateDir, cfg.CacheDir, "one")
+	testnet.Inside(t, n.NS, func() error {
+		testnet.NFT(t, "flush ruleset")
+		testnet.Must(t, h.Reconcile(t.Context()))
+		if got := testnet.NFT(t, "list ruleset"); strings.Count(got, "dport 80 dnat") != 1 {
+			t.Errorf("it has\n%s", got)
+		}
+		return nil
+	})
+}
+
 // TestHostPortsOfGoingPods: what is written for a pod that is just being removed goes
 // again, and a pod that did not survive a reboot gets nothing.
 func TestHostPortsOfGoingPods(t *testing.T) {

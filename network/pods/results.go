@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -65,6 +66,16 @@ func eachPod(cfg Config, do func(cniResult)) error {
 		}
 	}
 	return nil
+}
+
+// lastRecorded returns when a file of the CNI library's records was made or removed, to
+// the kernel's precision of a tick; zero while there are none.
+func lastRecorded(cfg Config) time.Time {
+	info, err := os.Stat(filepath.Join(cfg.CacheDir, "results"))
+	if err != nil {
+		return time.Time{}
+	}
+	return info.ModTime()
 }
 
 // leases is the host-local plugin's directory for brink's network.

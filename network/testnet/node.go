@@ -13,6 +13,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+
+	"brink/internal/testaddr"
 )
 
 // Stacks name the address families of a cluster, "4", "6", "46" or "64": of nodes
@@ -52,7 +54,7 @@ func (s Stacks) OnSegment(segment, n int) []string {
 
 // NodeCIDRs are the pods' prefixes of node n.
 func (s Stacks) NodeCIDRs(n int) []netip.Prefix {
-	return Prefixes(of(s.Pods, fmt.Sprintf("10.42.%d.0/24", n), fmt.Sprintf("fd42:0:0:%d::/64", n))...)
+	return testaddr.Prefixes(of(s.Pods, fmt.Sprintf("10.42.%d.0/24", n), fmt.Sprintf("fd42:0:0:%d::/64", n))...)
 }
 
 // PodAddrs are the addresses of the pod of node n.
@@ -62,7 +64,7 @@ func (s Stacks) PodAddrs(n int) []string {
 
 // ClusterCIDRs are the pods' prefixes of all nodes.
 func (s Stacks) ClusterCIDRs() []netip.Prefix {
-	return Prefixes(of(s.Pods, "10.42.0.0/16", "fd42::/56")...)
+	return testaddr.Prefixes(of(s.Pods, "10.42.0.0/16", "fd42::/56")...)
 }
 
 // Bare are addresses without their prefix length.

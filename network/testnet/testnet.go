@@ -306,17 +306,3 @@ func AddVxlan(t *testing.T, name string, id int) {
 	attrs.Name = name
 	Must(t, netlink.LinkAdd(&netlink.Vxlan{LinkAttrs: attrs, VxlanId: id, Port: 4788 + id}))
 }
-
-// Prefixes parses each of texts.
-func Prefixes(texts ...string) []netip.Prefix { return parsed(netip.MustParsePrefix, texts) }
-
-// Addrs parses each of texts.
-func Addrs(texts ...string) []netip.Addr { return parsed(netip.MustParseAddr, texts) }
-
-func parsed[T any](parse func(string) T, texts []string) []T {
-	var out []T
-	for _, s := range texts {
-		out = append(out, parse(s))
-	}
-	return out
-}
