@@ -17,9 +17,9 @@ import (
 )
 
 // SelfBinds counts how often dir is mounted on itself, which the kubelet does where its
-// directory does not lie on a shared mount. The mount below shows the same directory of
-// the same file system at this place, whatever part of the file system that one is: a
-// disk, a directory bound there, a subvolume.
+// directory does not lie on a shared mount. A mount counts if the one below it shows the
+// same directory of the same file system at this place. What the one below is does not
+// matter: a disk, a directory bound there, a subvolume.
 func SelfBinds(table []*mountinfo.Info, dir string) int {
 	byID := map[int]*mountinfo.Info{}
 	for _, m := range table {

@@ -1,7 +1,7 @@
-// Package servers is how an agent reaches the control plane: through any server that
-// it knows. It knows the address that it was given and those that the cluster announces,
-// and remembers these on disk, so that an agent that starts while the server it was given
-// is away finds the others.
+// Package servers connects an agent to the control plane, through any server that it
+// knows: the one that it was given and those that the cluster announces. It remembers the
+// latter on disk, so that an agent that starts while the server it was given is away finds
+// the others.
 //
 // Decisions:
 //   - A server is chosen for a connection, not for a request: all of a node's

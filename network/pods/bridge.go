@@ -184,8 +184,8 @@ func (p *Pods) attachPods(bridge netlink.Link) error {
 	return errors.Join(errs...)
 }
 
-// attach sets what the plugin sets by brink's configuration. A link that is gone in the
-// meantime went with its pod.
+// attach sets what the plugin sets by brink's configuration, such as hairpin mode: both
+// must agree, see wantedConflist. A link that is gone in the meantime went with its pod.
 func attach(link, bridge netlink.Link) error {
 	err := netlink.LinkSetMaster(link, bridge)
 	if err == nil {

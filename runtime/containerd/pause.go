@@ -21,9 +21,9 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// ensurePause makes the sandbox image available, and waits until the CRI knows it as
-// pinned: the CRI learns of images by events. started is when this process began to run
-// containerd.
+// ensurePause makes the sandbox image, which runtime/payload/build builds and names,
+// available, and waits until the CRI knows it as pinned: the CRI learns of images by
+// events. started is when this process began to run containerd.
 func (c Config) ensurePause(ctx context.Context, snapshotter string, started time.Time) error {
 	api, err := client.New(c.Layout.ContainerdSocket(), client.WithDefaultNamespace(images.Namespace))
 	if err != nil {

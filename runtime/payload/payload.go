@@ -1,7 +1,9 @@
 // Package payload carries the programs that a node executes but cannot link:
-// runc, the containerd shim and the CNI plugins, and the pause image. They are
-// built by scripts/build-payload into payload_$GOARCH.tar.zst beside this file;
-// a compiler error "no matching files found" means that it has not run yet.
+// runc, which starts containers; the containerd shim, which watches over them; the CNI
+// plugins, which attach pods to the network; and the pause image, whose process keeps a
+// pod's namespaces in being. They are built by scripts/build-payload into
+// payload_$GOARCH.tar.zst beside this file; a compiler error "no matching files found"
+// means that it has not run yet.
 //
 // Unpack puts them on disk once per version, in a directory named by the hash
 // of the archive. Decisions:
