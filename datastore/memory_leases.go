@@ -15,6 +15,7 @@ import (
 
 	"brink/internal/atomicfile"
 	"brink/internal/layout"
+	"brink/internal/once"
 )
 
 const (
@@ -133,15 +134,17 @@ func (s *Store) copyLeases(ctx context.Context, store *memoryStore) {
 	if s.leases.path == "" {
 		return
 	}
-	failing := false
+	var warned once.Reporter
 	copied, _ := store.CurrentRevision(ctx)
 	for store.waitChange(ctx, leasesPrefix, leasesEnd, copied) {
 		saved := store.state(leasesPrefix, leasesEnd)
 		err := s.leases.save(saved)
-		if err != nil && !failing {
+		if err == nil {
+			warned.Cleared(s.leases.path)
+		} else if warned.Changed(s.leases.path, "") {
 			s.log.Warn("leases cannot be copied: after a crash older ones count", "error", err)
 		}
-		failing, copied = err != nil, saved.Revision
+		copied = saved.Revision
 		select {
 		case <-ctx.Done():
 		case <-time.After(leasesPause):

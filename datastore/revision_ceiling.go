@@ -16,6 +16,7 @@ import (
 
 	"brink/internal/atomicfile"
 	"brink/internal/layout"
+	"brink/internal/once"
 )
 
 const (
@@ -38,14 +39,14 @@ const (
 	noCluster = "-"
 )
 
-// ceiling is a number that no revision that was ever handed out is above. It is
-// written before revisions up to it are used, and a clean end lowers it to the last
-// one that was. There are two copies, because what brings an old database back, a
-// restored directory say, brings the copy beside it back as well.
+// ceiling is a number that no revision ever handed out exceeds. It is written before
+// revisions up to it are used, and a clean end lowers it to the last one used. There are
+// two copies, because whatever brings an old database back, such as a restored
+// directory, brings back the copy beside it as well.
 //
-// A copy names its cluster by the hash of the CA: the clients whose watches must
-// not go on are those that believe this CA. One of another cluster, on a machine
-// that was set up anew, means nothing.
+// A copy names its cluster by the hash of the CA: only clients that trust this CA have
+// watches that must not continue. The copy of another cluster, on a machine that was
+// set up anew, means nothing.
 type ceiling struct {
 	log     *slog.Logger
 	inside  string
@@ -54,9 +55,10 @@ type ceiling struct {
 
 	upTo atomic.Int64 // revisions up to here may be handed out
 
-	mu     sync.Mutex // held while writing
-	tried  time.Time  // when writing last failed
-	warned bool       // that the outer copy cannot be written
+	warned once.Reporter // that the outer copy cannot be written
+
+	mu    sync.Mutex // held while writing
+	tried time.Time  // when writing last failed
 }
 
 func newCeiling(cfg Config, log *slog.Logger) *ceiling {
@@ -67,8 +69,8 @@ func newCeiling(cfg Config, log *slog.Logger) *ceiling {
 	return &ceiling{log: log, inside: filepath.Join(cfg.Dir, ceilingFile), outside: cfg.CeilingFile, cluster: cluster}
 }
 
-// load returns the higher one of the copies that are this cluster's; found is false
-// when there is none.
+// load returns the higher of the copies that belong to this cluster; found is false
+// when there is no such copy.
 func (c *ceiling) load() (value int64, found bool) {
 	cluster := c.cluster()
 	for _, path := range []string{c.inside, c.outside} {
@@ -121,16 +123,16 @@ func (c *ceiling) allow(head int64) error {
 	return nil
 }
 
-// settle is for a clean end: revision is the last one.
+// settle lowers the ceiling to revision, the last one, at a clean end.
 func (c *ceiling) settle(revision int64) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.writeLocked(revision)
 }
 
-// writeLocked needs the inner copy to succeed: what cannot be written outside, on a
-// read-only /etc, is told once. Before the cluster has a name there is nobody who
-// could have seen a revision.
+// writeLocked fails only if the inner copy cannot be written. That the outer one cannot,
+// on a read-only /etc say, is logged once. Before the cluster has a name nobody can
+// have seen a revision.
 func (c *ceiling) writeLocked(value int64) error {
 	cluster := c.cluster()
 	if cluster == "" {
@@ -144,10 +146,11 @@ func (c *ceiling) writeLocked(value int64) error {
 		return nil
 	}
 	err := writeCeiling(c.outside, value, cluster, 0o755)
-	if err != nil && !c.warned {
+	if err == nil {
+		c.warned.Cleared(c.outside)
+	} else if c.warned.Changed(c.outside, "") {
 		c.log.Warn("the second copy of the revision ceiling cannot be written: a restored data directory may hand out revisions twice", "error", err)
 	}
-	c.warned = err != nil
 	return nil
 }
 

@@ -3,6 +3,8 @@ package datastore
 import (
 	"context"
 	"sync"
+
+	"brink/internal/once"
 )
 
 // plausible is how many revisions a node may be ahead to be believed: a hundred a
@@ -24,8 +26,8 @@ func newWitnesses() *witnesses {
 	return &witnesses{heard: map[string]bool{}, claims: map[string]int64{}, wake: make(chan struct{}, 1)}
 }
 
-// claim is for a node's word. Each node is believed once, for the revision of a server
-// that runs does not go back.
+// claim records what a node says. Each node is believed once, as the revision of a
+// running server does not go back.
 func (w *witnesses) claim(node string, revision int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -35,7 +37,7 @@ func (w *witnesses) claim(node string, revision int64) {
 	}
 }
 
-// next is a claim that was not settled; ok is false when there is none.
+// next returns a claim that was not settled; ok is false when all are.
 func (w *witnesses) next() (node string, revision int64, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -68,7 +70,7 @@ func (s *Store) Witness(node string, revision int64) {
 // may be away or its disk be full, is tried again: the node is connected by then and
 // does not come a second time.
 func (s *Store) hearWitnesses(ctx context.Context, log *checkedLog) {
-	told := false
+	var told once.Reporter
 	for ctx.Err() == nil {
 		node, revision, ok := s.witnesses.next()
 		if !ok {
@@ -80,13 +82,12 @@ func (s *Store) hearWitnesses(ctx context.Context, log *checkedLog) {
 		}
 		err := s.settleClaim(ctx, log, node, revision)
 		if err == nil || s.revisions.Load() != log {
-			told = false
+			told.Cleared("raise")
 			continue
 		}
-		if !told {
+		if told.Changed("raise", "") {
 			s.log.Error("a node has seen a later revision, and going on above it failed: trying again", "node", node, "saw", revision, "error", oneLine(err))
 		}
-		told = true
 		sleep(ctx, retryEvery)
 	}
 }
