@@ -141,6 +141,9 @@ func waitPinned(ctx context.Context, service cri.ImageServiceClient, name string
 	deadline := time.Now().Add(timeout)
 	for poll := pausePoll; ; poll = min(2*poll, pausePollMax) {
 		status, err := service.ImageStatus(ctx, &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: name}})
+		if ctx.Err() != nil {
+			return ctx.Err() // gRPC's own error for it is not context.Canceled
+		}
 		if err != nil {
 			return fmt.Errorf("asking for the sandbox image: %w", err)
 		}
