@@ -11,6 +11,6 @@
 // by its socket, as a command does that runs beside the node. importlaw keeps that.
 //
 // Read in this order: containerd/containerd.go, containerd/settings.go,
-// containerd/pause.go, images/store.go, images/import.go, images/directory.go,
+// containerd/pause_import.go, images/store.go, images/import.go, images/directory.go,
 // images/recheck.go, images/registries.go, payload/payload.go.
 package runtime
