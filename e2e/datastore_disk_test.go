@@ -112,6 +112,7 @@ func (n *node) tellsFullDisk(t *testing.T) {
 // itself. The kubelet's own remedies, which are to evict pods and remove images,
 // are off: they would free the disk.
 func TestFullDiskUnderPods(t *testing.T) {
+	t.Parallel()
 	n := newNodeOnDisk(t, 512, "  - eviction-hard=memory.available<1Mi", "  - image-gc-high-threshold=100")
 	if err := errors.Join(n.Start(), n.ImportImages(imageArchive)); err != nil {
 		t.Fatal(err)

@@ -72,6 +72,7 @@ func (a *acknowledged) verify(t *testing.T, n *node) {
 // TestKillDuringWrites kills brink in the middle of a stream of creates, several
 // times at different depths.
 func TestKillDuringWrites(t *testing.T) {
+	t.Parallel()
 	n := prepareNode(t, "disable-agent: true")
 	acked := &acknowledged{}
 	for round, depth := range []int{20, 1, 150, 60} {
@@ -156,6 +157,7 @@ func (n *node) create(name string) error {
 // TestRevisionsGoOn: a client that watches comes back after restarts by itself,
 // and versions never run backwards, not even those of leases, which live in memory.
 func TestRevisionsGoOn(t *testing.T) {
+	t.Parallel()
 	n := prepareNode(t, "disable-agent: true")
 	if err := n.StartControlPlane(); err != nil {
 		t.Fatal(err)

@@ -70,6 +70,7 @@ spec:
 // brought, whatever was going on when the power failed: images that were just
 // imported, a pull of an image whose archive comes later, damage on the card.
 func TestImportedImagesAfterAPowerCut(t *testing.T) {
+	t.Parallel()
 	n := newNodeOnDisk(t, 768, "debug: true")
 	silent := silentRegistry(t)
 	archives := n.writeArchives(t, silent)

@@ -125,6 +125,7 @@ func (n *node) ownToken(t *testing.T) jointoken.Token {
 
 // TestTokens: made, listed, used and deleted as a person does it.
 func TestTokens(t *testing.T) {
+	t.Parallel()
 	n := prepareNode(t, "disable-agent: true")
 	n.refusesToken(t, "is this a server, and has it been started?", "list")
 	if err := n.StartControlPlane(); err != nil {

@@ -182,6 +182,7 @@ spec:
 // files, behind a proxy that is for pulls and does not answer, and with a run
 // directory that somebody has made.
 func TestInherited(t *testing.T) {
+	t.Parallel()
 	n := prepareNode(t)
 	n.Wrap = []string{"sh", "-c", `umask 077; ulimit -n 1024; exec "$@"`, "sh"}
 	n.Env = append(n.Env, "HTTPS_PROXY=http://"+lanHost+":9", "HTTP_PROXY=http://"+lanHost+":9")

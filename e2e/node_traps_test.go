@@ -57,6 +57,7 @@ const closedFor = 70 * time.Second
 // report that it is Ready. But brink must go on, so that the webhook can be
 // deleted, and pods must not notice.
 func TestClosedWebhook(t *testing.T) {
+	t.Parallel()
 	n := startNode(t)
 	ns := newNamespace(t, n)
 	ns.apply(sleeper("box", ""))
@@ -86,6 +87,7 @@ func TestClosedWebhook(t *testing.T) {
 // TestDeletedNode: a kubelet registers its node once, when it starts. Who deletes
 // the node of a brink that runs is told what brings it back.
 func TestDeletedNode(t *testing.T) {
+	t.Parallel()
 	n := startNode(t)
 	ns := newNamespace(t, n)
 	ns.kubectl("delete", "node", n.ID)

@@ -203,6 +203,7 @@ func readAudit(log string) ([]audited, error) {
 // and looks who asks for what: nobody has another one's rights because all are
 // one process.
 func TestAuditedIdentities(t *testing.T) {
+	t.Parallel()
 	n := prepareNode(t)
 	log := n.audits(t)
 	if err := n.Start(); err != nil {

@@ -70,6 +70,7 @@ func (n *node) resign(leaf string, from, until time.Time) (*x509.Certificate, er
 // TestCertificates takes a node's certificates through their life: expired while
 // it was off, replaced while it runs.
 func TestCertificates(t *testing.T) {
+	t.Parallel()
 	n := startNode(t, "tls-san:", "  - shop.example")
 	ns := newNamespace(t, n)
 	ns.apply(talker)

@@ -193,6 +193,7 @@ const dockerContainers = "/var/lib/docker/containers"
 // TestTaintedNode is a node that was started with taints and labels: what the
 // widely known log collector manifest tolerates.
 func TestTaintedNode(t *testing.T) {
+	t.Parallel()
 	n := startNode(t,
 		"node-taint:", "  - node-role.kubernetes.io/master=:NoSchedule",
 		"node-label:", "  - e2e.brink/place=shop")
