@@ -64,8 +64,8 @@ func (s *nodeStatus) complete(node *corev1.Node) {
 	maps.Copy(node.Annotations, s.annotations)
 }
 
-// correct patches the addresses and annotations of a Node that has others: those of an
-// earlier start, or of before a change.
+// correct patches a Node whose addresses or annotations are outdated, because an earlier
+// start has written them or the addresses have changed since.
 func (s *nodeStatus) correct(ctx context.Context, client kubernetes.Interface, node *corev1.Node) error {
 	nodes := client.CoreV1().Nodes()
 	missing := maps.Clone(s.annotations)
