@@ -33,8 +33,8 @@ import (
 )
 
 const (
-	// debugVerbosity is that of --debug: upstream's level for debugging. A slog level
-	// of -4 is the same one.
+	// debugVerbosity is the verbosity that --debug sets, upstream's level for debugging.
+	// It arrives as slog's level -4, which is slog.LevelDebug.
 	debugVerbosity = 4
 	// gcPercent starts a collection when the heap has grown by half since the last one;
 	// Go's default is by all of it. Most of the heap of an idle node never changes: it
