@@ -127,7 +127,7 @@ func (h *hold) checked(ctx context.Context, check func(context.Context, claim) e
 	return c, err
 }
 
-// unknownAge is that of a hold in a database without a clock.
+// unknownAge stands for the age of a hold in a database without a clock.
 const unknownAge = -1 << 62
 
 func ago(age time.Duration) string {
