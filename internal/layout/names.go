@@ -69,7 +69,7 @@ var pairs = []string{
 	ClientAdmin, ClientAuthProxy, ClientAPIServer, ServingAPIServer, ServingKubelet,
 }
 
-// runNames are those in the run directory.
+// runNames are all names that brink uses in the run directory.
 var runNames = []name{
 	{"status.sock", File}, {"self-binds", File},
 	{"datastore", Directory}, {"datastore/" + LeasesCopy, File}, {"datastore/*.sock", File},
