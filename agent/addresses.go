@@ -15,11 +15,12 @@ import (
 )
 
 const (
-	// announceInterval is how often the API server is told of an address until it knows.
+	// announceInterval is the pause between two attempts to write new addresses into the
+	// Node.
 	announceInterval = 5 * time.Second
 	// requestTimeout bounds a single request to the API server.
 	requestTimeout = 5 * time.Second
-	// refusedInterval is how often a status that the cluster refuses is offered again.
+	// refusedInterval is that pause after the cluster has refused them several times.
 	refusedInterval = time.Minute
 )
 
@@ -28,21 +29,22 @@ func (a *Agent) runAddress(ctx context.Context, ready func()) error {
 	return a.cfg.Addresses.Run(ctx, ready, nil)
 }
 
-// followAddresses tells the network and the API server, and through it the peers, when
-// the node's addresses are others than those that the network began with.
-func (n *connected) followAddresses(ctx context.Context, client kubernetes.Interface, pods *network.Network, begun []netip.Addr) {
+// followAddresses passes on each change of the node's addresses: to the network, and to
+// the API server, from which the peers learn of it. current are the addresses with which
+// the network was made.
+func (n *connected) followAddresses(ctx context.Context, client kubernetes.Interface, pods *network.Network, current []netip.Addr) {
 	tick := time.NewTicker(announceInterval)
 	defer tick.Stop()
-	var news *announcement // nil when the API server knows
+	var pending *announcement // nil when the API server knows
 	for {
 		changed := n.cfg.Addresses.Changed()
-		if ips := n.cfg.Addresses.IPs(); !slices.Equal(ips, begun) {
-			begun, news = ips, &announcement{}
+		if ips := n.cfg.Addresses.IPs(); !slices.Equal(ips, current) {
+			current, pending = ips, &announcement{}
 			pods.SetUnderlay(ips)
 			n.reconnect() // what was dialled from the old address is dead
 		}
-		if news != nil && news.isDue() && n.tryAnnounce(ctx, client, news) {
-			news = nil
+		if pending != nil && pending.isDue() && n.tryAnnounce(ctx, client, pending) {
+			pending = nil
 		}
 		select {
 		case <-ctx.Done():
@@ -61,8 +63,9 @@ type announcement struct {
 
 func (a *announcement) isDue() bool { return !time.Now().Before(a.next) }
 
-// tryAnnounce reports whether the API server knows the node's addresses. Refusals are
-// logged, and offered rarely once they cannot come from a server that has just started.
+// tryAnnounce reports whether the API server knows the node's addresses. It logs refusals.
+// The first ones may come from a server that has just started; after these the next attempt
+// waits for refusedInterval.
 func (n *connected) tryAnnounce(ctx context.Context, client kubernetes.Interface, a *announcement) bool {
 	err := n.announce(ctx, client)
 	if apierrors.IsForbidden(err) || apierrors.IsInvalid(err) {

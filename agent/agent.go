@@ -39,14 +39,15 @@ import (
 	"brink/runtime/images"
 )
 
-// KubeletPort is that of a kubelet whose flags do not move it.
+// KubeletPort is the port on which the kubelet listens unless its flags name another.
 const KubeletPort = 10250
 
-// Names of the node's components, as status and the log show them. Beside a server those
-// of a joining machine are not there, and the server has none of the others.
+// Names of the node's components in `brink status` and the log. Join, Address and
+// TunnelClient exist only on a machine of its own. Beside a server, the server's component
+// Address does the work of the agent's; no other name is used by both.
 const (
 	Join         = "join"
-	Address      = nodeaddr.ComponentName // a server's name for the same
+	Address      = nodeaddr.ComponentName
 	TunnelClient = "tunnel-client"
 	Cgroups      = "cgroups"
 	Containerd   = "containerd"
@@ -62,8 +63,9 @@ const (
 type Config struct {
 	Layout   layout.Layout
 	NodeName string
-	// Addresses are the node's. Beside a server they are found and the server runs the
-	// Watcher; on a machine of its own joining finds them, and the agent runs it.
+	// Addresses has the node's addresses. Beside a server they have been found already,
+	// and the server runs the Watcher. On a machine of its own the agent finds them once
+	// the machine has joined, and runs the Watcher.
 	Addresses   *nodeaddr.Watcher
 	ExternalIPs []netip.Addr // by which it is reached from outside
 	Labels      []string     // key=value
@@ -72,10 +74,10 @@ type Config struct {
 	Access *Access
 	Join   *join.Join
 
-	// KubeletNeeds are further components before the kubelet. One process has one
-	// table of volume plugins for the kubelet and the controllers, and upstream's
-	// CSI plugin knows only the node of the last caller: the controllers have none,
-	// and if they came last the kubelet would end the process.
+	// KubeletNeeds are further components for which the kubelet waits. The kubelet and
+	// the controllers share the process's table of volume plugins, and upstream's CSI
+	// plugin remembers the node of whoever set it up last. The controllers name no node:
+	// if they came last, the kubelet would end the process.
 	KubeletNeeds []string
 
 	RegistriesFile         string
@@ -91,8 +93,9 @@ type Access struct {
 	API func(user string, groups ...string) *rest.Config
 	// Reconnect gives up connections that may be dead; nil when there are none.
 	Reconnect func()
-	// ServingCert and ServingKey are the kubelet's; with none it asks for one.
-	// ClientCA verifies callers.
+	// ServingCert and ServingKey are the files of the kubelet's serving certificate.
+	// Without them it requests one from the cluster. ClientCA is the file by which it
+	// verifies its callers.
 	ServingCert, ServingKey, ClientCA string
 
 	ClusterCIDRs  []netip.Prefix
@@ -123,7 +126,7 @@ func New(cfg Config) (*Agent, error) {
 	if cfg.Access != nil {
 		return a, a.connect(*cfg.Access, true)
 	}
-	unknown := Access{ClientCA: cfg.Layout.ClientCA()} // what joining brings
+	unknown := Access{ClientCA: cfg.Layout.ClientCA()} // the rest is known after joining
 	if err := kubelet.CheckArgs(kubeletConfig(cfg, unknown)); err != nil {
 		return nil, err
 	}
@@ -135,8 +138,8 @@ func New(cfg Config) (*Agent, error) {
 func (a *Agent) Components() []lifecycle.Component {
 	list := []lifecycle.Component{
 		{Name: Join, Needs: lifecycle.Nothing, Run: a.ifJoining(a.runJoin)},                                                         // makes this machine a node
-		{Name: Address, Needs: []string{Join}, Run: a.ifJoining(a.runAddress)},                                                      // notices when the machine gets another one
-		{Name: TunnelClient, Needs: []string{Join}, Run: a.ifJoining(a.whenConnected((*connected).runTunnels))},                     // leads servers to the node
+		{Name: Address, Needs: []string{Join}, Run: a.ifJoining(a.runAddress)},                                                      // notices when the machine gets other addresses
+		{Name: TunnelClient, Needs: []string{Join}, Run: a.ifJoining(a.whenConnected((*connected).runTunnels))},                     // lets servers reach the node
 		{Name: Cgroups, Needs: lifecycle.Nothing, Run: a.runCgroups},                                                                // makes the root of pods' control groups
 		{Name: Containerd, Run: a.runContainerd, StopTimeout: 20 * time.Second},                                                     // runs pods, by programs that it unpacks
 		{Name: Images, Run: a.runImages},                                                                                            // imports the archives that lie beside the node

@@ -41,7 +41,7 @@ type connected struct {
 	kubelet *kubelet.Kubelet
 	proxy   *proxy.Proxy
 	network *podNetwork
-	tunnels *tunnel.Tunnels // to no servers beside one
+	tunnels *tunnel.Tunnels // beside a server there are none in it
 }
 
 // connect builds the parts that need the cluster. It is called once.
@@ -124,8 +124,8 @@ func (a *Agent) runJoin(ctx context.Context, ready func()) error {
 	})
 }
 
-// findAddresses finds the node's addresses, which could not be done before the families
-// of the cluster's pods were known, and checks those that were given.
+// findAddresses finds the node's addresses, unless the user has given them, and checks
+// them. It needs the cluster's settings: the addresses must be of the families of the pods.
 func (a *Agent) findAddresses(settings clusterconfig.Config) error {
 	if err := a.cfg.Addresses.Find(settings.ClusterCIDRs, settings.ServiceCIDRs); err != nil {
 		return err
@@ -142,7 +142,7 @@ func (a *Agent) findAddresses(settings clusterconfig.Config) error {
 	return nil
 }
 
-// kubeletConfig is what the kubelet is told of the machine and its cluster.
+// kubeletConfig returns what the kubelet is told of the machine and its cluster.
 func kubeletConfig(cfg Config, access Access) kubelet.Config {
 	l := cfg.Layout
 	out := kubelet.Config{
@@ -219,10 +219,10 @@ func (n *connected) runKubelet(ctx context.Context, ready func()) error {
 
 func (n *connected) runProxy(ctx context.Context, ready func()) error { return n.proxy.Run(ctx, ready) }
 
-// awaitAPI holds a component back until the API server knows this node's
-// rights. A kubelet that comes earlier is refused and waits for seconds before
-// it asks again. Without a server there are static pods to begin with. The Node of
-// another machine is an error, before anything is written into it.
+// awaitAPI waits until the API server knows this node's rights: a kubelet that starts
+// earlier is refused and pauses for seconds before it tries again. It does not wait when no
+// server answers, since the kubelet can run static pods. It returns an error if the Node is
+// another machine's, before anything is written into it.
 func (n *connected) awaitAPI(ctx context.Context) error {
 	if n.offline {
 		return nil

@@ -51,9 +51,9 @@ func (a *Agent) runImages(ctx context.Context, ready func()) error {
 }
 
 // forgetPulls drops what the kubelet remembers of pulls of images that were imported.
-// A failure costs their use, not the node's.
+// After a failure pods may not get these images; the node works.
 func (a *Agent) forgetPulls(ctx context.Context, store images.Store) {
-	there := func() ([]kubelet.Image, error) {
+	present := func() ([]kubelet.Image, error) {
 		names, err := store.Names(ctx)
 		var out []kubelet.Image
 		for _, n := range names {
@@ -62,7 +62,7 @@ func (a *Agent) forgetPulls(ctx context.Context, store images.Store) {
 		return out, err
 	}
 	root := kubelet.RootDir(a.cfg.KubeletArgs, a.cfg.Layout.Kubelet())
-	if err := kubelet.ForgetPulls(root, images.WholeName, there); err != nil {
+	if err := kubelet.ForgetPulls(root, images.WholeName, present); err != nil {
 		lifecycle.Logger(ctx).Warn("pods may be kept from imported images", "error", err)
 	}
 }

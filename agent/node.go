@@ -70,7 +70,7 @@ func (n *connected) followNode(ctx context.Context, client kubernetes.Interface,
 			ready()
 		case wasReady && reason != "":
 			if node == nil {
-				n.askWhether(ctx, client)
+				n.learnRefusal(ctx, client)
 			}
 			n.notReady(ctx, reason)
 		}
@@ -79,9 +79,9 @@ func (n *connected) followNode(ctx context.Context, client kubernetes.Interface,
 	return fatal
 }
 
-// askWhether makes one request, so that the servers can answer that they do not take
-// this node's certificate any more, which says more than that the Node is gone.
-func (n *connected) askWhether(ctx context.Context, client kubernetes.Interface) {
+// learnRefusal makes one request. If the servers no longer accept this node's certificate,
+// join notes that from their answer, which explains more than that the Node is gone.
+func (n *connected) learnRefusal(ctx context.Context, client kubernetes.Interface) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	_, _ = client.CoreV1().Nodes().Get(ctx, n.cfg.NodeName, metav1.GetOptions{})
@@ -107,8 +107,8 @@ func (n *connected) notReady(ctx context.Context, reason string) {
 }
 
 // Health returns nil while the API server has the node as Ready and Services are served.
-// During a start it also returns nil. Once something has been so and no longer is, or has
-// failed, the error says what.
+// During a start it also returns nil. Later the error says what is no longer so, or what has
+// failed.
 func (a *Agent) Health() error {
 	ready := refused(a.cfg.Join)
 	n := a.connection()

@@ -43,7 +43,7 @@ func newNodeStatus(cfg Config, access Access) *nodeStatus {
 	return s
 }
 
-// addresses are those of the Node, in the form of the API.
+// addresses returns the addresses of the Node, in the form of the API.
 func (s *nodeStatus) addresses() []corev1.NodeAddress {
 	var out []corev1.NodeAddress
 	for _, ip := range s.internal.IPs() {
@@ -64,8 +64,8 @@ func (s *nodeStatus) complete(node *corev1.Node) {
 	maps.Copy(node.Annotations, s.annotations)
 }
 
-// correct updates a Node that differs, because it is from an earlier start or from before
-// the addresses changed.
+// correct patches a Node whose addresses or annotations are outdated, because an earlier
+// start has written them or the addresses have changed since.
 func (s *nodeStatus) correct(ctx context.Context, client kubernetes.Interface, node *corev1.Node) error {
 	nodes := client.CoreV1().Nodes()
 	missing := maps.Clone(s.annotations)
@@ -94,7 +94,7 @@ func (s *nodeStatus) correct(ctx context.Context, client kubernetes.Interface, n
 	return nil
 }
 
-// warn logs trouble with the Node when it is news; nil ends it.
+// warn logs an error about the Node, the same one only once. nil says that it is over.
 func (s *nodeStatus) warn(err error) {
 	if err == nil {
 		s.logged.Cleared(s.name)

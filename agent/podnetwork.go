@@ -51,9 +51,10 @@ func (p *podNetwork) warnings() error {
 	return p.network.Warnings()
 }
 
-// checkRanges returns an error when the Node's range is not the one that pods have
-// their addresses from: a Node that was deleted while its machine heard of nothing may
-// be given another. Beside a server nothing goes unheard.
+// checkRanges returns an error when the Node's range is not the one from which the pods
+// have their addresses. That happens when a Node is deleted while its machine is offline:
+// the next Node of the name may be given another range. A node beside a server is never
+// offline.
 func (p *podNetwork) checkRanges(node *corev1.Node) error {
 	uses := p.podCIDRs()
 	if node == nil || uses == nil || len(node.Spec.PodCIDRs) == 0 {
@@ -132,7 +133,8 @@ func (n *connected) findRanges(ctx context.Context, client kubernetes.Interface)
 	return ranges, node, nil
 }
 
-// rememberRanges writes the ranges down. The file only helps, as that of the settings.
+// rememberRanges writes the ranges down for a start without a server. The node works
+// without the file, so an error is only logged.
 func (n *connected) rememberRanges(ctx context.Context, ranges []netip.Prefix) {
 	text, err := json.Marshal(ranges)
 	if err == nil {

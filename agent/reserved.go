@@ -53,9 +53,9 @@ func Reserve(f host.Facts, withServer bool) Reserved {
 	return r
 }
 
-// kubeletFlags returns flags for the kubelet, given the user's args. A user who reserves
-// resources for brink or the system, or memory on NUMA nodes, has thought of all of that.
-// Where the size of the machine is unknown there are no flags.
+// kubeletFlags returns flags for the kubelet, given the user's args. Nothing is reserved for
+// brink and the system if the user reserves anything for one of them, or memory on NUMA
+// nodes. Where the size of the machine is unknown there are no flags.
 func (r Reserved) kubeletFlags(args []string) []string {
 	var flags []string
 	if !isGiven(args, reservedByUser...) && r.Kube > 0 {

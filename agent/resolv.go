@@ -63,7 +63,7 @@ func (n *connected) runResolv(ctx context.Context) error {
 
 const noServerLeft = "no name server in %s can be reached from pods, so those with dnsPolicy Default find no names: name one there that is not on this host's loopback"
 
-// write writes the file when it is not so already.
+// write writes the file unless it has this content already.
 func (r *resolv) write(ctx context.Context) error {
 	text := r.text()
 	if err := atomicfile.Keep(r.file, []byte(text), 0o644); err != nil {
@@ -160,8 +160,8 @@ func (r *resolv) follow(ctx context.Context) {
 }
 
 // watch returns a channel that gets changes of the host's files and of what they link to.
-// It watches the directories, because such files are replaced, not written. Without it the
-// tick of follow remains.
+// It watches the directories, because such files are replaced, not written. Where inotify
+// cannot be used the channel stays silent, and the tick of follow is left.
 func (r *resolv) watch(ctx context.Context) <-chan struct{} {
 	changed := make(chan struct{}, 1)
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)

@@ -89,7 +89,7 @@ func runUninstall(ctx context.Context, l layout.Layout, keepData, yes bool) erro
 	}
 	defer unlock()
 	upstream.LogWarningsOnly() // what is removed is told below, in this command's words
-	guest := uninstall.Guest(l)
+	guest := uninstall.NodeLeftBehind(l)
 	err = uninstall.Run(ctx, uninstall.Config{
 		Layout: l, KeepData: keepData, RemoveProxy: proxy.Remove, RemovePrograms: payload.Remove,
 		Removed: func(what string) { fmt.Println("removed", what) },

@@ -38,10 +38,11 @@ type Config struct {
 	// to be started in its place. It is the user's word, never a default.
 	SetAsideDamaged bool
 	// Cluster returns the hash of the CA of the cluster that this state belongs to, and
-	// the empty string before there is a CA. Nil is for a directory with one state.
+	// the empty string before there is a CA. Nil takes all state in Dir for that of one
+	// cluster.
+	Cluster func() string
 	// CeilingFile lies outside of Dir and keeps the highest revision for when Dir is
-	// lost or replaced by an older copy; empty is for no such file.
-	Cluster     func() string
+	// lost or replaced by an older copy. Empty is for no such file.
 	CeilingFile string
 	// Logger receives one line an event; nil is slog.Default.
 	Logger *slog.Logger

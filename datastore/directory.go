@@ -14,7 +14,8 @@ import (
 )
 
 const (
-	// spaceNeeded at start: less, and the first minute would end it anyway.
+	// spaceNeeded is how many bytes must be free at a start. Less would be used up within
+	// the first minute.
 	spaceNeeded = 4 << 20
 )
 

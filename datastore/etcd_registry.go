@@ -153,7 +153,7 @@ func (r *etcdRegistry) belong(ctx context.Context, holder, cluster string) (bool
 	return r.change(ctx, clientv3.Compare(clientv3.Value(etcdHolder), "=", holder), etcdCluster, cluster)
 }
 
-// rootCA is that of sqlRegistry.
+// rootCA returns what sqlRegistry.rootCA returns, for an etcd.
 func (r *etcdRegistry) rootCA(ctx context.Context) ([]byte, error) {
 	got, err := r.get(ctx, rootCAKey)
 	if err != nil || len(got.Kvs) > 0 {

@@ -11,18 +11,18 @@ import (
 // value of the API server's compact_rev_key.
 const compactRevKey = "compact_rev_key_apiserver"
 
-// guard stands between kine's gRPC server and a store of ours. It turns
-// every error into a status that an etcd client understands, also those that
-// kine loses on the way, and refuses requests while a database elsewhere is away. It
-// keeps the API server's compaction mark in memory, with
-// what the API server asked to compact: reads of older revisions are refused from then
-// on, as by etcd, whether they would still be there or not. Paged lists expire by that,
-// at no write.
+// guard stands between kine's gRPC server and a store of ours. It turns every error into a
+// status that an etcd client understands, also those that kine loses on the way, and
+// refuses requests while a database elsewhere is away.
 //
-// That mark is how several API servers agree on who compacts. It is written
-// every five minutes, and with one server and a compactor of our own nobody
-// needs it after a restart: a fresh API server begins at version 0 and finds
-// none, as in a new etcd.
+// It also answers the API server's requests to compact, without a write. It notes the
+// revision and refuses reads of older ones from then on, as etcd does, whether they are
+// still there or not. So paged lists expire.
+//
+// The API server's compaction mark is kept in memory. By this mark several API servers
+// agree on who compacts, and it is written every five minutes. With one server and a
+// compactor of our own nobody needs it after a restart: a fresh API server begins at
+// version 0 and finds none, as in a new etcd.
 type guard struct {
 	server.Backend
 	link *link // to a database elsewhere; nil for one that is always there
@@ -137,7 +137,8 @@ func (g *guard) CurrentRevision(ctx context.Context) (rev int64, err error) {
 	return rev, err
 }
 
-// Compact agrees: old revisions go when it is worth a write, see kine_compact.go.
+// Compact only notes the revision. The compactor removes old revisions when that is worth a
+// write, see kine_compact.go.
 func (g *guard) Compact(ctx context.Context, revision int64) (int64, error) {
 	head, err := g.CurrentRevision(ctx)
 	if err != nil {

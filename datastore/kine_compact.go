@@ -20,8 +20,8 @@ const (
 	compactBatch = 1000
 )
 
-// compactor removes old revisions. It is ours and not the API server's request
-// that decides, as that one comes every five minutes, needed or not.
+// compactor removes old revisions. It decides by itself when: the API server's request
+// comes every five minutes, needed or not.
 type compactor struct {
 	store  compactable
 	target int64 // head of the log at the tick before

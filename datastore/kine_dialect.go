@@ -14,7 +14,8 @@ import (
 	"github.com/k3s-io/kine/pkg/server"
 )
 
-// reads are the results that one request went through, to ask them afterwards.
+// reads collects the results that one request has read, so that their errors can be asked
+// for afterwards.
 type reads struct {
 	rows []*sql.Rows
 	ends []context.CancelFunc // of the contexts in which they were read
@@ -33,7 +34,7 @@ func (r *reads) end() {
 	}
 }
 
-// err is why rows ended early. It stays known after they were closed.
+// err returns why rows ended early. It is known after they were closed, too.
 func (r *reads) err() error {
 	for _, rows := range r.rows {
 		if err := rows.Err(); err != nil {

@@ -110,8 +110,8 @@ func (m *memoryStore) putLocked(it *item) {
 	}
 }
 
-// skip goes on by revisions further up, without a past. It writes for the reason that
-// Start has.
+// skip raises the current revision by a number of revisions and forgets the past. It writes
+// afterwards, for the same reason as Start.
 func (m *memoryStore) skip(ctx context.Context, revisions int64) error {
 	m.mu.Lock()
 	m.revision += revisions

@@ -35,7 +35,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // unknown ones out.
 type savedState struct {
 	Saved time.Time
-	// Revision is that of the store when it was saved.
+	// Revision is the store's revision at the time of the save.
 	Revision int64
 	// Boot is which boot a copy of the leases is of, empty in a snapshot.
 	Boot string

@@ -17,8 +17,8 @@ type cluster struct {
 	place  string // of the database
 }
 
-// hash is that of the server's CA as in join tokens, and the CA itself. Both are
-// empty when there is none yet.
+// hash returns the hash of the server's CA, as join tokens have it, and the CA itself. Both
+// are empty when there is no CA yet.
 func (c cluster) hash() (string, []byte, error) {
 	bundle, err := os.ReadFile(c.caFile)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -24,8 +24,8 @@ const (
 	holderFile = layout.HolderFile
 	// watchHolder is how often a hold of somebody else is looked at.
 	watchHolder = time.Second
-	// holderDead is how long a hold has not been renewed when its holder passes
-	// for dead: several renewals, each of which may take its time.
+	// holderDead is after how long without a renewal a holder counts as dead: several
+	// renewals, each of which may take some time.
 	holderDead = 3*renewEvery + answerTime
 	machineID  = "/etc/machine-id"
 )
@@ -37,9 +37,9 @@ const (
 // That a holder lives is seen by a counter that moves, not by comparing clocks:
 // those of machines differ. A hold of this very data directory on this very
 // machine is taken over at once, since the directory's lock says that the server
-// that had it is gone. Whoever loses the hold while running ends and takes a new
-// name: were it a copy of the directory that took over, the two would else throw
-// each other out for ever.
+// that had it is gone. A server that loses the hold while running ends, and takes a new
+// name at the next start. Otherwise, if a copy of its directory has taken over, the two
+// would throw each other out for ever.
 type hold struct {
 	registry registry
 	log      *slog.Logger
@@ -127,7 +127,7 @@ func (h *hold) checked(ctx context.Context, check func(context.Context, claim) e
 	return c, err
 }
 
-// unknownAge is that of a hold in a database without a clock.
+// unknownAge stands for the age of a hold in a database without a clock.
 const unknownAge = -1 << 62
 
 func ago(age time.Duration) string {
@@ -137,7 +137,7 @@ func ago(age time.Duration) string {
 	return max(age, 0).Truncate(time.Second).String() + " ago"
 }
 
-// renew is errTaken when the hold is another's.
+// renew renews the hold. It returns errTaken when another server has it.
 func (h *hold) renew(ctx context.Context) error {
 	ok, err := h.registry.renew(ctx, h.holder)
 	if err == nil && !ok {
@@ -146,7 +146,7 @@ func (h *hold) renew(ctx context.Context) error {
 	return err
 }
 
-// lost is the line with which a server ends whose hold was taken.
+// lost returns the error with which a server ends when its hold was taken.
 func (h *hold) lost(ctx context.Context) error {
 	h.held.Store(false)
 	by := "another server"
@@ -159,7 +159,7 @@ func (h *hold) lost(ctx context.Context) error {
 	return fmt.Errorf("the database at %s was taken over by %s while this one could not renew its hold: run one server only on a database", h.place, by)
 }
 
-// release lets another server in at once.
+// release gives the hold back, so that another server can take it at once.
 func (h *hold) release() {
 	if !h.held.Swap(false) {
 		return

@@ -114,8 +114,8 @@ func (l *link) health() error {
 	return fmt.Errorf("the database at %s is away (since %s): %w", l.place, l.since.UTC().Format(time.RFC3339), l.cause)
 }
 
-// gate is the error for a request while the database is away. It reaches every
-// client of the API, so it does not say where the database is.
+// gate returns the error for a request while the database is away, nil while it is there.
+// The error reaches every client of the API, so it does not say where the database is.
 func (l *link) gate() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -138,8 +138,8 @@ func (l *link) wait(ctx context.Context) error {
 	}
 }
 
-// explain makes the error of a statement that found no database into the one
-// for a request, and raises a suspicion.
+// explain returns the error for a request whose statement found no database, and raises a
+// suspicion. It returns all other errors unchanged.
 func (l *link) explain(err error) error {
 	if err == nil || errors.As(err, new(awayError)) || !unanswered(err) {
 		return err

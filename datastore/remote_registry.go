@@ -33,6 +33,6 @@ type registry interface {
 	belong(ctx context.Context, holder, cluster string) (bool, error)
 }
 
-// rootCAKey is where the API server keeps the ConfigMap with the cluster's CA
-// that every cluster has. anyKey begins what any cluster has.
+// rootCAKey is the key under which the API server keeps the ConfigMap with the cluster's
+// CA. Every cluster has it.
 const rootCAKey = "/registry/configmaps/kube-system/kube-root-ca.crt"

@@ -18,8 +18,8 @@ func lastRevision(ctx context.Context, dialect *generic.Generic) (head int64, er
 	return head, err
 }
 
-// markedRevision is up to where the log says that it was compacted. More than there
-// is would make the server refuse everything as too old.
+// markedRevision returns the revision up to which the log says that it was compacted. If
+// that is higher than the last one, the server would refuse everything as too old.
 func markedRevision(ctx context.Context, dialect *generic.Generic) (compacted int64, err error) {
 	err = dialect.DB.QueryRowContext(ctx, `SELECT COALESCE(MAX(prev_revision), 0) FROM kine WHERE name = 'compact_rev_key'`).Scan(&compacted)
 	return compacted, err
@@ -48,8 +48,9 @@ func raiseTo(ctx context.Context, dialect *generic.Generic, target int64) error 
 	return tx.Commit()
 }
 
-// raiseStatements have nothing but numbers put into them. A table that was made
-// just now has no row yet for the compaction's mark.
+// raiseStatements returns the statements of raiseTo, into which only numbers are put. The
+// last one is for a table that was made just now: it has no row yet for the mark of the
+// compaction.
 func raiseStatements(dialect *generic.Generic, target int64) []string {
 	head := target + 1
 	out := []string{fmt.Sprintf(`
@@ -67,10 +68,10 @@ func raiseStatements(dialect *generic.Generic, target int64) []string {
 			WHERE NOT EXISTS (SELECT 1 FROM (SELECT id FROM kine WHERE name = 'compact_rev_key') AS mark)`, target))
 }
 
-// firstTarget is the revision to begin after. It is head unless state was lost or
-// may have been: after an unclean end nobody knows what a disk has kept that lies
-// about having written. It is one more than what was handed out, so that a client that has
-// seen all of it is told as well.
+// firstTarget returns the revision after which this run begins. It is head unless state was
+// lost or may have been lost: a disk may report writes as done that are not, and after an
+// unclean end nobody knows which of them it has kept. Then it is one more than all that was
+// handed out, so that clients which have seen all of it are told as well.
 func (s *Store) firstTarget(head int64) int64 {
 	known, found := s.ceiling.load()
 	switch {
@@ -141,7 +142,7 @@ func (s *Store) tellRaised(head, target int64) {
 	s.log.Warn("the database is older than what was handed out, as after a restore: "+effect, "last", head, "after", target)
 }
 
-// cutWith says how the watches of the durable store are ended.
+// cutWith sets the function that ends the watches of the durable store.
 func (s *Store) cutWith(socket string, cut func(revision int64)) {
 	if socket == durableSocket {
 		s.cutWatches.Store(&cut)

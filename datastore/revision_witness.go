@@ -7,9 +7,9 @@ import (
 	"brink/internal/once"
 )
 
-// plausible is how many revisions a node may be ahead to be believed: a hundred a
-// second for a year. A node that lies may take that much once each time the server
-// runs, of 2^63.
+// plausible is how many revisions ahead a node may claim to be and is believed: what a
+// hundred a second make in a year. A node that lies can use up that many of the 2^63
+// revisions, once in each run of the server.
 const plausible = 1 << 32
 
 // witnesses are the nodes that have seen more than this server. What they claim is
@@ -123,8 +123,9 @@ func (s *Store) settleClaim(ctx context.Context, log *checkedLog, node string, r
 	return nil
 }
 
-// endOldViews cuts the watches of what was before a revision. Leases and events are of
-// the same image as the rest; how far they were nobody has seen.
+// endOldViews ends the watches that began before a revision. It also raises the revision of
+// leases and events, which are from the same image as the rest: how high theirs was no node
+// has seen.
 func (s *Store) endOldViews(ctx context.Context, revision int64) {
 	if cut := s.cutWatches.Load(); cut != nil {
 		(*cut)(revision)

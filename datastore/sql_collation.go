@@ -6,9 +6,9 @@ import (
 	"fmt"
 )
 
-// comparisons are what a column for names must say of two of them: they are
-// compared for equality and cut into ranges by their bytes. A database that takes
-// two names for one, or sorts them otherwise, mixes objects up.
+// comparisons are pairs of names with the answers that the column for names must give: it
+// has to compare and sort names by their bytes. A database that takes two names for the
+// same, or sorts them in another order, mixes objects up.
 var comparisons = []struct {
 	one, operator, other string
 	want                 int64
@@ -25,11 +25,11 @@ const (
 	cureMySQL    = `ALTER TABLE kine MODIFY name VARCHAR(630) CHARACTER SET ascii COLLATE ascii_bin`
 )
 
-// checkCollation wants a column for names that compares bytes. What the column
-// does is asked of the database itself, as it depends on the defaults of server,
-// database, table and column, and on extensions such as citext. A table without
-// rows is cured, as kine makes it wrong on every MySQL: there the default of its
-// character set folds case.
+// checkCollation requires a column for names that compares bytes. It asks the database
+// itself how the column compares, since that depends on the defaults of server, database,
+// table and column, and on extensions such as citext. It corrects a table without rows,
+// because kine makes a wrong one on every MySQL: the default of its character set there
+// ignores case.
 func checkCollation(ctx context.Context, db *sql.DB, isMySQL bool, place string) error {
 	flaw, err := collationFlaw(ctx, db, isMySQL)
 	if err != nil || flaw == "" {

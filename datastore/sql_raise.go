@@ -11,8 +11,8 @@ import (
 	"brink/internal/layout"
 )
 
-// remoteInUseFile is inUseFile for a database elsewhere. It has a name of its own: who
-// goes from SQLite to another database may come back to the file.
+// remoteInUseFile is inUseFile for a database elsewhere. It has a name of its own, because
+// a user who changes from SQLite to another database may come back to the file.
 const remoteInUseFile = layout.RemoteInUse
 
 func (s *Store) remoteInUse() bool {

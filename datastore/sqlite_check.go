@@ -106,9 +106,9 @@ func (s *Store) checkDatabase() error {
 	return err
 }
 
-// readAhead has the kernel read a file from its begin to its end. SQLite's check goes
-// through it backwards, page by page, which took twenty times as long on a cold cache.
-// What cannot be read is SQLite's to tell.
+// readAhead has the kernel read a file from beginning to end. SQLite's check goes through it
+// backwards, page by page, which took twenty times as long on a cold cache. Errors are left
+// to that check.
 func readAhead(path string) {
 	f, err := os.Open(path)
 	if err != nil {

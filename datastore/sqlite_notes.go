@@ -57,13 +57,13 @@ func (s *Store) missingObjects() error {
 	return fmt.Errorf("damaged in the database and moved aside, make again: %s", names)
 }
 
-// settleBefore notes before each compaction what was made again: of an object that was
-// deleted afterwards nothing is left then.
+// settleBefore has each compaction first record which objects were made again. If such an
+// object was deleted since, the compaction removes all that shows it.
 func (s *Store) settleBefore(store *sqliteStore) {
 	store.beforeCompact = func() { _ = s.missingObjects() }
 }
 
-// aside is which objects are not there any more.
+// aside has the keys of objects that were moved aside and not made again.
 type aside struct {
 	sync.Mutex
 	keys []string

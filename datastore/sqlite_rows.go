@@ -30,7 +30,7 @@ const asideTable = `
 //     named; those of the start are made again by the API server. Secrets are none, since
 //     nodes are known by keys in them, nor webhooks, which withdraw rights by being there;
 //   - else the object is gone, and named as long as nobody has made it again.
-//
+
 // repaired is what was done about one key.
 type repaired struct {
 	key      string
@@ -132,8 +132,8 @@ func repairRows(ctx context.Context, tx *sql.Tx, damaged []storedRow, indexed ma
 	return done, nil
 }
 
-// moveAside keeps a row elsewhere, or puts its key right: the index may have it, and
-// the row before.
+// moveAside moves a row into the table of damaged ones. If only the row's key is damaged, it
+// corrects the key instead: the index may have the right one, and so may the row before.
 func moveAside(ctx context.Context, tx *sql.Tx, r *storedRow, indexed string) (repaired, error) {
 	one := repaired{key: r.name, revision: r.id}
 	before, err := oneRow(ctx, tx, `WHERE id = ? AND id > 0`, r.prevRevision)
@@ -168,8 +168,8 @@ func moveAside(ctx context.Context, tx *sql.Tx, r *storedRow, indexed string) (r
 	return one, err
 }
 
-// replace puts the object's revision before in the place of a current one, or a
-// deletion where the damaged row looks like one.
+// replace writes a new revision of an object whose current one was moved aside: the one
+// before it, or a deletion where the damaged row looks like one.
 func replace(ctx context.Context, tx *sql.Tx, one *repaired, deletion bool) error {
 	last, err := oneRow(ctx, tx, `WHERE name = ? ORDER BY id DESC LIMIT 1`, one.key)
 	if err != nil || last == nil {
@@ -206,7 +206,7 @@ func grantsRights(key string) bool {
 	return false
 }
 
-// oneRow is nil when there is none.
+// oneRow returns the row that a query finds, nil when it finds none.
 func oneRow(ctx context.Context, db queryer, query string, args ...any) (found *storedRow, err error) {
 	err = eachRow(ctx, db, func(r *storedRow) { found = r }, query, args...)
 	return found, err
@@ -235,9 +235,10 @@ func (s *Store) tellRepaired(done []repaired) {
 	}
 }
 
-// missingKeys are those of objects that were moved aside and were not there since. A row
-// of the key that is newer than the damaged one says that it was, also one that marks
-// a deletion; an older one says nothing: the key may have been deleted and made again.
+// missingKeys returns the keys of objects that were moved aside and have not been made
+// again. A row of the key that is newer than the damaged one shows that the object was made
+// again, also one that marks a deletion. An older row shows nothing: the key may have been
+// deleted and made again before the damage.
 func missingKeys(ctx context.Context, db queryer) ([]string, error) {
 	if there, err := texts(ctx, db, `SELECT name FROM sqlite_master WHERE name = 'kine_damaged'`); err != nil || len(there) == 0 {
 		return nil, err
@@ -250,7 +251,7 @@ func missingKeys(ctx context.Context, db queryer) ([]string, error) {
 	return texts(ctx, db, `SELECT DISTINCT key FROM kine_damaged WHERE settled = 0 ORDER BY key`)
 }
 
-// texts are the values of a query's one column.
+// texts returns the values of a query's one column.
 func texts(ctx context.Context, db queryer, query string) (out []string, err error) {
 	rows, err := db.QueryContext(ctx, query)
 	if err != nil {

@@ -6,12 +6,12 @@ import (
 	"fmt"
 )
 
-// storedRow is a row of kine's table without the value before it. That one is in no
-// checksum: SQLite copies it from another row while it inserts, and having it here would
-// cost each write a read. Nothing but the events of a watch show it, next to the new
-// value, and no watch begins before the list of this run that it goes on from: an old
-// value that rested on a disk is not read again. An event of this run has a copy of a
-// row that the start has checked.
+// storedRow is a row of kine's table without old_value, the value before it. The checksum
+// leaves that one out: SQLite copies it from another row during the insert, and knowing it
+// here would cost each write a read. It needs no checksum, because only the events of
+// watches show it, and a watch begins at a list of this run. So the old values of earlier
+// runs are never read again, and those of this run are copies of rows that the start has
+// checked.
 type storedRow struct {
 	id                                                    int64
 	name                                                  string

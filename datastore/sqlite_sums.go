@@ -13,12 +13,12 @@ import (
 	"github.com/k3s-io/kine/pkg/query"
 )
 
-// A row has a checksum of what is in it, in a column of its own at the end. SQLite has
-// none: a bit that a card has lost comes back as content. A column costs no page with
-// a write, as a table beside would (4 KiB to the WAL and again to the file), and who
-// names columns, as kine's queries and so an older brink do, never sees it; rows that
-// an older one has written have none and get theirs at the next check. SQLite's own
-// checksum VFS changes the format of every page, which an older brink would not know.
+// A row has a checksum of its content, in a column of its own at the end. SQLite has none: a
+// bit that a card has lost comes back as content. A separate table would cost each write a
+// page, 4 KiB to the WAL and again to the file; a column costs none. An older brink does not
+// see the column, since kine's queries name the columns that they want. Rows that an older
+// one has written have no checksum and get theirs at the next check. SQLite's own checksum
+// VFS changes the format of every page, which an older brink could not read.
 const sumColumn = `ALTER TABLE kine ADD COLUMN sum INTEGER`
 
 // insertSum is kine's insert with the checksum, which the connection adds to the
@@ -63,9 +63,9 @@ func (r *storedRow) isHousekeeping() bool {
 	return strings.HasPrefix(r.name, "compact_rev_key") || strings.HasPrefix(r.name, "gap-")
 }
 
-// isDeletion reports whether a row marks a deletion, also for a damaged one: the checksum proves
-// what it was, and without a proof either sign is enough, since an object that comes
-// back may be rights that were withdrawn.
+// isDeletion reports whether a row marks a deletion. Of a damaged row the checksum may prove
+// what it was. Without such a proof a flag, or a missing value, is enough: an object that
+// comes back may give rights that were withdrawn.
 func (r *storedRow) isDeletion() bool {
 	if r.provedWith(1, nil) {
 		return true

@@ -12,10 +12,10 @@ import (
 	"brink/internal/atomicfile"
 )
 
-// SQLite plays a WAL up to the first frame that does not fit, without a word. Right for
-// the torn tail that a power cut leaves, that loses acknowledged writes where a frame
-// in the middle, the header or the whole file was lost. What is told apart here, by
-// https://sqlite.org/fileformat2.html#the_write_ahead_log:
+// SQLite plays a WAL up to the first frame that does not fit, without a word. That is right
+// for the torn tail that a power cut leaves. But where a frame in the middle, the header or
+// the whole file was lost, acknowledged writes are lost with it. The two cases are told
+// apart here, by https://sqlite.org/fileformat2.html#the_write_ahead_log:
 //
 //   - Frames of the WAL's present use have the salts of its header. Such frames after
 //     one that does not fit were written after it. They may be the rest of the one
@@ -71,7 +71,7 @@ func readWAL(path string) (w walState, err error) {
 	}
 	sums.add(header[:24])
 	pageSize := int(binary.BigEndian.Uint32(header[8:]))
-	sound := binary.BigEndian.Uint32(header)&^1 == walMagic && binary.BigEndian.Uint32(header[4:]) == walVersion && sums.are(header[24:])
+	sound := binary.BigEndian.Uint32(header)&^1 == walMagic && binary.BigEndian.Uint32(header[4:]) == walVersion && sums.match(header[24:])
 	if !sound || pageSize < 512 || pageSize > 64<<10 {
 		return walState{badHeader: true}, nil
 	}
@@ -93,7 +93,7 @@ func (w *walState) readFrames(f io.Reader, sums walSums, pageSize int, salts [8]
 		if whole {
 			sums.add(frame[:8])
 			sums.add(frame[frameHeader:])
-			if whole = present && sums.are(frame[16:24]); whole {
+			if whole = present && sums.match(frame[16:24]); whole {
 				w.frames++
 				continue
 			}
@@ -125,13 +125,13 @@ func (s *walSums) add(data []byte) {
 	}
 }
 
-// are compares with the stored ones, which are big endian always.
-func (s *walSums) are(stored []byte) bool {
+// match reports whether the sums are the stored ones, which are always big endian.
+func (s *walSums) match(stored []byte) bool {
 	return binary.BigEndian.Uint32(stored) == s.s0 && binary.BigEndian.Uint32(stored[4:]) == s.s1
 }
 
-// lost says what of acknowledged writes is lost, empty for nothing. killed: the
-// machine has not been restarted since, so nothing is missing that was written.
+// lost returns what is lost of acknowledged writes, "" for nothing. killed means that only
+// brink has ended, not the machine, so that the kernel has kept all that was written.
 func (w walState) lost(killed bool) string {
 	switch {
 	case w.missing:

@@ -131,8 +131,9 @@ func (h *hub) waitTaken(ctx context.Context, st *stream) error {
 	}
 }
 
-// joinAt succeeds when nothing after revision sent was handed out yet. Only
-// then is progress true again that was asked for before.
+// joinAt puts w among the watches if nothing after revision sent has been handed out yet,
+// and reports whether it did. A report of progress that the client has asked for waits
+// until then.
 func (h *hub) joinAt(st *stream, w *watch, sent int64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -29,8 +29,8 @@ func (s *Server) watchAddresses(ctx context.Context, ready func()) error {
 type certified struct {
 	log   *slog.Logger
 	first nodeaddr.Address
-	late  bool       // the network has not come yet
-	seen  netip.Addr // the last time
+	late  bool       // the server started with its last address, which no link has had yet
+	seen  netip.Addr // what check saw the last time
 }
 
 func newCertified(log *slog.Logger, first nodeaddr.Address) *certified {

@@ -13,7 +13,7 @@ import (
 	"brink/server/pki"
 )
 
-// managedBy is the annotation that explains to a user why their change was undone.
+// managedBy is the annotation that explains to users why a change of theirs was undone.
 const managedBy = "brink.io/comment"
 
 // writeClusterConfig writes what nodes must know about the cluster, as this server's

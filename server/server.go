@@ -70,9 +70,9 @@ func (s *Server) ClientConfig(user string, groups ...string) *rest.Config {
 	return s.plane.ClientConfig(user, groups...)
 }
 
-// StoreHealth is nil while the datastore takes writes, else the reason.
+// StoreHealth returns nil while the datastore takes writes, else the reason why it does not.
 func (s *Server) StoreHealth() error { return s.store.Health() }
 
-// StoreWarning is nil, or what of the datastore needs somebody's attention while
-// it takes writes.
+// StoreWarning returns what in the datastore needs somebody's attention although it takes
+// writes, nil when nothing does.
 func (s *Server) StoreWarning() error { return s.store.Warning() }

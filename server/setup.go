@@ -105,7 +105,7 @@ func ensureLeaseNamespace(ctx context.Context, client kubernetes.Interface) erro
 
 const controlPlaneLabel = "node-role.kubernetes.io/control-plane"
 
-// errNoNode is logged only when the node does not register for long.
+// errNoNode is logged only when the node has not registered for setupPatience.
 var errNoNode = errors.New("the node has not registered")
 
 // labelOwnNode gives the server's own node its role. The kubelet may not do that itself:

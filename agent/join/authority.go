@@ -52,9 +52,9 @@ func (a authority) write(path string) error {
 // maxAnswer bounds what is read from a server that is not trusted yet, in bytes.
 const maxAnswer = 1 << 20
 
-// skewToTell is the difference of clocks above which a line is logged: certificates and
-// tokens are dated.
-const skewToTell = 5 * time.Minute
+// maxSkew is how much this machine's clock may differ from the server's without a warning:
+// certificates and tokens are valid from one time to another.
+const maxSkew = 5 * time.Minute
 
 // fetchAuthority asks the server for its CA, and believes the answer only when
 // it has the token's hash.
@@ -105,7 +105,7 @@ func (j *Join) clockProblem(ctx context.Context, a authority, serverDate string)
 			return clockText(now, there, cert)
 		}
 	}
-	if skew := now.Sub(there); !there.IsZero() && skew.Abs() > skewToTell {
+	if skew := now.Sub(there); !there.IsZero() && skew.Abs() > maxSkew {
 		lifecycle.Logger(ctx).Warn("this machine's clock differs from the server's: set it, or let NTP do it",
 			"here", now.UTC().Format(time.DateTime), "server", there.UTC().Format(time.DateTime))
 	}
@@ -127,13 +127,13 @@ func (j *Join) notBrink(why string) error {
 
 func (j *Join) url(path string) string { return "https://" + j.cfg.Server + path }
 
-// client returns a client of the given server.
+// client returns an HTTP client of the server that was given.
 func (j *Join) client(config *tls.Config) *http.Client {
 	return &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
 		DialContext:           j.dialGiven,
 		TLSClientConfig:       config,
 		ResponseHeaderTimeout: 10 * time.Second,
-		// One server answers for itself; another one's address is no answer.
+		// A redirect is not followed: the server that was given has to answer itself.
 	}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 

@@ -106,12 +106,12 @@ type Join struct {
 	seen  *seen
 	// prover adds to each request the proof that the certificate is this machine's.
 	prover *prover
-	// refusal is whether servers accept the certificate.
+	// refusal records whether servers refuse the certificate.
 	refusal *refusal
 	// refused is when the token was first refused.
 	refused time.Time
-	// used are the settings that the node started with, online whether a server has
-	// confirmed them.
+	// used are the settings with which the node started. online is true if a server gave
+	// them, and false if they are those of the last start.
 	used   clusterconfig.Config
 	online bool
 }
@@ -141,9 +141,11 @@ func New(cfg Config) (*Join, error) {
 	return j, nil
 }
 
-// hasJoined reports whether the machine has what it needs to speak as the node.
+// hasJoined reports whether the machine has what it needs to act as the node: the cluster's
+// CA and a usable certificate.
 func (j *Join) hasJoined() bool { return j.ca.pool != nil && j.certs.usable(time.Now()) == nil }
 
+// whyToken returns why the machine cannot do without a token.
 func (j *Join) whyToken() string {
 	if err := j.certs.usable(time.Now()); err != nil && !errors.Is(err, errNoCertificate) {
 		return err.Error()

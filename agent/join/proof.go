@@ -17,8 +17,8 @@ type prover struct {
 	password string // where the node password is
 
 	mu    sync.Mutex
-	of    *tls.Certificate
-	proof string // for of, "" when there is no node password
+	of    *tls.Certificate // the certificate that proof is for
+	proof string           // "" when there is no node password
 }
 
 // current returns the proof for the present certificate. It signs once for each.

@@ -12,9 +12,9 @@ import (
 	"brink/internal/wire/noderights"
 )
 
-// errRefused means that the servers no longer accept this node's certificate. Its text
-// reads like other ways of not answering, which the log has once: all of a node's parts
-// get this error and would fill the log.
+// errRefused means that the servers no longer accept this node's certificate. All of a
+// node's parts get this error and log it. Its text is one that the log takes for a server
+// that does not answer, and so writes only now and then.
 var errRefused = errors.New("no server answers this node any more")
 
 const (
@@ -26,7 +26,7 @@ const (
 	holdFor = 30 * time.Second
 )
 
-// refusal is whether servers refuse this node's certificate. A node that was deleted
+// refusal records whether servers refuse this node's certificate. A node that was deleted
 // goes on with its pods, and sends no requests that would be refused.
 type refusal struct {
 	tell func(why string) // called when a refusal begins; nil while nobody is to be told
@@ -94,7 +94,7 @@ func (r *refusal) setLocked(why string) {
 // hold blocks a request that would be refused until the certificate is accepted again,
 // or fails it. A request that would not be refused, or that has to find out, passes.
 func (r *refusal) hold(ctx context.Context) error {
-	over := r.closed()
+	over := r.end()
 	if over == nil {
 		return nil
 	}
@@ -108,8 +108,9 @@ func (r *refusal) hold(ctx context.Context) error {
 	}
 }
 
-// closed returns nil for a request that may pass, else the channel that ends the wait.
-func (r *refusal) closed() <-chan struct{} {
+// end returns the channel that is closed when the refusal ends, or nil for a request that
+// need not wait for it.
+func (r *refusal) end() <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.why == "" {

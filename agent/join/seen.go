@@ -23,7 +23,7 @@ const seenInterval = time.Hour
 //
 // It is the revision of the watch that every agent has, on the servers' addresses. The
 // bookmarks of that watch come about once a minute and carry the cluster's revision,
-// whatever has changed. The server adds what that minute may lack.
+// whatever has changed. The server adds a margin for what may have changed within that minute.
 type seen struct {
 	path string
 
@@ -61,7 +61,7 @@ func (s *seen) revision() int64 {
 	return s.highest
 }
 
-// note takes the revision at which the watch begins anew.
+// note records the revision from which the watch is about to begin again.
 func (s *seen) note(revision string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

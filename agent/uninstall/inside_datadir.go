@@ -85,7 +85,8 @@ func (u *run) isOwnState(rel string, kind layout.Kind) bool {
 	return kind == layout.File && !kubeletLives() && u.namesOwnPods(path)
 }
 
-// podUIDs are those of the API server's pods and of static ones, which are hashes.
+// podUIDs matches the uids of pods: those that the API server gives, and those of static
+// pods, which are hashes.
 var podUIDs = regexp.MustCompile(`\b([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32})\b`)
 
 // namesOwnPods reports whether a file can be read and names no pod but this node's.

@@ -149,7 +149,7 @@ const (
 	byOthers
 )
 
-// whoseMount decides by its place who has made a mount in a pod's directory. The kubelet
+// whoseMount decides, by where a mount in a pod's directory lies, who has made it. The kubelet
 // mounts at volumes/PLUGIN/NAME, for CSI with "mount" at the end, volumeDevices/PLUGIN/NAME
 // and volume-subpaths/VOLUME/CONTAINER/NUMBER. A mount inside a volume has to go for the
 // volume to go; it is named, because nothing shows who has made it. All other mounts are

@@ -110,8 +110,8 @@ func (u *run) removePods(ctx context.Context) error {
 	return nil
 }
 
-// terminate gives the first process of each container the chance to end well,
-// as the kubelet does. Those of sandboxes do nothing.
+// terminate gives the first process of each container the chance to end well, as the
+// kubelet does. It leaves out those of sandboxes, which do nothing.
 func (u *run) terminate(ctx context.Context, shims []int) {
 	inits := func() map[int]bool {
 		out := map[int]bool{}
@@ -294,7 +294,8 @@ func runsPayload(l layout.Layout, pid int) bool {
 	return err == nil && os.SameFile(running, ours)
 }
 
-// servesSocket reports whether a process is not the shim of another containerd.
+// servesSocket reports whether a process belongs to the containerd with this socket. Shims
+// name it in their arguments; other programs name none and count as belonging.
 func servesSocket(pid int, socket string) bool {
 	p, err := procfs.NewProc(pid)
 	if err != nil {

@@ -132,9 +132,9 @@ func (u *run) isShared() bool {
 	return slices.ContainsFunc(pods, func(e fs.DirEntry) bool { return !u.pods[e.Name()] })
 }
 
-// Guest returns the name of the node in a cluster whose server is elsewhere, where the
-// Node stays behind, or "" on a server's own machine.
-func Guest(l layout.Layout) string {
+// NodeLeftBehind returns the name of the Node that uninstalling leaves in a cluster whose
+// server is elsewhere, or "" on a server's own machine.
+func NodeLeftBehind(l layout.Layout) string {
 	if _, err := os.Stat(l.Server()); err == nil {
 		return ""
 	}

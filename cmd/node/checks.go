@@ -144,9 +144,9 @@ func notRoot(cfg Config) error {
 }
 
 // checkHost refuses to start on a machine that cannot work, before anything has been
-// written or started. Two warnings are logged at every start: of a unit that stops the
-// pods with brink, which its owner would learn at the first update, and of a low limit
-// of open files, which a user would learn on the first busy day.
+// written or started. It logs two of the warnings at every start, since their owner would
+// otherwise notice too late: a unit that stops the pods with brink shows only at the first
+// update, a low limit of open files only on the first busy day.
 func checkHost(cfg Config) error {
 	checks := HostChecks(cfg, os.Getpid())
 	for _, c := range checks {

@@ -128,8 +128,8 @@ func prepare(cfg Config) error {
 	return ledger.RecordKubeconfig(cfg.Layout, cfg.Server.Kubeconfig)
 }
 
-// excludeFromProxy keeps what a node knows of its cluster out of the environment's
-// proxy. A machine that joins learns the ranges later.
+// excludeFromProxy excludes from the environment's proxy what the node knows of its
+// cluster. A machine that joins learns the ranges later.
 func excludeFromProxy(cfg Config) error {
 	what := []string{cfg.NodeName}
 	if a := cfg.Agent; a != nil {

@@ -6,8 +6,9 @@ import (
 )
 
 // notifySystemd sends a state to systemd by the datagram protocol of sd_notify(3).
-// Without a socket there is no systemd. The library that the kubelet uses for it reads
-// the socket from the environment, out of which it is taken before the kubelet starts.
+// Without a socket, systemd does not wait, and nothing is sent. The library that the
+// kubelet uses for this cannot be used: it reads the socket from the environment, and there
+// the socket has been removed so that the kubelet does not find it.
 func notifySystemd(socket, state string) error {
 	if socket == "" {
 		return nil

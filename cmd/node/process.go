@@ -33,8 +33,8 @@ type process struct {
 	health, warnings []func() error
 }
 
-// compose builds the parts that cfg asks for. The list of components is the server's
-// and the agent's, in start order, behind what answers `brink status`.
+// compose builds the parts that cfg asks for. Its list of components begins with the one
+// that answers `brink status`; the server's and the agent's follow, in start order.
 func compose(cfg Config, globals *upstream.Globals, begun time.Time) (*process, error) {
 	p := &process{cfg: cfg, globals: globals, begun: begun}
 	p.group.Add(p.statusComponent())

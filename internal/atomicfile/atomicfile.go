@@ -75,9 +75,9 @@ func open(path string, flags int) (*os.File, error) {
 	return f, nil
 }
 
-// CheckPlace returns why a new file at path cannot be written, for it would be the
-// first. It leaves nothing: where path's directory has to be made too, it tries the
-// nearest one that exists.
+// CheckPlace returns an error if a file that does not exist yet could not be written at path.
+// It tries with a temporary file, which it removes. Where path's directory does not exist
+// either, it tries in the nearest one above that does.
 func CheckPlace(path string) error {
 	dir := filepath.Dir(path)
 	for {

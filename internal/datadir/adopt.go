@@ -56,8 +56,8 @@ func readPair(l layout.Layout, name string) (*x509.Certificate, bool) {
 	return parsePair(l.Cert(name), l.Key(name))
 }
 
-// parsePair follows links: a user may have laid links to a CA there, and the kubelet's
-// own store makes one of its current certificate.
+// parsePair follows links: a user may have put links to a CA there, and the kubelet's own
+// store makes a link to its current certificate.
 func parsePair(certPath, keyPath string) (*x509.Certificate, bool) {
 	cert, certErr := atomicfile.ReadTarget(certPath)
 	key, keyErr := atomicfile.ReadTarget(keyPath)
@@ -163,8 +163,8 @@ func isRest(l layout.Layout) bool {
 	return err == nil
 }
 
-// isLedger reports whether a file is one of package ledger: lines of a kind and an absolute
-// path.
+// isLedger reports whether a file is a ledger of a brink that wrote no mark: lines of a kind
+// and an absolute path. Kinds that package ledger has got since are not among these.
 func isLedger(path string) bool {
 	text, err := atomicfile.Read(path)
 	if err != nil || len(text) == 0 {

@@ -153,7 +153,8 @@ func CopyOf(l layout.Layout) (original string, isCopy bool) {
 	return m.data, err == nil && m.data != l.Data()
 }
 
-// Laid returns the paths, relative to the data directory, that were there before brink.
+// Laid returns what users had put into the data directory before brink's first start, as
+// paths relative to it. It stays theirs.
 func Laid(l layout.Layout) []string {
 	m, _ := readMark(l.Mark())
 	return m.laid
@@ -166,7 +167,7 @@ func Links(l layout.Layout) map[string]string {
 	return m.links
 }
 
-// findLinks finds them in a directory in which nothing is in the way.
+// findLinks finds the links of Links in a directory that inspect has found usable.
 func findLinks(l layout.Layout) map[string]string {
 	out := map[string]string{}
 	_ = filepath.WalkDir(l.Data(), func(path string, d fs.DirEntry, err error) error {

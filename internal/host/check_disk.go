@@ -35,8 +35,8 @@ var unsuitable = map[int64]string{
 	0xe0f5e1e2: "EROFS",
 }
 
-// checkDataDir checks the data directory, withPods also for what images and containers
-// need.
+// checkDataDir checks the data directory. With withPods it also checks what images and
+// containers need.
 func (m machine) checkDataDir(dir string, withPods bool) []Check {
 	const name = "data directory"
 	existing, err := nearest(dir)

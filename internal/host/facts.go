@@ -92,7 +92,7 @@ func (c Capabilities) Has(number int) bool { return c>>number&1 == 1 }
 // that cannot be read has its zero value.
 func Look() (Facts, error) { return thisMachine().look() }
 
-// machine is the machine to inspect: the real one, or a tree in a test.
+// machine is the machine to inspect: the real one, or a tree of files in a test.
 type machine struct {
 	root string
 	// run executes a program of the machine and returns its output.

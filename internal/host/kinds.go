@@ -3,7 +3,7 @@ package host
 // Kind explains the checks of one name to people who read about them, such as in the
 // documentation: what a Check itself says is about one machine.
 type Kind struct {
-	// Name is that of the check. "port N" stands for each of the node's ports, as in
+	// Name is the check's name. "port N" stands for each of the node's ports, as in
 	// "port 6443" or "port 8472/udp".
 	Name string
 	// Worst is the worst result it can have.

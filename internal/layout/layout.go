@@ -78,7 +78,8 @@ func (l Layout) Payload() string { return filepath.Join(l.data, "data") }
 // Version is the directory of one version in Payload.
 func (l Layout) Version(sum string) string { return filepath.Join(l.Payload(), sum) }
 
-// InData is a path that is relative to the data directory, as those of DataName.
+// InData returns the absolute path of rel, a path relative to the data directory as DataName
+// takes it.
 func (l Layout) InData(rel string) string { return filepath.Join(l.data, rel) }
 
 // Server is the control plane's directory.
@@ -112,8 +113,8 @@ func (l Layout) ContainerdRoot() string { return filepath.Join(l.Agent(), "conta
 // run did not end in order.
 func (l Layout) ContainerdInUse() string { return filepath.Join(l.ContainerdRoot(), "in-use") }
 
-// ImagesUnchecked exists from such a start on until all images were checked, however
-// often brink is started until then.
+// ImagesUnchecked exists after a run that did not end in order, until all images have been
+// checked. It may outlast several starts.
 func (l Layout) ImagesUnchecked() string {
 	return filepath.Join(l.ContainerdRoot(), "images-unchecked")
 }
@@ -121,7 +122,7 @@ func (l Layout) ImagesUnchecked() string {
 // TempMounts is where containerd mounts an image while it unpacks it.
 func (l Layout) TempMounts() string { return filepath.Join(l.ContainerdRoot(), "tmpmounts") }
 
-// ContainerdDatabase is where containerd keeps the names of all it has.
+// ContainerdDatabase is containerd's database, with the names of its images and containers.
 func (l Layout) ContainerdDatabase() string {
 	return filepath.Join(l.ContainerdRoot(), "io.containerd.metadata.v1.bolt", "meta.db")
 }
@@ -165,7 +166,8 @@ func (l Layout) Kubelet() string {
 	return filepath.Join(l.Agent(), "kubelet")
 }
 
-// InKubelet is a path that is relative to Kubelet, as those of KubeletName.
+// InKubelet returns the absolute path of rel, a path relative to Kubelet as KubeletName takes
+// it.
 func (l Layout) InKubelet(rel string) string { return filepath.Join(l.Kubelet(), rel) }
 
 // KubeletPods holds the pods' volumes, one directory a pod, by uid.

@@ -34,9 +34,9 @@ const (
 )
 
 // dataNames are all names that brink uses in its data directory. Uninstall removes these
-// and no others, so everything that is written there belongs into this table. It lacks the
-// directories and logs of pods, which have names of their own, and the versions in
-// Payload, which list what is in them.
+// and no others, so everything that brink writes there must be in this table. Two kinds of
+// names are not: the directories and logs of pods, which uninstall knows by the list of
+// pods, and the versions in Payload, which contain lists of their own files.
 var dataNames = []name{
 	{MarkFile, File}, {"made", File}, {"lock", File}, {OverlayProbe + "[0-9]*", Tree},
 	{"agent", Directory},
@@ -69,7 +69,7 @@ var pairs = []string{
 	ClientAdmin, ClientAuthProxy, ClientAPIServer, ServingAPIServer, ServingKubelet,
 }
 
-// runNames are those in the run directory.
+// runNames are all names that brink uses in the run directory.
 var runNames = []name{
 	{"status.sock", File}, {"self-binds", File},
 	{"datastore", Directory}, {"datastore/" + LeasesCopy, File}, {"datastore/*.sock", File},
@@ -113,7 +113,7 @@ func init() {
 	}
 }
 
-// notInData are names of the data directory of which the machine's own node has no use.
+// notInData are names of the data directory that the machine's own node does not use.
 var notInData = []string{"agent/kubelet", "agent/pod-logs", "agent/node-password"}
 
 // HasElsewhere reports whether a path relative to the data directory is one that only

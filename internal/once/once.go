@@ -1,6 +1,6 @@
-// Package once decides what is worth a line in the log: what is new, has changed, or
-// was said so long ago that whoever reads the log today has not seen it. A state
-// that is looked at every few seconds would otherwise fill a flash card with itself.
+// Package once decides what is worth a line in the log: what is new, what has changed, and
+// what was last logged so long ago that whoever reads the log today has not seen it. A state
+// that is checked every few seconds would otherwise fill a flash card with its lines.
 //
 // It knows keys and texts and writes nothing: the caller logs, with its own level
 // and attributes. Time is time.Now's, so tests run in a synctest bubble.
@@ -47,8 +47,8 @@ func (r *Reporter) Changed(key, text string) bool {
 	return true
 }
 
-// Cleared forgets key and reports whether there was something to forget, so that the
-// end of a trouble is logged when its begin was.
+// Cleared forgets key and reports whether there was something to forget, so that the end of
+// a problem is logged only if its beginning was.
 func (r *Reporter) Cleared(key string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

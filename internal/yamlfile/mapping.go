@@ -75,9 +75,10 @@ func (w *walk) mergeAll(n *yaml.Node, path []*yaml.Node) {
 	}
 }
 
-// merge is YAML 1.1's merge key: what a mapping, or a list of them, has besides is
-// taken over, the first of a list wins, and a merged one may merge in others. path are
-// those that are being merged: one that contains itself has no end.
+// merge handles the value of YAML 1.1's merge key, a mapping or a list of mappings. It takes
+// the keys in them that were not seen yet; of a list, the first mapping wins. A merged mapping
+// may have a merge key too. path has the mappings that are being merged: one that contains
+// itself would be merged without end.
 func (w *walk) merge(n *yaml.Node, path []*yaml.Node) {
 	switch {
 	case n.Kind == yaml.SequenceNode:

@@ -131,8 +131,8 @@ var position = regexp.MustCompile(`^yaml: (line \d+: )?`)
 // problemOf is what the library says without where.
 func problemOf(err error) string { return position.ReplaceAllString(err.Error(), "") }
 
-// resolveAliases puts what *name stands for in its place. One that contains itself ends
-// the walk where the format wants a text.
+// resolveAliases replaces each alias, *name, by the node that it stands for, and does not go
+// into that node. A node that contains itself ends a walk where the format wants a text.
 func resolveAliases(n *yaml.Node) {
 	for i, child := range n.Content {
 		if child.Kind == yaml.AliasNode {

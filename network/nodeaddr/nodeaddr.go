@@ -26,7 +26,7 @@ import (
 // ErrNone is returned when no interface has a usable address.
 var ErrNone = errors.New("no network address found on any interface that is up: connect the network or give --node-ip")
 
-// Query is which addresses are wanted.
+// Query says which addresses are wanted.
 type Query struct {
 	// Families holds the wanted families by example, such as the cluster's pod
 	// ranges, in order of preference.
@@ -86,12 +86,12 @@ func Check(ip netip.Addr, inside []netip.Prefix) error {
 type Address struct {
 	IP   netip.Addr `json:"ip"`
 	Link string     `json:"link"`
-	// Gone is whether no interface has it now: it is from the last start.
+	// Gone is true if no interface has the address now, and it is from the last start.
 	Gone bool `json:"-"`
 }
 
-// Find returns an address of each wanted family; one that the machine does not
-// have is left out. It is ErrNone when that leaves nothing.
+// Find returns an address of each wanted family. It leaves out families of which the machine
+// has none, and returns ErrNone when that leaves nothing.
 func Find(q Query) ([]Address, error) { return find(q, look("/sys")) }
 
 func find(q Query, links []link) ([]Address, error) {
@@ -163,8 +163,8 @@ func look(sys string) []link {
 	return out
 }
 
-// globalAddrs returns an interface's addresses, the lasting ones first: the kernel lists
-// the newest first, which in IPv6 may be a temporary one that is replaced tomorrow.
+// globalAddrs returns an interface's addresses, the lasting ones first. The kernel lists the
+// newest first, and in IPv6 that may be a temporary one, which is replaced tomorrow.
 func globalAddrs(i net.Interface, transient map[netip.Addr]bool) []netip.Addr {
 	addrs, err := i.Addrs()
 	if err != nil {
@@ -201,9 +201,8 @@ func ofFamily(links []link, v4 bool) []link {
 	return out
 }
 
-// choose picks the address of one family. defaultLink is the interface of the
-// default route, last the address of the last start, both zero when there is
-// none. An address inside of the cluster's ranges is taken only from the default
+// choose picks the address of one family. defaultLink is the interface of the default route,
+// last the address of the last start; each is zero when there is none. An address inside of the cluster's ranges is taken only from the default
 // route's interface: a network that overlaps the ranges is the user's mistake, and should
 // not be reported as a missing address.
 func choose(links []link, defaultLink string, last Address, inside []netip.Prefix) (Address, bool) {

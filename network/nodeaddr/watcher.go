@@ -13,17 +13,17 @@ import (
 	"brink/internal/once"
 )
 
-// ComponentName is that of the process's Watcher. A process has one, which is listed by
-// its server or, without one, by its agent.
+// ComponentName is the name of the component that runs the process's Watcher. The server
+// lists it or, in a process without one, the agent.
 const ComponentName = "address"
 
 // interval is how often a Watcher compares its addresses with the machine's.
 const interval = 5 * time.Second
 
 // Watcher owns the addresses of the node in this process. It finds them, finds them
-// again while the node runs, and announces each change. Nobody else asks the machine or
-// keeps a copy: a kubelet or a certificate that is made for the addresses of one moment
-// is made again by a restart.
+// again while the node runs, and announces each change. Nobody else asks the machine, and
+// nobody keeps a copy. What is made for the addresses of one moment, such as a certificate or
+// the kubelet's configuration, is made again by a restart.
 type Watcher struct {
 	file  string
 	given bool // by the user: they never change
@@ -90,7 +90,8 @@ func (w *Watcher) IPs() []netip.Addr {
 	return ipsOf(w.now)
 }
 
-// Changed returns a channel that is closed when IPs are others than at this moment.
+// Changed returns a channel that is closed at the next change of IPs. Get it before IPs, to
+// miss no change.
 func (w *Watcher) Changed() <-chan struct{} {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -35,7 +35,8 @@ import (
 // when its time ran out while the database did not answer. A failure for any other
 // reason ends the server, as upstream has it.
 
-// repairHook compares, and mends, what addresses and ports of Services are allocated.
+// repairHook is the hook that compares the allocated addresses and ports with the Services,
+// and corrects them.
 const repairHook = "start-service-ip-repair-controllers"
 
 const (
@@ -119,7 +120,7 @@ func storeAnswers(config *rest.Config) func(context.Context) bool {
 	}
 }
 
-// again runs a hook until it succeeds, or fails although the database was there.
+// again runs a hook until it succeeds, or until it fails although the database was there.
 func (h *hooks) again(hook genericapiserver.PostStartHookFunc) genericapiserver.PostStartHookFunc {
 	return func(ctx genericapiserver.PostStartHookContext) error {
 		for {
@@ -136,8 +137,8 @@ func (h *hooks) again(hook genericapiserver.PostStartHookFunc) genericapiserver.
 	}
 }
 
-// orRepair runs upstream's repair, and one of ours after it: upstream's cannot be begun
-// twice.
+// orRepair runs upstream's repair. If the database was away meanwhile and the repair failed,
+// it runs one of ours instead: upstream's cannot be begun twice.
 func (h *hooks) orRepair(hook genericapiserver.PostStartHookFunc) genericapiserver.PostStartHookFunc {
 	return func(ctx genericapiserver.PostStartHookContext) error {
 		first, end := context.WithCancel(ctx.Context)

@@ -37,7 +37,8 @@ import (
 // openAPIIdle is how long the documents are kept when nobody asks for them.
 const openAPIIdle = 10 * time.Minute
 
-// trimAfter is when whoever waited for the documents has got an answer.
+// trimAfter is how long memory is not trimmed after the documents were made: until then
+// whoever waited for them has an answer.
 const trimAfter = 10 * time.Second
 
 // openAPI serves the descriptions of all APIs (kubectl explain, apply). It makes them on
@@ -183,8 +184,9 @@ func (o *openAPI) make() (release func(), err error) {
 	return undo, nil
 }
 
-// release releases the documents. The aggregator releases its copies when it finds other
-// documents, for which it only looks when it is asked, for each format.
+// release releases the documents. The aggregator keeps copies until it finds other
+// documents, and it looks for these only when it is asked. So release asks it, once for each
+// format.
 func (o *openAPI) release() {
 	o.made.Store(false)
 	o.kube.current.Store(nil)

@@ -13,12 +13,12 @@ import (
 )
 
 // The admission of mutating policies asks for the list of documents every five seconds, and
-// refuses with 503 what is not in its last list. It is the only client that asks, most of the
-// time, without needing the documents. So it always gets a list of all groups, for which no
-// documents are made; when a policy is evaluated it asks for the group's document, which
-// makes them. To keep the first evaluation short they are made as soon as there is a policy.
-// While there are documents it gets the real list, in which the names change with the
-// documents.
+// refuses with 503 what is not in its last list. It is the only client that asks without
+// needing the documents, as it does most of the time. So while there are no documents it gets
+// a list of all groups, and none are made. When it evaluates a policy it asks for that of
+// the policy's group, which has the documents made. They are made as soon as there is a
+// policy, to keep the first evaluation short. While there are documents it gets the real
+// list, in which the names change with the documents.
 
 // isPoll reports whether r is that request of admission.
 func isPoll(r *http.Request) bool {

@@ -11,9 +11,9 @@ import (
 	"brink/server/inmemory"
 )
 
-// controllerClients builds clients that act as the controllers' own service
-// accounts, so each controller has the rights of its RBAC role and no more. Upstream issues
-// and renews a token for each; in one process it is enough to assert the identity.
+// controllerClients builds clients that act as the controllers' own service accounts, so
+// that each controller has the rights of its RBAC role and no more. Upstream issues and renews
+// a token for each. In one process it is enough to assert the identity.
 type controllerClients struct{ api *inmemory.Server }
 
 var _ clientbuilder.ControllerClientBuilder = controllerClients{}

@@ -3,9 +3,9 @@
 //
 // A client still builds a request and decodes a response, and the request runs through the
 // API server's whole handler chain: authorization, admission, priority and fairness, audit.
-// Only that is skipped which exists because client and server are usually two processes. The
-// code that makes the transport asserts the client's identity, without a credential: the
-// identity is in the request's context, where nothing from the network can put it.
+// It skips only what exists because client and server are usually two processes. There is no
+// credential: the code that makes the transport asserts the client's identity. The identity
+// is in the request's context, where nothing from the network can put it.
 //
 // Given up: an http.Server on a net.Pipe. It works, but HTTP/2 then frames, copies and
 // flow-controls every watch event twice.
@@ -34,9 +34,10 @@ var ErrNotServing = fmt.Errorf("the API server is not serving yet: %w", syscall.
 // host makes URLs well-formed. It is never dialed.
 const host = "https://kubernetes.default.svc"
 
-// patientPath is requested by the admission of mutating policies while the API server is
-// being built. Without an answer it asks again only five seconds later, and refuses requests
-// until then. So its request waits for the handler and is answered before all others.
+// patientPath is the path that the admission of mutating policies requests while the API
+// server is being built. If that request failed, admission would ask again only five seconds
+// later, and refuse requests until then. So the request waits for the handler, and is
+// answered before all others.
 const patientPath = "/openapi/v3"
 
 // firstPatience bounds how long all other requests wait for that one.

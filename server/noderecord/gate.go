@@ -158,9 +158,9 @@ func (g *Gate) untrack(a *nodeRequest) {
 	}
 }
 
-// Authenticator refuses users that next takes for a node by a certificate, when that has no
-// record in force. To other nodes it adds the record and the key by which they have their
-// rights.
+// Authenticator refuses a user that next takes for a node by a certificate, if no record
+// gives that certificate rights. To all other nodes it adds the record and the key by which
+// they have theirs.
 func (g *Gate) Authenticator(next authenticator.Request) authenticator.Request {
 	return authenticator.RequestFunc(func(req *http.Request) (*authenticator.Response, bool, error) {
 		resp, ok, err := next.AuthenticateRequest(req)
@@ -228,8 +228,8 @@ func (g *Gate) isOld() bool {
 	return err == nil
 }
 
-// adopts takes the first key that is shown for that of a record, or of a Node without a
-// record, and reports whether it is the request's.
+// adopts takes the first key that a node shows for its own, and reports whether that is the
+// request's key. of is the uid of the node's record, or of its Node when it has no record.
 func (g *Gate) adopts(a *nodeRequest, of string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -256,8 +256,8 @@ func (g *Gate) AdoptBy(adopt func(node, key string)) {
 }
 
 // HasRecord reports whether a node has a record. Such a node is an agent of brink and is
-// reached by its tunnel, whose other end has a certificate by that record. It is true until
-// the caches are complete.
+// reached by its tunnel, whose other end has a certificate by that record. Until the caches
+// are complete, every node counts as having one but the node in this process.
 func (g *Gate) HasRecord(node string) bool {
 	select {
 	case <-g.ready:

@@ -42,8 +42,8 @@ func expirationOf(s *corev1.Secret) *time.Time {
 
 // RemoveEnded removes the Secrets of bootstrap tokens that have ended: join tokens when
 // they were remembered for long enough, all others at once, as upstream's tokencleaner
-// does. next is when there may be another one to remove, 0 when none is going to end;
-// errs are those of tokens that could not be removed.
+// does. next is after how long there may be another one to remove, 0 when none is going to end;
+// errs are the errors of those that could not be removed.
 func RemoveEnded(ctx context.Context, client kubernetes.Interface, secrets corelisters.SecretNamespaceLister, now time.Time) (next time.Duration, errs []error) {
 	all, err := secrets.List(labels.Everything())
 	if err != nil {

@@ -34,10 +34,10 @@ func (s *Server) holder(ip netip.Addr, port string) (string, error) {
 //
 //   - The server's own addresses are its own.
 //   - A node has the address from which its tunnel comes.
-//   - Any other address is dialed directly, unless the cluster itself has put pods into
-//     the host network of a node that claims the address and that this server cannot reach
-//     there, see behindRouters. Sites behind NAT number their machines alike, so there may
-//     be several such nodes; then the node whose pod has the port.
+//   - Any other address is dialed directly, with one exception: a node claims the address,
+//     this server cannot reach it there, and the cluster itself has put pods into the node's
+//     host network, see behindRouters. Sites behind NAT number their machines alike, so there
+//     may be several such nodes. Then it is the node with a pod that declares the port.
 func (s *Server) choose(nodes []*corev1.Node, ip netip.Addr, port string) (string, error) {
 	var claim, proven []string
 	for _, node := range nodes {

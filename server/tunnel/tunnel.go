@@ -219,8 +219,8 @@ func (s *Server) remove(node string, removed *session) {
 }
 
 // Sources returns the addresses from which a node's tunnels come: its own, or that of its
-// site's router where addresses are translated. Nothing else proves what a node says of its
-// addresses.
+// site's router where addresses are translated. They are the only evidence for what a node
+// says about its addresses.
 func (s *Server) Sources(node string) []netip.Addr {
 	list, _ := s.live(node)
 	var from []netip.Addr

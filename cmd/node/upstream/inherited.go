@@ -25,8 +25,9 @@ func dropInherited() {
 	// asked for rather than ignored, because children would inherit that it is ignored.
 	unheard := make(chan os.Signal, 1)
 	signal.Notify(unheard, syscall.SIGPIPE)
-	// A process started by nohup ignores the first, one started by a script's & the
-	// second: brink goes on ignoring them, its containers do not.
+	// nohup starts a process that ignores SIGHUP, and a script's & one that ignores
+	// SIGINT. Asking for the ignored ones has the effect that brink still does not act on
+	// them, but its containers do not inherit that they are ignored.
 	for _, s := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
 		if signal.Ignored(s) {
 			signal.Notify(unheard, s)

@@ -14,10 +14,10 @@ import (
 
 // setKlog sends the lines of Kubernetes' packages to standard error. Its information
 // lines are written with --debug or a verbosity only: a healthy node writes a line a
-// minute to its journal, and the journal is on the flash card too. Nor are warnings and
-// errors written that repeat one of a few minutes ago, that are about a state which is
-// usually over at once, or that come of an outage of the database, which the datastore
-// logs.
+// minute to its journal, and the journal is on the flash card too. Three kinds of warnings
+// and errors are not written either: those that repeat one of a few minutes ago, those
+// about a state that is usually over at once, and the consequences of an outage of the
+// database, which the datastore logs itself.
 func setKlog(o Options, level slog.Level, start *StartLog) {
 	// A klog line of verbosity n arrives as level -n.
 	level = min(level, slog.Level(-o.Verbosity))

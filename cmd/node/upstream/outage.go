@@ -18,9 +18,9 @@ const echoTime = time.Minute
 // the reason.
 var echoes = []string{"context canceled", "context deadline exceeded", "Timeout or abort while handling", "Post-timeout activity", "request did not complete"}
 
-// outage drops what components log because the database is away. Each does so again
-// and again in words of its own, thousands of lines in an hour, while the datastore
-// logs it once a minute.
+// outage drops what components log because the database is away. Each of them logs it
+// again and again in its own words, thousands of lines in an hour. The datastore logs the
+// outage once a minute.
 type outage struct {
 	slog.Handler
 	last *atomic.Int64 // when the last line about it came, in nanoseconds

@@ -16,12 +16,12 @@ const (
 	stopPatience = 30 * time.Second
 )
 
-// StartLog holds back what Kubernetes' components log while they start: they start
-// beside each other, miss what another has not made yet, and log a dozen errors that
-// mean nothing. A start that succeeds drops these lines. One that fails or takes long
-// shows them all, since one of them is the reason then, and so does an error after
-// which Kubernetes ends the process by itself. A stop is the same the other way round:
-// the component that is stopped last misses those before it.
+// StartLog holds back what Kubernetes' components log while they start. They start at the
+// same time, do not find what another has not made yet, and log a dozen errors that mean
+// nothing. After a start that succeeds these lines are dropped. They are all shown when a
+// start fails or takes long, since one of them gives the reason, and before an error after
+// which Kubernetes ends the process by itself. The same is done during a stop, in which the
+// components that stop last do not find those that stopped before them.
 type StartLog struct {
 	mu   sync.Mutex
 	open bool

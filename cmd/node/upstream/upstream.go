@@ -33,12 +33,12 @@ import (
 )
 
 const (
-	// debugVerbosity is that of --debug: upstream's level for debugging. A slog level
-	// of -4 is the same one.
+	// debugVerbosity is the verbosity that --debug sets, upstream's level for debugging.
+	// It arrives as slog's level -4, which is slog.LevelDebug.
 	debugVerbosity = 4
-	// gcPercent makes garbage wait for half of the live heap instead of all of
-	// it. Most of the heap of an idle node never changes; a collection costs it
-	// some 50 ms of a core and then happens every other minute.
+	// gcPercent starts a collection when the heap has grown by half since the last one;
+	// Go's default is by all of it. Most of the heap of an idle node never changes: it
+	// is collected every other minute, which costs some 50 ms of a core each time.
 	gcPercent = 50
 )
 
@@ -104,8 +104,8 @@ func Set(o Options) *Globals {
 	return &Globals{Log: start, NotifySocket: takeEnv("NOTIFY_SOCKET")}
 }
 
-// LogWarningsOnly is for a command that tells what it does in words of its own. It
-// sets nothing else of what Set does.
+// LogWarningsOnly leaves information lines out of the log of a command that prints itself
+// what it does. It does nothing of what Set does.
 func LogWarningsOnly() { slog.SetLogLoggerLevel(slog.LevelWarn) }
 
 // takeEnv returns a variable of the environment and removes it there.

@@ -12,7 +12,7 @@ const (
 	StatusPath = "/brink/v1/token"
 )
 
-// State is that of a token.
+// State is the state of a token.
 type State string
 
 const (

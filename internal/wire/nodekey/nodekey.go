@@ -29,8 +29,8 @@ const (
 	// Annotation of a CertificateSigningRequest that holds the proof.
 	Annotation = "brink.io/node-key-proof"
 	// NodeAnnotation of a Node has the public key of the machine that owns it. The node
-	// itself writes it; whoever has the node's certificate has proved it before. It
-	// helps when the server's record was removed with a Node that was deleted and has
+	// itself writes it, with its certificate, for which the machine has proved its key. It
+	// replaces the server's record where that was removed: when a Node was deleted and has
 	// registered again.
 	NodeAnnotation = "brink.io/node-key"
 )
