@@ -90,7 +90,9 @@ func (n *connected) runNetwork(ctx context.Context, ready func()) error {
 		return err
 	}
 	go n.followPeers(ctx, peers, pods)
-	go n.followAddresses(ctx, client, pods, underlay)
+	if n.cfg.Addresses.MayChange() {
+		go n.followAddresses(ctx, client, pods, underlay)
+	}
 	return pods.Component().Run(ctx, ready)
 }
 
