@@ -33,8 +33,6 @@ func (a *Agent) runAddress(ctx context.Context, ready func()) error {
 // the API server, from which the peers learn of it. current are the addresses with which
 // the network was made.
 func (n *connected) followAddresses(ctx context.Context, client kubernetes.Interface, pods *network.Network, current []netip.Addr) {
-	tick := time.NewTicker(announceInterval)
-	defer tick.Stop()
 	var pending *announcement // nil when the API server knows
 	for {
 		changed := n.cfg.Addresses.Changed()
@@ -46,11 +44,15 @@ func (n *connected) followAddresses(ctx context.Context, client kubernetes.Inter
 		if pending != nil && pending.isDue() && n.tryAnnounce(ctx, client, pending) {
 			pending = nil
 		}
+		var retry <-chan time.Time // an idle node is not woken
+		if pending != nil {
+			retry = time.After(announceInterval)
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-changed:
-		case <-tick.C:
+		case <-retry:
 		}
 	}
 }
