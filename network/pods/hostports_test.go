@@ -21,6 +21,18 @@ func ofNode(t *testing.T, n *testnet.Node) Config {
 	}
 }
 
+func hostPortsOf(cfg Config) HostPorts {
+	return HostPorts{cfg: cfg, wake: func() {}, log: slog.Default()}
+}
+
+// wantOneRule: the port that testnet's GivePorts gives one pod has its rule, once.
+func wantOneRule(t *testing.T) {
+	t.Helper()
+	if got := testnet.NFT(t, "list ruleset"); strings.Count(got, "dport 80 dnat") != 1 {
+		t.Errorf("it has\n%s", got)
+	}
+}
+
 // TestHostPortsDeletedDuringACheck: a table that goes while another check is under way
 // is missed by nobody.
 func TestHostPortsDeletedDuringACheck(t *testing.T) {
@@ -31,7 +43,7 @@ func TestHostPortsDeletedDuringACheck(t *testing.T) {
 	cfg := ofNode(t, n)
 	n.GivePorts(t, cfg.StateDir, cfg.CacheDir, "one")
 	testnet.Inside(t, n.NS, func() error {
-		h := HostPorts{cfg: cfg, wake: func() {}, log: slog.Default()}
+		h := hostPortsOf(cfg)
 		testnet.Must(t, h.Reconcile(t.Context()))
 		for _, wrote := range []bool{true, false} { // with and without a repair to check
 			if !wrote {
@@ -45,9 +57,7 @@ func TestHostPortsDeletedDuringACheck(t *testing.T) {
 			for range 2 {
 				testnet.Must(t, h.Reconcile(t.Context()))
 			}
-			if got := testnet.NFT(t, "list ruleset"); strings.Count(got, "dport 80 dnat") != 1 {
-				t.Errorf("it has\n%s", got)
-			}
+			wantOneRule(t)
 		}
 		return nil
 	})
@@ -63,7 +73,7 @@ func TestFirstHostPortsAreDeleted(t *testing.T) {
 	cfg := ofNode(t, n)
 	var h HostPorts
 	testnet.Inside(t, n.NS, func() error {
-		h = HostPorts{cfg: cfg, wake: func() {}, log: slog.Default()}
+		h = hostPortsOf(cfg)
 		testnet.Must(t, h.Reconcile(t.Context()))
 		return nil
 	})
@@ -71,9 +81,7 @@ func TestFirstHostPortsAreDeleted(t *testing.T) {
 	testnet.Inside(t, n.NS, func() error {
 		testnet.NFT(t, "flush ruleset")
 		testnet.Must(t, h.Reconcile(t.Context()))
-		if got := testnet.NFT(t, "list ruleset"); strings.Count(got, "dport 80 dnat") != 1 {
-			t.Errorf("it has\n%s", got)
-		}
+		wantOneRule(t)
 		return nil
 	})
 }
@@ -88,7 +96,7 @@ func TestHostPortsOfGoingPods(t *testing.T) {
 	cfg := ofNode(t, n)
 	n.GivePorts(t, cfg.StateDir, cfg.CacheDir, "one")
 	testnet.Inside(t, n.NS, func() error {
-		h := HostPorts{cfg: cfg, wake: func() {}, log: slog.Default()}
+		h := hostPortsOf(cfg)
 		testnet.Must(t, h.Reconcile(t.Context()))
 		if got := testnet.NFT(t, "list ruleset"); !strings.Contains(got, `comment "one"`) {
 			t.Errorf("no rule:\n%s", got)
@@ -107,7 +115,7 @@ func TestHostPortsOfGoingPods(t *testing.T) {
 	testnet.Must(t, os.WriteFile(results, []byte(strings.ReplaceAll(string(text), `"sandbox": "`, `"sandbox": "/gone`)), 0o600))
 	testnet.Inside(t, n.NS, func() error {
 		testnet.NFT(t, "flush ruleset")
-		h := HostPorts{cfg: cfg, wake: func() {}, log: slog.Default()}
+		h := hostPortsOf(cfg)
 		testnet.Must(t, h.Reconcile(t.Context()))
 		if got := testnet.NFT(t, "list ruleset"); got != "" {
 			t.Errorf("of a pod without a network namespace there is\n%s", got)
