@@ -10,6 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"brink/network/rtnl"
 )
 
 // defaultInterface returns the interface of the default route with the lowest metric in
@@ -23,7 +25,7 @@ func defaultInterface(v4 bool) (string, error) {
 	}
 	wanted := &netlink.Route{Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNICAST} // to everywhere
 	const by = netlink.RT_FILTER_TABLE | netlink.RT_FILTER_TYPE | netlink.RT_FILTER_DST
-	routes, err := uninterrupted(func() ([]netlink.Route, error) { return netlink.RouteListFiltered(family, wanted, by) })
+	routes, err := rtnl.Complete(func() ([]netlink.Route, error) { return netlink.RouteListFiltered(family, wanted, by) })
 	if err != nil {
 		return "", fmt.Errorf("asking the kernel for its routes: %w", err)
 	}
@@ -47,21 +49,12 @@ func linkOf(r netlink.Route) int {
 	return r.LinkIndex
 }
 
-// uninterrupted asks again when the kernel's table changed while it was read.
-func uninterrupted[T any](list func() ([]T, error)) (out []T, err error) {
-	err = netlink.ErrDumpInterrupted
-	for tries := 0; tries < 3 && errors.Is(err, netlink.ErrDumpInterrupted); tries++ {
-		out, err = list()
-	}
-	return out, err
-}
-
 // transientFlags are those of an IPv6 address that is not there to stay, or not usable.
 const transientFlags = unix.IFA_F_TEMPORARY | unix.IFA_F_DADFAILED | unix.IFA_F_DEPRECATED | unix.IFA_F_TENTATIVE
 
 // transientAddrs returns the IPv6 addresses that are not there to stay, or not usable.
 func transientAddrs() map[netip.Addr]bool {
-	addrs, err := uninterrupted(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_V6) })
+	addrs, err := rtnl.Complete(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_V6) })
 	if err != nil {
 		return nil // as on a kernel without IPv6
 	}
