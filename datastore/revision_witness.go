@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"brink/internal/once"
+	"brink/internal/sleep"
 )
 
 // plausible is how many revisions ahead a node may claim to be and is believed: what a
@@ -88,7 +89,7 @@ func (s *Store) hearWitnesses(ctx context.Context, log *checkedLog) {
 		if told.Changed("raise", "") {
 			s.log.Error("a node has seen a later revision, and going on above it failed: trying again", "node", node, "saw", revision, "error", oneLine(err))
 		}
-		sleep(ctx, retryEvery)
+		sleep.For(ctx, retryEvery)
 	}
 }
 
