@@ -89,7 +89,7 @@ type Store struct {
 	cfg      Config
 	engine   engine
 	log      *slog.Logger
-	created  bool       // New made the database
+	created  bool       // Prepare made the database
 	disk     *condition // writes to the database
 	snapshot *condition // writes of the volatile snapshot
 	leases   leaseCopy
@@ -116,8 +116,7 @@ const (
 	VolatileComponentName = "datastore-volatile"
 )
 
-// New prepares the directories and checks the files. Nothing listens yet and
-// nothing stays open. Every error is one line: what, where, what to do.
+// New checks the configuration. Nothing on disk is looked at or made: see Prepare.
 func New(cfg Config) (*Store, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -134,13 +133,19 @@ func New(cfg Config) (*Store, error) {
 	s.snapshot.describe = fault.describeSnapshot
 	s.ceiling = newCeiling(cfg, log)
 	s.witnesses = newWitnesses()
-	if err := prepareDir(cfg.SocketDir); err != nil {
-		return nil, err
+	return s, nil
+}
+
+// Prepare makes the directories and checks the files. Nothing listens yet and nothing stays
+// open. Every error is one line: what, where, what to do.
+func (s *Store) Prepare() error {
+	if err := prepareDir(s.cfg.SocketDir); err != nil {
+		return err
 	}
-	if err := prepareDir(cfg.Dir); err != nil {
-		return nil, err
+	if err := prepareDir(s.cfg.Dir); err != nil {
+		return err
 	}
-	return s, s.engine.prepare()
+	return s.engine.prepare()
 }
 
 func (s *Store) path(name string) string   { return filepath.Join(s.cfg.Dir, name) }

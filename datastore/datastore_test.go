@@ -108,7 +108,7 @@ func TestStopWhileConnecting(t *testing.T) {
 	for _, endpoint := range []string{"postgres://u:p@127.0.0.1:1/db?connect_timeout=1", "mysql://u:p@tcp(127.0.0.1:1)/db"} {
 		cfg := testConfig(t)
 		cfg.Endpoint = endpoint
-		store, err := New(cfg)
+		store, err := prepared(cfg)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -30,7 +30,7 @@ func TestVolatileFinalSaveIsLast(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
 	cfg.Logger = slog.New(slowLog{slog.DiscardHandler})
-	s, err := New(cfg)
+	s, err := prepared(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +70,7 @@ func TestSnapshotThatFailsIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
 	cfg.Logger = new(logBuffer).logger()
-	s, err := New(cfg)
+	s, err := prepared(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -46,7 +46,7 @@ func TestDamagedDatabase(t *testing.T) {
 			damage(t, path)
 			before := contents(t, cfg.Dir)
 
-			_, err := New(cfg)
+			_, err := prepared(cfg)
 			testerror.OneLine(t, err, path, "damaged", "--datastore-set-aside-damaged")
 			if after := contents(t, cfg.Dir); after[databaseFile] != before[databaseFile] || after[databaseFile+"-wal"] != before[databaseFile+"-wal"] {
 				t.Error("the damaged database was touched")
@@ -85,10 +85,10 @@ func TestDamagedAfterKillKeepsWAL(t *testing.T) {
 	if before[databaseFile+"-wal"] == "" {
 		t.Fatal("there is no WAL to keep")
 	}
-	_, err := New(cfg)
+	_, err := prepared(cfg)
 	testerror.OneLine(t, err, path, "damaged")
 	cfg.SetAsideDamaged = true
-	if _, err := New(cfg); err != nil {
+	if _, err := prepared(cfg); err != nil {
 		t.Fatal(err)
 	}
 	kept, _ := filepath.Glob(path + ".damaged-*Z-wal")
@@ -111,7 +111,7 @@ func TestMissingDatabase(t *testing.T) {
 			}
 			before := contents(t, cfg.Dir)
 
-			_, err := New(cfg)
+			_, err := prepared(cfg)
 			testerror.OneLine(t, err, path, "missing", databaseFile+suffix, "--datastore-set-aside-damaged")
 			if after := contents(t, cfg.Dir); !maps.Equal(after, before) {
 				t.Errorf("refusing changed the files: %v, before %v", after, before)
@@ -147,7 +147,7 @@ func TestDamageFoundWhileRunning(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
 	path := filled(t, cfg)
-	store, err := New(cfg)
+	store, err := prepared(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -206,7 +206,7 @@ func TestFlippedBytesInWAL(t *testing.T) {
 			flip(t, wal, at)
 			log := new(logBuffer)
 			cfg.Logger = log.logger()
-			store, err := New(cfg)
+			store, err := prepared(cfg)
 			if err != nil {
 				testerror.OneLine(t, err, "damaged")
 				return

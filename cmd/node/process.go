@@ -23,6 +23,7 @@ const settleTime = 10 * time.Second
 // process is a composed node: run starts it once.
 type process struct {
 	cfg     Config
+	server  *server.Server // nil on a machine that joins
 	globals *upstream.Globals
 	begun   time.Time
 
@@ -34,17 +35,18 @@ type process struct {
 	health, warnings []func() error
 }
 
-// compose builds the parts that cfg asks for. Its list of components begins with the one
+// compose builds the parts that cfg asks for, which checks their settings. Nothing is made or
+// started. Its list of components begins with the one
 // that answers `brink status`; the server's and the agent's follow, in start order.
 func compose(cfg Config, globals *upstream.Globals, begun time.Time) (*process, error) {
 	p := &process{cfg: cfg, globals: globals, begun: begun}
 	p.group.Add(p.statusComponent())
-	var srv *server.Server
-	var err error
 	if cfg.Server != nil {
-		if srv, err = server.New(*cfg.Server); err != nil {
+		srv, err := server.New(*cfg.Server)
+		if err != nil {
 			return nil, err
 		}
+		p.server = srv
 		p.group.Add(srv.Components()...)
 		p.health = append(p.health, srv.StoreHealth)
 		p.warnings = append(p.warnings, srv.StoreWarning)
@@ -52,7 +54,7 @@ func compose(cfg Config, globals *upstream.Globals, begun time.Time) (*process, 
 	if cfg.Agent == nil {
 		return p, nil
 	}
-	node, err := newAgent(cfg, srv)
+	node, err := newAgent(cfg, p.server)
 	if err != nil {
 		return nil, err
 	}
