@@ -13,6 +13,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"brink/internal/testerror"
+	"brink/internal/testtree"
 )
 
 // filled makes a database with some content and returns its path.
@@ -200,17 +201,9 @@ func replaceBySQLite(t *testing.T, path string) {
 // contents returns the hashes of the files in dir.
 func contents(t *testing.T, dir string) map[string]string {
 	t.Helper()
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
+	files := testtree.Read(t, dir)
+	for name, data := range files {
+		files[name] = fmt.Sprintf("%x", sha256.Sum256([]byte(data)))
 	}
-	out := map[string]string{}
-	for _, e := range entries {
-		data, err := os.ReadFile(filepath.Join(dir, e.Name()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		out[e.Name()] = fmt.Sprintf("%x", sha256.Sum256(data))
-	}
-	return out
+	return files
 }
