@@ -1,13 +1,18 @@
-// Package datastore keeps the cluster's state. It serves etcd's gRPC API on unix
-// sockets, so that the API server needs no other client.
+// Package datastore keeps the cluster's state: the objects that users and programs write by
+// the Kubernetes API, each under a key such as /registry/pods/default/web-1. Every write gets
+// the next revision, a number by which clients compare what they have read.
+//
+// The API server can only talk to an etcd, a database that is too large for small boards. So
+// this package serves etcd's gRPC API on unix sockets. The library kine translates it to SQL.
 //
 // There are two stores, because there are two kinds of state:
 //
-//   - Durable: everything a user would miss. SQLite in one file, with a WAL and
-//     synchronous=FULL: an acknowledged write survives a power cut. kine's own
+//   - Durable: everything a user would miss. SQLite in one file, with a write-ahead log
+//     (WAL) and synchronous=FULL: an acknowledged write survives a power cut. kine's own
 //     default is NORMAL, which survives only a killed process.
-//   - Volatile: leases and events. They change every few seconds and mean nothing
-//     after a power cut, so they live in memory and cost no flash. They are saved on
+//   - Volatile: leases, by which their holders show that they live, and events, the notes
+//     of what happened. They change every few seconds and mean nothing after a power
+//     cut, so they live in memory and cost no flash. They are saved on
 //     a clean stop and now and then, and their revisions never run backwards.
 //     Leases still count when brink alone was killed, as their holders live on: at
 //     most once a second they are copied to a file beside the sockets, if that is on

@@ -43,7 +43,7 @@ func TestVolatileFinalSaveIsLast(t *testing.T) {
 		if err := store.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		stop := s.keep(t.Context(), store)
+		stop := s.maintain(t.Context(), store)
 		time.Sleep(saveInterval + time.Second) // a save fails and is being logged
 		if err := os.RemoveAll(inTheWay); err != nil {
 			t.Fatal(err)
@@ -83,7 +83,7 @@ func TestSnapshotThatFailsIsTriedAgain(t *testing.T) {
 		if err := store.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		defer s.keep(t.Context(), store)()
+		defer s.maintain(t.Context(), store)()
 		time.Sleep(saveInterval + time.Second)
 		synctest.Wait()
 		testerror.OneLine(t, s.Warning(), s.path(volatileFile), "cannot write", "leases and events live on in memory")
