@@ -78,6 +78,7 @@ func (p *process) statusHandler() http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(p.status())
 	})
+	mux.HandleFunc("POST "+snapshotPath, p.serveSnapshot)
 	if p.cfg.PProf {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
@@ -92,23 +93,32 @@ var ErrNotRunning = errors.New("brink is not running")
 // AskStatus asks the brink that uses the data directory.
 func AskStatus(ctx context.Context, l layout.Layout) (Status, error) {
 	var out Status
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+	resp, err := askSocket(ctx, l, http.MethodGet, "/status", 10*time.Second)
+	if err != nil {
+		return out, err
+	}
+	defer resp.Body.Close()
+	return out, json.NewDecoder(resp.Body).Decode(&out)
+}
+
+// askSocket sends a request to the brink that uses the data directory. A limit of 0 is none.
+func askSocket(ctx context.Context, l layout.Layout, method, path string, limit time.Duration) (*http.Response, error) {
+	client := &http.Client{Timeout: limit, Transport: &http.Transport{
+		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", l.StatusSocket())
 		},
 	}}
-	defer client.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://brink/status", nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://brink"+path, nil)
 	if err != nil {
-		return out, err
+		return nil, err
 	}
 	resp, err := client.Do(req)
 	switch {
 	case errors.Is(err, os.ErrPermission):
-		return out, fmt.Errorf("%s: only root may ask: use sudo", l.StatusSocket())
+		return nil, fmt.Errorf("%s: only root may ask: use sudo", l.StatusSocket())
 	case err != nil:
-		return out, fmt.Errorf("%w with data directory %s", ErrNotRunning, l.Data())
+		return nil, fmt.Errorf("%w with data directory %s", ErrNotRunning, l.Data())
 	}
-	defer resp.Body.Close()
-	return out, json.NewDecoder(resp.Body).Decode(&out)
+	return resp, nil
 }
