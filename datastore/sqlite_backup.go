@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -192,10 +191,6 @@ func LastRevision(dir string) (int64, error) {
 	return head, err
 }
 
-// KeptFiles are the files in a datastore's directory that a backup takes along beside the
-// copy of the database.
-func KeptFiles() []string { return []string{revisionFile} }
-
 // PrepareRestored makes a directory that has a copy of the database one that a start goes on
 // from as after any restore: above all revisions that were handed out since the copy was made,
 // for durable and for volatile objects. cluster is the hash of the CA. All files are synced.
@@ -212,10 +207,4 @@ func PrepareRestored(dir string, c Copied, cluster string) error {
 		return err
 	}
 	return atomicfile.SyncDir(dir)
-}
-
-// IsDatastoreFile reports whether a name in a datastore's directory is that of the database or
-// of one of KeptFiles.
-func IsDatastoreFile(name string) bool {
-	return name == databaseFile || slices.Contains(KeptFiles(), name)
 }

@@ -9,32 +9,23 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"time"
 
 	"brink/datastore"
 	"brink/internal/layout"
 	"brink/internal/lifecycle"
+	"brink/internal/release"
 	"brink/server/snapshot"
 )
 
 // OwnState is what this brink writes into a server's state before it uses it.
 func OwnState() snapshot.State {
-	return snapshot.State{Version: Version(), Kubernetes: kubernetesVersion(), Format: snapshot.StateFormat}
-}
-
-func kubernetesVersion() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return ""
+	own := snapshot.State{Version: release.BuiltAs(), Format: snapshot.StateFormat}
+	if v, err := release.Current(); err == nil {
+		own.Kubernetes = v.Kubernetes()
 	}
-	for _, dep := range info.Deps {
-		if dep.Path == modules[0].path {
-			return dep.Version
-		}
-	}
-	return ""
+	return own
 }
 
 // beginState lets the server go on from the state in the data directory, which the process
@@ -81,7 +72,7 @@ func (p *process) takeSnapshot(ctx context.Context) (*snapshot.Taken, error) {
 	case !p.isReady(datastore.ComponentName):
 		return nil, errors.New("the database is not open yet: try again when the server is ready")
 	}
-	return snapshot.Take(ctx, snapshot.Source{Layout: p.cfg.Layout, InUse: true, Node: p.cfg.NodeName, MadeBy: Version()})
+	return snapshot.Take(ctx, snapshot.Source{Layout: p.cfg.Layout, InUse: true, Node: p.cfg.NodeName, MadeBy: release.BuiltAs()})
 }
 
 var (
@@ -134,7 +125,7 @@ func saveStopped(ctx context.Context, l layout.Layout, to, name string) (snapsho
 		return snapshot.Manifest{}, err
 	}
 	defer unlock()
-	return snapshot.Save(ctx, snapshot.Source{Layout: l, Node: name, MadeBy: Version()}, to)
+	return snapshot.Save(ctx, snapshot.Source{Layout: l, Node: name, MadeBy: release.BuiltAs()}, to)
 }
 
 func saveFromRunning(ctx context.Context, l layout.Layout, to string) (snapshot.Manifest, error) {

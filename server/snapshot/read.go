@@ -45,7 +45,12 @@ func newReader(in io.Reader) (*reader, error) {
 
 func (r *reader) readManifest() error {
 	header, err := r.archive.Next()
-	if err != nil || header.Name != manifestName || header.Typeflag != tar.TypeReg {
+	switch {
+	case errors.Is(err, zstd.ErrMagicMismatch), errors.Is(err, tar.ErrHeader), err == io.EOF:
+		return errNone
+	case err != nil:
+		return fmt.Errorf("is damaged or cut short: %w", err)
+	case header.Name != manifestName || header.Typeflag != tar.TypeReg:
 		return errNone
 	}
 	text, err := io.ReadAll(io.LimitReader(r.archive, mostManifest))

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -49,38 +50,42 @@ type Taken struct {
 var ErrBusy = errors.New("another snapshot is being made: try again when it is done")
 
 // Take copies the state.
-func Take(ctx context.Context, src Source) (t *Taken, err error) {
-	l := src.Layout
-	t = &Taken{database: mustRel(l, l.Database())}
-	if t.unlock, err = lockSnapshots(l); err != nil {
+func Take(ctx context.Context, src Source) (*Taken, error) {
+	t := &Taken{database: mustRel(src.Layout, src.Layout.Database())}
+	var err error
+	if t.unlock, err = lockSnapshots(src.Layout); err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			t.Close()
-		}
-	}()
+	if err := t.copy(ctx, src); err != nil {
+		t.Close()
+		return nil, err
+	}
+	return t, nil
+}
+
+func (t *Taken) copy(ctx context.Context, src Source) error {
+	l := src.Layout
 	c, err := datastore.Backup(ctx, l.DB(), l.SnapshotCopy(), src.InUse)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if t.copied, err = os.Open(l.SnapshotCopy()); err != nil {
-		return nil, err
+		return err
 	}
 	t.Manifest = Manifest{Format: Format, MadeBy: src.MadeBy, Node: src.Node, Made: time.Now().UTC().Round(time.Second), Before: src.Before, Revision: c.Revision}
 	if c.Damage != nil {
 		t.Manifest.Damage = oneLine(c.Damage)
 	}
 	if t.Manifest.State, err = ReadState(l); err != nil {
-		return nil, err
+		return err
 	}
 	if t.Manifest.Cluster, err = token.CAHash(l.Cert(layout.ServerCA)); err != nil {
-		return nil, err
+		return err
 	}
 	if t.small, err = readSmall(l); err != nil {
-		return nil, err
+		return err
 	}
-	return t, t.list()
+	return t.list()
 }
 
 func oneLine(err error) string {
@@ -149,10 +154,7 @@ func same(a, b map[string][]byte) bool {
 }
 
 func readSmallOnce(l layout.Layout) (map[string][]byte, error) {
-	paths := []string{l.ServerToken(), l.StateVersion()}
-	for _, name := range datastore.KeptFiles() {
-		paths = append(paths, filepath.Join(l.DB(), name))
-	}
+	paths := []string{l.ServerToken(), l.StateVersion(), l.SavedRevision()}
 	entries, err := os.ReadDir(l.TLS())
 	if err != nil {
 		return nil, fmt.Errorf("reading the certificates: %w", err)
@@ -184,13 +186,7 @@ func isPart(l layout.Layout, rel string) bool {
 		return false
 	}
 	path := l.InData(rel)
-	switch filepath.Dir(path) {
-	case l.TLS():
-		return true
-	case l.DB():
-		return datastore.IsDatastoreFile(filepath.Base(path))
-	}
-	return path == l.ServerToken() || path == l.StateVersion()
+	return filepath.Dir(path) == l.TLS() || slices.Contains([]string{l.ServerToken(), l.StateVersion(), l.Database(), l.SavedRevision()}, path)
 }
 
 // list fills in the files of the manifest, the database last.
