@@ -38,6 +38,9 @@ func (p *process) status() Status {
 		Problems: linesOf(p.health), Warnings: linesOf(p.warnings),
 		Components: p.group.Status(), Versions: Versions(),
 	}
+	if p.cfg.Agent != nil {
+		s.Versions = withNFT(s.Versions, p.cfg.Agent.Host)
+	}
 	s.Ready = p.ready.Load() && len(s.Problems) == 0
 	return s
 }
