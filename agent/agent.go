@@ -124,7 +124,8 @@ func New(cfg Config) (*Agent, error) {
 		return nil, err
 	}
 	if cfg.Access != nil {
-		return a, a.connect(*cfg.Access, true)
+		const online = true // the server is in this process
+		return a, a.connect(*cfg.Access, online)
 	}
 	unknown := Access{ClientCA: cfg.Layout.ClientCA()} // the rest is known after joining
 	if err := kubelet.CheckArgs(kubeletConfig(cfg, unknown)); err != nil {
