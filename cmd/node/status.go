@@ -10,6 +10,7 @@ import (
 	"net/http/pprof"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"brink/internal/layout"
@@ -37,6 +38,9 @@ func (p *process) status() Status {
 		Node: p.cfg.NodeName, Role: p.cfg.role(), PID: os.Getpid(), Started: p.begun, DataDir: p.cfg.Layout.Data(),
 		Problems: linesOf(p.health), Warnings: linesOf(p.warnings),
 		Components: p.group.Status(), Versions: Versions(),
+	}
+	if p.cfg.Agent != nil {
+		s.Versions = withNFT(s.Versions, p.cfg.Agent.Host)
 	}
 	s.Ready = p.ready.Load() && len(s.Problems) == 0
 	return s
@@ -87,18 +91,38 @@ func (p *process) statusHandler() http.Handler {
 	return mux
 }
 
-// ErrNotRunning means that nobody answers on the status socket.
+// ErrNotRunning means that nobody listens on the status socket.
 var ErrNotRunning = errors.New("brink is not running")
 
-// AskStatus asks the brink that uses the data directory.
+// statusLimit is how long a brink may take to answer. The answer is made from memory.
+const statusLimit = 10 * time.Second
+
+// AskStatus asks the brink that uses the data directory. The error is ErrNotRunning only if
+// there is none: one that hangs must not be taken for stopped.
 func AskStatus(ctx context.Context, l layout.Layout) (Status, error) {
+	return askStatus(ctx, l, statusLimit)
+}
+
+func askStatus(ctx context.Context, l layout.Layout, limit time.Duration) (Status, error) {
 	var out Status
-	resp, err := askSocket(ctx, l, http.MethodGet, "/status", 10*time.Second)
+	resp, err := askSocket(ctx, l, http.MethodGet, "/status", limit)
 	if err != nil {
 		return out, err
 	}
 	defer resp.Body.Close()
-	return out, json.NewDecoder(resp.Body).Decode(&out)
+	err = json.NewDecoder(resp.Body).Decode(&out)
+	return out, noAnswer(ctx, l, err)
+}
+
+// noAnswer says whose answer could not be had. A context that has ended is the reason itself.
+func noAnswer(ctx context.Context, l layout.Layout, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("brink with data directory %s, pid %s, gives no answer on %s (%w): see its log, or restart it", l.Data(), lockHolder(l), l.StatusSocket(), err)
 }
 
 // askSocket sends a request to the brink that uses the data directory. A limit of 0 is none.
@@ -117,8 +141,8 @@ func askSocket(ctx context.Context, l layout.Layout, method, path string, limit 
 	switch {
 	case errors.Is(err, os.ErrPermission):
 		return nil, fmt.Errorf("%s: only root may ask: use sudo", l.StatusSocket())
-	case err != nil:
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return nil, fmt.Errorf("%w with data directory %s", ErrNotRunning, l.Data())
 	}
-	return resp, nil
+	return resp, noAnswer(ctx, l, err)
 }
