@@ -51,7 +51,7 @@ func (a *Agent) connect(access Access, online bool) error {
 	n.status = newNodeStatus(cfg, access)
 	n.tunnels = n.newTunnels()
 	kc := kubeletConfig(cfg, access)
-	kc.Offline, kc.Register, kc.Refused, kc.Saw = n.offline, n.status.complete, n.status.warn, a.saw
+	kc.Offline, kc.Register, kc.Refused, kc.ObservePod = n.offline, n.status.complete, n.status.warn, a.recordPod
 	var err error
 	if n.kubelet, err = kubelet.New(kc); err != nil {
 		return err
