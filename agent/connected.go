@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -208,7 +209,11 @@ func (n *connected) runTunnels(ctx context.Context, ready func()) error {
 }
 
 func (n *connected) runKubelet(ctx context.Context, ready func()) error {
-	if err := n.runResolv(ctx); err != nil {
+	ctx, cancel := context.WithCancel(ctx)
+	var followers sync.WaitGroup
+	defer followers.Wait()
+	defer cancel()
+	if err := n.startResolv(ctx, &followers); err != nil {
 		return err
 	}
 	if err := n.awaitAPI(ctx); err != nil {

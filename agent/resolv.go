@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -46,9 +47,9 @@ func newResolv(file string) *resolv {
 	return &resolv{host: hostResolv, resolved: systemdResolv, file: file}
 }
 
-// runResolv writes the file and follows the host's until ctx is done. A file that the user
-// gives to the kubelet is used unchanged.
-func (n *connected) runResolv(ctx context.Context) error {
+// startResolv writes the file and has running follow the host's until ctx is done. A file
+// that the user gives to the kubelet is used unchanged.
+func (n *connected) startResolv(ctx context.Context, running *sync.WaitGroup) error {
 	named := func(arg string) bool { return componentargs.Name(arg) == "resolv-conf" }
 	if slices.ContainsFunc(n.cfg.KubeletArgs, named) {
 		return nil
@@ -57,7 +58,7 @@ func (n *connected) runResolv(ctx context.Context) error {
 	if err := r.write(ctx); err != nil {
 		return err
 	}
-	go r.follow(ctx)
+	running.Go(func() { r.follow(ctx) })
 	return nil
 }
 
