@@ -86,9 +86,11 @@ func TestLife(t *testing.T) {
 	if err := n.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if got := <-notified; got != "READY=1 and the node was Ready" {
-		t.Errorf("systemd was told %s", got)
+	before := strings.Join(awaitSaid(t, notified, "READY=1 and the node was Ready"), "\n")
+	if !strings.Contains(before, "STATUS=") || strings.Contains(before, "STOPPING=1") {
+		t.Errorf("before it was ready, systemd was told %q", before)
 	}
+	awaitSaid(t, notified, "WATCHDOG=1")
 	ns := newNamespace(t, n)
 	ns.apply(testdata(t, "web.yaml"))
 	ns.apply(talker)
@@ -101,6 +103,7 @@ func TestLife(t *testing.T) {
 	statusTells(ns)
 
 	ns.outliveStop(service)
+	awaitSaid(t, notified, "STOPPING=1")
 	ns.outliveKill(service)
 
 	// Uninstalling is hardest when brink had no chance to clean up.
@@ -179,9 +182,9 @@ func (n *node) plantForeign(t *testing.T) {
 	}
 }
 
-// listenAsSystemd is the other end of NOTIFY_SOCKET. The channel gets the first
-// datagram, if there is one before the test's end, and what the API server said
-// of the node at that moment.
+// listenAsSystemd is the other end of NOTIFY_SOCKET. The channel gets each datagram until
+// the test's end, without what a status line says, and READY=1 with what the API server
+// said of the node at that moment.
 func (n *node) listenAsSystemd(t *testing.T) <-chan string {
 	t.Helper()
 	path := filepath.Join(n.Dir, "notify")
@@ -190,19 +193,41 @@ func (n *node) listenAsSystemd(t *testing.T) <-chan string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	n.Env = append(n.Env, "NOTIFY_SOCKET="+path)
-	_ = conn.SetReadDeadline(time.Now().Add(2 * patience))
-	got := make(chan string, 1)
+	n.Env = append(n.Env, "NOTIFY_SOCKET="+path, "WATCHDOG_USEC=3000000")
+	got := make(chan string, 1000)
 	go func() {
+		defer close(got)
 		buf := make([]byte, 1024)
-		size, err := conn.Read(buf)
-		if err != nil {
-			got <- err.Error()
-			return
+		for {
+			size, err := conn.Read(buf)
+			if err != nil {
+				return
+			}
+			said, _, _ := strings.Cut(strings.TrimSpace(string(buf[:size])), "\n")
+			if said == "READY=1" {
+				said += " and the node was " + n.readiness()
+			}
+			got <- said
 		}
-		got <- strings.TrimSpace(string(buf[:size])) + " and the node was " + n.readiness()
 	}()
 	return got
+}
+
+// awaitSaid reads what systemd is told until it is said, and returns the lines before.
+func awaitSaid(t *testing.T, notified <-chan string, wanted string) (before []string) {
+	t.Helper()
+	late := time.After(patience)
+	for {
+		select {
+		case said := <-notified:
+			if strings.HasPrefix(said, wanted) {
+				return before
+			}
+			before = append(before, said)
+		case <-late:
+			t.Fatalf("systemd was told %q and not %q", before, wanted)
+		}
+	}
 }
 
 // readiness asks the API server, with a client of its own.
