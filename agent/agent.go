@@ -124,7 +124,8 @@ func New(cfg Config) (*Agent, error) {
 		return nil, err
 	}
 	if cfg.Access != nil {
-		return a, a.connect(*cfg.Access, true)
+		const online = true // the server is in this process
+		return a, a.connect(*cfg.Access, online)
 	}
 	unknown := Access{ClientCA: cfg.Layout.ClientCA()} // the rest is known after joining
 	if err := kubelet.CheckArgs(kubeletConfig(cfg, unknown)); err != nil {
@@ -177,7 +178,7 @@ func (a *Agent) kubeletNeeds() []string {
 // its own may know its range without a server.
 func (a *Agent) networkNeeds() []string {
 	if a.cfg.Join != nil {
-		return []string{Join}
+		return []string{Join, Containerd} // which unpacks nft
 	}
 	return []string{Kubelet}
 }

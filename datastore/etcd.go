@@ -12,6 +12,8 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+
+	"brink/internal/sleep"
 )
 
 // etcdPlace names an etcd for people.
@@ -73,7 +75,7 @@ func (r *remote) acquireEtcd(ctx context.Context, registry *etcdRegistry) error 
 			return err
 		}
 		r.link.lost(err)
-		sleep(ctx, retryEvery)
+		sleep.For(ctx, retryEvery)
 	}
 }
 

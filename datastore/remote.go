@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+
+	"brink/internal/sleep"
 )
 
 // remote is a database elsewhere.
@@ -66,7 +68,7 @@ func (r *remote) claim(ctx context.Context) error {
 		case !unanswered(err) || ctx.Err() != nil:
 			return fmt.Errorf("writing the cluster's name to the database at %s: %w", r.link.place, oneLine(err))
 		default:
-			sleep(ctx, retryEvery)
+			sleep.For(ctx, retryEvery)
 		}
 	}
 	return nil
@@ -106,7 +108,7 @@ func (r *remote) reach(ctx context.Context, ping func(context.Context) error) er
 		case !worthWaiting(err):
 			return fmt.Errorf("connecting to the database at %s: %w", r.link.place, oneLine(err))
 		}
-		sleep(ctx, retryEvery)
+		sleep.For(ctx, retryEvery)
 	}
 	return ctx.Err()
 }

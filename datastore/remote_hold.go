@@ -16,6 +16,7 @@ import (
 
 	"brink/internal/atomicfile"
 	"brink/internal/layout"
+	"brink/internal/sleep"
 )
 
 const (
@@ -95,7 +96,7 @@ func (h *hold) acquire(ctx context.Context, check func(context.Context, claim) e
 			h.log.Warn("another server may hold the database: waiting to see whether it renews its hold", "database", h.place, "node", seen.node, "at most", h.dead)
 		}
 		begun := time.Now()
-		sleep(ctx, watchHolder)
+		sleep.For(ctx, watchHolder)
 		if err := ctx.Err(); err != nil {
 			return err
 		}

@@ -10,6 +10,8 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"brink/internal/sleep"
 )
 
 const (
@@ -208,7 +210,7 @@ func (l *link) ask(ctx context.Context, question func(context.Context) error) er
 // pause waits until the next question is due.
 func (l *link) pause(ctx context.Context) {
 	if l.health() != nil {
-		sleep(ctx, retryEvery)
+		sleep.For(ctx, retryEvery)
 		return
 	}
 	timer := time.NewTimer(l.every)
@@ -217,16 +219,7 @@ func (l *link) pause(ctx context.Context) {
 	case <-ctx.Done():
 	case <-timer.C:
 	case <-l.suspected:
-		sleep(ctx, suspectPause)
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
+		sleep.For(ctx, suspectPause)
 	}
 }
 

@@ -19,6 +19,8 @@ import (
 	// would link NATS and t4 as well.
 	_ "github.com/k3s-io/kine/pkg/drivers/mysql"
 	_ "github.com/k3s-io/kine/pkg/drivers/pgsql"
+
+	"brink/internal/sleep"
 )
 
 const (
@@ -141,7 +143,7 @@ func startLog(ctx context.Context, log *checkedLog, store server.Backend) error 
 	go func() {
 		for ctx.Err() == nil {
 			ttl.Run(ctx, store)
-			sleep(ctx, retryEvery)
+			sleep.For(ctx, retryEvery)
 		}
 	}()
 	return nil

@@ -106,6 +106,8 @@ func (r *storedRow) looksSound() bool {
 		return true
 	case bytes.HasPrefix(r.value, []byte("k8s\x00")):
 		return isMessage(r.value[4:])
+	case bytes.HasPrefix(r.value, []byte("apiVersion: ")): // YAML, by --storage-media-type
+		return utf8.Valid(r.value)
 	}
 	return json.Valid(r.value)
 }

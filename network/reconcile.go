@@ -12,6 +12,7 @@ import (
 
 	"brink/internal/lifecycle"
 	"brink/internal/once"
+	"brink/internal/sleep"
 	"brink/network/overlay"
 	"brink/network/pods"
 )
@@ -107,11 +108,11 @@ func (r *reconciler) loop(ctx context.Context, changed, rules <-chan struct{}) {
 			return
 		case <-tick.C:
 		case <-changed:
-			if !pause(ctx) {
+			if !sleep.For(ctx, settle) {
 				return
 			}
 		case <-rules:
-			if !pause(ctx) {
+			if !sleep.For(ctx, settle) {
 				return
 			}
 			if !r.rules.tableChanged() && !r.pods.HostPorts.TablesChanged() {
@@ -123,16 +124,6 @@ func (r *reconciler) loop(ctx context.Context, changed, rules <-chan struct{}) {
 		if err == nil {
 			r.reconcileRest(ctx)
 		}
-	}
-}
-
-// pause lets others finish their changes, and reports whether to go on.
-func pause(ctx context.Context) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(settle):
-		return true
 	}
 }
 

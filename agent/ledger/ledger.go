@@ -29,7 +29,7 @@ const (
 	PodsIn     = "pods"       // where pods' groups are, whoever made it
 	Dir        = "dir"        // a directory that was not there before
 	Kubeconfig = "kubeconfig" // the administrator's
-	File       = "file"       // any other file, in a directory shared with others
+	File       = "file"       // any other file of brink's own, in a directory shared with others
 	KubeletHas = "kubelet"    // a file or tree of the kubelet's in its directory that was not there before
 	Sysctl     = "sysctl"     // a kernel setting: see Setting
 )

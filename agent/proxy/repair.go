@@ -10,6 +10,7 @@ import (
 	"k8s.io/kubernetes/pkg/proxy"
 
 	"brink/internal/lifecycle"
+	"brink/internal/sleep"
 	"brink/network/nftables"
 )
 
@@ -90,7 +91,7 @@ func (k *repairer) run(ctx context.Context) {
 			return
 		case <-changed:
 		}
-		if !pause(ctx, settle) {
+		if !sleep.For(ctx, settle) {
 			return
 		}
 	}
@@ -133,7 +134,7 @@ func (k *repairer) repair(ctx context.Context) {
 // next attempt, leads to another repair.
 func (k *repairer) learn(ctx context.Context, found map[corev1.IPFamily]damaged) {
 	for deadline := time.Now().Add(repairTime); time.Now().Before(deadline) && len(found) > 0; {
-		if !pause(ctx, pollInterval) {
+		if !sleep.For(ctx, pollInterval) {
 			return
 		}
 		for family, was := range found {
@@ -152,15 +153,5 @@ func (k *repairer) learn(ctx context.Context, found map[corev1.IPFamily]damaged)
 			}
 			k.known[family] = known
 		}
-	}
-}
-
-// pause waits for d. It returns false when ctx ends before.
-func pause(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
 	}
 }

@@ -72,12 +72,12 @@ const (
 // run is one call of Run.
 type run struct {
 	Config
-	entries []ledger.Entry
-	bundles []bundle
-	pods    map[string]bool   // of this node, by uid
-	laid    []string          // what the user put below the data directory before the first start
-	links   map[string]string // the user's links to directories that were empty before
-	errs    []error
+	entries     []ledger.Entry
+	bundles     []bundle
+	pods        map[string]bool   // of this node, by uid
+	preexisting []string          // what the user put below the data directory before the first start
+	links       map[string]string // the user's links to directories that were empty before
+	errs        []error
 
 	keptMounts     []string // of somebody else, named already
 	keepsSelfBinds bool     // the kubelet's directory stays mounted on itself
@@ -129,7 +129,7 @@ func newRun(cfg Config, entries []ledger.Entry) *run {
 			u.pods[b.pod] = true
 		}
 	}
-	u.laid, u.links = datadir.Laid(cfg.Layout), datadir.Links(cfg.Layout)
+	u.preexisting, u.links = datadir.Preexisting(cfg.Layout), datadir.Links(cfg.Layout)
 	u.ownsKubelet = ledger.Owns(cfg.Layout, entries)
 	return u
 }

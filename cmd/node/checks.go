@@ -19,6 +19,7 @@ import (
 	"brink/internal/host"
 	"brink/internal/layout"
 	"brink/network"
+	"brink/runtime/payload"
 	"brink/server/pki"
 )
 
@@ -60,6 +61,7 @@ func HostChecks(cfg Config, pid int) []host.Check {
 		PID:              pid,
 		ControlPlaneOnly: cfg.Agent == nil,
 		VXLAN:            cfg.mayUseVXLAN(),
+		NFT:              payload.NFTVersion(),
 		Ports:            cfg.ports(),
 	}
 	owned := datadir.Check(cfg.Layout)

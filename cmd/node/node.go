@@ -114,7 +114,8 @@ func prepare(cfg Config) error {
 	if err := datadir.Claim(cfg.Layout); err != nil {
 		return err
 	}
-	if cfg.Agent != nil {
+	// A server without an agent remembers its addresses there.
+	if cfg.Agent != nil || cfg.Server.Addresses.MayChange() {
 		if err := datadir.MakeAgent(cfg.Layout); err != nil {
 			return err
 		}

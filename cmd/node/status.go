@@ -10,6 +10,7 @@ import (
 	"net/http/pprof"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"brink/internal/layout"
@@ -37,6 +38,9 @@ func (p *process) status() Status {
 		Node: p.cfg.NodeName, Role: p.cfg.role(), PID: os.Getpid(), Started: p.begun, DataDir: p.cfg.Layout.Data(),
 		Problems: linesOf(p.health), Warnings: linesOf(p.warnings),
 		Components: p.group.Status(), Versions: Versions(),
+	}
+	if p.cfg.Agent != nil {
+		s.Versions = withNFT(s.Versions, p.cfg.Agent.Host)
 	}
 	s.Ready = p.ready.Load() && len(s.Problems) == 0
 	return s
@@ -86,13 +90,21 @@ func (p *process) statusHandler() http.Handler {
 	return mux
 }
 
-// ErrNotRunning means that nobody answers on the status socket.
+// ErrNotRunning means that nobody listens on the status socket.
 var ErrNotRunning = errors.New("brink is not running")
 
-// AskStatus asks the brink that uses the data directory.
+// statusLimit is how long a brink may take to answer. The answer is made from memory.
+const statusLimit = 10 * time.Second
+
+// AskStatus asks the brink that uses the data directory. The error is ErrNotRunning only if
+// there is none: one that hangs must not be taken for stopped.
 func AskStatus(ctx context.Context, l layout.Layout) (Status, error) {
+	return askStatus(ctx, l, statusLimit)
+}
+
+func askStatus(ctx context.Context, l layout.Layout, limit time.Duration) (Status, error) {
 	var out Status
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+	client := &http.Client{Timeout: limit, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", l.StatusSocket())
 		},
@@ -106,9 +118,17 @@ func AskStatus(ctx context.Context, l layout.Layout) (Status, error) {
 	switch {
 	case errors.Is(err, os.ErrPermission):
 		return out, fmt.Errorf("%s: only root may ask: use sudo", l.StatusSocket())
-	case err != nil:
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return out, fmt.Errorf("%w with data directory %s", ErrNotRunning, l.Data())
+	case err == nil:
+		defer resp.Body.Close()
+		err = json.NewDecoder(resp.Body).Decode(&out)
 	}
-	defer resp.Body.Close()
-	return out, json.NewDecoder(resp.Body).Decode(&out)
+	if ctx.Err() != nil {
+		return out, ctx.Err()
+	}
+	if err != nil {
+		return out, fmt.Errorf("brink with data directory %s, pid %s, gives no answer on %s (%w): see its log, or restart it", l.Data(), lockHolder(l), l.StatusSocket(), err)
+	}
+	return out, nil
 }

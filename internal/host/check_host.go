@@ -129,20 +129,6 @@ func checkSeccomp(f Facts) Check {
 	return ok(name, "pods get the profile RuntimeDefault")
 }
 
-// minNFT is the first version that can load kube-proxy's rules: 1.0.1.
-var minNFT = [2]int{1, 0}
-
-func (m machine) checkNFT(f Facts) Check {
-	const name = "nft"
-	if f.NFT == "" {
-		return fail(name, installHint(f.Distribution, "nftables"), "the program nft is not installed, services need it")
-	}
-	if f.NFTVersion == "1.0.0" || older(version(f.NFTVersion), minNFT) {
-		return fail(name, "update the package nftables to 1.0.1 or later", "%s is version %s, too old for services", f.NFT, f.NFTVersion)
-	}
-	return ok(name, "%s %s", f.NFT, f.NFTVersion)
-}
-
 // installHint returns the command that installs a package with the same name everywhere.
 func installHint(distribution []string, name string) string {
 	for _, id := range distribution {

@@ -52,6 +52,8 @@ type CheckOptions struct {
 	// ControlPlaneOnly is true if no pods will run here: what only pods need is not
 	// checked.
 	ControlPlaneOnly bool
+	// NFT is the version of the nft that brink carries, empty if it carries none.
+	NFT string
 	// PID is the process of a running brink, whose own ports count as free, or zero. So
 	// do those of this process.
 	PID int
@@ -119,9 +121,10 @@ func (m machine) podChecks(f Facts, o CheckOptions) []Check {
 		checkCgroupVersion(f),
 		checkKernel(f),
 		checkSeccomp(f),
-		m.checkNFT(f),
+		checkNFT(f, o.NFT),
 	}
 	checks = append(checks, m.checkFeatures(f, o.VXLAN)...)
+	checks = append(checks, m.checkHosts())
 	return append(checks, m.checkForwarding(), m.checkBridged(), m.checkReversePath(), m.checkInotify())
 }
 

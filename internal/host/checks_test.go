@@ -156,6 +156,15 @@ var machines = []struct {
 	{"an old nft", nil, map[string]string{"nft --version": "nftables v0.9.8 (E.D.S.)"}, CheckOptions{}, []wanted{
 		{"nft", Fail, "ROOT/usr/sbin/nft is version 0.9.8, too old for services: update the package nftables to 1.0.1 or later"},
 	}},
+	{"no nft, and brink has one", files{"usr/sbin/nft": ""}, nil, CheckOptions{NFT: "1.0.6"}, nil},
+	{"an nft that does not run", nil, map[string]string{"nft --version": "!error while loading shared libraries: libnftables.so.1"}, CheckOptions{}, []wanted{
+		{"nft", Fail, "ROOT/usr/sbin/nft does not tell its version: update the package nftables to 1.0.1 or later"},
+	}},
+	{"no /etc/protocols", files{"etc/protocols": ""}, nil, CheckOptions{}, []wanted{
+		{"nft", Fail, "ROOT/usr/sbin/nft cannot name protocols without /etc/protocols, services break: apt install netbase"},
+	}},
+	{"no /etc/protocols, and brink has an nft", files{"etc/protocols": ""}, nil, CheckOptions{NFT: "1.0.6"}, nil},
+	{"no /etc/hosts", files{"etc/hosts": ""}, nil, CheckOptions{}, nil},
 	{"modules that do not load", files{bridgeNetfilter: ""}, map[string]string{
 		"modprobe br_netfilter": "!modprobe: ERROR: could not insert 'br_netfilter': Operation not permitted\nmore",
 	}, CheckOptions{}, []wanted{

@@ -45,6 +45,8 @@ type Facts struct {
 	NFT string
 	// NFTVersion is like "1.0.6", empty when it is not known.
 	NFTVersion string
+	// Protocols is true where /etc/protocols names TCP, as the host's nft needs.
+	Protocols bool
 	// Model is what a board calls itself, like "Raspberry Pi 4 Model B Rev 1.4".
 	Model string
 	// Distribution is ID and ID_LIKE of os-release, most specific first.
@@ -143,6 +145,7 @@ func (m machine) look() (Facts, error) {
 		Memory:        kilobytes(memory["MemTotal"]),
 		Tasks:         m.tasks(),
 		NFT:           m.program("nft"),
+		Protocols:     m.hasProtocols(),
 		Model:         m.read("proc/device-tree/model"),
 		Distribution:  m.distribution(),
 	}

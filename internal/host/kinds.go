@@ -40,11 +40,12 @@ var hostKinds = []Kind{
 	{"cgroup version", Warn, "the machine uses cgroup v2, as Kubernetes 1.37 no longer supports v1", "boot with systemd.unified_cgroup_hierarchy=1, or update the distribution"},
 	{"kernel", Fail, "the kernel is Linux 5.13 or later, which services by nftables need", "update the kernel"},
 	{"seccomp", Warn, "the kernel can filter system calls; without it pods run without a seccomp profile", "use a kernel with CONFIG_SECCOMP_FILTER"},
-	{"nft", Fail, "the program nft is there in version 1.0.1 or later, which services need", "install or update the package nftables"},
+	{"nft", Fail, "there is a program nft for services: the host's, in version 1.0.1 or later and with /etc/protocols, or else brink's own, which it carries", "nothing is to be done; a build without one of its own needs the packages nftables and netbase"},
 }
 
 // placeKinds are those after the kernel's features.
 var placeKinds = []Kind{
+	{"hosts file", Fail, "there is an /etc/hosts, which pods get, or brink may make one", "write 127.0.0.1 localhost into it"},
 	{"ip forwarding", Fail, "the kernel forwards packets between pods and other networks, or lets brink turn that on", "set net.ipv4.ip_forward=1"},
 	{"bridged packets", Fail, "packets between pods of one node pass the rules of services, or brink may turn that on", "set net.bridge.bridge-nf-call-iptables=1"},
 	{"reverse path filter", OK, "says how strictly the kernel checks source addresses; brink makes it loose on its VXLAN device", "nothing is to be done"},

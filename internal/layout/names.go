@@ -91,10 +91,10 @@ var kubeletNames = []name{
 	{"actuated_pods_state", File}, {"allocated_pods_state", File}, {"pod_status_manager_state", File}, {"graceful_node_shutdown_state", File},
 }
 
-// laid are the names under which users may put something into a data directory before
+// preexisting are the names under which users may put something into a data directory before
 // brink's first start, as the documentation says: everything below these. Nothing else may
 // be there at the first start.
-var laid = []string{
+var preexisting = []string{
 	"lost+found", "agent/images", "agent/pod-manifests", "server/manifests",
 	"config.yaml", "config.yaml.d", "registries.yaml", "server/tls/service.key",
 }
@@ -107,7 +107,7 @@ func init() {
 		for _, end := range []string{".crt", ".key"} {
 			dataNames = append(dataNames, name{"server/tls/" + pair + end, File})
 			if i < authorities {
-				laid = append(laid, "server/tls/"+pair+end)
+				preexisting = append(preexisting, "server/tls/"+pair+end)
 			}
 		}
 	}
@@ -170,10 +170,10 @@ func kindOf(names []name, rel string) Kind {
 	return Foreign
 }
 
-// MayBeLaid reports whether users may put a path, relative to the data directory, there
+// MayPreexist reports whether users may put a path, relative to the data directory, there
 // before the first start.
-func MayBeLaid(rel string) bool {
-	for _, l := range laid {
+func MayPreexist(rel string) bool {
+	for _, l := range preexisting {
 		if IsBelow(rel, l) {
 			return true
 		}

@@ -177,65 +177,64 @@ func TestPermissions(t *testing.T) {
 	}
 }
 
-// TestEnsureAgain is the table of what a second start finds and does.
+const day = 24 * time.Hour
+
+var allLeaves = []string{"client-admin.crt", "client-auth-proxy.crt", "client-kube-apiserver.crt",
+	"serving-kube-apiserver.crt", "serving-kubelet.crt"}
+
+// secondStarts is the table of what a second start finds and does.
+var secondStarts = []struct {
+	name   string
+	damage func(*testing.T, Dir)
+	change func(*Config)
+	want   []string
+}{
+	{name: "nothing due"},
+	{name: "a day before renewal", change: func(c *Config) { *c = c.at(start.Add(274 * day)) }},
+	{name: "90 days left", change: func(c *Config) { *c = c.at(start.Add(275 * day)) }, want: allLeaves},
+	{name: "expired while off", change: func(c *Config) { *c = c.at(start.Add(1000 * day)) }, want: allLeaves},
+	{name: "clock a little back", change: func(c *Config) { *c = c.at(start.Add(-59 * time.Minute)) }},
+	{name: "another tls-san", change: func(c *Config) { c.ExtraSANs = []string{"other.example.com"} },
+		want: []string{"serving-kube-apiserver.crt"}},
+	{name: "same names in other order and spelling", change: func(c *Config) {
+		c.ExtraSANs = []string{"::ffff:203.0.113.9", "shop.example.com", "localhost"}
+	}},
+	{name: "another node address", change: func(c *Config) { c.NodeIPs = []netip.Addr{netip.MustParseAddr("192.0.2.8")} },
+		want: []string{"serving-kube-apiserver.crt", "serving-kubelet.crt"}},
+	{name: "another node name", change: func(c *Config) { c.NodeName = "edge-2" },
+		want: []string{"serving-kube-apiserver.crt", "serving-kubelet.crt"}},
+	{name: "leaf certificate missing", damage: removeFiles("client-admin.crt"), want: []string{"client-admin.crt"}},
+	{name: "leaf key missing", damage: removeFiles("client-admin.key"), want: []string{"client-admin.crt", "client-admin.key"}},
+	{name: "leaf certificate empty", damage: putFile("client-admin.crt", ""), want: []string{"client-admin.crt"}},
+	{name: "leaf key garbage", damage: putFile("client-admin.key", "x"), want: []string{"client-admin.crt", "client-admin.key"}},
+	{name: "leaf certificate of another key", damage: func(t *testing.T, d Dir) {
+		if _, err := makeKey(d.Key(ClientAdmin)); err != nil {
+			t.Fatal(err)
+		}
+	}, want: []string{"client-admin.crt"}},
+	{name: "authority never used, certificate missing", damage: removeFiles("request-header-ca.crt", "client-auth-proxy.crt"),
+		want: []string{"client-auth-proxy.crt", "request-header-ca.crt"}},
+	{name: "authority never used, missing", damage: removeFiles("request-header-ca.crt", "request-header-ca.key", "client-auth-proxy.crt"),
+		want: []string{"client-auth-proxy.crt", "request-header-ca.crt", "request-header-ca.key"}},
+	{name: "interrupted write", damage: putFile(".client-admin.key.123", "half a key"),
+		want: []string{".client-admin.key.123 removed"}},
+	{name: "files of others", damage: putFile("etcd.crt", "not ours")},
+}
+
+// removeFiles removes files of the directory.
+func removeFiles(names ...string) func(*testing.T, Dir) {
+	return func(t *testing.T, d Dir) {
+		for _, name := range names {
+			if err := os.Remove(filepath.Join(string(d), name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 func TestEnsureAgain(t *testing.T) {
 	t.Parallel()
-	day := 24 * time.Hour
-	allLeaves := []string{"client-admin.crt", "client-auth-proxy.crt", "client-kube-apiserver.crt",
-		"serving-kube-apiserver.crt", "serving-kubelet.crt"}
-	remove := func(names ...string) func(*testing.T, Dir) {
-		return func(t *testing.T, d Dir) {
-			for _, name := range names {
-				if err := os.Remove(filepath.Join(string(d), name)); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-	}
-	put := func(name, content string) func(*testing.T, Dir) {
-		return func(t *testing.T, d Dir) {
-			if err := os.WriteFile(filepath.Join(string(d), name), []byte(content), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	for _, tt := range []struct {
-		name   string
-		damage func(*testing.T, Dir)
-		change func(*Config)
-		want   []string
-	}{
-		{name: "nothing due"},
-		{name: "a day before renewal", change: func(c *Config) { *c = c.at(start.Add(274 * day)) }},
-		{name: "90 days left", change: func(c *Config) { *c = c.at(start.Add(275 * day)) }, want: allLeaves},
-		{name: "expired while off", change: func(c *Config) { *c = c.at(start.Add(1000 * day)) }, want: allLeaves},
-		{name: "clock a little back", change: func(c *Config) { *c = c.at(start.Add(-59 * time.Minute)) }},
-		{name: "another tls-san", change: func(c *Config) { c.ExtraSANs = []string{"other.example.com"} },
-			want: []string{"serving-kube-apiserver.crt"}},
-		{name: "same names in other order and spelling", change: func(c *Config) {
-			c.ExtraSANs = []string{"::ffff:203.0.113.9", "shop.example.com", "localhost"}
-		}},
-		{name: "another node address", change: func(c *Config) { c.NodeIPs = []netip.Addr{netip.MustParseAddr("192.0.2.8")} },
-			want: []string{"serving-kube-apiserver.crt", "serving-kubelet.crt"}},
-		{name: "another node name", change: func(c *Config) { c.NodeName = "edge-2" },
-			want: []string{"serving-kube-apiserver.crt", "serving-kubelet.crt"}},
-		{name: "leaf certificate missing", damage: remove("client-admin.crt"), want: []string{"client-admin.crt"}},
-		{name: "leaf key missing", damage: remove("client-admin.key"), want: []string{"client-admin.crt", "client-admin.key"}},
-		{name: "leaf certificate empty", damage: put("client-admin.crt", ""), want: []string{"client-admin.crt"}},
-		{name: "leaf key garbage", damage: put("client-admin.key", "x"), want: []string{"client-admin.crt", "client-admin.key"}},
-		{name: "leaf certificate of another key", damage: func(t *testing.T, d Dir) {
-			if _, err := makeKey(d.Key(ClientAdmin)); err != nil {
-				t.Fatal(err)
-			}
-		}, want: []string{"client-admin.crt"}},
-		{name: "authority never used, certificate missing", damage: remove("request-header-ca.crt", "client-auth-proxy.crt"),
-			want: []string{"client-auth-proxy.crt", "request-header-ca.crt"}},
-		{name: "authority never used, missing", damage: remove("request-header-ca.crt", "request-header-ca.key", "client-auth-proxy.crt"),
-			want: []string{"client-auth-proxy.crt", "request-header-ca.crt", "request-header-ca.key"}},
-		{name: "interrupted write", damage: put(".client-admin.key.123", "half a key"),
-			want: []string{".client-admin.key.123 removed"}},
-		{name: "files of others", damage: put("etcd.crt", "not ours")},
-	} {
+	for _, tt := range secondStarts {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			cfg := config(t)
