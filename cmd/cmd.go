@@ -22,8 +22,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"brink/cmd/node"
 	"brink/cmd/node/upstream"
+	"brink/internal/release"
 )
 
 // Run runs the command that args name, after the program's own name, and returns the
@@ -58,7 +58,7 @@ func newApp(exit func(code int)) *cli.App {
 		HelpName:             "brink", // also when the file is called otherwise
 		Usage:                "Kubernetes for the edge in one file",
 		Description:          "A node is one process: `brink server` runs the control plane and, unless told otherwise, pods;\n`brink agent` joins a cluster and runs pods only.\nGive kubectl's commands after `brink kubectl`. Configuration: /etc/brink/config.yaml, keys are flag names.",
-		Version:              node.Version(),
+		Version:              release.BuiltAs(),
 		HideVersion:          true,
 		EnableBashCompletion: true,
 		// Values of pass-through flags contain commas.

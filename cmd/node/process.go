@@ -15,6 +15,7 @@ import (
 	"brink/cmd/node/upstream"
 	"brink/internal/footprint"
 	"brink/internal/lifecycle"
+	"brink/internal/release"
 	"brink/server"
 )
 
@@ -89,7 +90,7 @@ func (p *process) run(ctx context.Context) error {
 	for _, line := range p.cfg.Ignored {
 		slog.Warn(line, "component", "brink")
 	}
-	slog.Info("starting", "component", "brink", "version", version, "node", p.cfg.NodeName, "data", p.cfg.Layout.Data())
+	slog.Info("starting", "component", "brink", "version", release.BuiltAs(), "node", p.cfg.NodeName, "data", p.cfg.Layout.Data())
 	defer context.AfterFunc(ctx, log.Stopping)()
 	go p.keepSystemdInformed(ctx)
 	err := p.group.Run(ctx, func() {

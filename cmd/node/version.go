@@ -6,11 +6,9 @@ import (
 	"slices"
 
 	"brink/internal/host"
+	"brink/internal/release"
 	"brink/runtime/payload"
 )
-
-// version is set by the linker, see scripts/build.
-var version = "dev"
 
 // Component is a part of brink whose version a user may need to know.
 type Component struct {
@@ -26,12 +24,9 @@ var modules = []struct{ name, path string }{
 	{"go-sqlite3", "github.com/mattn/go-sqlite3"},
 }
 
-// Version returns brink's own version.
-func Version() string { return version }
-
 // Versions returns the versions of brink and of what it embeds.
 func Versions() []Component {
-	list := []Component{{"brink", version}}
+	list := []Component{{"brink", release.BuiltAs()}}
 	info, _ := debug.ReadBuildInfo()
 	for _, m := range modules {
 		for _, dep := range info.Deps {

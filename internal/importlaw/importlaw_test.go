@@ -96,7 +96,8 @@ var internalMay = []struct {
 	{"golang.org/x/sys", []string{"internal/..."}},
 	{"github.com/spf13/pflag", []string{"internal/componentargs"}},
 	{"go.yaml.in/yaml/v3", []string{"internal/configfile", "internal/yamlfile"}},
-	{"k8s.io/api", []string{"internal/wire/nodestatus"}}, // the Node is what both sides read
+	{"k8s.io/api", []string{"internal/wire/nodestatus"}},            // the Node is what both sides read
+	{"github.com/klauspost/compress", []string{"internal/release"}}, // a download is packed by zstd
 }
 
 // exits are the functions that end the process, by the package they are in. They are
