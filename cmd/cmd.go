@@ -77,6 +77,7 @@ func newApp(exit func(code int)) *cli.App {
 			checkCommand(),
 			imagesCommand(),
 			stopCommand(),
+			snapshotCommand(),
 			uninstallCommand(),
 			versionCommand(),
 			completionCommand(),

@@ -167,7 +167,7 @@ func Installed(l layout.Layout) bool {
 			return true
 		}
 	}
-	return len(payloadProcesses(l)) > 0 || hasNetwork(context.Background(), l)
+	return len(payloadProcesses(l)) > 0 || hasNetwork(l)
 }
 
 func (u *run) failed(err error) {

@@ -78,6 +78,7 @@ var walls = []struct {
 	{"server/join", []string{"server/noderecord", "server/token"}, "deciding who joins knows records and tokens, not the server around it"},
 	{"server/tunnel", nil, "server composes its rooms, they do not know it or each other"},
 	{"server/pki", nil, "server composes its rooms, they do not know it or each other"},
+	{"server/snapshot", []string{"server/token"}, "it takes and puts back what lies on the disk, and knows no running server"},
 	{"server/inmemory", nil, "a transport knows nothing of what is carried"},
 	{"server/controlplane", []string{"server/inmemory", "server/noderecord"}, "server composes its rooms; the gate and the transport are parts of the API server"},
 	{"network/overlay", []string{"network/iprange", "network/rtnl", "network/sysctl"}, "network composes its rooms, they do not know it"},

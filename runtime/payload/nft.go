@@ -29,12 +29,12 @@ func UnpackNFT(root string) (dir string, remove func(), err error) {
 		return "", nil, fmt.Errorf("unpacking nft: %w", err)
 	}
 	remove = func() { _ = removetree.All(tmp) } // see root above
-	d := Dir{path: tmp}
+	p := Programs{path: tmp}
 	if err := extract(tmp, nftFiles(m)); err != nil {
 		remove()
 		return "", nil, fmt.Errorf("unpacking nft to %s: %w", root, shorten(err))
 	}
-	return d.NFT(), remove, nil
+	return p.NFT(), remove, nil
 }
 
 func nftFiles(m manifest) []file {

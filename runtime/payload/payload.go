@@ -37,27 +37,27 @@ import (
 	"brink/internal/removetree"
 )
 
-// Dir is one unpacked version of the payload.
-type Dir struct {
+// Programs is one unpacked version of the payload.
+type Programs struct {
 	path  string
 	image string
 }
 
 // Bin holds runc, containerd-shim-runc-v2 and the CNI plugins.
-func (d Dir) Bin() string { return filepath.Join(d.path, "bin") }
+func (p Programs) Bin() string { return filepath.Join(p.path, "bin") }
 
 // NFT holds brink's own nft and no other program, so that PATH can have it with or without
 // the host's before it.
-func (d Dir) NFT() string { return filepath.Join(d.path, nftDir) }
+func (p Programs) NFT() string { return filepath.Join(p.path, nftDir) }
 
 // nftDir is nft's directory in the payload. It also has its libraries and licences.
 const nftDir = "nft"
 
 // PauseArchive is the pause image as an OCI archive.
-func (d Dir) PauseArchive() string { return filepath.Join(d.path, "pause.tar") }
+func (p Programs) PauseArchive() string { return filepath.Join(p.path, "pause.tar") }
 
 // PauseImage is the name under which PauseArchive is imported.
-func (d Dir) PauseImage() string { return d.image }
+func (p Programs) PauseImage() string { return p.image }
 
 type manifest struct {
 	SHA256     string `json:"sha256"`
@@ -78,21 +78,21 @@ type file struct {
 // are the state directories of the containerds whose pods run from root. Only one process
 // may use root at a time. After a crash or an error there is no root/<hash>, or one that
 // the next call repairs.
-func Unpack(root string, states ...string) (Dir, error) {
+func Unpack(root string, states ...string) (Programs, error) {
 	m, err := readManifest()
 	if err != nil {
-		return Dir{}, err
+		return Programs{}, err
 	}
-	d := Dir{path: filepath.Join(root, m.SHA256), image: m.PauseImage}
+	p := Programs{path: filepath.Join(root, m.SHA256), image: m.PauseImage}
 	if err := os.MkdirAll(root, 0o755); err != nil {
-		return Dir{}, fmt.Errorf("unpacking the embedded programs: %w", err)
+		return Programs{}, fmt.Errorf("unpacking the embedded programs: %w", err)
 	}
 	removeLeftovers(root)
-	if err := install(d.path, m.Files); err != nil {
-		return Dir{}, explain(root, m.Files, err)
+	if err := install(p.path, m.Files); err != nil {
+		return Programs{}, explain(root, m.Files, err)
 	}
 	prune(root, m.SHA256, states)
-	return d, nil
+	return p, nil
 }
 
 func readManifest() (manifest, error) {

@@ -25,7 +25,7 @@ func embedded(t *testing.T) manifest {
 	return m
 }
 
-func unpack(t *testing.T, root string) Dir {
+func unpack(t *testing.T, root string) Programs {
 	t.Helper()
 	d, err := Unpack(root)
 	if err != nil {
