@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -139,13 +138,6 @@ func (p *process) prove(ctx context.Context, limit time.Duration) error {
 		return fmt.Errorf("the API server does not answer: %w", err)
 	}
 	return nil
-}
-
-// isReady reports whether a component has become ready.
-func (p *process) isReady(name string) bool {
-	return slices.ContainsFunc(p.group.Status(), func(s lifecycle.Status) bool {
-		return s.Name == name && s.State == lifecycle.Ready
-	})
 }
 
 // askAPI returns nil for any answer: one that says no is an answer.
