@@ -1,7 +1,7 @@
 # Every target is a script in scripts/; build flags stand in scripts/env.
 SHELL := /bin/bash
 .DEFAULT_GOAL := build
-.PHONY: build up down test unit e2e lint bench vuln clean
+.PHONY: build up down test unit e2e e2e-install lint bench vuln clean
 
 build: ## bin/brink; with GOARCH=arm64 or arm for that board, bin/brink-$GOARCH
 	scripts/deps build
@@ -31,6 +31,11 @@ e2e: ## tests of the real binary; RUN=regexp picks some
 	scripts/deps test
 	scripts/build
 	scripts/e2e
+
+e2e-install: ## tests of installing, on Debian systems booted for it; RUN=regexp picks some
+	scripts/deps install
+	scripts/build
+	scripts/e2e-install
 
 lint: ## formatting, vet, law of imports
 	scripts/deps build

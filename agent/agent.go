@@ -178,7 +178,7 @@ func (a *Agent) kubeletNeeds() []string {
 // its own may know its range without a server.
 func (a *Agent) networkNeeds() []string {
 	if a.cfg.Join != nil {
-		return []string{Join}
+		return []string{Join, Containerd} // which unpacks nft
 	}
 	return []string{Kubelet}
 }

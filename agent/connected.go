@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -51,7 +52,7 @@ func (a *Agent) connect(access Access, online bool) error {
 	n.status = newNodeStatus(cfg, access)
 	n.tunnels = n.newTunnels()
 	kc := kubeletConfig(cfg, access)
-	kc.Offline, kc.Register, kc.Refused, kc.Saw = n.offline, n.status.complete, n.status.warn, a.saw
+	kc.Offline, kc.Register, kc.Refused, kc.ObservePod = n.offline, n.status.complete, n.status.warn, a.recordPod
 	var err error
 	if n.kubelet, err = kubelet.New(kc); err != nil {
 		return err
@@ -208,7 +209,11 @@ func (n *connected) runTunnels(ctx context.Context, ready func()) error {
 }
 
 func (n *connected) runKubelet(ctx context.Context, ready func()) error {
-	if err := n.runResolv(ctx); err != nil {
+	ctx, cancel := context.WithCancel(ctx)
+	var followers sync.WaitGroup
+	defer followers.Wait()
+	defer cancel()
+	if err := n.startResolv(ctx, &followers); err != nil {
 		return err
 	}
 	if err := n.awaitAPI(ctx); err != nil {

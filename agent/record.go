@@ -11,9 +11,9 @@ import (
 	"brink/agent/ledger"
 )
 
-// saw records a pod of the node before the kubelet makes anything for it. A full disk
+// recordPod records a pod of the node before the kubelet makes anything for it. A full disk
 // must not keep the kubelet from running.
-func (a *Agent) saw(uid string) {
+func (a *Agent) recordPod(uid string) {
 	if err := a.pods.Add(uid); err != nil {
 		slog.Warn("uninstalling will not know a pod as this node's", "component", "ledger", "pod", uid, "error", err)
 	}

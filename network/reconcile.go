@@ -21,6 +21,10 @@ import (
 // dozen of them, and the CNI plugin has to be done with its own changes.
 const settle = 100 * time.Millisecond
 
+// repairLogEvery is how often at most the same repair is logged, as when another program
+// undoes it every few seconds.
+const repairLogEvery = 10 * time.Minute
+
 // reconciler brings this host in line with the configuration while the component runs.
 type reconciler struct {
 	cfg       Config
@@ -37,7 +41,7 @@ type reconciler struct {
 
 // open acts in the network namespace of the calling thread.
 func open(ctx context.Context, n *Network) (*reconciler, error) {
-	log, wake := lifecycle.Logger(ctx), func() { signal(n.wake) }
+	log, wake := once.Logger(lifecycle.Logger(ctx), repairLogEvery), func() { signal(n.wake) }
 	attached, err := pods.Open(ctx, n.cfg.pods(), wake, log)
 	if err != nil {
 		return nil, err

@@ -107,8 +107,8 @@ type Join struct {
 	prover *prover
 	// refusal records whether servers refuse the certificate.
 	refusal *refusal
-	// refused is when the token was first refused.
-	refused time.Time
+	// tokenRefused is when the token was first refused.
+	tokenRefused time.Time
 	// used are the settings with which the node started. online is true if a server gave
 	// them, and false if they are those of the last start.
 	used   clusterconfig.Config

@@ -57,8 +57,8 @@ type Config struct {
 	// Reconnect is called when heartbeats fail: connections may have died with
 	// a lost link. If it is nil, the idle connections of API are closed.
 	Reconnect func()
-	// Saw is called with the uid of each pod before the kubelet learns of the pod.
-	Saw func(uid string)
+	// ObservePod is called with the uid of each pod before the kubelet learns of the pod.
+	ObservePod func(uid string)
 	// CRISocket is containerd's socket, an absolute path.
 	CRISocket string
 
@@ -162,8 +162,8 @@ func dependencies(ctx context.Context, cfg Config, server *options.KubeletServer
 		deps.KubeClient = &registering{client, registration{cfg.Register, cfg.Refused}} // a pointer: upstream compares it with nil
 	}
 	deps.HostUtil = resolving{deps.HostUtil}
-	if cfg.Saw != nil {
-		deps.PodStartupLatencyTracker = podObserver{util.NewPodStartupLatencyTracker(), cfg.Saw}
+	if cfg.ObservePod != nil {
+		deps.PodStartupLatencyTracker = podObserver{util.NewPodStartupLatencyTracker(), cfg.ObservePod}
 	}
 	eventConfig := rest.CopyConfig(cfg.API)
 	eventConfig.QPS, eventConfig.Burst = float32(server.EventRecordQPS), int(server.EventBurst)

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -9,7 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/kubernetes/pkg/proxy"
 
-	"brink/internal/lifecycle"
+	"brink/internal/once"
 	"brink/internal/sleep"
 	"brink/network/nftables"
 )
@@ -26,6 +27,9 @@ const (
 	settle = 200 * time.Millisecond
 	// repairTime is how long a repair may take before the tables are compared again.
 	repairTime = 10 * time.Second
+	// repairLogEvery is how often at most a repair is logged, as when another program
+	// undoes it again and again.
+	repairLogEvery = 10 * time.Minute
 )
 
 // resyncing is a proxier that writes all of its rules when asked to.
@@ -52,6 +56,7 @@ func (r *resyncing) resync() {
 
 // repairer compares the tables with what they were after upstream wrote them.
 type repairer struct {
+	log      *slog.Logger
 	families []corev1.IPFamily
 	resync   func()
 	shape    func(corev1.IPFamily) (nftables.TableShape, error)
@@ -60,11 +65,11 @@ type repairer struct {
 	known map[corev1.IPFamily]nftables.TableShape
 }
 
-func newRepairer(families []corev1.IPFamily, resync func()) *repairer {
+func newRepairer(log *slog.Logger, families []corev1.IPFamily, resync func()) *repairer {
 	shape := func(family corev1.IPFamily) (nftables.TableShape, error) {
 		return nftables.InspectTable(nftFamily(family), tableName)
 	}
-	return &repairer{families: families, resync: resync, shape: shape, written: lastWritten, known: map[corev1.IPFamily]nftables.TableShape{}}
+	return &repairer{log: once.Logger(log, repairLogEvery), families: families, resync: resync, shape: shape, written: lastWritten, known: map[corev1.IPFamily]nftables.TableShape{}}
 }
 
 func nftFamily(family corev1.IPFamily) string {
@@ -81,7 +86,7 @@ func (k *repairer) run(ctx context.Context) {
 		}
 	})
 	if err != nil {
-		lifecycle.Logger(ctx).Warn("rules for Services that somebody else deletes come back within the hour only", "error", err)
+		k.log.Warn("rules for Services that somebody else deletes come back within the hour only", "error", err)
 		return
 	}
 	for {
@@ -124,7 +129,7 @@ func (k *repairer) repair(ctx context.Context) {
 	if len(found) == 0 {
 		return
 	}
-	lifecycle.Logger(ctx).Warn("the rules for Services were changed by someone else, writing them anew", "tables", strings.Join(tables, ", "))
+	k.log.Warn("the rules for Services were changed by someone else, writing them anew", "tables", strings.Join(tables, ", "))
 	k.resync()
 	k.learn(ctx, found)
 }

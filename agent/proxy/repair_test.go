@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -138,7 +139,7 @@ func TestKeeper(t *testing.T) {
 	shapes := map[corev1.IPFamily]nftables.TableShape{corev1.IPv4Protocol: right}
 	at := map[corev1.IPFamily]float64{corev1.IPv4Protocol: 1}
 	synced, fails, odd := 0, false, ""
-	k := newRepairer([]corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}, func() {
+	k := newRepairer(slog.New(slog.DiscardHandler), []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}, func() {
 		if synced++; !fails {
 			at[corev1.IPv4Protocol]++
 			shapes[corev1.IPv4Protocol] = nftables.TableShape{Handle: cmp.Or(shapes[corev1.IPv4Protocol].Handle, uint64(100+synced)), Hooked: "input: 2" + odd}

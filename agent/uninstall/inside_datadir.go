@@ -76,7 +76,7 @@ func (u *run) inKubelet(rel string) removetree.Verdict {
 // such as records of images that were pulled, does not name pods.
 func (u *run) isOwnState(rel string, kind layout.Kind) bool {
 	path := u.Layout.InKubelet(rel)
-	if !slices.Contains(u.entries, ledger.Entry{Kind: ledger.KubeletHas, Path: path}) {
+	if !slices.Contains(u.entries, ledger.Entry{Kind: ledger.KubeletFile, Path: path}) {
 		return false
 	}
 	if !u.sharesKubelet {

@@ -175,7 +175,7 @@ func TestStateBesideAnotherKubelet(t *testing.T) {
 		"agent/kubelet/pods/" + own + "/x":     "",
 	})
 	for _, name := range []string{"cpu_manager_state", "allocated_pods_state", "memory_manager_state", "image_manager"} {
-		if err := ledger.Record(l.Made(), ledger.Entry{Kind: ledger.KubeletHas, Path: filepath.Join(l.Kubelet(), name)}); err != nil {
+		if err := ledger.Record(l.Made(), ledger.Entry{Kind: ledger.KubeletFile, Path: filepath.Join(l.Kubelet(), name)}); err != nil {
 			t.Fatal(err)
 		}
 	}

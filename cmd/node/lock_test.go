@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"brink/internal/atomicfile"
 	"brink/internal/datadir"
 	"brink/internal/layout"
 	"brink/internal/testdisk"
@@ -154,7 +155,7 @@ func TestPrepareWithoutAgent(t *testing.T) {
 	if err := prepare(cfg); err != nil {
 		t.Fatal(err)
 	}
-	if err := nodeaddr.Remember(l.NodeAddresses(), nil); err != nil {
+	if err := atomicfile.Keep(l.NodeAddresses(), []byte("null"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(l.Agent()); err != nil || info.Mode().Perm() != datadir.AgentMode {

@@ -58,6 +58,9 @@ func Run(ctx context.Context, cfg Config, globals *upstream.Globals) error {
 	if err := excludeFromProxy(cfg); err != nil {
 		return err
 	}
+	if err := beginState(ctx, cfg); err != nil {
+		return err
+	}
 	if p.server != nil {
 		if err := p.server.Prepare(); err != nil {
 			return err

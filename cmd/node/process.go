@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -36,8 +37,8 @@ type process struct {
 }
 
 // compose builds the parts that cfg asks for, which checks their settings. Nothing is made or
-// started. Its list of components begins with the one
-// that answers `brink status`; the server's and the agent's follow, in start order.
+// started. Its list of components begins with the one that answers `brink status`; the
+// server's and the agent's follow, in start order.
 func compose(cfg Config, globals *upstream.Globals, begun time.Time) (*process, error) {
 	p := &process{cfg: cfg, globals: globals, begun: begun}
 	p.group.Add(p.statusComponent())
@@ -88,6 +89,7 @@ func (p *process) run(ctx context.Context) error {
 	}
 	slog.Info("starting", "component", "brink", "version", release.BuiltAs(), "node", p.cfg.NodeName, "data", p.cfg.Layout.Data())
 	defer context.AfterFunc(ctx, log.Stopping)()
+	go p.keepSystemdInformed(ctx)
 	err := p.group.Run(ctx, func() {
 		p.ready.Store(true)
 		log.Drop()
@@ -96,6 +98,7 @@ func (p *process) run(ctx context.Context) error {
 	})
 	if err != nil {
 		log.Show()
+		p.tell("STATUS=ended: " + strings.ReplaceAll(err.Error(), "\n", "; "))
 		return err
 	}
 	log.Drop()

@@ -3,8 +3,11 @@ package node
 import (
 	"runtime"
 	"runtime/debug"
+	"slices"
 
+	"brink/internal/host"
 	"brink/internal/release"
+	"brink/runtime/payload"
 )
 
 // Component is a part of brink whose version a user may need to know.
@@ -32,5 +35,21 @@ func Versions() []Component {
 			}
 		}
 	}
+	if nft := payload.NFTVersion(); nft != "" {
+		list = append(list, Component{nftName, nft})
+	}
 	return append(list, Component{"go", runtime.Version()}, Component{"platform", runtime.GOOS + "/" + runtime.GOARCH})
+}
+
+const nftName = "nft"
+
+// withNFT replaces the version of brink's own nft by that of the one in use, and says whose
+// it is.
+func withNFT(list []Component, f host.Facts) []Component {
+	used := Component{nftName, f.NFTVersion + " (" + f.NFT + ")"}
+	if f.NFTFault() != "" {
+		used.Version = payload.NFTVersion() + " (brink's own)"
+	}
+	list = slices.DeleteFunc(list, func(c Component) bool { return c.Name == nftName })
+	return append(list, used)
 }

@@ -123,7 +123,7 @@ func TestChoose(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			got, ok := choose(c.links, c.route, c.last, inside)
-			if ok != (c.want != "") || ok && (String([]Address{got}) != c.want || got.Gone != c.wantOld) {
+			if ok != (c.want != "") || ok && (describe([]Address{got}) != c.want || got.Gone != c.wantOld) {
 				t.Errorf("got %v %v, want %q, gone %v", got, ok, c.want, c.wantOld)
 			}
 		})
@@ -170,7 +170,7 @@ func TestRemember(t *testing.T) {
 	}
 	want := []Address{{IP: netip.MustParseAddr("fd00::7"), Link: "eth0"}, {IP: netip.MustParseAddr("192.0.2.7"), Link: "wlan0"}}
 	for range 2 {
-		if err := Remember(file, want); err != nil {
+		if err := remember(file, want); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -178,8 +178,8 @@ func TestRemember(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
-	if lastOf(got, true) != want[1] || lastOf(got, false) != want[0] || lastOf(nil, true).IP.IsValid() {
-		t.Errorf("of the families: %v, %v", lastOf(got, true), lastOf(got, false))
+	if addressOf(got, true) != want[1] || addressOf(got, false) != want[0] || addressOf(nil, true).IP.IsValid() {
+		t.Errorf("of the families: %v, %v", addressOf(got, true), addressOf(got, false))
 	}
 	write(t, file, "\x00\x00")
 	if got := remembered(file); len(got) > 0 {

@@ -25,7 +25,7 @@ func embedded(t *testing.T) manifest {
 	return m
 }
 
-func unpack(t *testing.T, root string) Dir {
+func unpack(t *testing.T, root string) Programs {
 	t.Helper()
 	d, err := Unpack(root)
 	if err != nil {
@@ -172,6 +172,16 @@ func TestUnpackRepairs(t *testing.T) {
 		{"bin replaced by a file", func(t *testing.T, dir string) {
 			must(t, os.RemoveAll(filepath.Join(dir, "bin")))
 			must(t, os.WriteFile(filepath.Join(dir, "bin"), nil, 0o644))
+		}},
+		{"a library of nft missing", func(t *testing.T, dir string) { must(t, os.Remove(filepath.Join(dir, "nft", "lib", "nft"))) }},
+		{"nft's directory replaced by a file", func(t *testing.T, dir string) {
+			must(t, os.RemoveAll(filepath.Join(dir, "nft")))
+			must(t, os.WriteFile(filepath.Join(dir, "nft"), nil, 0o644))
+		}},
+		{"a program's directory replaced by a link", func(t *testing.T, dir string) {
+			path := filepath.Join(dir, "nft", "lib")
+			must(t, os.Rename(path, filepath.Join(t.TempDir(), "lib")))
+			must(t, os.Symlink(t.TempDir(), path))
 		}},
 		{"everything missing", func(t *testing.T, dir string) { must(t, os.RemoveAll(dir)) }},
 	} {

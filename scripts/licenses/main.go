@@ -25,7 +25,7 @@ import (
 
 func main() {
 	arch := flag.String("arch", "amd64", "the `GOARCH` of the binary")
-	share := flag.String("share", "/usr/share", "the `DIRECTORY` with doc/libc6-dev/copyright, doc/libseccomp-dev/copyright and common-licenses/LGPL-2.1")
+	share := flag.String("share", "/usr/share", "the `DIRECTORY` with doc/PACKAGE/copyright of the C libraries and common-licenses")
 	flag.Parse()
 	if err := run(*arch, *share); err != nil {
 		fmt.Fprintln(os.Stderr, "licenses:", err)
@@ -39,7 +39,7 @@ func run(arch, share string) error {
 	for _, p := range programs {
 		errs = append(errs, c.addModules(p, arch))
 	}
-	errs = append(errs, c.addGo(), c.addSQLite(), c.addC(share))
+	errs = append(errs, c.addGo(), c.addSQLite(), c.addC(share), c.addNFT(arch, share))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
