@@ -86,8 +86,8 @@ func composeStart(cfg Config, globals *upstream.Globals, begun time.Time) (*proc
 	return compose(cfg, globals, begun)
 }
 
-// takeDirectories makes the directories this process's own until the returned function
-// is called, the data directory before anything is written into it.
+// takeDirectories locks the data directory, before anything is written into it, and the
+// database's. The returned function unlocks both.
 func takeDirectories(cfg Config) (unlock func(), err error) {
 	unlockData, err := lockDataDir(cfg.Layout)
 	if err != nil {
@@ -108,11 +108,11 @@ func takeDirectories(cfg Config) (unlock func(), err error) {
 	return func() { unlockDatabase(); unlockData() }, nil
 }
 
-// prepare marks the data directory as brink's, and writes down what the next start
-// and an uninstall need to know. The caller holds the data directory's lock. A start may
-// still be refused later, by a database on another machine. The mark stays then: an agent
-// may have unpacked programs and made mounts meanwhile, which would have no owner without
-// it. The next start, or uninstalling, finds all of it.
+// prepare marks the data directory as brink's, and writes down what the next start and an
+// uninstall need to know. The caller holds the data directory's lock. A start may still be
+// refused later, by a database on another machine. The mark stays then: an agent may have
+// unpacked programs and made mounts meanwhile, and by the mark the next start, or uninstalling,
+// knows whose these are.
 func prepare(cfg Config) error {
 	if err := datadir.Claim(cfg.Layout); err != nil {
 		return err
