@@ -11,9 +11,9 @@ import (
 	"brink/network/testnet"
 )
 
-// TestRestartKeepsWays: pods talk on while brink does not run, and while it does
+// TestRestartKeepsRoutes: pods talk on while brink does not run, and while it does
 // not know its peers again yet.
-func TestRestartKeepsWays(t *testing.T) {
+func TestRestartKeepsRoutes(t *testing.T) {
 	t.Parallel()
 	for _, backend := range []Backend{VXLAN, HostGW} {
 		t.Run(string(backend), func(t *testing.T) {
@@ -33,7 +33,7 @@ func TestRestartKeepsWays(t *testing.T) {
 				t.Errorf("got\n%s\nwant\n%s", got, want)
 			}
 			nodes[0].network.SetPeers(nil)
-			testnet.Eventually(t, "peers removed", func() bool { return waysOf(t, nodes[0].NS) == "" })
+			testnet.Eventually(t, "peers removed", func() bool { return routesOf(t, nodes[0].NS) == "" })
 		})
 	}
 }
@@ -124,7 +124,7 @@ func TestRollingSwitch(t *testing.T) {
 		}
 		for _, n := range nodes {
 			testnet.Eventually(t, "the other backend's leftovers removed", func() bool {
-				return strings.Contains(waysOf(t, n.NS), "brink-vxlan:") == (backend == VXLAN)
+				return strings.Contains(routesOf(t, n.NS), "brink-vxlan:") == (backend == VXLAN)
 			})
 		}
 	}
