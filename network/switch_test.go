@@ -8,8 +8,26 @@ import (
 	"testing"
 	"time"
 
+	"brink/internal/testgoroutines"
 	"brink/network/testnet"
 )
+
+// TestStopLeavesNoGoroutine, on a node with peers, at whose sockets goroutines wait for the
+// kernel and which probes its tunnel.
+func TestStopLeavesNoGoroutine(t *testing.T) {
+	t.Parallel()
+	nodes := testnet.Segment(t, 2, func(number int) *testNode { return newNode(t, testnet.DualStack, 0, number, VXLAN) })
+	testgoroutines.WantNone(t, func() {
+		for _, n := range nodes {
+			n.run(t)
+		}
+		introduce(nodes...)
+		testnet.Meet(t, nodes...)
+		for _, n := range nodes {
+			n.stop()
+		}
+	})
+}
 
 // TestRestartKeepsRoutes: pods talk on while brink does not run, and while it does
 // not know its peers again yet.
