@@ -76,6 +76,7 @@ func newApp(exit func(code int)) *cli.App {
 			statusCommand(),
 			checkCommand(),
 			imagesCommand(),
+			stopCommand(),
 			snapshotCommand(),
 			uninstallCommand(),
 			versionCommand(),

@@ -65,9 +65,10 @@ var walls = []struct {
 	why  string
 }{
 	{"cmd/node/upstream", nil, "what is set for the whole process does not depend on what a node is"},
-	{"agent/uninstall", []string{"agent/cgroups", "agent/ledger"}, "what takes a node down must not need what runs one"},
+	{"agent/uninstall", []string{"agent/cgroups", "agent/ledger", "agent/networkmanager"}, "what takes a node down must not need what runs one"},
 	{"agent/cgroups", []string{"agent/ledger"}, "uninstall needs it, which knows nothing of running a node"},
 	{"agent/ledger", nil, "it is what the node writes and uninstall reads, and knows neither"},
+	{"agent/networkmanager", []string{"agent/ledger"}, "uninstall needs it, which knows nothing of running a node"},
 	{"agent/kubelet", nil, "agent composes its rooms, they do not know it or each other"},
 	{"agent/proxy", nil, "agent composes its rooms, they do not know it or each other"},
 	{"agent/tunnel", nil, "agent composes its rooms, they do not know it or each other"},
