@@ -18,9 +18,7 @@ func (a *Agent) runContainerd(ctx context.Context, ready func()) error {
 	if err != nil {
 		return fmt.Errorf("unpacking the embedded programs: %w", err)
 	}
-	if err := a.putHosts(); err != nil {
-		return err
-	}
+	a.putFiles(ctx)
 	component, err := containerd.New(containerd.Config{
 		Layout:         l,
 		BinDir:         programs.Bin(),

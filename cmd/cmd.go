@@ -78,6 +78,8 @@ func newApp(exit func(code int)) *cli.App {
 			statusCommand(),
 			checkCommand(),
 			imagesCommand(),
+			stopCommand(),
+			snapshotCommand(),
 			uninstallCommand(),
 			versionCommand(),
 			completionCommand(),

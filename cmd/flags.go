@@ -107,6 +107,7 @@ func serverFlags() []cli.Flag {
 		text(groupData, "datastore-keyfile", "", "`FILE` with the key of that certificate"),
 		number(groupData, "datastore-max-open-connections", datastore.DefaultMaxOpenConnections, "`NUMBER` of connections to a PostgreSQL or MySQL at most, besides the one that watches it"),
 		toggle(groupData, "datastore-set-aside-damaged", "rename a damaged database and start with an empty one"),
+		toggle(groupData, "no-upgrade-snapshot", "make no snapshot before the first start of another version"),
 		list(groupThrough, "kube-apiserver-arg", "`NAME=VALUE` flag of kube-apiserver"),
 		list(groupThrough, "kube-controller-manager-arg", "`NAME=VALUE` flag of kube-controller-manager"),
 		list(groupThrough, "kube-scheduler-arg", "`NAME=VALUE` flag of kube-scheduler"),

@@ -29,7 +29,7 @@ func uninstallCommand() *cli.Command {
 		Name:     "uninstall",
 		Usage:    "remove the node from this machine: pods, mounts, network, cgroups and files",
 		Category: "Run",
-		Description: "Stops brink if it runs. Removes what brink made, and only that; it names what stays, with the\n" +
+		Description: "Stops brink if it runs, and takes its service out of systemd or OpenRC. Removes what brink made, and only that; it names what stays, with the\n" +
 			"reason, and can be run again. Volumes' contents, the configuration in " + layout.ConfigDir + "\n" +
 			"and kernel settings that others have changed since stay. The data directory is that of the configuration file unless given.",
 		Flags: []cli.Flag{
@@ -89,7 +89,7 @@ func runUninstall(ctx context.Context, l layout.Layout, keepData, yes bool) erro
 			return err
 		}
 	}
-	unlock, err := node.TakeOver(ctx, l)
+	unlock, err := node.TakeOver(ctx, l, node.Stopping{Uses: usesDataDir(l), Forever: !keepData})
 	if err != nil {
 		return err
 	}

@@ -62,6 +62,8 @@ func HostChecks(cfg Config, pid int) []host.Check {
 		ControlPlaneOnly: cfg.Agent == nil,
 		VXLAN:            cfg.mayUseVXLAN(),
 		NFT:              payload.NFTVersion(),
+		Joins:            cfg.Server == nil,
+		PodRange:         cfg.podRange(),
 		Ports:            cfg.ports(),
 	}
 	owned := datadir.Check(cfg.Layout)
@@ -91,10 +93,10 @@ func HostChecks(cfg Config, pid int) []host.Check {
 func (c Config) ports() []host.Port {
 	var out []host.Port
 	if c.mayUseVXLAN() {
-		out = append(out, host.Port{Number: network.DefaultVXLANPort, UDP: true, For: "pod network between nodes"})
+		out = append(out, host.Port{Number: network.DefaultVXLANPort, UDP: true, For: "pod network between nodes", Public: true})
 	}
 	if c.Server != nil {
-		out = append(out, host.Port{Number: uint16(c.Server.Port), Address: listenAddress(c.Server.BindAddress), For: "API server", Flag: "--https-listen-port"})
+		out = append(out, host.Port{Number: uint16(c.Server.Port), Address: listenAddress(c.Server.BindAddress), For: "API server", Flag: "--https-listen-port", Public: true})
 	}
 	if c.Agent != nil {
 		out = append(out,
@@ -102,6 +104,15 @@ func (c Config) ports() []host.Port {
 			host.Port{Number: componentargs.Port(c.Agent.ProxyArgs, "healthz-bind-address", proxy.HealthPort), For: "service proxy's health", Flag: "--kube-proxy-arg=healthz-bind-address=ADDRESS:PORT"})
 	}
 	return out
+}
+
+// podRange returns the first range of the cluster's pods. A machine that joins does not know
+// it yet.
+func (c Config) podRange() string {
+	if c.Server == nil || len(c.Server.ClusterCIDRs) == 0 {
+		return ""
+	}
+	return c.Server.ClusterCIDRs[0].String()
 }
 
 // mayUseVXLAN reports whether the node may need a VXLAN. A machine learns that of its

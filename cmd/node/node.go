@@ -57,6 +57,9 @@ func Run(ctx context.Context, cfg Config, globals *upstream.Globals) error {
 	if err := excludeFromProxy(cfg); err != nil {
 		return err
 	}
+	if err := beginState(ctx, cfg); err != nil {
+		return err
+	}
 	p, err := compose(cfg, globals, begun)
 	if err != nil {
 		return err

@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
+
+	"k8s.io/client-go/rest"
 
 	"brink/agent"
 	"brink/agent/join"
@@ -29,6 +32,8 @@ type process struct {
 	group lifecycle.Group
 	ready atomic.Bool // all components have been
 
+	api func(user string, groups ...string) *rest.Config // of the server, nil without one
+
 	// An error of health means that the node is not ready, one of warnings that it
 	// may not be after the next restart.
 	health, warnings []func() error
@@ -45,6 +50,7 @@ func compose(cfg Config, globals *upstream.Globals, begun time.Time) (*process, 
 		if srv, err = server.New(*cfg.Server); err != nil {
 			return nil, err
 		}
+		p.api = srv.ClientConfig
 		p.group.Add(srv.Components()...)
 		p.health = append(p.health, srv.StoreHealth)
 		p.warnings = append(p.warnings, srv.StoreWarning)
@@ -86,6 +92,7 @@ func (p *process) run(ctx context.Context) error {
 	}
 	slog.Info("starting", "component", "brink", "version", release.BuiltAs(), "node", p.cfg.NodeName, "data", p.cfg.Layout.Data())
 	defer context.AfterFunc(ctx, log.Stopping)()
+	go p.keepSystemdInformed(ctx)
 	err := p.group.Run(ctx, func() {
 		p.ready.Store(true)
 		log.Drop()
@@ -94,6 +101,7 @@ func (p *process) run(ctx context.Context) error {
 	})
 	if err != nil {
 		log.Show()
+		p.tell("STATUS=ended: " + strings.ReplaceAll(err.Error(), "\n", "; "))
 		return err
 	}
 	log.Drop()

@@ -66,9 +66,10 @@ var walls = []struct {
 	why  string
 }{
 	{"cmd/node/upstream", nil, "what is set for the whole process does not depend on what a node is"},
-	{"agent/uninstall", []string{"agent/cgroups", "agent/ledger"}, "what takes a node down must not need what runs one"},
+	{"agent/uninstall", []string{"agent/cgroups", "agent/ledger", "agent/networkmanager"}, "what takes a node down must not need what runs one"},
 	{"agent/cgroups", []string{"agent/ledger"}, "uninstall needs it, which knows nothing of running a node"},
 	{"agent/ledger", nil, "it is what the node writes and uninstall reads, and knows neither"},
+	{"agent/networkmanager", []string{"agent/ledger"}, "uninstall needs it, which knows nothing of running a node"},
 	{"agent/kubelet", nil, "agent composes its rooms, they do not know it or each other"},
 	{"agent/proxy", nil, "agent composes its rooms, they do not know it or each other"},
 	{"agent/tunnel", nil, "agent composes its rooms, they do not know it or each other"},
@@ -79,6 +80,7 @@ var walls = []struct {
 	{"server/join", []string{"server/noderecord", "server/token"}, "deciding who joins knows records and tokens, not the server around it"},
 	{"server/tunnel", nil, "server composes its rooms, they do not know it or each other"},
 	{"server/pki", nil, "server composes its rooms, they do not know it or each other"},
+	{"server/snapshot", []string{"server/token"}, "it takes and puts back what lies on the disk, and knows no running server"},
 	{"server/inmemory", nil, "a transport knows nothing of what is carried"},
 	{"server/controlplane", []string{"server/inmemory", "server/noderecord"}, "server composes its rooms; the gate and the transport are parts of the API server"},
 	{"network/overlay", []string{"network/iprange", "network/rtnl", "network/sysctl"}, "network composes its rooms, they do not know it"},

@@ -59,7 +59,11 @@ var dataNames = []name{
 	{db + DatabaseFile + ".damaged-*", File}, {db + DatabaseFile + "-wal.damaged-*", File}, {db + WriteProbe + "*", File},
 	{db + VolatileSnapshot, File}, {db + VolatileRevision, File}, {db + DurableRevision, File},
 	{db + HolderFile, File}, {db + RemoteInUse, File},
-	{"server/tls", Directory}, {"server/tls/service.key", File},
+	{"server/tls", Directory}, {"server/tls/service.key", File}, {"server/version", File},
+	{"server.restoring", Tree}, {replaced + "*", Tree},
+	{"snapshots", Directory}, {"snapshots/" + AskedSnapshot + "*" + SnapshotEnding, File},
+	{"snapshots/" + AutoSnapshot + "*" + SnapshotEnding, File}, {"snapshots/.copy", File}, {"snapshots/.copy-journal", File},
+	{"upgrade", Directory}, {"upgrade/upgrade.json", File},
 }
 
 // pairs are the names in server/tls that have a certificate and a key, those that a user
