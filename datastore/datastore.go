@@ -94,6 +94,7 @@ type Store struct {
 	cfg      Config
 	engine   engine
 	log      *slog.Logger
+	prepared bool
 	created  bool       // Prepare made the database
 	disk     *condition // writes to the database
 	snapshot *condition // writes of the volatile snapshot
@@ -150,7 +151,19 @@ func (s *Store) Prepare() error {
 	if err := prepareDir(s.cfg.Dir); err != nil {
 		return err
 	}
-	return s.engine.prepare()
+	err := s.engine.prepare()
+	s.prepared = err == nil
+	return err
+}
+
+// ifPrepared returns run, which without Prepare would find neither directories nor a database.
+func (s *Store) ifPrepared(run func(context.Context, func()) error) func(context.Context, func()) error {
+	return func(ctx context.Context, ready func()) error {
+		if !s.prepared {
+			return errors.New("the datastore was not prepared")
+		}
+		return run(ctx, ready)
+	}
 }
 
 func (s *Store) path(name string) string   { return filepath.Join(s.cfg.Dir, name) }
@@ -180,10 +193,10 @@ func (s *Store) Warning() error {
 
 // Durable serves DurableEndpoint.
 func (s *Store) Durable() lifecycle.Component {
-	return lifecycle.Component{Name: ComponentName, Run: s.engine.runDurable}
+	return lifecycle.Component{Name: ComponentName, Run: s.ifPrepared(s.engine.runDurable)}
 }
 
 // Volatile serves VolatileEndpoint.
 func (s *Store) Volatile() lifecycle.Component {
-	return lifecycle.Component{Name: VolatileComponentName, Run: s.engine.runVolatile}
+	return lifecycle.Component{Name: VolatileComponentName, Run: s.ifPrepared(s.engine.runVolatile)}
 }

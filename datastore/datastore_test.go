@@ -8,6 +8,9 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"brink/internal/lifecycle"
+	"brink/internal/testerror"
 )
 
 // The transactions below are those of the API server.
@@ -129,5 +132,17 @@ func TestStopWhileConnecting(t *testing.T) {
 			}
 		}
 		cancel()
+	}
+}
+
+// TestNotPrepared: components of a store whose files were not checked end at once.
+func TestNotPrepared(t *testing.T) {
+	t.Parallel()
+	s, err := New(testConfig(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []lifecycle.Component{s.Durable(), s.Volatile()} {
+		testerror.OneLine(t, c.Run(t.Context(), func() { t.Errorf("%s is ready", c.Name) }), "not prepared")
 	}
 }
