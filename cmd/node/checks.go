@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"time"
 
-	"k8s.io/client-go/rest"
-
 	"brink/agent"
 	"brink/agent/ledger"
 	"brink/agent/proxy"
@@ -27,27 +25,22 @@ import (
 var buildTime = "0"
 
 // CheckSettings parses all flags as a start would, those of the embedded components too.
-// Nothing is started or written.
+// Nothing is started or written. A machine that joins needs no token for it.
 func CheckSettings(cfg Config) error {
-	if cfg.Server != nil {
-		if err := cfg.Server.Check(); err != nil {
+	if cfg.Agent != nil {
+		facts, err := host.Look()
+		if err != nil {
 			return err
 		}
+		node := *cfg.Agent
+		node.Host = facts
+		cfg.Agent = &node
 	}
-	if cfg.Agent == nil {
-		return nil
-	}
-	node := *cfg.Agent
-	if node.Access != nil {
-		access := *node.Access
-		access.API = func(string, ...string) *rest.Config { return &rest.Config{} } // never asked
-		node.Access = &access
-	}
-	var err error
-	if node.Host, err = host.Look(); err != nil {
+	if cfg.Server == nil {
+		_, err := agent.New(*cfg.Agent)
 		return err
 	}
-	_, err = agent.New(node)
+	_, err := compose(cfg, nil, time.Time{})
 	return err
 }
 
