@@ -20,6 +20,7 @@ package agent
 
 import (
 	"context"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"time"
@@ -112,6 +113,8 @@ type Agent struct {
 	cfg     Config
 	started time.Time
 	pods    *ledger.Pods
+	// ledgerLog is for what could not be recorded.
+	ledgerLog *slog.Logger
 
 	connected chan struct{} // closed when node is set
 	node      *connected
@@ -119,7 +122,7 @@ type Agent struct {
 
 // New checks all settings; nothing is started and nothing is written.
 func New(cfg Config) (*Agent, error) {
-	a := &Agent{cfg: cfg, started: time.Now(), pods: ledger.NewPods(cfg.Layout), connected: make(chan struct{})}
+	a := &Agent{cfg: cfg, started: time.Now(), pods: ledger.NewPods(cfg.Layout), ledgerLog: newLedgerLog(), connected: make(chan struct{})}
 	if _, err := images.ReadRegistries(cfg.RegistriesFile); err != nil {
 		return nil, err
 	}

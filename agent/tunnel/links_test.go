@@ -76,7 +76,7 @@ func TestAStrangerThatAnnouncesItself(t *testing.T) {
 		return new(net.Dialer).DialContext(ctx, network, addr)
 	}
 	patient := hasty
-	patient.firstDelay, patient.strangerDelay = time.Hour, 2*time.Hour
+	patient.firstDelay, patient.unreachedDelay = time.Hour, 2*time.Hour
 	tunnels := run(t, Config{TLS: ca.config(ca.node("a")), Kubelet: target(t, echo), Dial: dialer, timing: patient}, known.addr)
 	testwait.Until(t, "the tunnel to the known one", func() bool { return known.Has("a") })
 	tunnels.SetServers([]string{known.addr, stranger.addr})

@@ -124,7 +124,7 @@ func listenAddress(bind netip.Addr) netip.Addr {
 
 // otherKubelet returns a failed check if another kubelet uses the node's directory.
 func otherKubelet(l layout.Layout) []host.Check {
-	pods := ledger.Strangers(l)
+	pods := ledger.ForeignPods(l)
 	if len(pods) == 0 {
 		return nil
 	}
