@@ -20,6 +20,7 @@ package agent
 
 import (
 	"context"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"time"
@@ -113,6 +114,8 @@ type Agent struct {
 	started time.Time
 	pods    *ledger.Pods
 	images  *images.Directory
+	// ledgerLog is for what could not be recorded.
+	ledgerLog *slog.Logger
 
 	connected chan struct{} // closed when node is set
 	node      *connected
@@ -120,13 +123,14 @@ type Agent struct {
 
 // New checks all settings; nothing is started and nothing is written.
 func New(cfg Config) (*Agent, error) {
-	a := &Agent{cfg: cfg, started: time.Now(), pods: ledger.NewPods(cfg.Layout), connected: make(chan struct{})}
+	a := &Agent{cfg: cfg, started: time.Now(), pods: ledger.NewPods(cfg.Layout), ledgerLog: newLedgerLog(), connected: make(chan struct{})}
 	a.images = a.newImages()
 	if _, err := images.ReadRegistries(cfg.RegistriesFile); err != nil {
 		return nil, err
 	}
 	if cfg.Access != nil {
-		return a, a.connect(*cfg.Access, true)
+		const online = true // the server is in this process
+		return a, a.connect(*cfg.Access, online)
 	}
 	unknown := Access{ClientCA: cfg.Layout.ClientCA()} // the rest is known after joining
 	if err := kubelet.CheckArgs(kubeletConfig(cfg, unknown)); err != nil {
@@ -179,7 +183,7 @@ func (a *Agent) kubeletNeeds() []string {
 // its own may know its range without a server.
 func (a *Agent) networkNeeds() []string {
 	if a.cfg.Join != nil {
-		return []string{Join}
+		return []string{Join, Containerd} // which unpacks nft
 	}
 	return []string{Kubelet}
 }

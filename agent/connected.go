@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"log/slog"
 	"math"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -35,6 +37,8 @@ type connected struct {
 	started time.Time
 	access  Access
 	offline bool // no server answered when the node joined
+	// ledgerLog is the Agent's.
+	ledgerLog *slog.Logger
 
 	status  *nodeStatus
 	health  health
@@ -47,11 +51,11 @@ type connected struct {
 // connect builds the parts that need the cluster. It is called once.
 func (a *Agent) connect(access Access, online bool) error {
 	cfg := a.cfg
-	n := &connected{cfg: cfg, started: a.started, access: access, offline: !online, network: &podNetwork{}}
+	n := &connected{cfg: cfg, started: a.started, access: access, offline: !online, ledgerLog: a.ledgerLog, network: &podNetwork{}}
 	n.status = newNodeStatus(cfg, access)
 	n.tunnels = n.newTunnels()
 	kc := kubeletConfig(cfg, access)
-	kc.Offline, kc.Register, kc.Refused, kc.Saw = n.offline, n.status.complete, n.status.warn, a.saw
+	kc.Offline, kc.CompleteNode, kc.NodeRefused, kc.ObservePod = n.offline, n.status.complete, n.status.warn, a.recordPod
 	var err error
 	if n.kubelet, err = kubelet.New(kc); err != nil {
 		return err
@@ -183,8 +187,8 @@ func (n *connected) proxyConfig() proxy.Config {
 		Args:         n.cfg.ProxyArgs,
 		Changing: func(names ...string) (done func()) {
 			changed, err := ledger.RecordUnknown(n.cfg.Layout, names...)
-			warnUnrecorded(err)
-			return func() { warnUnrecorded(changed()) }
+			warnUnrecorded(n.ledgerLog, err)
+			return func() { warnUnrecorded(n.ledgerLog, changed()) }
 		},
 	}
 }
@@ -208,7 +212,11 @@ func (n *connected) runTunnels(ctx context.Context, ready func()) error {
 }
 
 func (n *connected) runKubelet(ctx context.Context, ready func()) error {
-	if err := n.runResolv(ctx); err != nil {
+	ctx, cancel := context.WithCancel(ctx)
+	var followers sync.WaitGroup
+	defer followers.Wait()
+	defer cancel()
+	if err := n.startResolv(ctx, &followers); err != nil {
 		return err
 	}
 	if err := n.awaitAPI(ctx); err != nil {

@@ -18,9 +18,12 @@ func (a *Agent) runContainerd(ctx context.Context, ready func()) error {
 	if err != nil {
 		return fmt.Errorf("unpacking the embedded programs: %w", err)
 	}
+	a.putFiles(ctx)
 	component, err := containerd.New(containerd.Config{
 		Layout:         l,
 		BinDir:         programs.Bin(),
+		NFTDir:         programs.NFT(),
+		NFTFirst:       a.needsOwnNFT(ctx),
 		PauseArchive:   programs.PauseArchive(),
 		PauseImage:     programs.PauseImage(),
 		CNIBinDir:      programs.Bin(),

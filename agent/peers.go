@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -14,6 +15,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
+	"brink/internal/lifecycle"
+	"brink/internal/once"
 	"brink/internal/wire/nodestatus"
 	"brink/network"
 )
@@ -23,9 +26,10 @@ func (n *connected) followPeers(ctx context.Context, client kubernetes.Interface
 	source := cache.NewListWatchFromClient(client.CoreV1().RESTClient(), "nodes", metav1.NamespaceAll, fields.Everything())
 	var nodes cache.Store
 	var informer cache.Controller
+	peers := peerList{own: n.cfg.NodeName, log: lifecycle.Logger(ctx)}
 	update := func() {
 		if informer.HasSynced() { // before that the list may lack peers that are set
-			pods.SetPeers(peersOf(nodes.List(), n.cfg.NodeName))
+			peers.pass(nodes.List, pods.SetPeers)
 		}
 	}
 	nodes, informer = cache.NewInformerWithOptions(cache.InformerOptions{
@@ -42,12 +46,14 @@ func (n *connected) followPeers(ctx context.Context, client kubernetes.Interface
 			},
 		},
 	})
-	go func() {
+	var first sync.WaitGroup
+	first.Go(func() {
 		if cache.WaitForCacheSync(ctx.Done(), informer.HasSynced) {
 			update()
 		}
-	}()
+	})
 	informer.RunWithContext(ctx)
+	first.Wait()
 }
 
 // trimNode keeps the fields of a Node that make a peer. A Node is 10 KB, and each of
@@ -75,16 +81,33 @@ func samePeer(was, is any) bool {
 		slices.Equal(a.Spec.PodCIDRs, b.Spec.PodCIDRs) && slices.Equal(a.Status.Addresses, b.Status.Addresses)
 }
 
-// peersOf returns all nodes but the own one as peers, in a fixed order. A node without
+// peerList makes peers of Nodes.
+type peerList struct {
+	own    string // the name of this node
+	log    *slog.Logger
+	logged once.Reporter // of invalid addresses, by node
+
+	mu sync.Mutex // held from asking for the Nodes to passing them on
+}
+
+// pass passes on the peers among the Nodes that list returns. Of two calls at the same
+// time the later one passes on the later Nodes.
+func (l *peerList) pass(list func() []any, set func([]network.Peer)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	set(l.peers(list()))
+}
+
+// peers returns all nodes but the own one as peers, in a fixed order. A node without
 // a range or an address is not reachable yet.
-func peersOf(nodes []any, own string) []network.Peer {
+func (l *peerList) peers(nodes []any) []network.Peer {
 	var out []network.Peer
 	for _, object := range nodes {
 		node, ok := object.(*corev1.Node)
-		if !ok || node.Name == own {
+		if !ok || node.Name == l.own {
 			continue
 		}
-		peer := network.Peer{Name: node.Name, Underlay: internalIPs(node)}
+		peer := network.Peer{Name: node.Name, Underlay: l.internalIPs(node)}
 		ranges, err := parsePrefixes(node.Spec.PodCIDRs)
 		if err == nil {
 			peer.CIDRs = ranges
@@ -101,10 +124,14 @@ func peersOf(nodes []any, own string) []network.Peer {
 	return out
 }
 
-func internalIPs(node *corev1.Node) []netip.Addr {
+// internalIPs returns the addresses by which other nodes reach a node. It logs once what is
+// none: the whole list is read again at each change of any Node.
+func (l *peerList) internalIPs(node *corev1.Node) []netip.Addr {
 	ips, invalid := nodestatus.Parse(node, corev1.NodeInternalIP)
-	for _, text := range invalid {
-		slog.Warn("a node has an address that is not an IP address", "component", "network", "node", node.Name, "address", text)
+	if text := strings.Join(invalid, ", "); text == "" {
+		l.logged.Cleared(node.Name)
+	} else if l.logged.Changed(node.Name, text) {
+		l.log.Warn("a node has an address that is not an IP address", "node", node.Name, "address", text)
 	}
 	return ips
 }

@@ -1,9 +1,16 @@
 package agent
 
 import (
+	"bytes"
+	"fmt"
+	"log/slog"
 	"net/netip"
 	"reflect"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -40,9 +47,53 @@ func TestNodesBecomePeers(t *testing.T) {
 		{Name: "c", CIDRs: prefix("10.42.3.0/24"), Underlay: testaddr.Addrs("192.0.2.3"), Backend: network.HostGW},
 		{Name: "newer", CIDRs: prefix("10.42.6.0/24"), Underlay: testaddr.Addrs("192.0.2.6")},
 	}
-	if got := peersOf(nodes, "own"); !reflect.DeepEqual(got, want) {
+	l := peerList{own: "own", log: slog.New(slog.DiscardHandler)}
+	if got := l.peers(nodes); !reflect.DeepEqual(got, want) {
 		t.Errorf("peers %+v, want %+v", got, want)
 	}
+}
+
+// TestAnInvalidAddressIsLoggedOnce, although all Nodes are read again at each change of one.
+func TestAnInvalidAddressIsLoggedOnce(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	l := peerList{own: "own", log: slog.New(slog.NewTextHandler(&out, nil))}
+	for _, step := range []struct {
+		address string
+		lines   int // in all
+	}{{"192.0.2.300", 1}, {"192.0.2.300", 1}, {"not-yet", 2}, {"192.0.2.3", 2}, {"not-yet", 3}} {
+		l.pass(func() []any { return []any{peerNode("c", step.address, "10.42.3.0/24", "")} }, func([]network.Peer) {})
+		if got := strings.Count(out.String(), "not an IP address"); got != step.lines {
+			t.Errorf("at address %s: %d lines, want %d", step.address, got, step.lines)
+		}
+	}
+}
+
+// TestThePeersThatCameLastStay: two goroutines pass on peers, one when the cache has synced
+// and one for each event, and an older list must not be passed on last.
+func TestThePeersThatCameLastStay(t *testing.T) {
+	t.Parallel()
+	l := peerList{own: "own", log: slog.New(slog.DiscardHandler)}
+	var listed, set atomic.Int64
+	list := func() []any {
+		n := listed.Add(1)
+		return []any{peerNode("c", fmt.Sprintf("192.0.2.%d", n), "10.42.3.0/24", "")}
+	}
+	var running sync.WaitGroup
+	for range 2 {
+		running.Go(func() {
+			for range 100 {
+				l.pass(list, func(peers []network.Peer) {
+					now := int64(peers[0].Underlay[0].As4()[3])
+					time.Sleep(10 * time.Microsecond)
+					if before := set.Swap(now); before > now {
+						t.Errorf("list %d was passed on after list %d", now, before)
+					}
+				})
+			}
+		})
+	}
+	running.Wait()
 }
 
 func TestHeartbeatsAreNoChangeOfAPeer(t *testing.T) {

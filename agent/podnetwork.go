@@ -89,9 +89,13 @@ func (n *connected) runNetwork(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
-	go n.followPeers(ctx, peers, pods)
+	ctx, cancel := context.WithCancel(ctx)
+	var followers sync.WaitGroup
+	defer followers.Wait()
+	defer cancel()
+	followers.Go(func() { n.followPeers(ctx, peers, pods) })
 	if n.cfg.Addresses.MayChange() {
-		go n.followAddresses(ctx, client, pods, underlay)
+		followers.Go(func() { n.followAddresses(ctx, client, pods, underlay) })
 	}
 	return pods.Component().Run(ctx, ready)
 }
@@ -107,7 +111,7 @@ func (n *connected) networkConfig(ranges []netip.Prefix, underlay []netip.Addr) 
 		Backend:      n.access.Backend,
 		Underlay:     underlay,
 		Changing: func(name, to string) error {
-			warnUnrecorded(ledger.RecordSettings(l, map[string]string{name: to}))
+			warnUnrecorded(n.ledgerLog, ledger.RecordSettings(l, map[string]string{name: to}))
 			return nil
 		},
 	}

@@ -19,13 +19,13 @@ func TestAFullDiskDoesNotKeepPodsFromRunning(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	a := &Agent{cfg: Config{Layout: l}, pods: ledger.NewPods(l)}
+	a := &Agent{cfg: Config{Layout: l}, pods: ledger.NewPods(l), ledgerLog: newLedgerLog()}
 	a.record([]ledger.Entry{{Kind: ledger.Cgroup, Path: "/sys/fs/cgroup/x"}})
-	a.saw("uid-1")
+	a.recordPod("uid-1")
 	if err := os.RemoveAll(l.Pods()); err != nil {
 		t.Fatal(err)
 	}
-	a.saw("uid-2")
+	a.recordPod("uid-2")
 	if pods := ledger.ReadPods(l); !pods["uid-1"] || !pods["uid-2"] {
 		t.Errorf("with room again: got %v", pods)
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -46,9 +47,9 @@ func newResolv(file string) *resolv {
 	return &resolv{host: hostResolv, resolved: systemdResolv, file: file}
 }
 
-// runResolv writes the file and follows the host's until ctx is done. A file that the user
-// gives to the kubelet is used unchanged.
-func (n *connected) runResolv(ctx context.Context) error {
+// startResolv writes the file and has running follow the host's until ctx is done. A file
+// that the user gives to the kubelet is used unchanged.
+func (n *connected) startResolv(ctx context.Context, running *sync.WaitGroup) error {
 	named := func(arg string) bool { return componentargs.Name(arg) == "resolv-conf" }
 	if slices.ContainsFunc(n.cfg.KubeletArgs, named) {
 		return nil
@@ -57,7 +58,7 @@ func (n *connected) runResolv(ctx context.Context) error {
 	if err := r.write(ctx); err != nil {
 		return err
 	}
-	go r.follow(ctx)
+	running.Go(func() { r.follow(ctx) })
 	return nil
 }
 
@@ -164,13 +165,12 @@ func (r *resolv) follow(ctx context.Context) {
 // cannot be used the channel stays silent, and the tick of follow is left.
 func (r *resolv) watch(ctx context.Context) <-chan struct{} {
 	changed := make(chan struct{}, 1)
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	inotify, err := newInotify()
 	if err != nil {
 		return changed
 	}
-	inotify := os.NewFile(uintptr(fd), "inotify")
 	context.AfterFunc(ctx, func() { inotify.Close() })
-	names := r.watchFiles(fd)
+	names := r.watchFiles(inotify)
 	go func() {
 		buffer := make([]byte, 64<<10)
 		for {
@@ -181,7 +181,7 @@ func (r *resolv) watch(ctx context.Context) <-chan struct{} {
 			if !slices.ContainsFunc(eventNames(buffer[:max(n, 0)]), func(name string) bool { return names[name] }) {
 				continue
 			}
-			names = r.watchFiles(fd) // it may be a link to another file now
+			names = r.watchFiles(inotify) // it may be a link to another file now
 			select {
 			case changed <- struct{}{}:
 			default:
@@ -191,10 +191,24 @@ func (r *resolv) watch(ctx context.Context) <-chan struct{} {
 	return changed
 }
 
+// newInotify opens an instance of inotify(7). Closing it ends a read.
+func newInotify() (*os.File, error) {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "inotify"), nil
+}
+
 // watchFiles watches the directories that the files are in now and returns the files'
-// names.
-func (r *resolv) watchFiles(fd int) map[string]bool {
+// names. It adds nothing to an instance that is closed, whose descriptor may be somebody
+// else's by then.
+func (r *resolv) watchFiles(inotify *os.File) map[string]bool {
 	names := map[string]bool{}
+	descriptor, err := inotify.SyscallConn()
+	if err != nil {
+		return names
+	}
 	for _, path := range []string{r.host, r.resolved} {
 		paths := []string{path}
 		if target, err := filepath.EvalSymlinks(path); err == nil {
@@ -202,7 +216,9 @@ func (r *resolv) watchFiles(fd int) map[string]bool {
 		}
 		for _, path := range paths {
 			names[filepath.Base(path)] = true
-			_, _ = unix.InotifyAddWatch(fd, filepath.Dir(path), unix.IN_CLOSE_WRITE|unix.IN_MOVED_TO|unix.IN_MOVED_FROM|unix.IN_CREATE|unix.IN_DELETE)
+			_ = descriptor.Control(func(fd uintptr) {
+				_, _ = unix.InotifyAddWatch(int(fd), filepath.Dir(path), unix.IN_CLOSE_WRITE|unix.IN_MOVED_TO|unix.IN_MOVED_FROM|unix.IN_CREATE|unix.IN_DELETE)
+			})
 		}
 	}
 	return names

@@ -1,12 +1,17 @@
 package agent
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"brink/internal/testgoroutines"
 	"brink/internal/testtree"
 )
 
@@ -112,4 +117,60 @@ func TestResolvFollows(t *testing.T) {
 	})
 	step("the target of the link", "nameserver 192.0.2.5\n", replace(target, "nameserver 192.0.2.5\n"))
 	step("removed", "", func() error { _ = os.Remove(etc); return nil })
+}
+
+// TestResolvEnds with its context.
+func TestResolvEnds(t *testing.T) {
+	t.Parallel()
+	dir := testtree.Make(t, map[string]string{"etc/resolv.conf": ""})
+	r := &resolv{host: filepath.Join(dir, "etc", "resolv.conf"), resolved: filepath.Join(dir, "none"), file: filepath.Join(dir, "ours")}
+	testgoroutines.WantNone(t, func() {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		r.follow(ctx)
+	})
+}
+
+// TestResolvWatchesNothingAfterItsEnd: the number of a closed descriptor is given to the
+// next file that is opened, here to another instance of inotify. It is not parallel, so
+// that no other test opens a file in between.
+func TestResolvWatchesNothingAfterItsEnd(t *testing.T) {
+	dir := testtree.Make(t, map[string]string{"etc/resolv.conf": ""})
+	r := &resolv{host: filepath.Join(dir, "etc", "resolv.conf"), resolved: filepath.Join(dir, "none")}
+	ours, err := newInotify()
+	if err != nil {
+		t.Fatal(err)
+	}
+	number := numberOf(t, ours)
+	if err := ours.Close(); err != nil {
+		t.Fatal(err)
+	}
+	others, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(others)
+	if others != number {
+		t.Fatalf("descriptor %d was closed, and the next one is %d: this test shows nothing", number, others)
+	}
+	r.watchFiles(ours)
+	if err := os.WriteFile(r.host, []byte("nameserver 192.0.2.1\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := unix.Read(others, make([]byte, 4<<10)); !errors.Is(err, unix.EAGAIN) {
+		t.Errorf("somebody else's instance has %d bytes of events: %v", n, err)
+	}
+}
+
+// numberOf returns the descriptor of an open file, which stays non-blocking.
+func numberOf(t *testing.T, f *os.File) (number int) {
+	t.Helper()
+	raw, err := f.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) { number = int(fd) })
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return number
 }

@@ -23,6 +23,9 @@ func checkCommand() *cli.Command {
 			"among them. Exits with 1 when something fails that keeps a node from working; warnings do not.",
 		Flags: append(flags, outputFlag()),
 		Action: func(c *cli.Context) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
 			asJSON, err := wantsJSON(c)
 			if err != nil {
 				return err

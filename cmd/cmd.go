@@ -16,14 +16,15 @@ package cmd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
-	"brink/cmd/node"
 	"brink/cmd/node/upstream"
+	"brink/internal/release"
 )
 
 // Run runs the command that args name, after the program's own name, and returns the
@@ -46,7 +47,8 @@ func ExitCode(err error) int {
 	for _, line := range strings.Split(strings.TrimSpace(err.Error()), "\n") {
 		fmt.Fprintln(os.Stderr, "brink: "+line)
 	}
-	if coder, ok := err.(cli.ExitCoder); ok {
+	var coder cli.ExitCoder
+	if errors.As(err, &coder) {
 		return coder.ExitCode()
 	}
 	return 1
@@ -58,7 +60,7 @@ func newApp(exit func(code int)) *cli.App {
 		HelpName:             "brink", // also when the file is called otherwise
 		Usage:                "Kubernetes for the edge in one file",
 		Description:          "A node is one process: `brink server` runs the control plane and, unless told otherwise, pods;\n`brink agent` joins a cluster and runs pods only.\nGive kubectl's commands after `brink kubectl`. Configuration: /etc/brink/config.yaml, keys are flag names.",
-		Version:              node.Version(),
+		Version:              release.BuiltAs(),
 		HideVersion:          true,
 		EnableBashCompletion: true,
 		// Values of pass-through flags contain commas.
@@ -76,6 +78,8 @@ func newApp(exit func(code int)) *cli.App {
 			statusCommand(),
 			checkCommand(),
 			imagesCommand(),
+			stopCommand(),
+			snapshotCommand(),
 			uninstallCommand(),
 			versionCommand(),
 			completionCommand(),
@@ -109,6 +113,14 @@ func noSuchCommand(c *cli.Context) error {
 	path := commandPath(c)
 	called := strings.TrimPrefix(path+" "+c.Args().First(), "brink ")
 	return fmt.Errorf("there is no command %q; see %s --help", called, path)
+}
+
+// noArguments returns an error if the command was given arguments.
+func noArguments(c *cli.Context) error {
+	if c.NArg() == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s takes no arguments, got %q", commandPath(c), c.Args().First())
 }
 
 // usageError returns one line, where the library would print a screen of help with the

@@ -48,6 +48,8 @@ func documentedOf(f cli.Flag) documented {
 		d.category, d.value, d.takes = f.Category, fmt.Sprint(f.Value), "NUMBER"
 	case *cli.StringSliceFlag:
 		d.category, d.value, d.takes, d.takesMany = f.Category, strings.Join(f.Value.Value(), ","), "VALUE", true
+	case *cli.DurationFlag:
+		d.category, d.takes = f.Category, "TIME"
 	case *cli.BoolFlag:
 		d.category = f.Category
 	default:

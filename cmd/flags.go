@@ -7,6 +7,7 @@ import (
 
 	"brink/datastore"
 	"brink/internal/layout"
+	"brink/internal/wire"
 	"brink/network"
 )
 
@@ -94,7 +95,7 @@ func serverFlags() []cli.Flag {
 		text(groupNetwork, "cluster-domain", "cluster.local", "DNS `DOMAIN` of the cluster"),
 		text(groupAPI, "bind-address", "0.0.0.0", "`IP` on which the API server listens"),
 		text(groupAPI, "advertise-address", "", "`IP` by which agents and pods reach the API server (default: that of --node-external-ip, else of the node)"),
-		number(groupAPI, "https-listen-port", 6443, "`PORT` on which the API server listens"),
+		number(groupAPI, "https-listen-port", wire.DefaultPort, "`PORT` on which the API server listens"),
 		list(groupAPI, "tls-san", "`NAME` or IP by which the API server is also reached"),
 		writeKubeconfigFlag(),
 		text(groupAPI, "write-kubeconfig-mode", "600", "octal `MODE` of that file"),
@@ -106,6 +107,7 @@ func serverFlags() []cli.Flag {
 		text(groupData, "datastore-keyfile", "", "`FILE` with the key of that certificate"),
 		number(groupData, "datastore-max-open-connections", datastore.DefaultMaxOpenConnections, "`NUMBER` of connections to a PostgreSQL or MySQL at most, besides the one that watches it"),
 		toggle(groupData, "datastore-set-aside-damaged", "rename a damaged database and start with an empty one"),
+		toggle(groupData, "no-upgrade-snapshot", "make no snapshot before the first start of another version"),
 		list(groupThrough, "kube-apiserver-arg", "`NAME=VALUE` flag of kube-apiserver"),
 		list(groupThrough, "kube-controller-manager-arg", "`NAME=VALUE` flag of kube-controller-manager"),
 		list(groupThrough, "kube-scheduler-arg", "`NAME=VALUE` flag of kube-scheduler"),

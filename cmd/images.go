@@ -84,8 +84,8 @@ func progressOn(f *os.File) func(string) {
 }
 
 func listImages(c *cli.Context) error {
-	if c.NArg() > 0 {
-		return fmt.Errorf("brink images list takes no arguments, got %q", c.Args().First())
+	if err := noArguments(c); err != nil {
+		return err
 	}
 	asJSON, err := wantsJSON(c)
 	if err != nil {

@@ -53,6 +53,7 @@ var managedFlags = map[string][]managedFlag{
 		{name: "kubelet-client-*", refused: ownCerts},
 		{name: "etcd-servers", refused: "use brink's own --datastore-endpoint"},
 		{name: "etcd-servers-overrides", refused: "brink decides where leases and events are kept"},
+		{name: "etcd-prefix", refused: "brink checks and repairs the database by the keys below /registry"},
 		{name: "etcd-cafile", refused: "use brink's own --datastore-cafile"},
 		{name: "etcd-certfile", refused: "use brink's own --datastore-certfile"},
 		{name: "etcd-keyfile", refused: "use brink's own --datastore-keyfile"},

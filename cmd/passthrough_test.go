@@ -28,6 +28,7 @@ func TestCheckManaged(t *testing.T) {
 		{"--kubelet-arg=authorization-mode=AlwaysAllow --kube-apiserver-arg=anonymous-auth=true", "", ""},
 		{"--kube-controller-manager-arg=node-cidr-mask-size=26", "", ""},
 		{"--kube-apiserver-arg=--secure_port=1", "--kube-apiserver-arg=--secure_port=1: use brink's own --https-listen-port", ""},
+		{"--kube-apiserver-arg=etcd-prefix=/mine", "repairs the database by the keys below /registry", ""},
 		{"--kubelet-arg=hostname-override=x", "--kubelet-arg=hostname-override=x: use brink's own --node-name", ""},
 		{"--kubelet-arg=node-labels=a=b", "", ""},
 		{"--kubelet-arg=node-labels=a=b --node-label=c=d", "--kubelet-arg=node-labels=a=b: give all labels by --node-label", ""},

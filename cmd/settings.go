@@ -58,6 +58,7 @@ func readServer(c *cli.Context) (node.Config, error) {
 		wrong.add(srv.Addresses.Find(srv.ClusterCIDRs, srv.ServiceCIDRs))
 	}
 	cfg.Server, cfg.Agent.Access = srv, accessOf(srv)
+	cfg.NoUpgradeSnapshot = c.Bool("no-upgrade-snapshot")
 	if withoutPods {
 		cfg.Agent = nil
 	}

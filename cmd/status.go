@@ -22,6 +22,9 @@ func statusCommand() *cli.Command {
 			"Components are listed in start order, with how long each has been in its state.",
 		Flags: pathFlags(outputFlag()),
 		Action: func(c *cli.Context) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
 			asJSON, err := wantsJSON(c)
 			if err != nil {
 				return err

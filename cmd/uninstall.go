@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 
@@ -28,7 +29,7 @@ func uninstallCommand() *cli.Command {
 		Name:     "uninstall",
 		Usage:    "remove the node from this machine: pods, mounts, network, cgroups and files",
 		Category: "Run",
-		Description: "Stops brink if it runs. Removes what brink made, and only that; it names what stays, with the\n" +
+		Description: "Stops brink if it runs, and takes its service out of systemd or OpenRC. Removes what brink made, and only that; it names what stays, with the\n" +
 			"reason, and can be run again. Volumes' contents, the configuration in " + layout.ConfigDir + "\n" +
 			"and kernel settings that others have changed since stay. The data directory is that of the configuration file unless given.",
 		Flags: []cli.Flag{
@@ -38,8 +39,8 @@ func uninstallCommand() *cli.Command {
 			&cli.BoolFlag{Name: "keep-data", Usage: "take down pods, mounts, network and cgroups, keep all files: the next start brings the node back"},
 		},
 		Action: func(c *cli.Context) error {
-			if c.NArg() > 0 {
-				return fmt.Errorf("brink uninstall takes no arguments, got %q", c.Args().First())
+			if err := noArguments(c); err != nil {
+				return err
 			}
 			l, err := installedLayout(c)
 			if err != nil {
@@ -74,6 +75,11 @@ func runUninstall(ctx context.Context, l layout.Layout, keepData, yes bool) erro
 	if err := uninstall.CheckDataDir(l); err != nil {
 		return err
 	}
+	removeNFT, err := findNFT(l)
+	if err != nil {
+		return err
+	}
+	defer removeNFT()
 	if !uninstall.Installed(l) {
 		fmt.Println("nothing of brink is here: no data in", l.Data())
 		return nil
@@ -83,7 +89,7 @@ func runUninstall(ctx context.Context, l layout.Layout, keepData, yes bool) erro
 			return err
 		}
 	}
-	unlock, err := node.TakeOver(ctx, l)
+	unlock, err := node.TakeOver(ctx, l, node.Stopping{Uses: usesDataDir(l), Forever: !keepData})
 	if err != nil {
 		return err
 	}
@@ -100,6 +106,20 @@ func runUninstall(ctx context.Context, l layout.Layout, keepData, yes bool) erro
 		fmt.Printf("the cluster still has the node, unless somebody removed it: kubectl delete node %s\n", guest)
 	}
 	return err
+}
+
+// findNFT makes sure that nft is found by its name, by which rules are removed: where the
+// machine has none, brink's own, which is unpacked for this until the returned function is
+// called.
+func findNFT(l layout.Layout) (remove func(), err error) {
+	if _, err := exec.LookPath("nft"); err == nil || payload.NFTVersion() == "" {
+		return func() {}, nil
+	}
+	dir, remove, err := payload.UnpackNFT(l.Payload())
+	if err != nil {
+		return nil, err
+	}
+	return remove, os.Setenv("PATH", os.Getenv("PATH")+string(os.PathListSeparator)+dir)
 }
 
 // confirm asks at a terminal. Without one it returns an error, and nothing is removed.

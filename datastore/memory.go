@@ -31,7 +31,6 @@ const (
 // revision takes the present and undoes the log backwards.
 type memoryStore struct {
 	reserve func(next int64) (ceiling int64, err error)
-	now     func() time.Time
 
 	mu        sync.RWMutex
 	revision  int64
@@ -62,7 +61,7 @@ var _ server.Backend = (*memoryStore)(nil)
 // newMemoryStore begins after revision start, which nobody may have seen more of.
 func newMemoryStore(start int64, reserve func(int64) (int64, error)) *memoryStore {
 	return &memoryStore{
-		reserve: reserve, now: time.Now,
+		reserve:  reserve,
 		revision: start, compacted: start, ceiling: start,
 		items:   map[string]*item{},
 		changed: make(chan struct{}), rearm: make(chan struct{}, 1),
@@ -88,7 +87,7 @@ func (m *memoryStore) Start(ctx context.Context) error {
 func (m *memoryStore) load(kv server.KeyValue, left time.Duration) {
 	it := &item{KeyValue: kv}
 	if left > 0 {
-		it.expires = m.now().Add(left)
+		it.expires = time.Now().Add(left)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -111,13 +110,26 @@ func (m *memoryStore) putLocked(it *item) {
 }
 
 // skip raises the current revision by a number of revisions and forgets the past. It writes
-// afterwards, for the same reason as Start.
+// afterwards, for the same reason as Start. It changes nothing if the new revisions cannot be
+// reserved: readers see the current one.
 func (m *memoryStore) skip(ctx context.Context, revisions int64) error {
+	if err := m.raise(revisions); err != nil {
+		return err
+	}
+	return m.Start(ctx)
+}
+
+func (m *memoryStore) raise(revisions int64) error {
 	m.mu.Lock()
+	defer m.mu.Unlock()
+	ceiling, err := m.reserve(m.revision + revisions)
+	if err != nil {
+		return err
+	}
+	m.ceiling = ceiling
 	m.revision += revisions
 	m.compacted, m.log, m.logBytes = m.revision, nil, 0
-	m.mu.Unlock()
-	return m.Start(ctx)
+	return nil
 }
 
 func (m *memoryStore) removeLocked(key string) {
@@ -148,7 +160,7 @@ func (m *memoryStore) appendLocked(event *server.Event) {
 	if event.PrevKV != nil {
 		size += len(event.PrevKV.Value)
 	}
-	m.log = append(m.log, logged{event: event, at: m.now(), size: size})
+	m.log = append(m.log, logged{event: event, at: time.Now(), size: size})
 	m.logBytes += size
 	m.trimLocked()
 	close(m.changed)
@@ -157,7 +169,7 @@ func (m *memoryStore) appendLocked(event *server.Event) {
 
 // trimLocked is this store's compaction.
 func (m *memoryStore) trimLocked() {
-	oldest := m.now().Add(-historyAge)
+	oldest := time.Now().Add(-historyAge)
 	n := 0
 	for n < len(m.log) && (len(m.log)-n > historyEntries || m.logBytes > historyBytes || m.log[n].at.Before(oldest)) {
 		m.logBytes -= m.log[n].size
@@ -214,7 +226,7 @@ func (m *memoryStore) writeLocked(key string, value []byte, lease int64, before 
 		event.PrevKV = &before.KeyValue
 	}
 	if lease > 0 { // kine's lease id is its duration in seconds
-		it.expires = m.now().Add(time.Duration(lease) * time.Second)
+		it.expires = time.Now().Add(time.Duration(lease) * time.Second)
 	}
 	m.putLocked(it)
 	m.appendLocked(event)

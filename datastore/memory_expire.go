@@ -28,7 +28,7 @@ func (m *memoryStore) expire(ctx context.Context) {
 func (m *memoryStore) expireNow() (time.Duration, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now := m.now()
+	now := time.Now()
 	if m.nextEnd.IsZero() || m.nextEnd.After(now) {
 		return m.nextEnd.Sub(now), !m.nextEnd.IsZero()
 	}

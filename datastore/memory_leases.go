@@ -21,8 +21,7 @@ import (
 const (
 	// leasesFile in Config.SocketDir is a copy of the leases alone.
 	leasesFile = layout.LeasesCopy
-	// leasesPrefix and leasesEnd are the range in which the API server keeps leases. With
-	// another --etcd-prefix than upstream's they are not copied.
+	// leasesPrefix and leasesEnd are the range in which the API server keeps leases.
 	leasesPrefix = "/registry/leases/"
 	leasesEnd    = "/registry/leases0"
 	// leasesPause is the least time between two copies: how far they may lag.

@@ -98,11 +98,7 @@ func overlayOptions(t *testing.T) string {
 func TestWhichLeasesCount(t *testing.T) {
 	t.Parallel()
 	snapshot, newer := map[string]string{leaseKey: "saved", "/registry/events/e": "saved"}, map[string]string{leaseKey: "copied", "/registry/events/e": "saved"}
-	for name, c := range map[string]struct {
-		change func(t *testing.T, s *Store, copied *savedState)
-		want   map[string]string
-		warns  int
-	}{
+	for name, c := range map[string]leaseCase{
 		"newer":            {func(*testing.T, *Store, *savedState) {}, newer, 0},
 		"older":            {func(_ *testing.T, _ *Store, c *savedState) { c.Revision = 1 }, snapshot, 0},
 		"another boot":     {func(_ *testing.T, s *Store, _ *savedState) { s.leases.boot = "another" }, snapshot, 0},
@@ -116,40 +112,52 @@ func TestWhichLeasesCount(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cfg := memoryConfig(t)
-			start(t, cfg).stop()
-			log := new(logBuffer)
-			cfg.Logger = log.logger()
-			s, err := New(cfg)
-			if err != nil {
-				t.Fatal(err)
-			}
-			store := newMemoryStore(100, reserveAlways)
-			for key, value := range snapshot {
-				if _, err := store.Create(context.Background(), key, []byte(value), 0); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if _, _, err := s.save(store); err != nil {
-				t.Fatal(err)
-			}
-			copied := savedState{Revision: 200, Items: []savedItem{{Key: []byte(leaseKey), Value: []byte("copied"), ModRevision: 200}}}
-			boot := s.leases
-			c.change(t, s, &copied)
-			if c.warns == 0 {
-				if err := boot.save(copied); err != nil {
-					t.Fatal(err)
-				}
-			}
-			r := startStore(t, s, log)
-			got := values(t, r.volatile, "/registry/")
-			delete(got, "/registry/health")
-			if !maps.Equal(got, c.want) {
-				t.Errorf("got %v, want %v", got, c.want)
-			}
-			if n := log.count("copied leases cannot be read"); n != c.warns {
-				t.Errorf("%d warnings, want %d", n, c.warns)
-			}
+			c.check(t, snapshot)
 		})
+	}
+}
+
+// leaseCase is a change of what a start finds, and the leases and events that it then has.
+type leaseCase struct {
+	change func(t *testing.T, s *Store, copied *savedState)
+	want   map[string]string
+	warns  int
+}
+
+// check starts a store with a snapshot and a newer copy of the leases.
+func (c leaseCase) check(t *testing.T, snapshot map[string]string) {
+	cfg := memoryConfig(t)
+	start(t, cfg).stop()
+	log := new(logBuffer)
+	cfg.Logger = log.logger()
+	s, err := prepared(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := newMemoryStore(100, reserveAlways)
+	for key, value := range snapshot {
+		if _, err := store.Create(context.Background(), key, []byte(value), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := s.save(store); err != nil {
+		t.Fatal(err)
+	}
+	copied := savedState{Revision: 200, Items: []savedItem{{Key: []byte(leaseKey), Value: []byte("copied"), ModRevision: 200}}}
+	boot := s.leases
+	c.change(t, s, &copied)
+	if c.warns == 0 {
+		if err := boot.save(copied); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := startStore(t, s, log)
+	got := values(t, r.volatile, "/registry/")
+	delete(got, "/registry/health")
+	if !maps.Equal(got, c.want) {
+		t.Errorf("got %v, want %v", got, c.want)
+	}
+	if n := log.count("copied leases cannot be read"); n != c.warns {
+		t.Errorf("%d warnings, want %d", n, c.warns)
 	}
 }

@@ -2,6 +2,7 @@ package datastore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -64,7 +65,7 @@ func TestVolatileRevisionLost(t *testing.T) {
 func TestVolatileRevisionLostWithClockSetBack(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
-	s, err := New(cfg)
+	s, err := prepared(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,5 +116,36 @@ func TestRevisionsAreReservedAhead(t *testing.T) {
 	store.revision = store.ceiling
 	if _, _, _, err := store.Update(ctx, "/a", nil, rev, 0); err == nil {
 		t.Error("handed out a revision that was not reserved")
+	}
+}
+
+// A revision that could not be reserved is not shown either: after a crash the store would
+// begin below it.
+func TestSkipStaysBelowTheCeiling(t *testing.T) {
+	t.Parallel()
+	full := errors.New("disk full")
+	isFull := false
+	store := newMemoryStore(0, func(next int64) (int64, error) {
+		if isFull {
+			return 0, full
+		}
+		return next + revisionStep, nil
+	})
+	if err := store.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	isFull = true
+	if err := store.skip(t.Context(), revisionLost); !errors.Is(err, full) {
+		t.Errorf("got %v, want %v", err, full)
+	}
+	if now, _ := store.CurrentRevision(t.Context()); now > store.ceiling {
+		t.Errorf("revision %d is above the ceiling of %d", now, store.ceiling)
+	}
+	isFull = false
+	if err := store.skip(t.Context(), revisionLost); err != nil {
+		t.Fatal(err)
+	}
+	if now, _ := store.CurrentRevision(t.Context()); now <= revisionLost || now > store.ceiling {
+		t.Errorf("revision %d, ceiling %d", now, store.ceiling)
 	}
 }

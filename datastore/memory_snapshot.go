@@ -113,7 +113,7 @@ func unseal(magic string, data []byte) ([]byte, error) {
 // end, as far as the clock can be trusted: it may have been set back, but an
 // item never gets more than it had left.
 func (saved savedState) restore(store *memoryStore) {
-	off := max(store.now().Sub(saved.Saved), 0)
+	off := max(time.Since(saved.Saved), 0)
 	for _, it := range saved.Items {
 		left := it.Left - off
 		if it.Left > 0 && left <= 0 {
@@ -130,7 +130,7 @@ func (saved savedState) restore(store *memoryStore) {
 func (m *memoryStore) state(key, end string) savedState {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	now := m.now()
+	now := time.Now()
 	keys := m.keysLocked(key, end)
 	saved := savedState{Saved: now.Round(0), Revision: m.revision, Ceiling: m.ceiling, Items: make([]savedItem, 0, len(keys))}
 	for _, key := range keys {

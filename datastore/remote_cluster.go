@@ -64,5 +64,9 @@ func namesCA(object, bundle []byte) bool {
 	if strings.HasPrefix(text, "k8s:enc:") || !strings.Contains(text, "BEGIN CERTIFICATE") {
 		return true
 	}
-	return strings.Contains(text, strings.TrimSpace(string(bundle)))
+	return strings.Contains(withoutBreaks.Replace(text), withoutBreaks.Replace(string(bundle)))
 }
+
+// withoutBreaks removes what the encodings of stored objects write differently in a text
+// of several lines: JSON escapes the ends of lines, YAML indents the lines.
+var withoutBreaks = strings.NewReplacer(`\n`, "", "\n", "", " ", "")

@@ -74,65 +74,67 @@ func mustGoOn(t *testing.T, c *clientv3.Client, from int64) {
 	}
 }
 
-// Every way in which state goes back. prepare leaves the files of a server that is
+// waysBack is every way in which state goes back. Each leaves the files of a server that is
 // down, and returns the highest revision that was acknowledged.
-func TestRevisionsNeverComeTwice(t *testing.T) {
-	t.Parallel()
-	for name, prepare := range map[string]func(t *testing.T, cfg *Config) int64{
-		"an older database is put back": func(t *testing.T, cfg *Config) int64 {
-			return olderCopy(t, cfg, func(older string) {
-				mustRemove(t, filepath.Join(cfg.Dir, databaseFile))
-				if err := os.Rename(filepath.Join(older, databaseFile), filepath.Join(cfg.Dir, databaseFile)); err != nil {
-					t.Fatal(err)
-				}
-			})
-		},
-		"an older directory is put back": func(t *testing.T, cfg *Config) int64 {
-			return olderCopy(t, cfg, func(older string) {
-				mustRemove(t, cfg.Dir)
-				copyDir(t, older, cfg.Dir)
-			})
-		},
-		"the directory is lost": func(t *testing.T, cfg *Config) int64 {
-			return olderCopy(t, cfg, func(string) { mustRemove(t, cfg.Dir) })
-		},
-		"the outer copy is lost and an older database put back": func(t *testing.T, cfg *Config) int64 {
-			return olderCopy(t, cfg, func(older string) {
-				mustRemove(t, filepath.Join(cfg.Dir, databaseFile), cfg.CeilingFile)
-				if err := os.Rename(filepath.Join(older, databaseFile), filepath.Join(cfg.Dir, databaseFile)); err != nil {
-					t.Fatal(err)
-				}
-			})
-		},
-		"the WAL is lost": func(t *testing.T, cfg *Config) int64 {
-			highest := killed(t, cfg)
-			mustRemove(t, filepath.Join(cfg.Dir, databaseFile+"-wal"))
-			return highest
-		},
-		"the WAL is garbled": func(t *testing.T, cfg *Config) int64 {
-			highest := killed(t, cfg)
-			wal := filepath.Join(cfg.Dir, databaseFile+"-wal")
-			info, err := os.Stat(wal)
-			if err != nil {
+var waysBack = map[string]func(t *testing.T, cfg *Config) int64{
+	"an older database is put back": func(t *testing.T, cfg *Config) int64 {
+		return olderCopy(t, cfg, func(older string) {
+			mustRemove(t, filepath.Join(cfg.Dir, databaseFile))
+			if err := os.Rename(filepath.Join(older, databaseFile), filepath.Join(cfg.Dir, databaseFile)); err != nil {
 				t.Fatal(err)
 			}
-			overwrite(t, wal, info.Size()/2, strings.Repeat("x", 512))
-			return highest
-		},
-		"it is set aside": func(t *testing.T, cfg *Config) int64 {
-			highest := killed(t, cfg)
-			overwrite(t, filepath.Join(cfg.Dir, databaseFile), 0, strings.Repeat("\x00", 100))
-			cfg.SetAsideDamaged = true
-			return highest
-		},
-		"it is set aside and nothing is known": func(t *testing.T, cfg *Config) int64 {
-			highest := killed(t, cfg)
-			overwrite(t, filepath.Join(cfg.Dir, databaseFile), 0, strings.Repeat("\x00", 100))
-			mustRemove(t, filepath.Join(cfg.Dir, ceilingFile), cfg.CeilingFile)
-			cfg.SetAsideDamaged = true
-			return highest
-		},
-	} {
+		})
+	},
+	"an older directory is put back": func(t *testing.T, cfg *Config) int64 {
+		return olderCopy(t, cfg, func(older string) {
+			mustRemove(t, cfg.Dir)
+			copyDir(t, older, cfg.Dir)
+		})
+	},
+	"the directory is lost": func(t *testing.T, cfg *Config) int64 {
+		return olderCopy(t, cfg, func(string) { mustRemove(t, cfg.Dir) })
+	},
+	"the outer copy is lost and an older database put back": func(t *testing.T, cfg *Config) int64 {
+		return olderCopy(t, cfg, func(older string) {
+			mustRemove(t, filepath.Join(cfg.Dir, databaseFile), cfg.CeilingFile)
+			if err := os.Rename(filepath.Join(older, databaseFile), filepath.Join(cfg.Dir, databaseFile)); err != nil {
+				t.Fatal(err)
+			}
+		})
+	},
+	"the WAL is lost": func(t *testing.T, cfg *Config) int64 {
+		highest := killed(t, cfg)
+		mustRemove(t, filepath.Join(cfg.Dir, databaseFile+"-wal"))
+		return highest
+	},
+	"the WAL is garbled": func(t *testing.T, cfg *Config) int64 {
+		highest := killed(t, cfg)
+		wal := filepath.Join(cfg.Dir, databaseFile+"-wal")
+		info, err := os.Stat(wal)
+		if err != nil {
+			t.Fatal(err)
+		}
+		overwrite(t, wal, info.Size()/2, strings.Repeat("x", 512))
+		return highest
+	},
+	"it is set aside": func(t *testing.T, cfg *Config) int64 {
+		highest := killed(t, cfg)
+		overwrite(t, filepath.Join(cfg.Dir, databaseFile), 0, strings.Repeat("\x00", 100))
+		cfg.SetAsideDamaged = true
+		return highest
+	},
+	"it is set aside and nothing is known": func(t *testing.T, cfg *Config) int64 {
+		highest := killed(t, cfg)
+		overwrite(t, filepath.Join(cfg.Dir, databaseFile), 0, strings.Repeat("\x00", 100))
+		mustRemove(t, filepath.Join(cfg.Dir, ceilingFile), cfg.CeilingFile)
+		cfg.SetAsideDamaged = true
+		return highest
+	},
+}
+
+func TestRevisionsNeverComeTwice(t *testing.T) {
+	t.Parallel()
+	for name, prepare := range waysBack {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cfg := testConfig(t)

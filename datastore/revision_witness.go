@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"brink/internal/once"
+	"brink/internal/sleep"
 )
 
 // plausible is how many revisions ahead a node may claim to be and is believed: what a
@@ -88,15 +89,15 @@ func (s *Store) hearWitnesses(ctx context.Context, log *checkedLog) {
 		if told.Changed("raise", "") {
 			s.log.Error("a node has seen a later revision, and going on above it failed: trying again", "node", node, "saw", revision, "error", oneLine(err))
 		}
-		sleep(ctx, retryEvery)
+		sleep.For(ctx, retryEvery)
 	}
 }
 
 // settleClaim goes on above what a node has seen, if that is new and plausible.
 func (s *Store) settleClaim(ctx context.Context, log *checkedLog, node string, revision int64) error {
-	ctx, cancel := context.WithTimeout(ctx, statementTime)
+	limited, cancel := context.WithTimeout(ctx, statementTime)
 	defer cancel()
-	head, err := log.CurrentRevision(ctx)
+	head, err := log.CurrentRevision(limited)
 	switch {
 	case err != nil:
 		return err
@@ -112,7 +113,7 @@ func (s *Store) settleClaim(ctx context.Context, log *checkedLog, node string, r
 	if err := s.ceiling.allow(target); err != nil {
 		return err
 	}
-	if err := raiseTo(ctx, log.db, target); err != nil {
+	if err := raiseTo(limited, log.db, target); err != nil {
 		return err
 	}
 	log.raise(target + 1)
@@ -125,14 +126,24 @@ func (s *Store) settleClaim(ctx context.Context, log *checkedLog, node string, r
 
 // endOldViews ends the watches that began before a revision. It also raises the revision of
 // leases and events, which are from the same image as the rest: how high theirs was no node
-// has seen.
+// has seen. It tries that until it succeeds, for example when the disk is not full any more.
 func (s *Store) endOldViews(ctx context.Context, revision int64) {
 	if cut := s.cutWatches.Load(); cut != nil {
 		(*cut)(revision)
 	}
-	if store := s.volatile.Load(); store != nil {
-		if err := store.skip(ctx, revisionLost); err != nil {
-			s.log.Warn("leases and events do not go on above what was handed out", "error", err)
+	var warned once.Reporter
+	for ctx.Err() == nil {
+		store := s.volatile.Load()
+		if store == nil {
+			return
 		}
+		err := store.skip(ctx, revisionLost)
+		if err == nil {
+			return
+		}
+		if warned.Changed("skip", "") {
+			s.log.Warn("leases and events do not go on above what was handed out: trying again", "error", err)
+		}
+		sleep.For(ctx, retryEvery)
 	}
 }

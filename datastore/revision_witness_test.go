@@ -11,6 +11,8 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"brink/internal/testwait"
 )
 
 // A node that has seen more than this server, whose disk came from an image.
@@ -112,6 +114,30 @@ func TestRaiseIsTriedAgain(t *testing.T) {
 	if n := r.log.count("trying again"); n != 1 {
 		t.Errorf("the raise that failed is told %d times", n)
 	}
+}
+
+// TestLeasesGoOnAfterAFullDisk: the revision of leases is raised as soon as it can be.
+func TestLeasesGoOnAfterAFullDisk(t *testing.T) {
+	t.Parallel()
+	r := start(t, testConfig(t))
+	last := mustCreate(t, r.durable, "/registry/pods/a", "x")
+	inTheWay := r.path(revisionFile)
+	if err := os.Remove(inTheWay); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(inTheWay, "directory"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r.Witness("n2", last+1000)
+	testwait.Until(t, "a warning", func() bool { return r.log.count("leases and events do not go on") == 1 })
+	if err := os.RemoveAll(inTheWay); err != nil {
+		t.Fatal(err)
+	}
+	testwait.Until(t, "higher revisions of leases", func() bool {
+		now, _ := r.volatile.Get(t.Context(), "/leases")
+		return now != nil && now.Header.Revision > revisionLost
+	})
+	mustBeAbove(t, r.durable, last+1000)
 }
 
 // blockCeiling makes it impossible to reserve revisions, and returns where they were.

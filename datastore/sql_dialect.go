@@ -10,6 +10,8 @@ import (
 
 	"github.com/k3s-io/kine/pkg/drivers/generic"
 	"github.com/k3s-io/kine/pkg/server"
+
+	"brink/internal/sleep"
 )
 
 const (
@@ -182,7 +184,7 @@ func (d *externalDialect) Insert(ctx context.Context, key string, create, remove
 			if err == nil || d.InsertRetry == nil || !d.InsertRetry(err) {
 				break
 			}
-			sleep(ctx, insertPause)
+			sleep.For(ctx, insertPause)
 		}
 		return err
 	})

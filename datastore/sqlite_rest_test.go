@@ -13,7 +13,7 @@ import (
 // atRest is a database of some size after a clean stop, of keys 0 to count-1.
 func atRest(t testing.TB, cfg Config, bytes int) (path string, count int) {
 	t.Helper()
-	store, err := New(cfg)
+	store, err := prepared(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,11 +54,7 @@ func TestDamageAtRest(t *testing.T) {
 		t.Fatalf("a database of %d bytes", got)
 	}
 	key := atRestKey(count / 2)
-	for name, c := range map[string]struct {
-		damage func(t *testing.T, path string)
-		gone   int
-		told   string
-	}{
+	for name, c := range map[string]restCase{
 		"value": {func(t *testing.T, path string) {
 			edit(t, path, `UPDATE kine SET value = CAST(substr(value, 1, 99) || 'X' || substr(value, 101) AS BLOB) WHERE name = ?`, key)
 		}, 1, key},
@@ -73,27 +69,40 @@ func TestDamageAtRest(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cfg, _ := copyOf(t, origin.Dir)
-			c.damage(t, cfg.Dir+"/"+databaseFile)
-			log := new(logBuffer)
-			cfg.Logger = log.logger()
-			store, err := New(cfg)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if log.count(c.told) == 0 {
-				t.Errorf("nothing is told of %s", c.told)
-			}
-			there := stored(t, store)
-			for i := range count {
-				if _, ok := there[atRestKey(i)]; !ok {
-					c.gone--
-				}
-			}
-			if c.gone != 0 {
-				t.Errorf("%d objects too few or too many are gone", -c.gone)
-			}
+			c.check(t, origin.Dir, count)
 		})
+	}
+}
+
+// restCase is damage to a database that nobody uses: how many objects are gone after the
+// next start, and what the log says.
+type restCase struct {
+	damage func(t *testing.T, path string)
+	gone   int
+	told   string
+}
+
+// check starts a store on a damaged copy of a directory with count objects.
+func (c restCase) check(t *testing.T, origin string, count int) {
+	cfg, _ := copyOf(t, origin)
+	c.damage(t, cfg.Dir+"/"+databaseFile)
+	log := new(logBuffer)
+	cfg.Logger = log.logger()
+	store, err := prepared(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if log.count(c.told) == 0 {
+		t.Errorf("nothing is told of %s", c.told)
+	}
+	there, gone := stored(t, store), 0
+	for i := range count {
+		if _, ok := there[atRestKey(i)]; !ok {
+			gone++
+		}
+	}
+	if gone != c.gone {
+		t.Errorf("%d objects are gone, want %d", gone, c.gone)
 	}
 }
 
@@ -110,7 +119,7 @@ func BenchmarkStartCheck(b *testing.B) {
 						forget(b, path)
 						b.StartTimer()
 					}
-					if _, err := New(cfg); err != nil {
+					if _, err := prepared(cfg); err != nil {
 						b.Fatal(err)
 					}
 				}

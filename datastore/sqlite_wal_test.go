@@ -79,11 +79,7 @@ func TestLostWALIsTold(t *testing.T) {
 	t.Parallel()
 	dir, acks := killedDir(t)
 	const frame = 4096 + frameHeader
-	for name, c := range map[string]struct {
-		damage func(t *testing.T, wal string)
-		told   string // empty: nothing is told
-		kept   bool
-	}{
+	for name, c := range map[string]walCase{
 		"whole":              {func(*testing.T, string) {}, "", false},
 		"deleted":            {func(t *testing.T, wal string) { mustRemove(t, wal) }, "gone or empty", false},
 		"emptied":            {func(t *testing.T, wal string) { truncate(t, wal, 0) }, "gone or empty", false},
@@ -99,32 +95,44 @@ func TestLostWALIsTold(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cfg, wal := copyOf(t, dir)
-			c.damage(t, wal)
-			before, _ := os.ReadFile(wal)
-			r := start(t, cfg)
-			kept, _ := filepath.Glob(wal + ".damaged-*Z")
-			if (len(kept) == 1) != c.kept {
-				t.Errorf("kept: %v", kept)
-			}
-			if c.kept && contents(t, cfg.Dir)[filepath.Base(kept[0])] != fmt.Sprintf("%x", sha256.Sum256(before)) {
-				t.Error("what was kept is not what was there")
-			}
-			if c.told == "" {
-				if err := r.Warning(); err != nil {
-					t.Errorf("told: %v", err)
-				}
-				return
-			}
-			testerror.OneLine(t, r.Warning(), wal, c.told, "no revision above")
-			if lost := lostOf(t, r, acks); lost == 0 {
-				t.Error("nothing was lost: the case is none")
-			}
-			r.stop()
-			if r = start(t, cfg); r.Warning() != nil {
-				t.Errorf("told again after a clean end: %v", r.Warning())
-			}
+			c.check(t, dir, acks)
 		})
+	}
+}
+
+// walCase is damage to the WAL of a server that was killed.
+type walCase struct {
+	damage func(t *testing.T, wal string)
+	told   string // empty: nothing is told
+	kept   bool
+}
+
+// check starts a store on a damaged copy of dir, whose server had acknowledged acks.
+func (c walCase) check(t *testing.T, dir string, acks []ack) {
+	cfg, wal := copyOf(t, dir)
+	c.damage(t, wal)
+	before, _ := os.ReadFile(wal)
+	r := start(t, cfg)
+	kept, _ := filepath.Glob(wal + ".damaged-*Z")
+	if (len(kept) == 1) != c.kept {
+		t.Errorf("kept: %v", kept)
+	}
+	if c.kept && contents(t, cfg.Dir)[filepath.Base(kept[0])] != fmt.Sprintf("%x", sha256.Sum256(before)) {
+		t.Error("what was kept is not what was there")
+	}
+	if c.told == "" {
+		if err := r.Warning(); err != nil {
+			t.Errorf("told: %v", err)
+		}
+		return
+	}
+	testerror.OneLine(t, r.Warning(), wal, c.told, "no revision above")
+	if lost := lostOf(t, r, acks); lost == 0 {
+		t.Error("nothing was lost: the case is none")
+	}
+	r.stop()
+	if r = start(t, cfg); r.Warning() != nil {
+		t.Errorf("told again after a clean end: %v", r.Warning())
 	}
 }
 
@@ -167,8 +175,8 @@ func TestTornTransactionIsNoLoss(t *testing.T) {
 			t.Fatal(err)
 		}
 		state, err := readWAL(path)
-		if err != nil || state.frames != c.damaged {
-			t.Errorf("%s: %d frames, %v; want %d", name, state.frames, err, c.damaged)
+		if err != nil || state.valid != c.damaged {
+			t.Errorf("%s: %d frames, %v; want %d", name, state.valid, err, c.damaged)
 		}
 		if told := state.lost(false) != ""; told != c.cut {
 			t.Errorf("%s, power cut: told %v", name, told)
@@ -198,7 +206,7 @@ func TestFlippedBytesInWAL(t *testing.T) {
 			flip(t, wal, at)
 			log := new(logBuffer)
 			cfg.Logger = log.logger()
-			store, err := New(cfg)
+			store, err := prepared(cfg)
 			if err != nil {
 				testerror.OneLine(t, err, "damaged")
 				return

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -17,7 +16,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 
 	"brink/e2e/machine"
 )
@@ -86,9 +84,11 @@ func TestLife(t *testing.T) {
 	if err := n.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if got := <-notified; got != "READY=1 and the node was Ready" {
-		t.Errorf("systemd was told %s", got)
+	before := strings.Join(awaitSaid(t, notified, "READY=1 and the node was Ready"), "\n")
+	if !strings.Contains(before, "STATUS=") || strings.Contains(before, "STOPPING=1") {
+		t.Errorf("before it was ready, systemd was told %q", before)
 	}
+	awaitSaid(t, notified, "WATCHDOG=1")
 	ns := newNamespace(t, n)
 	ns.apply(testdata(t, "web.yaml"))
 	ns.apply(talker)
@@ -101,6 +101,7 @@ func TestLife(t *testing.T) {
 	statusTells(ns)
 
 	ns.outliveStop(service)
+	awaitSaid(t, notified, "STOPPING=1")
 	ns.outliveKill(service)
 
 	// Uninstalling is hardest when brink had no chance to clean up.
@@ -138,6 +139,7 @@ func (ns *namespace) outliveStop(service string) {
 func (ns *namespace) outliveKill(service string) {
 	ns.Helper()
 	before := ns.lives()
+	hangs(ns)
 	if err := ns.node.Kill(); err != nil {
 		ns.Fatal(err)
 	}
@@ -147,6 +149,19 @@ func (ns *namespace) outliveKill(service string) {
 	}
 	ns.sameLives(before)
 	ns.stillWorks()
+}
+
+// hangs makes brink hang, which is not the same as not running.
+func hangs(ns *namespace) {
+	ns.Helper()
+	if err := ns.node.Cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		ns.Fatal(err)
+	}
+	r, err := ns.node.Status()
+	if err != nil {
+		ns.Fatal(err)
+	}
+	ns.node.mustSay(ns.T, r.Stderr, r.Code, "gives no answer on", "pid "+strconv.Itoa(ns.node.Cmd.Process.Pid))
 }
 
 // plantForeign puts things on the machine that are not brink's: they must be
@@ -177,52 +192,6 @@ func (n *node) plantForeign(t *testing.T) {
 		"nft table inet e2e_foreign", "link e2e0", "file " + n.Dir + "/upper/var/lib/e2e-foreign",
 		"cgroup " + cgroup, "mount /var/tmp", fmt.Sprintf("process %d: sleep 100000", stranger.Process.Pid),
 	}
-}
-
-// listenAsSystemd is the other end of NOTIFY_SOCKET. The channel gets the first
-// datagram, if there is one before the test's end, and what the API server said
-// of the node at that moment.
-func (n *node) listenAsSystemd(t *testing.T) <-chan string {
-	t.Helper()
-	path := filepath.Join(n.Dir, "notify")
-	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	n.Env = append(n.Env, "NOTIFY_SOCKET="+path)
-	_ = conn.SetReadDeadline(time.Now().Add(2 * patience))
-	got := make(chan string, 1)
-	go func() {
-		buf := make([]byte, 1024)
-		size, err := conn.Read(buf)
-		if err != nil {
-			got <- err.Error()
-			return
-		}
-		got <- strings.TrimSpace(string(buf[:size])) + " and the node was " + n.readiness()
-	}()
-	return got
-}
-
-// readiness asks the API server, with a client of its own.
-func (n *node) readiness() string {
-	config, err := n.RestConfig()
-	if err != nil {
-		return err.Error()
-	}
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		return err.Error()
-	}
-	obj, err := client.CoreV1().Nodes().Get(context.Background(), n.ID, metav1.GetOptions{})
-	if err != nil {
-		return err.Error()
-	}
-	if c := machine.ReadyCondition(obj); c.Status != corev1.ConditionTrue {
-		return fmt.Sprintf("not Ready: %s: %s", c.Reason, c.Message)
-	}
-	return "Ready"
 }
 
 func secondStartIsRefused(ns *namespace) {

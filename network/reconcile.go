@@ -12,6 +12,7 @@ import (
 
 	"brink/internal/lifecycle"
 	"brink/internal/once"
+	"brink/internal/sleep"
 	"brink/network/overlay"
 	"brink/network/pods"
 )
@@ -19,6 +20,10 @@ import (
 // settle is how long the loop waits after an event: a pod that comes causes a
 // dozen of them, and the CNI plugin has to be done with its own changes.
 const settle = 100 * time.Millisecond
+
+// repairLogEvery is how often at most the same repair is logged, as when another program
+// undoes it every few seconds.
+const repairLogEvery = 10 * time.Minute
 
 // reconciler brings this host in line with the configuration while the component runs.
 type reconciler struct {
@@ -36,7 +41,7 @@ type reconciler struct {
 
 // open acts in the network namespace of the calling thread.
 func open(ctx context.Context, n *Network) (*reconciler, error) {
-	log, wake := lifecycle.Logger(ctx), func() { signal(n.wake) }
+	log, wake := once.Logger(lifecycle.Logger(ctx), repairLogEvery), func() { signal(n.wake) }
 	attached, err := pods.Open(ctx, n.cfg.pods(), wake, log)
 	if err != nil {
 		return nil, err
@@ -107,11 +112,11 @@ func (r *reconciler) loop(ctx context.Context, changed, rules <-chan struct{}) {
 			return
 		case <-tick.C:
 		case <-changed:
-			if !pause(ctx) {
+			if !sleep.For(ctx, settle) {
 				return
 			}
 		case <-rules:
-			if !pause(ctx) {
+			if !sleep.For(ctx, settle) {
 				return
 			}
 			if !r.rules.tableChanged() && !r.pods.HostPorts.TablesChanged() {
@@ -123,16 +128,6 @@ func (r *reconciler) loop(ctx context.Context, changed, rules <-chan struct{}) {
 		if err == nil {
 			r.reconcileRest(ctx)
 		}
-	}
-}
-
-// pause lets others finish their changes, and reports whether to go on.
-func pause(ctx context.Context) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(settle):
-		return true
 	}
 }
 

@@ -3,7 +3,6 @@ package network
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -27,14 +26,6 @@ func Remove(cfg Config) error {
 	return errors.Join(
 		overlay.Remove(overlay.DefaultDevice, slog.With("component", componentName)),
 		pods.Remove(ctx, cfg.pods()),
-		removeTable(ctx),
+		nftables.RemoveTable(ctx, knftables.InetFamily, tableName),
 	)
-}
-
-func removeTable(ctx context.Context) error {
-	nft, err := nftables.Open(knftables.InetFamily, tableName)
-	if err != nil {
-		return fmt.Errorf("removing nftables rules: %w", err)
-	}
-	return nftables.DeleteTable(ctx, nft, "inet "+tableName)
 }

@@ -20,25 +20,22 @@ func (s *Server) watchAddresses(ctx context.Context, ready func()) error {
 	return w.Run(ctx, ready, newCertified(lifecycle.Logger(ctx), w.First()[0]).check)
 }
 
-// certified is the first address of a server. Its certificate, and the address by which
-// pods and agents find the API, are made for it at the start. The server has moved when
-// no link has that address and there is another, because the DHCP server gives another,
-// or because the server had to start with its last address and the network came with
-// another. The other must be seen twice in a row: links come up in no order. A default
-// route that goes over to another link changes nothing, nor does a second family.
+// certified is the first address of a server. The server's certificate is made for it at the
+// start, and pods and agents find the API there. The server has moved when no link has that
+// address any more and there is another one: the DHCP server gives another, or the server was
+// started without a network, with its last address. A default route that moves to another link
+// changes nothing, nor does a second family.
 type certified struct {
 	log   *slog.Logger
 	first nodeaddr.Address
-	late  bool       // the server started with its last address, which no link has had yet
-	seen  netip.Addr // what check saw the last time
+	late  bool // the server started with its last address, which no link has had yet
 }
 
 func newCertified(log *slog.Logger, first nodeaddr.Address) *certified {
-	return &certified{log: log, first: first, late: first.Gone, seen: first.IP}
+	return &certified{log: log, first: first, late: first.Gone}
 }
 
-// check returns an error when the addresses that the machine has now are of a server
-// that has moved.
+// check returns an error if the server has moved, by the addresses that the machine has now.
 func (c *certified) check(found []nodeaddr.Address) error {
 	now := sameFamily(found, c.first.IP)
 	switch {
@@ -47,9 +44,7 @@ func (c *certified) check(found []nodeaddr.Address) error {
 		if c.late {
 			c.log.Info("the network has come with the node's last address", "address", c.first.IP)
 		}
-		c.late, c.seen = false, c.first.IP
-	case now.IP != c.seen:
-		c.seen = now.IP
+		c.late = false
 	default:
 		return fmt.Errorf("this server was started with %s of %s, which is in its certificate and what pods ask, and is at %s of %s now: start brink again",
 			c.first.IP, c.first.Link, now.IP, now.Link)

@@ -123,7 +123,7 @@ func Entries(hierarchies []string, pods string) []ledger.Entry {
 				out = append(out, ledger.Entry{Kind: ledger.Cgroup, Path: dir})
 			}
 		}
-		out = append(out, ledger.Entry{Kind: ledger.PodsIn, Path: dir})
+		out = append(out, ledger.Entry{Kind: ledger.PodCgroups, Path: dir})
 	}
 	return out
 }

@@ -245,9 +245,9 @@ func TestEntries(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []ledger.Entry{
-		{Kind: ledger.PodsIn, Path: "cpu,cpuacct/n1/kubepods"},
-		{Kind: ledger.Cgroup, Path: "memory/n1/kubepods"}, {Kind: ledger.PodsIn, Path: "memory/n1/kubepods"},
-		{Kind: ledger.Cgroup, Path: "unified/n1"}, {Kind: ledger.Cgroup, Path: "unified/n1/kubepods"}, {Kind: ledger.PodsIn, Path: "unified/n1/kubepods"},
+		{Kind: ledger.PodCgroups, Path: "cpu,cpuacct/n1/kubepods"},
+		{Kind: ledger.Cgroup, Path: "memory/n1/kubepods"}, {Kind: ledger.PodCgroups, Path: "memory/n1/kubepods"},
+		{Kind: ledger.Cgroup, Path: "unified/n1"}, {Kind: ledger.Cgroup, Path: "unified/n1/kubepods"}, {Kind: ledger.PodCgroups, Path: "unified/n1/kubepods"},
 	}
 	for i := range want {
 		want[i].Path = filepath.Join(mount, want[i].Path)

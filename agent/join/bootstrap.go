@@ -122,12 +122,12 @@ func (j *Join) request(ctx context.Context, isValid bool) (cert, key []byte, err
 	requests := client.CertificatesV1().CertificateSigningRequests()
 	made, err := requests.Create(ctx, csr, metav1.CreateOptions{})
 	isRefused := apierrors.IsUnauthorized(err) || apierrors.IsForbidden(err)
-	if isRefused && j.refused.IsZero() {
-		j.refused = time.Now()
+	if isRefused && j.tokenRefused.IsZero() {
+		j.tokenRefused = time.Now()
 	}
 	switch {
 	case err == nil:
-	case isRefused && isValid && time.Since(j.refused) < startPatience:
+	case isRefused && isValid && time.Since(j.tokenRefused) < startPatience:
 		return nil, nil, fmt.Errorf("asking for a certificate: %w", err)
 	case apierrors.IsUnauthorized(err):
 		return nil, nil, j.unknownToken()

@@ -44,6 +44,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -52,15 +53,13 @@ import (
 	"brink/agent/servers"
 	"brink/internal/layout"
 	"brink/internal/lifecycle"
+	"brink/internal/wire"
 	"brink/internal/wire/clusterconfig"
 	"brink/internal/wire/jointoken"
 	"brink/internal/wire/nodekey"
 )
 
 const component = "join"
-
-// DefaultPort is the port of a server whose address does not name one.
-const DefaultPort = "6443"
 
 // serverName is in the certificate of every server, whatever its address.
 const serverName = "kubernetes"
@@ -90,7 +89,7 @@ func ParseServer(text string) (string, error) {
 	case u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
 		return "", fmt.Errorf("not a server such as https://192.0.2.1:6443")
 	case u.Port() == "":
-		return net.JoinHostPort(u.Hostname(), DefaultPort), nil
+		return net.JoinHostPort(u.Hostname(), strconv.Itoa(wire.DefaultPort)), nil
 	}
 	return u.Host, nil
 }
@@ -108,8 +107,8 @@ type Join struct {
 	prover *prover
 	// refusal records whether servers refuse the certificate.
 	refusal *refusal
-	// refused is when the token was first refused.
-	refused time.Time
+	// tokenRefused is when the token was first refused.
+	tokenRefused time.Time
 	// used are the settings with which the node started. online is true if a server gave
 	// them, and false if they are those of the last start.
 	used   clusterconfig.Config

@@ -74,6 +74,27 @@ func pair(t *testing.T, name string, until time.Time) (cert, key []byte) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER})
 }
 
+// joined makes l the layout of a machine that has joined as the node till, with a
+// certificate that is valid until then.
+func joined(t *testing.T, l layout.Layout, until time.Time) {
+	t.Helper()
+	s, err := openStore(l.NodeCert(), "till")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key := pair(t, "till", until)
+	if _, err := s.Update(cert, key); err != nil {
+		t.Fatal(err)
+	}
+	ca, err := newAuthority(cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ca.write(l.ClusterCA()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestTheCertificateSurvivesARestart(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "pki", "kubelet-client-current.pem")
@@ -128,28 +149,11 @@ func TestWithoutATokenTheReasonIsTold(t *testing.T) {
 	if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), "has not joined") {
 		t.Errorf("a new machine: %v", err)
 	}
-	s, err := openStore(l.NodeCert(), "till")
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, key := pair(t, "till", time.Now().Add(-time.Hour))
-	if _, err := s.Update(cert, key); err != nil {
-		t.Fatal(err)
-	}
-	ca, err := newAuthority(cert)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := ca.write(l.ClusterCA()); err != nil {
-		t.Fatal(err)
-	}
+	joined(t, l, time.Now().Add(-time.Hour))
 	if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), "has expired") {
 		t.Errorf("a machine that was away for long: %v", err)
 	}
-	cert, key = pair(t, "till", time.Now().Add(time.Hour))
-	if _, err := s.Update(cert, key); err != nil {
-		t.Fatal(err)
-	}
+	joined(t, l, time.Now().Add(time.Hour))
 	if _, err := New(cfg); err != nil {
 		t.Errorf("a node: %v", err)
 	}
@@ -164,21 +168,7 @@ func TestWithoutATokenTheReasonIsTold(t *testing.T) {
 // it. It is not parallel, as the log is the process's.
 func TestCheckingATokenLogsNothing(t *testing.T) {
 	l := layout.New(t.TempDir())
-	s, err := openStore(l.NodeCert(), "till")
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, key := pair(t, "till", time.Now().Add(time.Hour))
-	if _, err := s.Update(cert, key); err != nil {
-		t.Fatal(err)
-	}
-	ca, err := newAuthority(cert)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := ca.write(l.ClusterCA()); err != nil {
-		t.Fatal(err)
-	}
+	joined(t, l, time.Now().Add(time.Hour))
 	var log bytes.Buffer
 	before := slog.Default()
 	defer slog.SetDefault(before)

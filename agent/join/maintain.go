@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"sync"
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -26,7 +27,7 @@ const expiryInterval = time.Minute
 
 // Maintain renews the certificate and follows the cluster's servers until ctx ends.
 // onServers gets each change of the known servers, with those among them that have
-// announced themselves to the cluster.
+// announced themselves to the cluster. When it returns, nothing of it runs any more.
 func (j *Join) Maintain(ctx context.Context, onServers func(known, announced []string)) error {
 	client, err := kubernetes.NewForConfig(j.API(""))
 	if err != nil {
@@ -47,10 +48,22 @@ func (j *Join) Maintain(ctx context.Context, onServers func(known, announced []s
 	renewals.Start()
 	defer renewals.Stop()
 	onServers(j.pool.All(), nil)
-	go j.followServers(ctx, client, onServers)
-	go j.seen.saveRegularly(ctx)
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	defer running.Wait() // seen is written down at the end
+	defer cancel()
+	running.Go(func() { j.followServers(ctx, client, onServers) })
+	running.Go(func() { j.seen.saveRegularly(ctx) })
 	checked := make(chan error, 1)
-	go func() { checked <- j.checkSettings(ctx) }()
+	running.Go(func() { checked <- j.checkSettings(ctx) })
+	return j.untilUnusable(ctx, checked)
+}
+
+// untilUnusable returns an error when the node has to be started again: its settings are
+// not those of its cluster, which checked says, or its certificate has expired.
+func (j *Join) untilUnusable(ctx context.Context, checked <-chan error) error {
+	tick := time.NewTicker(expiryInterval)
+	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -59,7 +72,7 @@ func (j *Join) Maintain(ctx context.Context, onServers func(known, announced []s
 			if err != nil && ctx.Err() == nil {
 				return err
 			}
-		case <-time.After(expiryInterval):
+		case <-tick.C:
 		}
 		// Nobody accepts it any more, so nobody renews it. Joining again does.
 		if err := j.certs.usable(time.Now()); err != nil {

@@ -1,12 +1,37 @@
 package join
 
 import (
+	"context"
 	"slices"
 	"testing"
+	"time"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"brink/internal/layout"
 )
+
+// TestTheEndOfMaintain: when it returns, what was seen is on the disk. The process may end
+// right afterwards.
+func TestTheEndOfMaintain(t *testing.T) {
+	t.Parallel()
+	l := layout.New(t.TempDir())
+	joined(t, l, time.Now().Add(time.Hour))
+	j, err := New(Config{Server: "127.0.0.1:1", NodeName: "till", Layout: l}) // nobody listens there
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.api = newTransport(j.pool, j.TLS, j.refusal, j.prover)
+	j.seen.note("170")
+	ctx, cancel := context.WithCancel(t.Context())
+	if err := j.Maintain(ctx, func(_, _ []string) { time.AfterFunc(100*time.Millisecond, cancel) }); err != nil {
+		t.Error(err)
+	}
+	if got := newSeen(l.SeenRevision()).revision(); got != 170 {
+		t.Errorf("the revision %d is written down, want 170", got)
+	}
+}
 
 // TestServersAreTheirOwn: whoever may make EndpointSlices in default makes no servers.
 func TestServersAreTheirOwn(t *testing.T) {

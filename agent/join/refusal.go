@@ -29,12 +29,11 @@ const (
 // refusal records whether servers refuse this node's certificate. A node that was deleted
 // goes on with its pods, and sends no requests that would be refused.
 type refusal struct {
-	tell func(why string) // called when a refusal begins; nil while nobody is to be told
-
 	mu    sync.Mutex
-	why   string        // as in noderights, "" while the certificate is accepted
-	asked time.Time     // when a request last went through
-	over  chan struct{} // closed when the certificate is accepted again
+	tell  func(why string) // called when a refusal begins; nil while nobody is to be told
+	why   string           // as in noderights, "" while the certificate is accepted
+	asked time.Time        // when a request last went through
+	over  chan struct{}    // closed when the certificate is accepted again
 }
 
 // note learns from an answer whether the certificate is refused.

@@ -25,11 +25,11 @@ const seenInterval = time.Hour
 // bookmarks of that watch come about once a minute and carry the cluster's revision,
 // whatever has changed. The server adds a margin for what may have changed within that minute.
 type seen struct {
-	path string
+	path  string
+	saved int64 // what is written down; of the goroutine that saves
 
 	mu      sync.Mutex
 	highest int64
-	saved   int64
 	latest  func() string // of the watch
 }
 

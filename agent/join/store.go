@@ -23,12 +23,12 @@ var errNoCertificate = errors.New("no certificate")
 
 // store is the file with the node's certificate, its chain and its key.
 type store struct {
-	path string
-	name string // of the node
+	path    string
+	name    string // of the node
+	changed func() // called after each Update
 
 	mu      sync.Mutex
 	current *tls.Certificate // nil when there is none
-	changed func()           // called after each Update
 }
 
 var _ certificate.Store = (*store)(nil)

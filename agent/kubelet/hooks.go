@@ -12,22 +12,22 @@ import (
 	"k8s.io/kubernetes/pkg/volume/util/hostutil"
 )
 
-// podObserver calls saw with the uid of each pod. It takes the place of upstream's tracker
+// podObserver calls observe with the uid of each pod. It takes the place of upstream's tracker
 // of latencies, which hears of each pod of the API server when the watch delivers it,
 // before anything is made for the pod. A static pod, which is from a file on the node, has
 // a mirror in the API server, with the static pod's uid in an annotation.
 type podObserver struct {
 	util.PodStartupLatencyTracker
-	saw func(uid string)
+	observe func(uid string)
 }
 
 // ObservedPodOnWatch is called before the kubelet learns of the pod.
-func (s podObserver) ObservedPodOnWatch(pod *corev1.Pod, when time.Time) {
-	s.saw(string(pod.UID))
+func (o podObserver) ObservedPodOnWatch(pod *corev1.Pod, when time.Time) {
+	o.observe(string(pod.UID))
 	if static := pod.Annotations[kubetypes.ConfigMirrorAnnotationKey]; static != "" {
-		s.saw(static)
+		o.observe(static)
 	}
-	s.PodStartupLatencyTracker.ObservedPodOnWatch(pod, when)
+	o.PodStartupLatencyTracker.ObservedPodOnWatch(pod, when)
 }
 
 // Tunables returns the kernel settings that the kubelet changes, and their values

@@ -15,13 +15,13 @@ import (
 
 func TestSeeing(t *testing.T) {
 	t.Parallel()
-	var saw []string
-	s := podObserver{util.NewPodStartupLatencyTracker(), func(uid string) { saw = append(saw, uid) }}
+	var observed []string
+	s := podObserver{util.NewPodStartupLatencyTracker(), func(uid string) { observed = append(observed, uid) }}
 	s.ObservedPodOnWatch(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "a"}}, time.Now())
 	mirror := metav1.ObjectMeta{UID: "b", Annotations: map[string]string{"kubernetes.io/config.mirror": "static"}}
 	s.ObservedPodOnWatch(&corev1.Pod{ObjectMeta: mirror}, time.Now())
-	if want := []string{"a", "b", "static"}; !slices.Equal(saw, want) {
-		t.Errorf("saw %q, want %q", saw, want)
+	if want := []string{"a", "b", "static"}; !slices.Equal(observed, want) {
+		t.Errorf("observed %q, want %q", observed, want)
 	}
 }
 

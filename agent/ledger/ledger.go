@@ -25,13 +25,13 @@ type Entry struct{ Kind, Path string }
 
 // Kinds of entries.
 const (
-	Cgroup     = "cgroup"     // a control group that was not there before
-	PodsIn     = "pods"       // where pods' groups are, whoever made it
-	Dir        = "dir"        // a directory that was not there before
-	Kubeconfig = "kubeconfig" // the administrator's
-	File       = "file"       // any other file, in a directory shared with others
-	KubeletHas = "kubelet"    // a file or tree of the kubelet's in its directory that was not there before
-	Sysctl     = "sysctl"     // a kernel setting: see Setting
+	Cgroup      = "cgroup"     // a control group that was not there before
+	PodCgroups  = "pods"       // where pods' groups are, whoever made it
+	Dir         = "dir"        // a directory that was not there before
+	Kubeconfig  = "kubeconfig" // the administrator's
+	File        = "file"       // any other file of brink's own, in a directory shared with others
+	KubeletFile = "kubelet"    // a file or tree of the kubelet's in its directory that was not there before
+	Sysctl      = "sysctl"     // a kernel setting: see Setting
 )
 
 // Paths that upstream has no option to change.
@@ -83,7 +83,7 @@ func Shared(l layout.Layout) []Entry {
 	for _, name := range layout.KubeletFiles() {
 		path := l.InKubelet(name)
 		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
-			entries = append(entries, Entry{KubeletHas, path})
+			entries = append(entries, Entry{KubeletFile, path})
 		}
 	}
 	return entries

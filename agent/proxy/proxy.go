@@ -15,10 +15,8 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
-	"os/exec"
 	"reflect"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -170,7 +168,7 @@ func (p *Proxy) serve(ctx context.Context, client kubernetes.Interface, ready fu
 	go func() {
 		if h.wait(ctx, server.Proxier.Sync) {
 			ready()
-			newRepairer(servedFamilies(server.PrimaryIPFamily), server.Proxier.(*resyncing).resync).run(ctx)
+			newRepairer(h.log, servedFamilies(server.PrimaryIPFamily), server.Proxier.(*resyncing).resync).run(ctx)
 		}
 	}()
 	select {
@@ -310,19 +308,4 @@ func familyOf(a netip.Addr) corev1.IPFamily {
 		return corev1.IPv4Protocol
 	}
 	return corev1.IPv6Protocol
-}
-
-// Remove deletes the tables that kube-proxy in nftables mode made for itself. It touches
-// no others.
-func Remove(ctx context.Context) error {
-	for _, family := range []string{"ip", "ip6"} {
-		// "add" makes the delete succeed where there is no table.
-		script := fmt.Sprintf("add table %s kube-proxy\ndelete table %s kube-proxy\n", family, family)
-		cmd := exec.CommandContext(ctx, "nft", "-f", "-")
-		cmd.Stdin = strings.NewReader(script)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("deleting nft table %s kube-proxy: %w: %s", family, err, strings.TrimSpace(string(out)))
-		}
-	}
-	return nil
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -9,7 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/kubernetes/pkg/proxy"
 
-	"brink/internal/lifecycle"
+	"brink/internal/once"
+	"brink/internal/sleep"
 	"brink/network/nftables"
 )
 
@@ -25,6 +27,9 @@ const (
 	settle = 200 * time.Millisecond
 	// repairTime is how long a repair may take before the tables are compared again.
 	repairTime = 10 * time.Second
+	// repairLogEvery is how often at most a repair is logged, as when another program
+	// undoes it again and again.
+	repairLogEvery = 10 * time.Minute
 )
 
 // resyncing is a proxier that writes all of its rules when asked to.
@@ -51,6 +56,7 @@ func (r *resyncing) resync() {
 
 // repairer compares the tables with what they were after upstream wrote them.
 type repairer struct {
+	log      *slog.Logger
 	families []corev1.IPFamily
 	resync   func()
 	shape    func(corev1.IPFamily) (nftables.TableShape, error)
@@ -59,11 +65,11 @@ type repairer struct {
 	known map[corev1.IPFamily]nftables.TableShape
 }
 
-func newRepairer(families []corev1.IPFamily, resync func()) *repairer {
+func newRepairer(log *slog.Logger, families []corev1.IPFamily, resync func()) *repairer {
 	shape := func(family corev1.IPFamily) (nftables.TableShape, error) {
 		return nftables.InspectTable(nftFamily(family), tableName)
 	}
-	return &repairer{families: families, resync: resync, shape: shape, written: lastWritten, known: map[corev1.IPFamily]nftables.TableShape{}}
+	return &repairer{log: once.Logger(log, repairLogEvery), families: families, resync: resync, shape: shape, written: lastWritten, known: map[corev1.IPFamily]nftables.TableShape{}}
 }
 
 func nftFamily(family corev1.IPFamily) string {
@@ -71,7 +77,7 @@ func nftFamily(family corev1.IPFamily) string {
 }
 
 // run repairs the tables until ctx is done. It begins after the first rules are written.
-func (k *repairer) run(ctx context.Context) {
+func (r *repairer) run(ctx context.Context) {
 	changed := make(chan struct{}, 1)
 	err := nftables.Watch(ctx, func() {
 		select {
@@ -80,17 +86,17 @@ func (k *repairer) run(ctx context.Context) {
 		}
 	})
 	if err != nil {
-		lifecycle.Logger(ctx).Warn("rules for Services that somebody else deletes come back within the hour only", "error", err)
+		r.log.Warn("rules for Services that somebody else deletes come back within the hour only", "error", err)
 		return
 	}
 	for {
-		k.repair(ctx)
+		r.repair(ctx)
 		select {
 		case <-ctx.Done():
 			return
 		case <-changed:
 		}
-		if !pause(ctx, settle) {
+		if !sleep.For(ctx, settle) {
 			return
 		}
 	}
@@ -104,45 +110,45 @@ type damaged struct {
 
 // repair has upstream write tables anew that are not what they were. A table whose rules
 // the kernel never accepted is left to upstream's own retries.
-func (k *repairer) repair(ctx context.Context) {
+func (r *repairer) repair(ctx context.Context) {
 	found := map[corev1.IPFamily]damaged{}
 	var tables []string
-	for _, family := range k.families {
-		at := k.written(family)
-		shape, err := k.shape(family)
+	for _, family := range r.families {
+		at := r.written(family)
+		shape, err := r.shape(family)
 		if at == 0 || err != nil {
 			continue
 		}
-		if known, ok := k.known[family]; shape.Handle == 0 || ok && shape != known {
+		if known, ok := r.known[family]; shape.Handle == 0 || ok && shape != known {
 			found[family] = damaged{shape, at}
 			tables = append(tables, nftFamily(family)+" "+tableName)
 		} else {
-			k.known[family] = shape
+			r.known[family] = shape
 		}
 	}
 	if len(found) == 0 {
 		return
 	}
-	lifecycle.Logger(ctx).Warn("the rules for Services were changed by someone else, writing them anew", "tables", strings.Join(tables, ", "))
-	k.resync()
-	k.learn(ctx, found)
+	r.log.Warn("the rules for Services were changed by someone else, writing them anew", "tables", strings.Join(tables, ", "))
+	r.resync()
+	r.learn(ctx, found)
 }
 
 // learn waits until the tables were written again and records what they are then. A
 // repair that fails changes nothing: the next change of rules, at the latest upstream's
 // next attempt, leads to another repair.
-func (k *repairer) learn(ctx context.Context, found map[corev1.IPFamily]damaged) {
+func (r *repairer) learn(ctx context.Context, found map[corev1.IPFamily]damaged) {
 	for deadline := time.Now().Add(repairTime); time.Now().Before(deadline) && len(found) > 0; {
-		if !pause(ctx, pollInterval) {
+		if !sleep.For(ctx, pollInterval) {
 			return
 		}
 		for family, was := range found {
-			shape, err := k.shape(family)
-			if k.written(family) == was.since || err != nil {
+			shape, err := r.shape(family)
+			if r.written(family) == was.since || err != nil {
 				continue
 			}
 			delete(found, family)
-			known, ok := k.known[family]
+			known, ok := r.known[family]
 			known.Handle = shape.Handle
 			// Upstream makes the same chains in each process, so the known ones stay, and
 			// damage that follows a repair at once is seen. What a repair does not change is
@@ -150,17 +156,7 @@ func (k *repairer) learn(ctx context.Context, found map[corev1.IPFamily]damaged)
 			if !ok || shape == was.shape {
 				known = shape
 			}
-			k.known[family] = known
+			r.known[family] = known
 		}
-	}
-}
-
-// pause waits for d. It returns false when ctx ends before.
-func pause(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
 	}
 }

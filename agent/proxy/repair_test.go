@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -53,6 +54,20 @@ func nft(t *testing.T, args ...string) string {
 	return string(out)
 }
 
+// serves returns a function that reports whether the tables have the Services with these
+// addresses, and the chain by which packets get there.
+func serves(ips ...string) func() bool {
+	return func() bool {
+		out, _ := exec.Command("nft", "list", "table", "ip", "kube-proxy").Output()
+		for _, ip := range ips {
+			if !strings.Contains(string(out), ip+" . tcp . 80 : goto service-") {
+				return false
+			}
+		}
+		return strings.Contains(string(out), "hook prerouting priority dstnat; policy accept;\n\t\tjump services")
+	}
+}
+
 // TestRulesComeBack: what somebody deletes of upstream's tables is written again at
 // once, in a process with a network of its own.
 func TestRulesComeBack(t *testing.T) {
@@ -76,17 +91,6 @@ func TestRulesComeBack(t *testing.T) {
 	ready, ended := make(chan struct{}), make(chan error, 1)
 	go func() { ended <- p.serve(ctx, client, func() { close(ready) }) }()
 	<-ready
-	serves := func(ips ...string) func() bool {
-		return func() bool {
-			out, _ := exec.Command("nft", "list", "table", "ip", "kube-proxy").Output()
-			for _, ip := range ips {
-				if !strings.Contains(string(out), ip+" . tcp . 80 : goto service-") {
-					return false
-				}
-			}
-			return strings.Contains(string(out), "hook prerouting priority dstnat; policy accept;\n\t\tjump services")
-		}
-	}
 	testwait.Until(t, "the Service is served", serves("10.43.0.7"))
 	old := filepath.Join(t.TempDir(), "old")
 	if err := os.WriteFile(old, []byte("flush ruleset\n"+nft(t, "list", "ruleset")), 0o600); err != nil {
@@ -138,7 +142,7 @@ func TestKeeper(t *testing.T) {
 	shapes := map[corev1.IPFamily]nftables.TableShape{corev1.IPv4Protocol: right}
 	at := map[corev1.IPFamily]float64{corev1.IPv4Protocol: 1}
 	synced, fails, odd := 0, false, ""
-	k := newRepairer([]corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}, func() {
+	k := newRepairer(slog.New(slog.DiscardHandler), []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}, func() {
 		if synced++; !fails {
 			at[corev1.IPv4Protocol]++
 			shapes[corev1.IPv4Protocol] = nftables.TableShape{Handle: cmp.Or(shapes[corev1.IPv4Protocol].Handle, uint64(100+synced)), Hooked: "input: 2" + odd}

@@ -110,12 +110,12 @@ func isTmp(dir string) bool {
 func plantedBefore(u *userTrees, l layout.Layout) {
 	u.Helper()
 	testtree.Fill(u, l.Data(), map[string]string{"agent/images/": "", "server/": "", "data/": ""})
-	mayBeLaid := func(path string) bool {
+	mayPreexist := func(path string) bool {
 		rel, _ := filepath.Rel(l.Data(), path)
-		return layout.MayBeLaid(rel)
+		return layout.MayPreexist(rel)
 	}
-	u.plantNamed(l.Data(), brinksNames(), mayBeLaid)
-	u.plant([]string{l.Data()}, mayBeLaid)
+	u.plantNamed(l.Data(), brinksNames(), mayPreexist)
+	u.plant([]string{l.Data()}, mayPreexist)
 	if len(u.planted) == 0 {
 		return
 	}

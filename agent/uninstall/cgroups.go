@@ -79,7 +79,7 @@ func (u *run) podCgroups() []string {
 			out = append(out, filepath.Join(mount, b.podCgroup()))
 		}
 	}
-	for _, root := range u.made(ledger.PodsIn) {
+	for _, root := range u.made(ledger.PodCgroups) {
 		_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 			if err == nil && d.IsDir() && u.isPodCgroup(filepath.Base(path)) {
 				out = append(out, path)

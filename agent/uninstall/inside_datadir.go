@@ -42,7 +42,7 @@ func (u *run) inData(rel string) removetree.Verdict {
 	path := u.Layout.InData(rel)
 	dir, base := filepath.Split(path)
 	switch {
-	case slices.Contains(last(u.Layout), path), slices.Contains(u.laid, rel):
+	case slices.Contains(last(u.Layout), path), slices.Contains(u.preexisting, rel):
 		return removetree.Keep
 	case u.Layout.HasElsewhere(rel):
 		return removetree.Keep
@@ -76,7 +76,7 @@ func (u *run) inKubelet(rel string) removetree.Verdict {
 // such as records of images that were pulled, does not name pods.
 func (u *run) isOwnState(rel string, kind layout.Kind) bool {
 	path := u.Layout.InKubelet(rel)
-	if !slices.Contains(u.entries, ledger.Entry{Kind: ledger.KubeletHas, Path: path}) {
+	if !slices.Contains(u.entries, ledger.Entry{Kind: ledger.KubeletFile, Path: path}) {
 		return false
 	}
 	if !u.sharesKubelet {
@@ -117,7 +117,7 @@ func (u *run) podVerdict(uid string) removetree.Verdict {
 
 // sift removes from a directory, which may be shared with others, what judge selects.
 func (u *run) sift(dir string, judge func(string) removetree.Verdict) {
-	kept, err := removetree.Sift(dir, judge)
+	kept, err := removetree.Contents(dir, judge)
 	u.failed(err)
 	u.reportKept(kept)
 }
@@ -158,8 +158,8 @@ func (u *run) whyKept(k removetree.Kept) string {
 // whether the link is such a one.
 func (u *run) emptyTargetOf(path string) bool {
 	rel, err := filepath.Rel(u.Layout.Data(), path)
-	target, isLaid := u.links[rel]
-	if err != nil || !isLaid || datadir.Resolve(path) != target {
+	target, wasThere := u.links[rel]
+	if err != nil || !wasThere || datadir.Resolve(path) != target {
 		return false
 	}
 	u.Kept(fmt.Sprintf("%s, a link to %s", path, target))
@@ -190,7 +190,7 @@ func (u *run) removeOwn() {
 			u.failed(fmt.Errorf("removing files: %w", err))
 			return
 		}
-		if dir := filepath.Dir(path); dir == u.Layout.Agent() && !slices.Contains(u.laid, "agent") {
+		if dir := filepath.Dir(path); dir == u.Layout.Agent() && !slices.Contains(u.preexisting, "agent") {
 			_ = rmdir(dir) // nothing else may be in it
 		}
 	}

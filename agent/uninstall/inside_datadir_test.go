@@ -17,7 +17,7 @@ import (
 )
 
 // claimed is the layout of a new directory that a start has made brink's, after
-// some files were laid there.
+// some files were there before.
 func claimed(t *testing.T, files map[string]string) layout.Layout {
 	t.Helper()
 	dir := filepath.Join(datadir.Resolve(t.TempDir()), "d")
@@ -122,7 +122,7 @@ func TestRemoveOwnLeavesTheUsersFiles(t *testing.T) {
 	}
 }
 
-func TestRemoveOwnLeavesWhatWasLaid(t *testing.T) {
+func TestRemoveOwnLeavesWhatPreexisted(t *testing.T) {
 	t.Parallel()
 	l := claimed(t, map[string]string{"server/tls/server-ca.crt": "mine", "server/tls/server-ca.key": "mine"})
 	testtree.Fill(t, l.Data(), map[string]string{"server/tls/client-ca.key": "", "server/db/state.db": ""})
@@ -175,7 +175,7 @@ func TestStateBesideAnotherKubelet(t *testing.T) {
 		"agent/kubelet/pods/" + own + "/x":     "",
 	})
 	for _, name := range []string{"cpu_manager_state", "allocated_pods_state", "memory_manager_state", "image_manager"} {
-		if err := ledger.Record(l.Made(), ledger.Entry{Kind: ledger.KubeletHas, Path: filepath.Join(l.Kubelet(), name)}); err != nil {
+		if err := ledger.Record(l.Made(), ledger.Entry{Kind: ledger.KubeletFile, Path: filepath.Join(l.Kubelet(), name)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -283,7 +283,7 @@ func TestCheckDataDir(t *testing.T) {
 }
 
 // TestNotYetBrinks: before the first start, and after an uninstall that left what
-// the user laid there, nothing is removed.
+// the user had put there, nothing is removed.
 func TestNotYetBrinks(t *testing.T) {
 	t.Parallel()
 	files := map[string]string{"agent/images/a.tar": "", "server/tls/server-ca.crt": "", "server/tls/server-ca.key": "", "lock": "1\n"}

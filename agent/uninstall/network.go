@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,23 +14,24 @@ import (
 	"brink/agent/ledger"
 	"brink/internal/layout"
 	"brink/network"
+	"brink/network/nftables"
 )
 
 // removeNetwork removes the pod network's links and rules. They have the same names for
 // every node in a network namespace, so they stay while another node runs there.
 func (u *run) removeNetwork(ctx context.Context) {
-	if !hasNetwork(ctx, u.Layout) {
+	if !hasNetwork(u.Layout) {
 		return
 	}
 	if pid := neighbour(u.Layout); pid != 0 {
 		u.Kept(fmt.Sprintf("links and rules of the pod network: another brink, pid %d, uses them", pid))
 		return
 	}
-	links, tables := linkNames(), nftTables(ctx)
+	links, tables := linkNames(), tableNames()
 	u.failed(network.Remove(network.Config{CNIConfDir: u.Layout.CNIConf(), CNIStateDir: u.Layout.CNIState()}))
 	u.failed(u.RemoveProxy(ctx))
 	u.report("link", links, linkNames())
-	u.report("nftables table", tables, nftTables(ctx))
+	u.report("nftables table", tables, tableNames())
 }
 
 // removeSettings gives kernel settings their old values, unless another brink on this
@@ -66,28 +66,19 @@ func (u *run) report(what string, before, after []string) {
 // hasNetwork reports whether the node has a network, by its files. Where they are gone the
 // rules count, but only for the machine's default node: they have brink's name, not the
 // node's.
-func hasNetwork(ctx context.Context, l layout.Layout) bool {
+func hasNetwork(l layout.Layout) bool {
 	for _, path := range []string{l.CNIState(), l.NetworkConfig()} {
 		if _, err := os.Stat(path); err == nil {
 			return true
 		}
 	}
-	return l.IsDefault() && slices.Contains(nftTables(ctx), "inet brink") && neighbour(l) == 0
+	return l.IsDefault() && slices.Contains(tableNames(), "inet brink") && neighbour(l) == 0
 }
 
-// nftTables returns "FAMILY NAME" of all tables. It is empty where there is no nft, since
-// nothing can have made one.
-func nftTables(ctx context.Context) []string {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, "nft", "list", "tables").Output()
-	if err != nil {
-		return nil
-	}
-	var tables []string
-	for line := range strings.Lines(string(out)) {
-		tables = append(tables, strings.TrimPrefix(strings.TrimSpace(line), "table "))
-	}
+// tableNames returns the nftables tables of this network namespace, "FAMILY NAME". It is
+// empty on a kernel without nftables, where nothing can have made one.
+func tableNames() []string {
+	tables, _ := nftables.Tables()
 	return tables
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,8 +16,10 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"brink/agent/ledger"
+	"brink/agent/networkmanager"
 	"brink/internal/atomicfile"
 	"brink/internal/datadir"
+	"brink/internal/host"
 	"brink/internal/layout"
 	"brink/internal/removetree"
 	"brink/internal/wire/nodekey"
@@ -31,6 +34,7 @@ func (u *run) removeOutside() {
 		u.removeKubeconfig(path)
 	}
 	u.removeFiles()
+	u.removeTexts()
 	// Children were recorded after their parents.
 	for _, dir := range slices.Backward(u.made(ledger.Dir)) {
 		if !u.removeEmpty(dir) && !layout.IsBelow(dir, u.Layout.Kubelet()) {
@@ -214,6 +218,33 @@ func (u *run) removeFiles() {
 	}
 	for _, path := range files {
 		u.removeFile(path)
+	}
+}
+
+// removeTexts removes files that brink put into directories of the machine's. One that
+// somebody has changed since is theirs, and one that another brink relies on stays.
+func (u *run) removeTexts() {
+	files := ledger.TextFiles(u.entries)
+	if others := otherBrinks(u.Layout); len(others) > 0 && len(files) > 0 {
+		u.Kept(fmt.Sprintf("%s: another brink, pid %d, uses it", files[0].Path, others[0]))
+		return
+	}
+	removed := map[string]bool{} // by path: a file may have been written with several contents
+	for _, f := range files {
+		done, err := f.Remove()
+		u.failed(err)
+		if done {
+			u.Removed(f.Path)
+		}
+		if done && f.Path == host.NetworkManagerFile {
+			u.failed(networkmanager.Reload())
+		}
+		removed[f.Path] = removed[f.Path] || done
+	}
+	for _, path := range slices.Sorted(maps.Keys(removed)) {
+		if _, err := os.Lstat(path); err == nil && !removed[path] {
+			u.Kept(path + ", which somebody has changed since")
+		}
 	}
 }
 

@@ -27,6 +27,7 @@ const killLimit = 30 * time.Second
 
 // bundle is a container as its shim knows it.
 type bundle struct {
+	id      string
 	cgroup  string // as a path below a hierarchy's mount
 	pod     string // uid, empty for a container that `brink ctr` made
 	sandbox bool
@@ -44,6 +45,7 @@ func readBundles(state string) []bundle {
 			continue // gone meanwhile
 		}
 		if b, ok := parseBundle(data); ok {
+			b.id = filepath.Base(filepath.Dir(path))
 			pid, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "init.pid"))
 			b.init, _ = strconv.Atoi(strings.TrimSpace(string(pid)))
 			out = append(out, b)
@@ -100,7 +102,7 @@ func (u *run) removePods(ctx context.Context) error {
 	if victims[os.Getpid()] {
 		return errors.New("this command runs inside a pod of the node: run it on the machine itself")
 	}
-	u.terminate(ctx, shims)
+	u.terminate(ctx, shims, u.stops())
 	if !waitFor(ctx, killLimit, u.killAll) {
 		return errors.Join(ctx.Err(), u.survivors())
 	}
@@ -108,22 +110,6 @@ func (u *run) removePods(ctx context.Context) error {
 		u.Removed(number(len(shims), "pod", "pods") + " with " + number(len(victims), "process", "processes"))
 	}
 	return nil
-}
-
-// terminate gives the first process of each container the chance to end well, as the
-// kubelet does. It leaves out those of sandboxes, which do nothing.
-func (u *run) terminate(ctx context.Context, shims []int) {
-	inits := func() map[int]bool {
-		out := map[int]bool{}
-		for _, b := range u.bundles {
-			if !b.sandbox && slices.Contains(shims, parentOf(b.init)) {
-				out[b.init] = true
-			}
-		}
-		return out
-	}
-	signal(syscall.SIGTERM, inits)
-	waitFor(ctx, u.Grace, func() bool { return len(inits()) == 0 })
 }
 
 // killAll kills once and reports whether nothing was left to kill. Shims come last: one

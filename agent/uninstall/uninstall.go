@@ -27,6 +27,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"syscall"
 	"time"
 
 	"brink/agent/ledger"
@@ -40,8 +41,12 @@ type Config struct {
 	// KeepData keeps all files. Only pods, mounts, links, rules and cgroups are removed,
 	// as by a reboot.
 	KeepData bool
-	// Grace is how long containers have between SIGTERM and SIGKILL; 0 is 5 s.
+	// Grace is how long containers have between the signal to stop and SIGKILL; 0 is
+	// 5 s. With Stops it is the most that any gets, and 0 is no limit.
 	Grace time.Duration
+	// Stops returns how containers want to be stopped, by id. Without it, all get SIGTERM
+	// and Grace. The caller supplies it: it knows containerd's database.
+	Stops func() (map[string]Stop, error)
 	// RemoveProxy removes the service proxy's rules, RemovePrograms the embedded
 	// programs from a directory. The caller supplies them: one of their packages costs
 	// minutes to compile, the other brings 7 MB.
@@ -51,17 +56,28 @@ type Config struct {
 	Removed, Kept func(what string)
 }
 
-const defaultGrace = 5 * time.Second
+// Stop is how a container wants to be stopped.
+type Stop struct {
+	Signal syscall.Signal
+	Grace  time.Duration
+}
+
+const (
+	// hastyGrace is for a node that is removed.
+	hastyGrace = 5 * time.Second
+	// podGrace is what a pod gets that asks for nothing, as the API's default.
+	podGrace = 30 * time.Second
+)
 
 // run is one call of Run.
 type run struct {
 	Config
-	entries []ledger.Entry
-	bundles []bundle
-	pods    map[string]bool   // of this node, by uid
-	laid    []string          // what the user put below the data directory before the first start
-	links   map[string]string // the user's links to directories that were empty before
-	errs    []error
+	entries     []ledger.Entry
+	bundles     []bundle
+	pods        map[string]bool   // of this node, by uid
+	preexisting []string          // what the user put below the data directory before the first start
+	links       map[string]string // the user's links to directories that were empty before
+	errs        []error
 
 	keptMounts     []string // of somebody else, named already
 	keepsSelfBinds bool     // the kubelet's directory stays mounted on itself
@@ -78,8 +94,8 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := CheckDataDir(cfg.Layout); err != nil {
 		return err
 	}
-	if cfg.Grace == 0 {
-		cfg.Grace = defaultGrace
+	if cfg.Grace == 0 && cfg.Stops == nil {
+		cfg.Grace = hastyGrace
 	}
 	entries, err := ledger.Read(cfg.Layout.Made())
 	if err != nil {
@@ -113,7 +129,7 @@ func newRun(cfg Config, entries []ledger.Entry) *run {
 			u.pods[b.pod] = true
 		}
 	}
-	u.laid, u.links = datadir.Laid(cfg.Layout), datadir.Links(cfg.Layout)
+	u.preexisting, u.links = datadir.Preexisting(cfg.Layout), datadir.Links(cfg.Layout)
 	u.ownsKubelet = ledger.Owns(cfg.Layout, entries)
 	return u
 }
@@ -151,7 +167,7 @@ func Installed(l layout.Layout) bool {
 			return true
 		}
 	}
-	return len(payloadProcesses(l)) > 0 || hasNetwork(context.Background(), l)
+	return len(payloadProcesses(l)) > 0 || hasNetwork(l)
 }
 
 func (u *run) failed(err error) {

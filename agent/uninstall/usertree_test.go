@@ -77,11 +77,11 @@ func brinksNames() []string {
 }
 
 // plantNamed puts the user's content under some of the names in a directory.
-func (u *userTrees) plantNamed(root string, names []string, mayBeLaid func(path string) bool) {
+func (u *userTrees) plantNamed(root string, names []string, mayPreexist func(path string) bool) {
 	u.Helper()
 	for range u.random.IntN(4) {
 		path := filepath.Join(root, u.pick(names))
-		if _, err := os.Lstat(path); err == nil || mayBeLaid(path) || os.MkdirAll(filepath.Dir(path), 0o755) != nil || u.isBelowPlanted(path) {
+		if _, err := os.Lstat(path); err == nil || mayPreexist(path) || os.MkdirAll(filepath.Dir(path), 0o755) != nil || u.isBelowPlanted(path) {
 			continue
 		}
 		if err := u.make(path); err != nil {

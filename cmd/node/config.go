@@ -19,6 +19,8 @@ type Config struct {
 
 	// Ignored are flags that have no effect, a line each that says why.
 	Ignored []string
+	// NoUpgradeSnapshot is the user's word that a start of another version makes none.
+	NoUpgradeSnapshot bool
 	// PProf serves profiles on the status socket.
 	PProf bool
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"brink/internal/layout"
 )
@@ -23,7 +24,7 @@ func lockDataDir(l layout.Layout) (unlock func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("locking the data directory: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err := lockExclusively(f); err != nil {
 		defer f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, inUse(l)
@@ -38,6 +39,25 @@ func lockDataDir(l layout.Layout) (unlock func(), err error) {
 		_ = f.Truncate(int64(n))
 	}
 	return func() { unlockFile(f) }, nil
+}
+
+// lookLimit is how long a start waits for those that only look whether brink runs. One look
+// takes microseconds, unless the machine is busy.
+const lookLimit = 5 * time.Second
+
+// lockExclusively takes the lock, or returns EWOULDBLOCK at once if a brink has it. It waits
+// for commands that look at the lock, who share it for a moment: see checkLock.
+func lockExclusively(f *os.File) error {
+	for begun := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) || time.Since(begun) > lookLimit {
+			return err
+		}
+		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); err != nil {
+			return err // a brink's lock, which nobody shares
+		}
+		_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
+	}
 }
 
 // unlockFile also unlocks explicitly: a child between fork and exec has the file open
@@ -73,7 +93,8 @@ func lockDatabase(l layout.Layout) (unlock func(), err error) {
 	return func() { unlockFile(f) }, nil
 }
 
-// checkLock returns an error if another process holds the lock. It makes no file.
+// checkLock returns an error if another process holds the lock. It makes no file. It shares
+// the lock for a moment, for which lockExclusively waits.
 func checkLock(l layout.Layout) error {
 	f, err := os.OpenFile(l.Lock(), os.O_RDONLY|syscall.O_NONBLOCK, 0) // opening a FIFO would block
 	if err != nil {

@@ -7,13 +7,18 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"brink/internal/atomicfile"
+	"brink/internal/datadir"
 	"brink/internal/layout"
 	"brink/internal/testdisk"
 	"brink/internal/testerror"
 	"brink/internal/testprocess"
+	"brink/network/nodeaddr"
+	"brink/server"
 )
 
 func TestLockDataDir(t *testing.T) {
@@ -137,6 +142,47 @@ func TestLockBetweenProcesses(t *testing.T) {
 	unlock, err := lockDataDir(l)
 	if err != nil {
 		t.Fatalf("after the first was killed: %v", err)
+	}
+	unlock()
+}
+
+// TestPrepareWithoutAgent: the addresses of a server without an agent are remembered in the
+// agent's directory, which has its mode all the same.
+func TestPrepareWithoutAgent(t *testing.T) {
+	t.Parallel()
+	l := layout.New(t.TempDir())
+	cfg := Config{Layout: l, Server: &server.Config{Layout: l, Addresses: nodeaddr.NewWatcher(l.NodeAddresses()), Kubeconfig: l.Kubeconfig()}}
+	if err := prepare(cfg); err != nil {
+		t.Fatal(err)
+	}
+	if err := atomicfile.Keep(l.NodeAddresses(), []byte("null"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(l.Agent()); err != nil || info.Mode().Perm() != datadir.AgentMode {
+		t.Errorf("got %v (%v), want %s", info, err, datadir.AgentMode)
+	}
+}
+
+// TestLockWhileOthersLook: `brink status` and other starts look whether the lock is free, and
+// share it for a moment. The pid in the file is that of an earlier brink.
+func TestLockWhileOthersLook(t *testing.T) {
+	t.Parallel()
+	l := layout.New(t.TempDir())
+	if err := os.WriteFile(l.Lock(), []byte("99999999999\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	look, err := os.Open(l.Lock())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer look.Close()
+	if err := unix.Flock(int(look.Fd()), unix.LOCK_SH); err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(100*time.Millisecond, func() { _ = unix.Flock(int(look.Fd()), unix.LOCK_UN) })
+	unlock, err := lockDataDir(l)
+	if err != nil {
+		t.Fatalf("no brink runs: %v", err)
 	}
 	unlock()
 }

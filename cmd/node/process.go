@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"brink/cmd/node/upstream"
 	"brink/internal/footprint"
 	"brink/internal/lifecycle"
+	"brink/internal/release"
 	"brink/server"
 )
 
@@ -22,6 +24,7 @@ const settleTime = 10 * time.Second
 // process is a composed node: run starts it once.
 type process struct {
 	cfg     Config
+	server  *server.Server // nil on a machine that joins
 	globals *upstream.Globals
 	begun   time.Time
 
@@ -33,17 +36,18 @@ type process struct {
 	health, warnings []func() error
 }
 
-// compose builds the parts that cfg asks for. Its list of components begins with the one
-// that answers `brink status`; the server's and the agent's follow, in start order.
+// compose builds the parts that cfg asks for, which checks their settings. Nothing is made or
+// started. Its list of components begins with the one that answers `brink status`; the
+// server's and the agent's follow, in start order.
 func compose(cfg Config, globals *upstream.Globals, begun time.Time) (*process, error) {
 	p := &process{cfg: cfg, globals: globals, begun: begun}
 	p.group.Add(p.statusComponent())
-	var srv *server.Server
-	var err error
 	if cfg.Server != nil {
-		if srv, err = server.New(*cfg.Server); err != nil {
+		srv, err := server.New(*cfg.Server)
+		if err != nil {
 			return nil, err
 		}
+		p.server = srv
 		p.group.Add(srv.Components()...)
 		p.health = append(p.health, srv.StoreHealth)
 		p.warnings = append(p.warnings, srv.StoreWarning)
@@ -51,7 +55,7 @@ func compose(cfg Config, globals *upstream.Globals, begun time.Time) (*process, 
 	if cfg.Agent == nil {
 		return p, nil
 	}
-	node, err := newAgent(cfg, srv)
+	node, err := newAgent(cfg, p.server)
 	if err != nil {
 		return nil, err
 	}
@@ -83,8 +87,9 @@ func (p *process) run(ctx context.Context) error {
 	for _, line := range p.cfg.Ignored {
 		slog.Warn(line, "component", "brink")
 	}
-	slog.Info("starting", "component", "brink", "version", version, "node", p.cfg.NodeName, "data", p.cfg.Layout.Data())
+	slog.Info("starting", "component", "brink", "version", release.BuiltAs(), "node", p.cfg.NodeName, "data", p.cfg.Layout.Data())
 	defer context.AfterFunc(ctx, log.Stopping)()
+	go p.keepSystemdInformed(ctx)
 	err := p.group.Run(ctx, func() {
 		p.ready.Store(true)
 		log.Drop()
@@ -93,6 +98,7 @@ func (p *process) run(ctx context.Context) error {
 	})
 	if err != nil {
 		log.Show()
+		p.tell("STATUS=ended: " + strings.ReplaceAll(err.Error(), "\n", "; "))
 		return err
 	}
 	log.Drop()

@@ -10,6 +10,7 @@ import (
 	"net/http/pprof"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"brink/internal/layout"
@@ -37,6 +38,9 @@ func (p *process) status() Status {
 		Node: p.cfg.NodeName, Role: p.cfg.role(), PID: os.Getpid(), Started: p.begun, DataDir: p.cfg.Layout.Data(),
 		Problems: linesOf(p.health), Warnings: linesOf(p.warnings),
 		Components: p.group.Status(), Versions: Versions(),
+	}
+	if p.cfg.Agent != nil {
+		s.Versions = withNFT(s.Versions, p.cfg.Agent.Host)
 	}
 	s.Ready = p.ready.Load() && len(s.Problems) == 0
 	return s
@@ -78,6 +82,7 @@ func (p *process) statusHandler() http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(p.status())
 	})
+	mux.HandleFunc("POST "+snapshotPath, p.serveSnapshot)
 	if p.cfg.PProf {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
@@ -86,29 +91,58 @@ func (p *process) statusHandler() http.Handler {
 	return mux
 }
 
-// ErrNotRunning means that nobody answers on the status socket.
+// ErrNotRunning means that nobody listens on the status socket.
 var ErrNotRunning = errors.New("brink is not running")
 
-// AskStatus asks the brink that uses the data directory.
+// statusLimit is how long a brink may take to answer. The answer is made from memory.
+const statusLimit = 10 * time.Second
+
+// AskStatus asks the brink that uses the data directory. The error is ErrNotRunning only if
+// there is none: one that hangs must not be taken for stopped.
 func AskStatus(ctx context.Context, l layout.Layout) (Status, error) {
+	return askStatus(ctx, l, statusLimit)
+}
+
+func askStatus(ctx context.Context, l layout.Layout, limit time.Duration) (Status, error) {
 	var out Status
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+	resp, err := askSocket(ctx, l, http.MethodGet, "/status", limit)
+	if err != nil {
+		return out, err
+	}
+	defer resp.Body.Close()
+	err = json.NewDecoder(resp.Body).Decode(&out)
+	return out, noAnswer(ctx, l, err)
+}
+
+// noAnswer says whose answer could not be had. A context that has ended is the reason itself.
+func noAnswer(ctx context.Context, l layout.Layout, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("brink with data directory %s, pid %s, gives no answer on %s (%w): see its log, or restart it", l.Data(), lockHolder(l), l.StatusSocket(), err)
+}
+
+// askSocket sends a request to the brink that uses the data directory. A limit of 0 is none.
+func askSocket(ctx context.Context, l layout.Layout, method, path string, limit time.Duration) (*http.Response, error) {
+	client := &http.Client{Timeout: limit, Transport: &http.Transport{
+		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", l.StatusSocket())
 		},
 	}}
-	defer client.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://brink/status", nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://brink"+path, nil)
 	if err != nil {
-		return out, err
+		return nil, err
 	}
 	resp, err := client.Do(req)
 	switch {
 	case errors.Is(err, os.ErrPermission):
-		return out, fmt.Errorf("%s: only root may ask: use sudo", l.StatusSocket())
-	case err != nil:
-		return out, fmt.Errorf("%w with data directory %s", ErrNotRunning, l.Data())
+		return nil, fmt.Errorf("%s: only root may ask: use sudo", l.StatusSocket())
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return nil, fmt.Errorf("%w with data directory %s", ErrNotRunning, l.Data())
 	}
-	defer resp.Body.Close()
-	return out, json.NewDecoder(resp.Body).Decode(&out)
+	return resp, noAnswer(ctx, l, err)
 }

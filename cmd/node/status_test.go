@@ -3,10 +3,15 @@ package node
 import (
 	"errors"
 	"fmt"
+	"net"
+	"os"
 	"testing"
+	"time"
 
 	"brink/agent"
 	"brink/agent/join"
+	"brink/internal/layout"
+	"brink/internal/testerror"
 	"brink/server"
 )
 
@@ -31,6 +36,34 @@ func TestStatus(t *testing.T) {
 		if got := fmt.Sprint(status.Ready, status.Problems, status.Warnings); got != c.want {
 			t.Errorf("%s: got %s, want %s", c.name, got, c.want)
 		}
+	}
+}
+
+// TestAskStatus: only a brink that is not there counts as not running.
+func TestAskStatus(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "status") // a short path, for the socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	l := layout.At(dir, dir)
+	if _, err := askStatus(t.Context(), l, time.Minute); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("without a socket: %v", err)
+	}
+	listener, err := net.Listen("unix", l.StatusSocket()) // the kernel accepts, nobody answers
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = askStatus(t.Context(), l, 50*time.Millisecond)
+	testerror.OneLine(t, err, "gives no answer on "+l.StatusSocket())
+	if errors.Is(err, ErrNotRunning) {
+		t.Errorf("a brink that hangs: %v", err)
+	}
+	listener.(*net.UnixListener).SetUnlinkOnClose(false)
+	listener.Close()
+	if _, err := askStatus(t.Context(), l, time.Minute); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("with the socket of a brink that was killed: %v", err)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"brink/internal/initsystem"
 	"brink/internal/layout"
 )
 
@@ -18,26 +19,72 @@ import (
 // stops within seconds; a component that hangs is left behind after its own deadline.
 const stopLimit = 90 * time.Second
 
+// Stopping says how a brink is stopped that may be a service of the machine.
+type Stopping struct {
+	// Uses reports whether a brink with these arguments and variables would use the data
+	// directory: see initsystem.Query.
+	Uses func(args, env []string) bool
+	// Forever keeps its services from starting at the next boot.
+	Forever bool
+}
+
 // TakeOver stops a running brink and takes its lock, so that no other starts meanwhile.
-// A data directory that does not exist needs no lock.
-func TakeOver(ctx context.Context, l layout.Layout) (unlock func(), err error) {
-	if _, err := os.Stat(l.Data()); errors.Is(err, fs.ErrNotExist) {
-		return func() {}, nil
-	}
-	pid, err := runningPID(l)
-	if err != nil {
+// A service manager that would start it again is told first. A data directory that does
+// not exist needs no lock.
+func TakeOver(ctx context.Context, l layout.Layout, s Stopping) (unlock func(), err error) {
+	if _, err := Stop(ctx, l, s); err != nil {
 		return nil, err
 	}
-	if pid != 0 {
-		if err := stopBrink(ctx, pid); err != nil {
-			return nil, err
-		}
+	if _, err := os.Stat(l.Data()); errors.Is(err, fs.ErrNotExist) {
+		return func() {}, nil
 	}
 	return lockDataDir(l)
 }
 
-// runningPID returns the process that holds the lock, 0 if none does. The id in the lock
-// is only believed of a process that has the file open.
+// Stop stops the brink on the data directory, by its service where it is one, and reports
+// whether there was anything to stop.
+func Stop(ctx context.Context, l layout.Layout, s Stopping) (stopped bool, err error) {
+	pid, err := runningPID(l)
+	if err != nil {
+		return false, err
+	}
+	services, err := initsystem.Find(ctx, initsystem.Query{PID: pid, Uses: s.Uses})
+	if err != nil {
+		return false, fmt.Errorf("looking for a service that runs brink: %w", err)
+	}
+	for _, service := range services {
+		if err := s.stopService(ctx, service); err != nil {
+			return false, err
+		}
+		stopped = stopped || service.IsDaemon
+	}
+	if pid, err = runningPID(l); err != nil || pid == 0 {
+		return stopped, err
+	}
+	return true, stopBrink(ctx, pid)
+}
+
+// stopService takes a service out, or only stops it. One that cannot be disabled, as on a
+// read-only /etc, is no reason to go no further: somebody who removes it finds the line.
+func (s Stopping) stopService(ctx context.Context, service initsystem.Service) error {
+	if s.Forever {
+		fmt.Printf("disabling the service %s of %s\n", service.Name, service.Init)
+		if err := service.Disable(ctx); err != nil {
+			fmt.Printf("kept the service %s, which starts brink again at the next boot (%v): %s\n", service.Name, err, service.HowToDisable())
+		}
+	}
+	if !service.IsDaemon {
+		return nil
+	}
+	fmt.Printf("stopping the service %s of %s\n", service.Name, service.Init)
+	if err := service.Stop(ctx); err != nil {
+		return fmt.Errorf("stopping the service by which brink would come back: %w: do it by hand and try again: %s", err, service.HowToDisable())
+	}
+	return nil
+}
+
+// runningPID returns the id of the process that holds the lock, 0 if none does. It believes the
+// id in the file only if that process has the file open.
 func runningPID(l layout.Layout) (int, error) {
 	f, err := os.Open(l.Lock())
 	if errors.Is(err, fs.ErrNotExist) {

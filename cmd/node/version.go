@@ -3,10 +3,12 @@ package node
 import (
 	"runtime"
 	"runtime/debug"
-)
+	"slices"
 
-// version is set by the linker, see scripts/build.
-var version = "dev"
+	"brink/internal/host"
+	"brink/internal/release"
+	"brink/runtime/payload"
+)
 
 // Component is a part of brink whose version a user may need to know.
 type Component struct {
@@ -22,12 +24,9 @@ var modules = []struct{ name, path string }{
 	{"go-sqlite3", "github.com/mattn/go-sqlite3"},
 }
 
-// Version returns brink's own version.
-func Version() string { return version }
-
 // Versions returns the versions of brink and of what it embeds.
 func Versions() []Component {
-	list := []Component{{"brink", version}}
+	list := []Component{{"brink", release.BuiltAs()}}
 	info, _ := debug.ReadBuildInfo()
 	for _, m := range modules {
 		for _, dep := range info.Deps {
@@ -36,5 +35,21 @@ func Versions() []Component {
 			}
 		}
 	}
+	if nft := payload.NFTVersion(); nft != "" {
+		list = append(list, Component{nftName, nft})
+	}
 	return append(list, Component{"go", runtime.Version()}, Component{"platform", runtime.GOOS + "/" + runtime.GOARCH})
+}
+
+const nftName = "nft"
+
+// withNFT replaces the version of brink's own nft by that of the one in use, and says whose
+// it is.
+func withNFT(list []Component, f host.Facts) []Component {
+	used := Component{nftName, f.NFTVersion + " (" + f.NFT + ")"}
+	if f.NFTFault() != "" {
+		used.Version = payload.NFTVersion() + " (brink's own)"
+	}
+	list = slices.DeleteFunc(list, func(c Component) bool { return c.Name == nftName })
+	return append(list, used)
 }

@@ -26,15 +26,15 @@ import (
 type separateNode struct {
 	*testbed
 	tls      pki.Dir
-	tools    payload.Dir // runc, shim, CNI plugins, pause image
-	brink    string      // for its ctr
-	facts    host.Facts  // of the host; its systemd is not in the machine
-	endpoint string      // of kine; empty is its default
-	names    []string    // of its programs, in the order in which they are stopped, reversed
-	api      string      // URL of the API server
-	cluster  *cluster    // of which it is a node, nil if it is all of one
-	podRange string      // of its pods
-	images   []string    // archives that it has imported before it starts
+	tools    payload.Programs // runc, shim, CNI plugins, pause image
+	brink    string           // for its ctr
+	facts    host.Facts       // of the host; its systemd is not in the machine
+	endpoint string           // of kine; empty is its default
+	names    []string         // of its programs, in the order in which they are stopped, reversed
+	api      string           // URL of the API server
+	cluster  *cluster         // of which it is a node, nil if it is all of one
+	podRange string           // of its pods
+	images   []string         // archives that it has imported before it starts
 	programs []*program
 
 	kubeletCert []byte // by which its kubelet is a node, PEM

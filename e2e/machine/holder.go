@@ -25,6 +25,11 @@ func HoldNetwork(script string, env ...string) (*Holder, error) {
 	return hold([]string{"--net"}, script, env)
 }
 
+// HoldMounts makes a mount namespace and sets it up with a shell script.
+func HoldMounts(script string, env ...string) (*Holder, error) {
+	return hold([]string{"--mount"}, script, env)
+}
+
 // hold makes namespaces, given as options of unshare(1).
 func hold(namespaces []string, script string, env []string) (*Holder, error) {
 	script += "\nip link set lo up\necho ready\nexec cat"

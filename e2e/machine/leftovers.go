@@ -151,16 +151,16 @@ func (m *Machine) leftFiles() ([]string, error) {
 func (m *Machine) LeftData() []string {
 	var found []string
 	data := m.Inside(m.Data)
-	var laid []string
+	var users []string
 	for _, pattern := range []string{m.Layout().Images() + "/*.tar", m.Layout().Manifests() + "/*.yaml"} {
 		matches, _ := filepath.Glob(m.Inside(pattern))
-		laid = append(laid, matches...)
+		users = append(users, matches...)
 	}
-	isLaid := func(path string) bool {
-		return slices.ContainsFunc(laid, func(file string) bool { return layout.IsBelow(file, path) })
+	isUsers := func(path string) bool {
+		return slices.ContainsFunc(users, func(file string) bool { return layout.IsBelow(file, path) })
 	}
 	_ = filepath.WalkDir(data, func(path string, _ fs.DirEntry, err error) error {
-		if err == nil && !isLaid(path) {
+		if err == nil && !isUsers(path) {
 			name, _ := filepath.Rel(data, path)
 			found = append(found, "in the data directory "+name)
 		}

@@ -222,6 +222,12 @@ func (m *Machine) Command(ctx context.Context, argv ...string) *exec.Cmd {
 	return cmd
 }
 
+// Program is the brink that the machine runs.
+func (m *Machine) Program() string { return m.config.Program }
+
+// UseProgram has the machine run another brink from now on.
+func (m *Machine) UseProgram(path string) { m.config.Program = path }
+
 // Result is what a finished command left.
 type Result struct {
 	Stdout, Stderr string

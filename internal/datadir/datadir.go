@@ -118,7 +118,7 @@ func Claim(l layout.Layout) error {
 	if err != nil {
 		m = mark{}
 		if !adoptable(l) {
-			if m.laid, _, err = inspect(l); err != nil {
+			if m.preexisting, _, err = inspect(l); err != nil {
 				return fmt.Errorf("--data-dir=%s: %w", l.Data(), err)
 			}
 			m.links = findLinks(l)
@@ -153,11 +153,11 @@ func CopyOf(l layout.Layout) (original string, isCopy bool) {
 	return m.data, err == nil && m.data != l.Data()
 }
 
-// Laid returns what users had put into the data directory before brink's first start, as
-// paths relative to it. It stays theirs.
-func Laid(l layout.Layout) []string {
+// Preexisting returns what users had put into the data directory before brink's first start,
+// as paths relative to it. It stays theirs.
+func Preexisting(l layout.Layout) []string {
 	m, _ := readMark(l.Mark())
-	return m.laid
+	return m.preexisting
 }
 
 // Links returns the links to directories that were there, empty, before brink, with their
@@ -182,7 +182,7 @@ func findLinks(l layout.Layout) map[string]string {
 
 // inspect lists the files in a directory without a mark: those that users may have put
 // there, and those in the way. Directories that brink uses may be there if they are empty.
-func inspect(l layout.Layout) (laid, inTheWay []string, err error) {
+func inspect(l layout.Layout) (preexisting, inTheWay []string, err error) {
 	err = filepath.WalkDir(l.Data(), func(path string, d fs.DirEntry, err error) error {
 		if path == l.Data() && errors.Is(err, fs.ErrNotExist) {
 			return fs.SkipAll
@@ -198,8 +198,8 @@ func inspect(l layout.Layout) (laid, inTheWay []string, err error) {
 		case rel == "." || path == l.Lock() && isLock(path) || kind == layout.Directory && isVacant(path, d):
 		case isProbe(rel) && d.IsDir() && hasNoFiles(path) || isUnfinished(rel) && d.Type().IsRegular():
 			return skip(d)
-		case layout.MayBeLaid(rel) && (kind != layout.Directory || leadsToDirectory(path)):
-			laid = append(laid, rel)
+		case layout.MayPreexist(rel) && (kind != layout.Directory || leadsToDirectory(path)):
+			preexisting = append(preexisting, rel)
 			return skip(d)
 		default:
 			inTheWay = append(inTheWay, rel)
@@ -207,7 +207,7 @@ func inspect(l layout.Layout) (laid, inTheWay []string, err error) {
 		}
 		return nil
 	})
-	return laid, inTheWay, err
+	return preexisting, inTheWay, err
 }
 
 func isProbe(rel string) bool {

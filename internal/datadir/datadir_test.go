@@ -65,26 +65,32 @@ const (
 	version  = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 )
 
+// claimCase is a directory, and whether it may become brink's.
+type claimCase struct {
+	name        string
+	files       files
+	wrong       string   // part of the refusal
+	preexisting []string // what stays the user's
+}
+
+func (c claimCase) run(t *testing.T) {
+	t.Run(c.name, func(t *testing.T) {
+		t.Parallel()
+		checkAndClaim(t, c.files, c.wrong, c.preexisting)
+	})
+}
+
+type files = map[string]string
+
 func TestCheckAndClaim(t *testing.T) {
 	t.Parallel()
-	brinkCA, brinkKey := pair(t, "brink-server-ca@1", true)
-	k3sCA, k3sKey := pair(t, "k3s-server-ca@1", true)
-	ownCA, ownKey := pair(t, "Clinic Root", true)
-	serving, servingKey := issue(t, "kube-apiserver", false, ownCA, ownKey)
-	node, nodeKey := issue(t, "system:node:till", false, ownCA, ownKey)
 	elsewhere := testtree.Make(t, map[string]string{"empty/lost+found/": "", "photos/1.jpg": ""})
-	type files = map[string]string
-	for _, c := range []struct {
-		name  string
-		files files
-		wrong string   // part of the refusal
-		laid  []string // what stays the user's
-	}{
+	for _, c := range []claimCase{
 		{"empty", files{}, "", nil},
 		{"a lock of a start that was refused", files{"lock": "12\n", ".overlay-probe-1/lower/": ""}, "", nil},
 		{"a mark whose writing was cut off", files{".brink.mark.123": "This"}, "", nil},
 		{"a new disk", files{"lost+found/": "", "agent/containerd/": ""}, "", []string{"lost+found"}},
-		{"what users are told to lay", files{"agent/images/a.tar": "", "agent/images/more/b.tar": "", "agent/pod-manifests/p.yaml": "", "server/tls/server-ca.crt": "", "server/tls/server-ca.key": ""},
+		{"what users are told to put there", files{"agent/images/a.tar": "", "agent/images/more/b.tar": "", "agent/pod-manifests/p.yaml": "", "server/tls/server-ca.crt": "", "server/tls/server-ca.key": ""},
 			"", []string{"agent/images/a.tar", "agent/images/more", "agent/pod-manifests/p.yaml", "server/tls/server-ca.crt", "server/tls/server-ca.key"}},
 		{"links to empty disks", files{"agent/containerd": "->" + elsewhere + "/empty", "agent/images": "->" + elsewhere + "/photos"}, "", []string{"agent/images"}},
 		{"photos under brink's names", files{"data/photos/a.jpg": "", "server/site/index.html": "", "agent/recordings/1.wav": ""}, "(agent/recordings, data/photos, server/site)", nil},
@@ -96,6 +102,21 @@ func TestCheckAndClaim(t *testing.T) {
 		{"a file called lock", files{"lock": "the combination is 1234"}, "(lock)", nil},
 		{"a mark of somebody else", files{"brink.mark": "X marks the spot\n"}, "(brink.mark)", nil},
 		{"a mark that is a link", files{"brink.mark": "->" + elsewhere + "/photos/1.jpg"}, "(brink.mark)", nil},
+	} {
+		c.run(t)
+	}
+}
+
+// TestClaimOlder: directories of an older brink, which wrote no mark, and those of others that
+// look similar.
+func TestClaimOlder(t *testing.T) {
+	t.Parallel()
+	brinkCA, brinkKey := pair(t, "brink-server-ca@1", true)
+	k3sCA, k3sKey := pair(t, "k3s-server-ca@1", true)
+	ownCA, ownKey := pair(t, "Clinic Root", true)
+	serving, servingKey := issue(t, "kube-apiserver", false, ownCA, ownKey)
+	node, nodeKey := issue(t, "system:node:till", false, ownCA, ownKey)
+	for _, c := range []claimCase{
 		{"an older server", files{"lock": "12\n", "server/tls/server-ca.crt": brinkCA, "server/tls/server-ca.key": brinkKey, "server/db/state.db": database, "notes.txt": ""}, "", nil},
 		{"an older server of a user's CA", files{"made": list, "server/tls/server-ca.crt": ownCA, "server/tls/server-ca.key": ownKey, "server/db/state.db": database}, "", nil},
 		{"an older server before its first checkpoint", files{"server/tls/server-ca.crt": brinkCA, "server/tls/server-ca.key": brinkKey, "server/db/state.db": "", "server/db/state.db-wal": "7\x7f" + database}, "", nil},
@@ -119,16 +140,13 @@ func TestCheckAndClaim(t *testing.T) {
 		{"a list that is none", files{"made": "a cake\n", "agent/pki/kubelet-client-current.pem": node + nodeKey, "agent/server-ca.crt": brinkCA, "agent/node-password": password}, "agent/server-ca.crt", nil},
 		{"an agent's files without its key", files{"made": list, "agent/pki/kubelet-client-current.pem": node, "agent/server-ca.crt": brinkCA, "agent/node-password": password, "notes.txt": ""}, "agent/server-ca.crt", nil},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			checkAndClaim(t, c.files, c.wrong, c.laid)
-		})
+		c.run(t)
 	}
 }
 
 // checkAndClaim claims a directory with these files, unless the refusal has the words wrong.
-// laid are the paths that then stay the user's.
-func checkAndClaim(t *testing.T, all map[string]string, wrong string, laid []string) {
+// preexisting are the paths that then stay the user's.
+func checkAndClaim(t *testing.T, all map[string]string, wrong string, preexisting []string) {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "disk")
 	if err := os.Mkdir(dir, 0o755); err != nil {
@@ -153,8 +171,8 @@ func checkAndClaim(t *testing.T, all map[string]string, wrong string, laid []str
 	if err := Claim(l); err != nil {
 		t.Errorf("at the next start: %v", err)
 	}
-	if got := Laid(l); !slices.Equal(got, laid) {
-		t.Errorf("laid %q, want %q", got, laid)
+	if got := Preexisting(l); !slices.Equal(got, preexisting) {
+		t.Errorf("preexisting %q, want %q", got, preexisting)
 	}
 }
 
@@ -235,9 +253,9 @@ func TestLocate(t *testing.T) {
 
 func TestMarkAnyNames(t *testing.T) {
 	t.Parallel()
-	m := mark{data: "/a b\n\"c\"", run: "/run/x", laid: []string{"agent/images/\xff\n", "agent/images/ü ü"}, links: map[string]string{"agent/cni": "/mnt/a b"}}
+	m := mark{data: "/a b\n\"c\"", run: "/run/x", preexisting: []string{"agent/images/\xff\n", "agent/images/ü ü"}, links: map[string]string{"agent/cni": "/mnt/a b"}}
 	got, err := parseMark(m.text())
-	if err != nil || got.data != m.data || !slices.Equal(got.laid, m.laid) || !maps.Equal(got.links, m.links) {
+	if err != nil || got.data != m.data || !slices.Equal(got.preexisting, m.preexisting) || !maps.Equal(got.links, m.links) {
 		t.Errorf("got %+v (%v)", got, err)
 	}
 	for _, text := range []string{"", markTitle, markTitle + "\ndata \"/x\"\n", markTitle + "\ndata /x\nrun /y\n", "x\n" + m.text()} {

@@ -17,16 +17,16 @@ const markTitle = "This directory is brink's: uninstalling removes what brink ke
 // mark is the content of a mark: the data directory that it was written for, the run
 // directory, and what was there before.
 type mark struct {
-	data, run string
-	laid      []string
-	links     map[string]string // those among laid, with their targets
+	data, run   string
+	preexisting []string
+	links       map[string]string // those to empty directories, with their targets
 }
 
 var errNoMark = errors.New("not a mark of brink")
 
 func (m mark) text() string {
 	lines := []string{markTitle, "data " + strconv.Quote(m.data), "run " + strconv.Quote(m.run)}
-	for _, path := range m.laid {
+	for _, path := range m.preexisting { // "laid" is the format's word for it
 		lines = append(lines, "laid "+strconv.Quote(path))
 	}
 	for _, path := range slices.Sorted(maps.Keys(m.links)) {
@@ -69,7 +69,7 @@ func parseMark(text string) (mark, error) {
 		case "run":
 			m.run = value
 		case "laid":
-			m.laid = append(m.laid, value)
+			m.preexisting = append(m.preexisting, value)
 		}
 	}
 	if !filepath.IsAbs(m.data) || !filepath.IsAbs(m.run) {

@@ -72,6 +72,8 @@ const fullCapabilities = "000001ffffffffff"
 
 // debian12 is a PC or board with a current Debian: what a node likes to see.
 var debian12 = files{
+	"etc/protocols":                              "# numbers\nip\t0\tIP\ntcp\t6\tTCP\n",
+	"etc/hosts":                                  "127.0.0.1 localhost\n",
 	"proc/self/status":                           "Name:\tbrink\nUid:\t0\t0\t0\t0\nCapEff:\t" + fullCapabilities + "\nSeccomp:\t0\n",
 	"proc/self/uid_map":                          "         0          0 4294967295\n",
 	"proc/self/mounts":                           "proc /proc proc rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw,nosuid,nodev,noexec,relatime 0 0\n",

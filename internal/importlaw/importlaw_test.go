@@ -41,12 +41,13 @@ var only = []onlyRule{
 	{"github.com/urfave/cli", []string{"cmd"}, "flags and commands are cmd's; packages take a Config"},
 	{"github.com/spf13/cobra", nil, "upstream's commands install signal handlers; use their options"},
 	{"os/signal", []string{"", "cmd/node/upstream", "runtime/testnode"}, "signals belong to the process"},
-	{"testing", []string{"internal/testdisk", "internal/testdocs", "internal/testerror", "internal/testneed", "internal/testprocess", "internal/testtree", "internal/testwait", "network/testnet", "runtime/testnode"}, "it belongs to tests and brings their flags"},
+	{"testing", []string{"internal/testdisk", "internal/testdocs", "internal/testerror", "internal/testgoroutines", "internal/testneed", "internal/testprocess", "internal/testtree", "internal/testwait", "network/testnet", "runtime/testnode"}, "it belongs to tests and brings their flags"},
 	{"brink/internal/testaddr", nil, "a text that is no address panics"},
 	{"brink/internal/testdatabase", nil, "only tests run databases of their own"},
 	{"brink/internal/testdisk", nil, "only tests mount file systems of their own"},
 	{"brink/internal/testdocs", nil, "only tests write documentation"},
 	{"brink/internal/testerror", nil, "only tests check errors by their text"},
+	{"brink/internal/testgoroutines", nil, "only tests count what they have started"},
 	{"brink/internal/testneed", nil, "only tests ask what the machine has"},
 	{"brink/internal/testprocess", nil, "only tests run themselves again"},
 	{"brink/internal/testtree", nil, "only tests make trees of files"},
@@ -65,9 +66,10 @@ var walls = []struct {
 	why  string
 }{
 	{"cmd/node/upstream", nil, "what is set for the whole process does not depend on what a node is"},
-	{"agent/uninstall", []string{"agent/cgroups", "agent/ledger"}, "what takes a node down must not need what runs one"},
+	{"agent/uninstall", []string{"agent/cgroups", "agent/ledger", "agent/networkmanager"}, "what takes a node down must not need what runs one"},
 	{"agent/cgroups", []string{"agent/ledger"}, "uninstall needs it, which knows nothing of running a node"},
 	{"agent/ledger", nil, "it is what the node writes and uninstall reads, and knows neither"},
+	{"agent/networkmanager", []string{"agent/ledger"}, "uninstall needs it, which knows nothing of running a node"},
 	{"agent/kubelet", nil, "agent composes its rooms, they do not know it or each other"},
 	{"agent/proxy", nil, "agent composes its rooms, they do not know it or each other"},
 	{"agent/tunnel", nil, "agent composes its rooms, they do not know it or each other"},
@@ -78,6 +80,7 @@ var walls = []struct {
 	{"server/join", []string{"server/noderecord", "server/token"}, "deciding who joins knows records and tokens, not the server around it"},
 	{"server/tunnel", nil, "server composes its rooms, they do not know it or each other"},
 	{"server/pki", nil, "server composes its rooms, they do not know it or each other"},
+	{"server/snapshot", []string{"server/token"}, "it takes and puts back what lies on the disk, and knows no running server"},
 	{"server/inmemory", nil, "a transport knows nothing of what is carried"},
 	{"server/controlplane", []string{"server/inmemory", "server/noderecord"}, "server composes its rooms; the gate and the transport are parts of the API server"},
 	{"network/overlay", []string{"network/iprange", "network/rtnl", "network/sysctl"}, "network composes its rooms, they do not know it"},
@@ -96,7 +99,8 @@ var internalMay = []struct {
 	{"golang.org/x/sys", []string{"internal/..."}},
 	{"github.com/spf13/pflag", []string{"internal/componentargs"}},
 	{"go.yaml.in/yaml/v3", []string{"internal/configfile", "internal/yamlfile"}},
-	{"k8s.io/api", []string{"internal/wire/nodestatus"}}, // the Node is what both sides read
+	{"k8s.io/api", []string{"internal/wire/nodestatus"}},            // the Node is what both sides read
+	{"github.com/klauspost/compress", []string{"internal/release"}}, // a download is packed by zstd
 }
 
 // exits are the functions that end the process, by the package they are in. They are

@@ -21,6 +21,16 @@ const (
 	WriteProbe = ".probe-"
 )
 
+// In Snapshots: what somebody asked for, and what an upgrade makes by itself.
+const (
+	AskedSnapshot  = "snapshot-"
+	AutoSnapshot   = "before-"
+	SnapshotEnding = ".tar.zst"
+)
+
+// replaced begins the name of what was Server before a snapshot took its place.
+const replaced = "server.replaced-"
+
 // In DatastoreDir.
 const (
 	LeasesCopy     = "leases.copy"

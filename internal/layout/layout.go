@@ -103,6 +103,35 @@ func (l Layout) Cert(name string) string { return filepath.Join(l.TLS(), name+".
 // Key is the file of the key of a certificate in TLS.
 func (l Layout) Key(name string) string { return filepath.Join(l.TLS(), name+".key") }
 
+// StateVersion says which brink has used the state in Server last. It is in Server so that it
+// goes with the state wherever that is copied to.
+func (l Layout) StateVersion() string { return filepath.Join(l.Server(), "version") }
+
+// Restoring is where a snapshot is unpacked before it takes the place of Server.
+func (l Layout) Restoring() string { return filepath.Join(l.data, "server.restoring") }
+
+// Replaced is where Server goes when a snapshot takes its place, by a text for the time.
+func (l Layout) Replaced(at string) string { return filepath.Join(l.data, replaced+at) }
+
+// Snapshots holds snapshots of Server. It is outside of Server, whose place a restored one
+// takes.
+func (l Layout) Snapshots() string { return filepath.Join(l.data, "snapshots") }
+
+// Snapshot is the file of a snapshot in Snapshots, by its name without the ending. The name
+// begins with AskedSnapshot or AutoSnapshot.
+func (l Layout) Snapshot(name string) string {
+	return filepath.Join(l.Snapshots(), name+SnapshotEnding)
+}
+
+// SnapshotCopy is the copy of the database from which a snapshot is made.
+func (l Layout) SnapshotCopy() string { return filepath.Join(l.Snapshots(), ".copy") }
+
+// Upgrade holds what an upgrade has to know after a power cut.
+func (l Layout) Upgrade() string { return filepath.Join(l.data, "upgrade") }
+
+// UpgradeState is the file in Upgrade that says what is being done, or was done last.
+func (l Layout) UpgradeState() string { return filepath.Join(l.Upgrade(), "upgrade.json") }
+
 // Agent is the node's directory.
 func (l Layout) Agent() string { return filepath.Join(l.data, "agent") }
 

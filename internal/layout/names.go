@@ -59,7 +59,11 @@ var dataNames = []name{
 	{db + DatabaseFile + ".damaged-*", File}, {db + DatabaseFile + "-wal.damaged-*", File}, {db + WriteProbe + "*", File},
 	{db + VolatileSnapshot, File}, {db + VolatileRevision, File}, {db + DurableRevision, File},
 	{db + HolderFile, File}, {db + RemoteInUse, File},
-	{"server/tls", Directory}, {"server/tls/service.key", File},
+	{"server/tls", Directory}, {"server/tls/service.key", File}, {"server/version", File},
+	{"server.restoring", Tree}, {replaced + "*", Tree},
+	{"snapshots", Directory}, {"snapshots/" + AskedSnapshot + "*" + SnapshotEnding, File},
+	{"snapshots/" + AutoSnapshot + "*" + SnapshotEnding, File}, {"snapshots/.copy", File}, {"snapshots/.copy-journal", File},
+	{"upgrade", Directory}, {"upgrade/upgrade.json", File},
 }
 
 // pairs are the names in server/tls that have a certificate and a key, those that a user
@@ -91,10 +95,10 @@ var kubeletNames = []name{
 	{"actuated_pods_state", File}, {"allocated_pods_state", File}, {"pod_status_manager_state", File}, {"graceful_node_shutdown_state", File},
 }
 
-// laid are the names under which users may put something into a data directory before
+// preexisting are the names under which users may put something into a data directory before
 // brink's first start, as the documentation says: everything below these. Nothing else may
 // be there at the first start.
-var laid = []string{
+var preexisting = []string{
 	"lost+found", "agent/images", "agent/pod-manifests", "server/manifests",
 	"config.yaml", "config.yaml.d", "registries.yaml", "server/tls/service.key",
 }
@@ -107,7 +111,7 @@ func init() {
 		for _, end := range []string{".crt", ".key"} {
 			dataNames = append(dataNames, name{"server/tls/" + pair + end, File})
 			if i < authorities {
-				laid = append(laid, "server/tls/"+pair+end)
+				preexisting = append(preexisting, "server/tls/"+pair+end)
 			}
 		}
 	}
@@ -170,10 +174,10 @@ func kindOf(names []name, rel string) Kind {
 	return Foreign
 }
 
-// MayBeLaid reports whether users may put a path, relative to the data directory, there
+// MayPreexist reports whether users may put a path, relative to the data directory, there
 // before the first start.
-func MayBeLaid(rel string) bool {
-	for _, l := range laid {
+func MayPreexist(rel string) bool {
+	for _, l := range preexisting {
 		if IsBelow(rel, l) {
 			return true
 		}

@@ -72,13 +72,13 @@ func inTree(name func(string) Kind, rel string) bool {
 	return false
 }
 
-func TestMayBeLaid(t *testing.T) {
+func TestMayPreexist(t *testing.T) {
 	t.Parallel()
 	for path, want := range map[string]bool{
 		"agent/images": true, "agent/images/site/a.tar": true, "server/tls/server-ca.crt": true, "lost+found": true,
 		"server/tls/client-admin.key": false, "server/tls": false, "agent/imagesx": false, "photos": false, "server/db/state.db": false,
 	} {
-		if got := MayBeLaid(path); got != want {
+		if got := MayPreexist(path); got != want {
 			t.Errorf("%s: got %t", path, got)
 		}
 	}

@@ -45,7 +45,7 @@ const (
 	IsLink    = "a link"
 )
 
-// Kept is something that Sift left.
+// Kept is something that Contents left.
 type Kept struct {
 	Path string
 	Why  string // NotListed, or IsLink with where it leads
@@ -71,90 +71,90 @@ func All(path string) error {
 		return &os.PathError{Op: "open", Path: filepath.Dir(path), Err: err}
 	}
 	defer unix.Close(fd)
-	s := &sifter{root: filepath.Dir(path)}
+	r := &removal{root: filepath.Dir(path)}
 	here, err := filesystemOf(fd)
 	if err != nil {
-		return &os.PathError{Op: "statx", Path: s.root, Err: err}
+		return &os.PathError{Op: "statx", Path: r.root, Err: err}
 	}
-	s.remove(fd, here, filepath.Base(path))
-	return errors.Join(s.errs...)
+	r.remove(fd, here, filepath.Base(path))
+	return errors.Join(r.errs...)
 }
 
-// Sift judges everything in the directory root, and keeps root itself. The paths that
-// judge gets are relative to root. The content of a directory is judged only if the
+// Contents removes from the directory root what judge says, and keeps root itself. The paths
+// that judge gets are relative to root. The content of a directory is judged only if the
 // directory is entered. A missing root is no error, but a link in its place is.
-func Sift(root string, judge func(path string) Verdict) ([]Kept, error) {
-	s := &sifter{root: filepath.Clean(root), judge: judge}
-	fd, err := open(unix.AT_FDCWD, s.root, unix.O_NOFOLLOW)
+func Contents(root string, judge func(path string) Verdict) ([]Kept, error) {
+	r := &removal{root: filepath.Clean(root), judge: judge}
+	fd, err := open(unix.AT_FDCWD, r.root, unix.O_NOFOLLOW)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: s.root, Err: err}
+		return nil, &os.PathError{Op: "open", Path: r.root, Err: err}
 	}
 	defer unix.Close(fd)
 	here, err := filesystemOf(fd)
 	if err != nil {
-		return nil, &os.PathError{Op: "statx", Path: s.root, Err: err}
+		return nil, &os.PathError{Op: "statx", Path: r.root, Err: err}
 	}
-	s.sift(fd, here, "")
-	slices.SortFunc(s.kept, func(a, b Kept) int { return strings.Compare(a.Path, b.Path) })
-	return s.kept, errors.Join(s.errs...)
+	r.contents(fd, here, "")
+	slices.SortFunc(r.kept, func(a, b Kept) int { return strings.Compare(a.Path, b.Path) })
+	return r.kept, errors.Join(r.errs...)
 }
 
 // filesystem is the device and the mount that a directory is on.
 type filesystem struct{ device, mount uint64 }
 
-// sifter is one call of All or Sift.
-type sifter struct {
+// removal is one call of All or Contents.
+type removal struct {
 	root  string
 	judge func(path string) Verdict
 	kept  []Kept
 	errs  []error
 }
 
-// sift judges the content of the directory fd, which is on the file system here.
-func (s *sifter) sift(fd int, here filesystem, dir string) {
-	for _, name := range s.names(fd, dir) {
+// contents judges the content of the directory fd, which is on the file system here.
+func (r *removal) contents(fd int, here filesystem, dir string) {
+	for _, name := range r.names(fd, dir) {
 		path := filepath.Join(dir, name)
-		switch s.judge(path) {
+		switch r.judge(path) {
 		case Keep:
-			s.keep(path, NotListed)
+			r.keep(path, NotListed)
 		case Enter:
-			s.enter(fd, here, path)
+			r.enter(fd, here, path)
 		case Remove:
-			s.remove(fd, here, path)
+			r.remove(fd, here, path)
 		}
 	}
 }
 
 // enter sifts a directory, and removes it if it is empty then.
-func (s *sifter) enter(parent int, here filesystem, path string) {
+func (r *removal) enter(parent int, here filesystem, path string) {
 	name := filepath.Base(path)
 	fd, err := open(parent, name, unix.O_NOFOLLOW)
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		return
 	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENOTDIR):
-		s.keep(path, whatElse(parent, name))
+		r.keep(path, whatElse(parent, name))
 		return
 	case err != nil:
-		s.failed("open", path, err)
+		r.failed("open", path, err)
 		return
 	}
 	defer unix.Close(fd)
-	if !s.isHere(fd, here, path) {
+	if !r.isHere(fd, here, path) {
 		return
 	}
-	s.sift(fd, here, path)
+	r.contents(fd, here, path)
 	err = unix.Unlinkat(parent, name, unix.AT_REMOVEDIR)
 	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
-		s.failed("remove", path, err)
+		r.failed("remove", path, err)
 	}
 }
 
 // remove removes a name in the directory parent, whatever it is.
-func (s *sifter) remove(parent int, here filesystem, path string) {
+func (r *removal) remove(parent int, here filesystem, path string) {
 	name := filepath.Base(path)
 	err := unix.Unlinkat(parent, name, 0)
 	if err == nil || errors.Is(err, unix.ENOENT) {
@@ -163,65 +163,65 @@ func (s *sifter) remove(parent int, here filesystem, path string) {
 	fd, openErr := open(parent, name, unix.O_NOFOLLOW)
 	if openErr != nil {
 		// It is no directory, so the first error says what is wrong.
-		s.failed("remove", path, err)
+		r.failed("remove", path, err)
 		return
 	}
 	defer unix.Close(fd)
-	if !s.isHere(fd, here, path) {
+	if !r.isHere(fd, here, path) {
 		return
 	}
-	for _, below := range s.names(fd, path) {
-		s.remove(fd, here, filepath.Join(path, below))
+	for _, below := range r.names(fd, path) {
+		r.remove(fd, here, filepath.Join(path, below))
 	}
 	err = unix.Unlinkat(parent, name, unix.AT_REMOVEDIR)
 	// What was left in it has been reported.
 	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
-		s.failed("remove", path, err)
+		r.failed("remove", path, err)
 	}
 }
 
 // isHere reports whether a directory is on the same device and mount as the directory that
 // it was found in.
-func (s *sifter) isHere(fd int, here filesystem, path string) bool {
+func (r *removal) isHere(fd int, here filesystem, path string) bool {
 	got, err := filesystemOf(fd)
 	if err != nil {
-		s.failed("statx", path, err)
+		r.failed("statx", path, err)
 		return false
 	}
 	if got != here {
-		s.errs = append(s.errs, &MountedError{filepath.Join(s.root, path)})
+		r.errs = append(r.errs, &MountedError{filepath.Join(r.root, path)})
 		return false
 	}
 	return true
 }
 
-func (s *sifter) names(fd int, path string) []string {
+func (r *removal) names(fd int, path string) []string {
 	// The file gets a descriptor of its own, because closing the file closes that.
 	again, err := open(fd, ".", 0)
 	if err != nil {
-		s.failed("open", path, err)
+		r.failed("open", path, err)
 		return nil
 	}
 	f := os.NewFile(uintptr(again), path)
 	defer f.Close()
 	names, err := f.Readdirnames(-1)
 	if err != nil {
-		s.failed("read", path, err)
+		r.failed("read", path, err)
 	}
 	return names
 }
 
-func (s *sifter) keep(path, why string) {
-	s.kept = append(s.kept, Kept{filepath.Join(s.root, path), why})
+func (r *removal) keep(path, why string) {
+	r.kept = append(r.kept, Kept{filepath.Join(r.root, path), why})
 }
 
-func (s *sifter) failed(op, path string, err error) {
-	path = filepath.Join(s.root, path)
+func (r *removal) failed(op, path string, err error) {
+	path = filepath.Join(r.root, path)
 	if errors.Is(err, unix.EBUSY) {
-		s.errs = append(s.errs, &MountedError{path})
+		r.errs = append(r.errs, &MountedError{path})
 		return
 	}
-	s.errs = append(s.errs, &os.PathError{Op: op, Path: path, Err: err})
+	r.errs = append(r.errs, &os.PathError{Op: op, Path: path, Err: err})
 }
 
 // whatElse says what a name is in place of a directory.

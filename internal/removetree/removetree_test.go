@@ -66,7 +66,7 @@ func TestSift(t *testing.T) {
 		"agent": Enter, "agent/containerd": Remove, "agent/pki": Enter, "agent/cni": Enter, "agent/never": Remove,
 		"server": Enter, "server/db": Enter, "server/db/state.db": Remove, "lock": Remove,
 	}
-	kept, err := Sift(root, func(path string) Verdict { return verdicts[path] })
+	kept, err := Contents(root, func(path string) Verdict { return verdicts[path] })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,10 +90,10 @@ func TestSiftOfNothing(t *testing.T) {
 	t.Parallel()
 	root := testtree.Make(t, map[string]string{"link": "->dir", "dir/x": ""})
 	never := func(path string) Verdict { t.Errorf("judges %s", path); return Remove }
-	if kept, err := Sift(filepath.Join(root, "none"), never); err != nil || len(kept) > 0 {
+	if kept, err := Contents(filepath.Join(root, "none"), never); err != nil || len(kept) > 0 {
 		t.Errorf("not there: %v, %v", kept, err)
 	}
-	if _, err := Sift(filepath.Join(root, "link"), never); err == nil {
+	if _, err := Contents(filepath.Join(root, "link"), never); err == nil {
 		t.Error("a link as root was followed")
 	}
 }
@@ -122,7 +122,7 @@ func TestMountsStay(t *testing.T) {
 	for name, remove := range map[string]func() error{
 		"all": func() error { return All(filepath.Join(root, "gone")) },
 		"sift": func() error {
-			_, err := Sift(root, func(path string) Verdict {
+			_, err := Contents(root, func(path string) Verdict {
 				return map[bool]Verdict{true: Remove, false: Keep}[strings.HasPrefix(path, "gone")]
 			})
 			return err

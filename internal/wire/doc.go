@@ -1,4 +1,4 @@
-// Package wire has no code: the packages below it are what an agent and a server say to
+// Package wire has one constant: the packages below it are what an agent and a server say to
 // each other beside the plain Kubernetes API. Both sides import them, so that a name, a
 // path or a format is written once. In the order of the exchanges:
 //
@@ -17,3 +17,7 @@
 // A change here has to work with the previous release on either side: servers are
 // upgraded first, agents one by one.
 package wire
+
+// DefaultPort is the port of a server whose address does not name one, and on which a server
+// listens unless it is told otherwise.
+const DefaultPort = 6443

@@ -1,6 +1,6 @@
-// Package nftables holds what all users of nftables in brink share: opening and
-// deleting a table, whether rules have changed, and whether a table is still the one
-// that was made.
+// Package nftables holds what all users of nftables in brink share: opening, listing and
+// removing tables, whether rules have changed, and whether a table is still the one that
+// was made.
 //
 // Changes by others are noticed by the ruleset's generation number, which the kernel
 // raises at each nftables commit: asking for it is one netlink round trip of
@@ -42,13 +42,20 @@ func Open(family knftables.Family, name string) (knftables.Interface, error) {
 // quotes a mistake and underlines it on further lines.
 func OneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
-// DeleteTable deletes the table that nft was opened for. Errors call it name. A table
-// that does not exist is no error.
-func DeleteTable(ctx context.Context, nft knftables.Interface, name string) error {
+// RemoveTable removes a table with all that is in it. A table that does not exist is no
+// error and needs no program nft.
+func RemoveTable(ctx context.Context, family knftables.Family, name string) error {
+	if handle, err := TableHandle(string(family), name); err == nil && handle == 0 {
+		return nil
+	}
+	nft, err := Open(family, name)
+	if err != nil {
+		return fmt.Errorf("removing nftables table %s %s: %w", family, name, err)
+	}
 	tx := nft.NewTransaction()
 	tx.Delete(&knftables.Table{})
 	if err := nft.Run(ctx, tx); err != nil && !knftables.IsNotFound(err) {
-		return fmt.Errorf("removing nftables table %s: %w", name, err)
+		return fmt.Errorf("removing nftables table %s %s: %s", family, name, OneLine(err))
 	}
 	return nil
 }
@@ -84,9 +91,9 @@ func Generation() (uint32, error) {
 	return 0, errors.New("asking the kernel for the nftables generation: no answer")
 }
 
-// nftFamilies are nftables' families by the names that nft has for them
-// (linux/netfilter.h).
-var nftFamilies = map[string]uint8{"inet": 1, "ip": unix.AF_INET, "ip6": unix.AF_INET6}
+// nftFamilies are nftables' families by the names that nft has for them (NFPROTO_* of
+// linux/netfilter.h).
+var nftFamilies = map[string]uint8{"inet": 1, "ip": 2, "arp": 3, "netdev": 5, "bridge": 7, "ip6": 10}
 
 func nftRequest(kind, flags int, family string) *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|kind, flags)

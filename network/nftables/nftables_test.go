@@ -3,9 +3,12 @@ package nftables
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"sigs.k8s.io/knftables"
 
 	"brink/network/testnet"
 )
@@ -77,5 +80,33 @@ func TestTableShape(t *testing.T) {
 		} else {
 			seen[got] = "after " + damage
 		}
+	}
+}
+
+// TestTables: the kernel names the tables of all families, also where there is no nft, and
+// one that is not there needs no program to be removed.
+func TestTables(t *testing.T) {
+	testnet.Enter(t)
+	tables := func() []string {
+		t.Helper()
+		list, err := Tables()
+		testnet.Must(t, err)
+		slices.Sort(list)
+		return list
+	}
+	if got := tables(); len(got) > 0 {
+		t.Errorf("in a new namespace: %q", got)
+	}
+	want := []string{"arp a", "bridge a", "inet " + strings.Repeat("a", 200), "ip a", "ip b", "ip6 a"}
+	for _, table := range want {
+		testnet.NFT(t, "add table "+table)
+	}
+	t.Setenv("PATH", t.TempDir())
+	if got := tables(); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	testnet.Must(t, RemoveTable(t.Context(), knftables.IPv6Family, "b"))
+	if err := RemoveTable(t.Context(), knftables.IPv6Family, "a"); err == nil || !strings.Contains(err.Error(), "ip6 a: the program nft is not on this host") {
+		t.Errorf("without nft: %v", err)
 	}
 }

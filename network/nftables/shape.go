@@ -38,6 +38,44 @@ func TableHandle(family, name string) (uint64, error) {
 	return handle, nil
 }
 
+// Tables returns all tables of this network namespace, each as "family name".
+func Tables() ([]string, error) {
+	families := map[uint8]string{}
+	for name, number := range nftFamilies {
+		families[number] = name
+	}
+	return dump(unix.NFT_MSG_GETTABLE, "", func(b []byte) (string, bool) {
+		for t, v := range attributes(b[min(nl.SizeofNfgenmsg, len(b)):]) {
+			if t == unix.NFTA_TABLE_NAME {
+				return families[b[0]] + " " + unix.ByteSliceToString(v), true
+			}
+		}
+		return "", false
+	})
+}
+
+// dump asks for all objects of a kind in a family, "" for all families, and returns the
+// texts that text makes of the answers. It asks again when something came or went during
+// the answer.
+func dump(kind int, family string, text func([]byte) (string, bool)) (list []string, err error) {
+	for range 10 {
+		list = nil
+		err = nftRequest(kind, unix.NLM_F_DUMP, family).ExecuteIter(unix.NETLINK_NETFILTER, 0, func(b []byte) bool {
+			if one, ok := text(b); ok {
+				list = append(list, one)
+			}
+			return true
+		})
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing nftables objects: %w", err)
+	}
+	return list, nil
+}
+
 // TableShape is what differs when somebody has made an nftables table anew, or has
 // changed it where packets enter it.
 type TableShape struct {
@@ -55,21 +93,12 @@ func InspectTable(family, name string) (TableShape, error) {
 	if err != nil || handle == 0 {
 		return TableShape{}, err
 	}
-	var chains []string
-	for range 10 {
-		chains = nil
-		err = nftRequest(unix.NFT_MSG_GETCHAIN, unix.NLM_F_DUMP, family).ExecuteIter(unix.NETLINK_NETFILTER, 0, func(b []byte) bool {
-			if c := parseChain(b); c.hooked && c.table == name {
-				chains = append(chains, fmt.Sprintf("%s: %d", c.name, c.uses))
-			}
-			return true
-		})
-		if !errors.Is(err, netlink.ErrDumpInterrupted) {
-			break
-		}
-	}
+	chains, err := dump(unix.NFT_MSG_GETCHAIN, family, func(b []byte) (string, bool) {
+		c := parseChain(b)
+		return fmt.Sprintf("%s: %d", c.name, c.uses), c.hooked && c.table == name
+	})
 	if err != nil {
-		return TableShape{}, fmt.Errorf("listing chains of nftables table %s %s: %w", family, name, err)
+		return TableShape{}, fmt.Errorf("looking at the chains of nftables table %s %s: %w", family, name, err)
 	}
 	slices.Sort(chains)
 	return TableShape{handle, strings.Join(chains, ", ")}, nil

@@ -7,9 +7,9 @@ import (
 	"brink/internal/atomicfile"
 )
 
-// Remember writes down what Find found, for the next start. It writes nothing when the
+// remember writes down what was found, for the next start. It writes nothing when the
 // file has the same content already.
-func Remember(file string, addrs []Address) error {
+func remember(file string, addrs []Address) error {
 	text, err := json.Marshal(addrs)
 	if err != nil {
 		return err
@@ -17,7 +17,7 @@ func Remember(file string, addrs []Address) error {
 	return atomicfile.Keep(file, text, 0o600)
 }
 
-// remembered returns what Remember has written, nothing when it cannot be read.
+// remembered returns what remember has written, nothing when it cannot be read.
 func remembered(file string) []Address {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -28,13 +28,4 @@ func remembered(file string) []Address {
 		return nil
 	}
 	return out
-}
-
-func lastOf(addrs []Address, v4 bool) Address {
-	for _, a := range addrs {
-		if a.IP.IsValid() && a.IP.Is4() == v4 {
-			return a
-		}
-	}
-	return Address{}
 }

@@ -27,10 +27,10 @@ const interval = 5 * time.Second
 type Watcher struct {
 	file  string
 	given bool // by the user: they never change
-	find  func(Query, []Address) ([]Address, error)
+	find  func(query, []Address) ([]Address, error)
 
 	mu      sync.Mutex
-	query   Query
+	query   query
 	first   []Address // found at the start
 	now     []Address
 	changed chan struct{} // closed at the next change
@@ -39,7 +39,7 @@ type Watcher struct {
 // NewWatcher returns a Watcher that has no addresses until Find. file is where they are
 // remembered for a start without a network.
 func NewWatcher(file string) *Watcher {
-	return &Watcher{file: file, find: Stay, changed: make(chan struct{})}
+	return &Watcher{file: file, find: find, changed: make(chan struct{})}
 }
 
 // Given returns a Watcher of addresses that the user has given.
@@ -58,14 +58,14 @@ func (w *Watcher) Find(pods, services []netip.Prefix) error {
 	if w.given {
 		return nil
 	}
-	query := Query{Families: pods, Inside: slices.Concat(pods, services), File: w.file}
-	found, err := w.find(query, nil)
+	q := query{families: pods, inside: slices.Concat(pods, services), file: w.file}
+	found, err := w.find(q, nil)
 	if err != nil {
 		return err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.query, w.first, w.now = query, found, found
+	w.query, w.first, w.now = q, found, found
 	return nil
 }
 
@@ -102,8 +102,10 @@ func (w *Watcher) Changed() <-chan struct{} {
 // found, the last ones stay: the cable may be out.
 //
 // A server, whose first addresses are in its certificate, passes check: it sees what is
-// found each time, and its error ends Run. The first addresses are then preferred for as
-// long as a link has them; without check the present ones are.
+// found before anybody else hears of it, and its error ends Run. Other addresses than the
+// present ones have to be found twice in a row before that, because links come up in no
+// order and a server that ends cuts off its cluster. The first addresses are preferred for
+// as long as a link has them; without check the present ones are.
 func (w *Watcher) Run(ctx context.Context, ready func(), check func([]Address) error) error {
 	ready()
 	if w.given {
@@ -115,17 +117,23 @@ func (w *Watcher) Run(ctx context.Context, ready func(), check func([]Address) e
 	w.remember(ctx, &logged)
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
+	var before []netip.Addr // found at the last tick
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
-		found, err := w.find(w.before(check != nil))
+		found, err := w.find(w.preferred(check != nil))
 		if err != nil {
 			continue
 		}
 		if check != nil {
+			ips := ipsOf(found)
+			isSettled := slices.Equal(ips, w.IPs()) || slices.Equal(ips, before)
+			if before = ips; !isSettled {
+				continue
+			}
 			if err := check(found); err != nil {
 				return err
 			}
@@ -135,16 +143,18 @@ func (w *Watcher) Run(ctx context.Context, ready func(), check func([]Address) e
 	}
 }
 
-// before returns what Stay needs: the query, and the addresses to keep if possible.
-func (w *Watcher) before(preferFirst bool) (Query, []Address) {
+// preferred returns the arguments of find: the query, and the addresses to keep if a link
+// has them.
+func (w *Watcher) preferred(first bool) (query, []Address) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if preferFirst {
+	if first {
 		return w.query, w.first
 	}
 	return w.query, w.now
 }
 
+// set replaces the addresses and announces the change, if it is one.
 func (w *Watcher) set(log *slog.Logger, found []Address) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -164,7 +174,7 @@ func (w *Watcher) remember(ctx context.Context, logged *once.Reporter) {
 	w.mu.Lock()
 	now := w.now
 	w.mu.Unlock()
-	if err := Remember(w.file, now); err == nil {
+	if err := remember(w.file, now); err == nil {
 		logged.Cleared(w.file)
 	} else if logged.Changed(w.file, err.Error()) {
 		lifecycle.Logger(ctx).Warn("remembering the node's addresses", "error", err)
@@ -173,7 +183,7 @@ func (w *Watcher) remember(ctx context.Context, logged *once.Reporter) {
 
 func (w *Watcher) warnGone(ctx context.Context) {
 	if first := w.First(); slices.ContainsFunc(first, func(a Address) bool { return a.Gone }) {
-		lifecycle.Logger(ctx).Warn("no interface has the node's address now, using the last one: connect the network or give --node-ip", "address", String(first))
+		lifecycle.Logger(ctx).Warn("no interface has the node's address now, using the last one: connect the network or give --node-ip", "address", describe(first))
 	}
 }
 

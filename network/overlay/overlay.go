@@ -186,7 +186,8 @@ func (d *Desired) Current() DesiredState {
 
 // Open returns the overlay of the network namespace of the calling thread. Its methods
 // have to be called there too, by one goroutine at a time. It calls wake when Reconcile
-// has to be called again.
+// has to be called again. What keeps failing is tried again at each call, so log should
+// leave out lines that repeat.
 func Open(cfg Config, desired *Desired, wake func(), log *slog.Logger) (*Overlay, error) {
 	stack, err := openNetstack(log)
 	if err != nil {

@@ -11,8 +11,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
-
-	"brink/internal/once"
 )
 
 // fullCheckEvery is how often everything is compared with the kernel although no event
@@ -31,7 +29,6 @@ type Overlay struct {
 	probe   *prober
 	wake    func() // makes the caller reconcile again
 	log     *slog.Logger
-	logged  once.Reporter
 
 	dirty             atomic.Bool // the kernel may differ from what was left there
 	retry             bool        // the last comparison did not end well
@@ -47,7 +44,7 @@ func newOverlay(cfg Config, k kernel, desired *Desired, wake func(), log *slog.L
 	o := &Overlay{
 		cfg: cfg, kernel: k, close: func() {}, desired: desired, wake: wake, log: log,
 		filter: &eventFilter{name: []byte(cfg.Device)}, probe: newProber(log),
-		logged: once.Reporter{Every: time.Minute}, podMTU: cfg.PodMTU,
+		podMTU: cfg.PodMTU,
 	}
 	if addrs := desired.Current().Underlay; cfg.PodMTU == 0 && cfg.Backend == VXLAN && len(addrs) > 0 {
 		o.podMTU = ethernetMTU - overhead(addrs[0]) // until the link is known
@@ -151,9 +148,11 @@ func (o *Overlay) reconcilePeers(desired DesiredState, u underlay) (warnings []s
 	o.logPlan(p, desired.generation)
 	inUse, err := o.apply(p)
 	err = errors.Join(devErr, err)
-	if want.device != nil || has.device == nil {
+	switch {
+	case want.device != nil || has.device == nil:
 		o.unusedSince = time.Time{}
-	} else if !inUse[has.device.index] && !want.usesLink(index) || o.cfg.Backend == None { // routes go with it
+	case o.cfg.Backend != None && (inUse[has.device.index] || want.usesLink(index)): // they would go with it
+	default:
 		err = errors.Join(err, o.removeUnused(*has.device))
 	}
 	return want.warnings, err
@@ -167,17 +166,8 @@ func (o *Overlay) logPlan(p plan, generation int) {
 	}
 	o.appliedGeneration = generation
 	if all := slices.Concat(p.sets, p.routeDels, p.entryDels); len(all) > 0 {
-		o.logOnce(level, what, "changes", len(all), "first", all[0].text)
+		o.log.Log(context.Background(), level, what, "changes", len(all), "first", all[0].text)
 	}
-}
-
-// logOnce logs a line, and one that is the same within a minute for debugging only:
-// what keeps failing is compared every ten seconds, and at each event.
-func (o *Overlay) logOnce(level slog.Level, what string, attrs ...any) {
-	if !o.logged.Changed(what, fmt.Sprint(attrs...)) {
-		level = slog.LevelDebug
-	}
-	o.log.Log(context.Background(), level, what, attrs...)
 }
 
 // reconcileDevice makes or changes the device. It returns what is in the kernel
@@ -192,13 +182,13 @@ func (o *Overlay) reconcileDevice(has kernelState, want *device) (kernelState, i
 	}
 	if has.device != nil {
 		if reason := want.whyRecreate(*has.device); reason != "" {
-			o.logOnce(slog.LevelWarn, "making the VXLAN device anew: "+reason, "link", want.name)
+			o.log.Warn("making the VXLAN device anew: "+reason, "link", want.name)
 			if err := o.kernel.removeDevice(*has.device); err != nil {
 				return has, has.device.index, err // better than none
 			}
 			has = has.withoutDevice(has.device.index)
 		} else if reasons := want.differences(*has.device); len(reasons) > 0 {
-			o.logOnce(slog.LevelWarn, "changing the VXLAN device: "+strings.Join(reasons, ", "), "link", want.name)
+			o.log.Warn("changing the VXLAN device: "+strings.Join(reasons, ", "), "link", want.name)
 		}
 	}
 	if has.device == nil {
@@ -215,7 +205,7 @@ func (o *Overlay) reconcileDevice(has kernelState, want *device) (kernelState, i
 // makeDevice makes the device and adds it to has. Its settings are what the kernel
 // gives new links, so they are read back.
 func (o *Overlay) makeDevice(has *kernelState, want device) error {
-	o.logOnce(slog.LevelInfo, "making the VXLAN device", "link", want.name, "local", want.local, "mtu", want.mtu)
+	o.log.Info("making the VXLAN device", "link", want.name, "local", want.local, "mtu", want.mtu)
 	index, err := o.kernel.makeDevice(want)
 	if err != nil {
 		return fmt.Errorf("making link %s: %w", want.name, err)

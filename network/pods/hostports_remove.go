@@ -78,7 +78,7 @@ func removeHostPorts(ctx context.Context, cfg Config) error {
 		}
 		others, removeErr := removeHostPortsOf(ctx, nft, ours)
 		if removeErr == nil && others == 0 && !contains(foreign, family) {
-			removeErr = nftables.DeleteTable(ctx, nft, string(family)+" "+hostPortTable)
+			removeErr = nftables.RemoveTable(ctx, family, hostPortTable)
 		}
 		err = errors.Join(err, removeErr)
 	}

@@ -37,7 +37,7 @@ func removeFiles(cfg Config) error {
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("removing the CNI configuration: %w", err)
 	}
-	if _, err := removetree.Sift(cfg.StateDir, stateVerdict); err != nil {
+	if _, err := removetree.Contents(cfg.StateDir, stateVerdict); err != nil {
 		return fmt.Errorf("removing address leases: %w", err)
 	}
 	if err := unix.Rmdir(cfg.StateDir); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) {

@@ -63,6 +63,10 @@ type Config struct {
 	Layout layout.Layout
 	// BinDir holds runc and containerd-shim-runc-v2.
 	BinDir string
+	// NFTDir holds an nft and no other program. With NFTFirst it is found before the
+	// host's, otherwise after it: while an update of the host's package replaces it.
+	NFTDir   string
+	NFTFirst bool
 	// PauseArchive is the OCI archive of PauseImage, the image of pods' sandboxes.
 	PauseArchive, PauseImage string
 	// CNIBinDir holds the CNI plugins. Their configuration, in CNIConf, may come
@@ -132,7 +136,7 @@ func (s *service) run(ctx context.Context, ready func()) error {
 	started := time.Now()
 	crashed := redirectLogs(s.cfg.Debug)
 	setVersion()
-	if err := setPath(s.cfg.BinDir); err != nil {
+	if err := s.cfg.setPath(); err != nil {
 		return err
 	}
 	snapshotter := images.Snapshotter(ctx, s.cfg.Layout)
@@ -187,15 +191,18 @@ func setVersion() {
 	}
 }
 
-// setPath puts binDir first in this process's PATH, and last the system's directories
-// that it lacks. Naming the shim and runc by absolute path is not enough: after a
+// setPath puts BinDir first in this process's PATH, and last the system's directories
+// that it lacks. NFTDir is before them or behind them. Naming the shim and runc by absolute path is not enough: after a
 // restart containerd looks for the shim of a pod's second container by name, and forgets
 // the container when it finds none. It also asks a shim for its features without saying
 // which runc it means.
-func setPath(binDir string) error {
-	dirs := []string{binDir}
-	current := filepath.SplitList(os.Getenv("PATH"))
-	for _, dir := range append(current, host.ProgramDirs...) {
+func (c Config) setPath() error {
+	dirs := []string{c.BinDir}
+	system := append(filepath.SplitList(os.Getenv("PATH")), host.ProgramDirs...)
+	if c.NFTFirst {
+		dirs = append(dirs, c.NFTDir)
+	}
+	for _, dir := range append(system, c.NFTDir) {
 		if dir != "" && !slices.Contains(dirs, dir) {
 			dirs = append(dirs, dir)
 		}

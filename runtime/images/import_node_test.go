@@ -147,11 +147,7 @@ func TestImportTellsWhatIsUsable(t *testing.T) {
 	t.Cleanup(n.Stop)
 	a := storeOf(n)
 	good, absent, foreign := testnode.Busybox(t, "good"), testnode.Busybox(t, "absent"), forArch(t, testnode.Busybox(t, "foreign"), foreignArch)
-	oci := func(write func(l ociLayout)) string {
-		l := newLayout(t)
-		write(l)
-		return l.write()
-	}
+	oci := archiver(t)
 	for _, c := range []struct {
 		what, path string
 		want       []string // imported
@@ -194,6 +190,15 @@ func TestImportTellsWhatIsUsable(t *testing.T) {
 		}
 	}
 	checkList(t, n, a)
+}
+
+// archiver returns a function that writes an archive in OCI layout, filled by its argument.
+func archiver(t *testing.T) func(fill func(ociLayout)) (path string) {
+	return func(fill func(ociLayout)) string {
+		l := newLayout(t)
+		fill(l)
+		return l.write()
+	}
 }
 
 // checkList compares what is listed with what the CRI has, and both with what was

@@ -50,7 +50,7 @@ func apiHost(host string) string {
 // registry, dir/<host>/hosts.toml, and removes earlier ones. containerd reads them at
 // every pull. They name files with keys but contain no secrets.
 func (r Registries) WriteHosts(dir string) error {
-	if _, err := removetree.Sift(dir, isHostsFile); err != nil {
+	if _, err := removetree.Contents(dir, isHostsFile); err != nil {
 		return fmt.Errorf("writing registry settings: %w", err)
 	}
 	for host := range r.hosts() {

@@ -1,7 +1,7 @@
 // Package payload carries the programs that a node executes but cannot link:
 // runc, which starts containers; the containerd shim, which watches over them; the CNI
-// plugins, which attach pods to the network; and the pause image, whose process keeps a
-// pod's namespaces in being. They are built by scripts/build-payload into
+// plugins, which attach pods to the network; nft, which writes rules, for machines without
+// one; and the pause image, whose process keeps a pod's namespaces in being. They are built by scripts/build-payload into
 // payload_$GOARCH.tar.zst beside this file; a compiler error "no matching files found"
 // means that it has not run yet.
 //
@@ -37,24 +37,32 @@ import (
 	"brink/internal/removetree"
 )
 
-// Dir is one unpacked version of the payload.
-type Dir struct {
-	path  string
-	image string
+// Programs is one unpacked version of the payload.
+type Programs struct {
+	path  string // the version's directory
+	image string // the name of the pause image
 }
 
 // Bin holds runc, containerd-shim-runc-v2 and the CNI plugins.
-func (d Dir) Bin() string { return filepath.Join(d.path, "bin") }
+func (p Programs) Bin() string { return filepath.Join(p.path, "bin") }
+
+// NFT holds brink's own nft and no other program, so that PATH can have it with or without
+// the host's before it.
+func (p Programs) NFT() string { return filepath.Join(p.path, nftDir) }
+
+// nftDir is nft's directory in the payload. It also has its libraries and licences.
+const nftDir = "nft"
 
 // PauseArchive is the pause image as an OCI archive.
-func (d Dir) PauseArchive() string { return filepath.Join(d.path, "pause.tar") }
+func (p Programs) PauseArchive() string { return filepath.Join(p.path, "pause.tar") }
 
 // PauseImage is the name under which PauseArchive is imported.
-func (d Dir) PauseImage() string { return d.image }
+func (p Programs) PauseImage() string { return p.image }
 
 type manifest struct {
 	SHA256     string `json:"sha256"`
 	PauseImage string `json:"pauseImage"`
+	NFT        string `json:"nft"` // its version
 	Files      []file `json:"files"`
 }
 
@@ -70,21 +78,35 @@ type file struct {
 // are the state directories of the containerds whose pods run from root. Only one process
 // may use root at a time. After a crash or an error there is no root/<hash>, or one that
 // the next call repairs.
-func Unpack(root string, states ...string) (Dir, error) {
-	var m manifest
-	if err := json.Unmarshal(manifestJSON, &m); err != nil {
-		return Dir{}, fmt.Errorf("reading the embedded payload's manifest: %w", err)
+func Unpack(root string, states ...string) (Programs, error) {
+	m, err := readManifest()
+	if err != nil {
+		return Programs{}, err
 	}
-	d := Dir{path: filepath.Join(root, m.SHA256), image: m.PauseImage}
+	p := Programs{path: filepath.Join(root, m.SHA256), image: m.PauseImage}
 	if err := os.MkdirAll(root, 0o755); err != nil {
-		return Dir{}, fmt.Errorf("unpacking the embedded programs: %w", err)
+		return Programs{}, fmt.Errorf("unpacking the embedded programs: %w", err)
 	}
 	removeLeftovers(root)
-	if err := install(d.path, m.Files); err != nil {
-		return Dir{}, explain(root, m.Files, err)
+	if err := install(p.path, m.Files); err != nil {
+		return Programs{}, explain(root, m.Files, err)
 	}
 	prune(root, m.SHA256, states)
-	return d, nil
+	return p, nil
+}
+
+func readManifest() (manifest, error) {
+	var m manifest
+	if err := json.Unmarshal(manifestJSON, &m); err != nil {
+		return m, fmt.Errorf("reading the embedded payload's manifest: %w", err)
+	}
+	return m, nil
+}
+
+// NFTVersion returns the version of brink's own nft, empty when this build has none.
+func NFTVersion() string {
+	m, _ := readManifest()
+	return m.NFT
 }
 
 // install unpacks what is missing or damaged in dir.
@@ -124,7 +146,7 @@ func publish(tmp, dir string) error {
 func repair(tmp, dir string, files []file) error {
 	for _, f := range files {
 		target := filepath.Join(dir, f.Path)
-		if err := makeWay(target); err != nil {
+		if err := makeWay(dir, f.Path); err != nil {
 			return err
 		}
 		if err := os.Rename(filepath.Join(tmp, f.Path), target); err != nil {
@@ -137,22 +159,35 @@ func repair(tmp, dir string, files []file) error {
 	return atomicfile.SyncDir(dir)
 }
 
-// makeWay removes what a rename cannot replace: a directory at target, and anything but a
-// directory at its parent.
-func makeWay(target string) error {
-	parent := filepath.Dir(target)
-	if info, err := os.Lstat(parent); err == nil && !info.IsDir() {
-		if err := os.Remove(parent); err != nil {
+// makeWay removes what a rename cannot replace: a directory at path in dir, and anything
+// but a directory in the place of one above it.
+func makeWay(dir, path string) error {
+	if parent := filepath.Dir(path); parent != "." {
+		if err := makeDir(dir, parent); err != nil {
 			return err
 		}
 	}
-	if err := os.MkdirAll(parent, 0o755); err != nil {
-		return err
-	}
+	target := filepath.Join(dir, path)
 	if info, err := os.Lstat(target); err == nil && info.IsDir() {
 		return removetree.All(target)
 	}
 	return nil
+}
+
+// makeDir makes the directory path in dir.
+func makeDir(dir, path string) error {
+	if parent := filepath.Dir(path); parent != "." {
+		if err := makeDir(dir, parent); err != nil {
+			return err
+		}
+	}
+	target := filepath.Join(dir, path)
+	if info, err := os.Lstat(target); err == nil && !info.IsDir() {
+		if err := os.Remove(target); err != nil {
+			return err
+		}
+	}
+	return os.MkdirAll(target, 0o755)
 }
 
 // explain adds to an error what to do about it.

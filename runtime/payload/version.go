@@ -42,7 +42,7 @@ func removeVersion(dir string) error {
 	if len(verdicts) == 0 {
 		return nil
 	}
-	kept, err := removetree.Sift(dir, func(path string) removetree.Verdict { return verdicts[path] })
+	kept, err := removetree.Contents(dir, func(path string) removetree.Verdict { return verdicts[path] })
 	if err != nil || len(kept) > 0 {
 		return err
 	}

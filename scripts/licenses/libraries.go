@@ -60,7 +60,7 @@ func (c *collector) addC(share string) error {
 	libc, errLibc := readAll(filepath.Join(share, "doc", "libc6-dev", "copyright"), lgpl)
 	seccomp, errSeccomp := readAll(filepath.Join(share, "doc", "libseccomp-dev", "copyright"), lgpl)
 	if err := errors.Join(errLibc, errSeccomp); err != nil {
-		return fmt.Errorf("%w\non a system that is not Debian, or one without documentation, give LICENSES_SHARE=DIRECTORY with the files doc/libc6-dev/copyright, doc/libseccomp-dev/copyright and common-licenses/LGPL-2.1", err)
+		return fmt.Errorf("%w\non a system that is not Debian, or one without documentation, give LICENSES_SHARE=DIRECTORY with the files doc/libc6-dev/copyright, doc/libseccomp-dev/copyright, those of nft's libraries and common-licenses", err)
 	}
 	glibc, errGlibc := glibcVersion()
 	gcc, errGCC := output(compiler(), "-dumpfullversion")

@@ -27,13 +27,15 @@ import (
 	portallocatorcontroller "k8s.io/kubernetes/pkg/registry/core/service/portallocator/controller"
 	rbac "k8s.io/kubernetes/pkg/registry/rbac/rest"
 	scheduling "k8s.io/kubernetes/pkg/registry/scheduling/rest"
+
+	"brink/internal/sleep"
 )
 
-// Upstream's API server ends itself when what it does once after its start has not
-// succeeded within 30 s or a minute, and so ends this process when a database elsewhere
-// goes away for longer than that in its first minute. Here such a hook begins once more
-// when its time ran out while the database did not answer. A failure for any other
-// reason ends the server, as upstream has it.
+// A post-start hook is what the API server does once after its start. Upstream's server ends
+// itself when a hook has not succeeded within 30 s or a minute, and so would end this process
+// when a database elsewhere goes away for that long in the first minute. Here such a hook is
+// repeated if the database was away meanwhile. A failure for any other reason still ends the
+// server.
 
 // repairHook is the hook that compares the allocated addresses and ports with the Services,
 // and corrects them.
@@ -48,7 +50,7 @@ const (
 	repairRetry = 5 * time.Second
 )
 
-// hooks makes upstream's hooks patient.
+// hooks makes upstream's hooks wait for a database that is away.
 type hooks struct {
 	answers func(context.Context) bool // whether the database answers
 	repair  repair
@@ -67,9 +69,9 @@ func (a *apiServer) makeHooksPatient(server *genericapiserver.GenericAPIServer, 
 		repair:  repair{client: client, informers: generic.informers, storage: generic, ports: ports, interval: interval},
 	}
 	for name, wrap := range map[string]func(genericapiserver.PostStartHookFunc) genericapiserver.PostStartHookFunc{
-		rbac.PostStartHookName:       a.hooks.again,
-		scheduling.PostStartHookName: a.hooks.again,
-		repairHook:                   a.hooks.orRepair,
+		rbac.PostStartHookName:       a.hooks.repeatAfterOutage,
+		scheduling.PostStartHookName: a.hooks.repeatAfterOutage,
+		repairHook:                   a.hooks.repairAfterOutage,
 	} {
 		if generic.DisabledPostStartHooks.Has(name) {
 			continue
@@ -120,8 +122,9 @@ func storeAnswers(config *rest.Config) func(context.Context) bool {
 	}
 }
 
-// again runs a hook until it succeeds, or until it fails although the database was there.
-func (h *hooks) again(hook genericapiserver.PostStartHookFunc) genericapiserver.PostStartHookFunc {
+// repeatAfterOutage runs a hook until it succeeds, or until it fails although the database
+// was there.
+func (h *hooks) repeatAfterOutage(hook genericapiserver.PostStartHookFunc) genericapiserver.PostStartHookFunc {
 	return func(ctx genericapiserver.PostStartHookContext) error {
 		for {
 			err, wasAway := h.watched(ctx, hook)
@@ -137,9 +140,9 @@ func (h *hooks) again(hook genericapiserver.PostStartHookFunc) genericapiserver.
 	}
 }
 
-// orRepair runs upstream's repair. If the database was away meanwhile and the repair failed,
-// it runs one of ours instead: upstream's cannot be begun twice.
-func (h *hooks) orRepair(hook genericapiserver.PostStartHookFunc) genericapiserver.PostStartHookFunc {
+// repairAfterOutage runs upstream's repair. If that fails and the database was away meanwhile,
+// it runs one of ours instead: upstream's cannot be started twice.
+func (h *hooks) repairAfterOutage(hook genericapiserver.PostStartHookFunc) genericapiserver.PostStartHookFunc {
 	return func(ctx genericapiserver.PostStartHookContext) error {
 		first, end := context.WithCancel(ctx.Context)
 		context.AfterFunc(ctx.Context, end)
@@ -163,7 +166,7 @@ func (h *hooks) orRepair(hook genericapiserver.PostStartHookFunc) genericapiserv
 // wait returns true once the database answers, false when ctx is done before.
 func (h *hooks) wait(ctx context.Context) bool {
 	for ctx.Err() == nil && !h.answers(ctx) {
-		pause(ctx, storeCheckEvery)
+		sleep.For(ctx, storeCheckEvery)
 	}
 	return ctx.Err() == nil
 }
@@ -174,7 +177,7 @@ func (h *hooks) watched(ctx genericapiserver.PostStartHookContext, hook generica
 	watching, end := context.WithCancel(ctx.Context)
 	var watch sync.WaitGroup
 	watch.Go(func() {
-		for pause(watching, storeCheckEvery); watching.Err() == nil; pause(watching, storeCheckEvery) {
+		for sleep.For(watching, storeCheckEvery) {
 			if !h.answers(watching) && watching.Err() == nil {
 				away.Store(true)
 			}
@@ -200,7 +203,7 @@ func (h *hooks) run(ctx context.Context, repairs ...firstRepair) error {
 		go func() {
 			for h.wait(ctx) {
 				repair(done, stop)
-				pause(ctx, repairRetry)
+				sleep.For(ctx, repairRetry)
 			}
 		}()
 	}
@@ -220,13 +223,6 @@ func (h *hooks) run(ctx context.Context, repairs ...firstRepair) error {
 		}
 	}
 	return nil
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
 }
 
 // repair is what upstream's repair is made of.

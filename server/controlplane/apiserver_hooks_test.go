@@ -9,6 +9,8 @@ import (
 	"time"
 
 	genericapiserver "k8s.io/apiserver/pkg/server"
+
+	"brink/internal/sleep"
 )
 
 // outage is a database that is away for a while from the beginning.
@@ -29,7 +31,7 @@ func upstreamHook(h *hooks, limit time.Duration, runs *int) genericapiserver.Pos
 			if h.answers(ctx) {
 				return nil
 			}
-			pause(ctx, time.Second)
+			sleep.For(ctx, time.Second)
 		}
 		return errors.New("the time is over")
 	}
@@ -43,7 +45,7 @@ func TestHookIsRunAgainAfterAnOutage(t *testing.T) {
 	}{{0, 1}, {10 * time.Second, 1}, {31 * time.Second, 2}, {time.Hour, 2}} {
 		synctest.Test(t, func(t *testing.T) {
 			h, runs := outage(tc.away), 0
-			if err := h.again(upstreamHook(h, 30*time.Second, &runs))(hookContext(t)); err != nil || runs != tc.runs {
+			if err := h.repeatAfterOutage(upstreamHook(h, 30*time.Second, &runs))(hookContext(t)); err != nil || runs != tc.runs {
 				t.Errorf("away for %v: %v after %d runs, want success after %d", tc.away, err, runs, tc.runs)
 			}
 		})
@@ -55,10 +57,10 @@ func TestHookThatFailsByItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, wrong := outage(0), errors.New("wrong")
 		fails := func(ctx genericapiserver.PostStartHookContext) error {
-			pause(ctx, time.Minute)
+			sleep.For(ctx, time.Minute)
 			return wrong
 		}
-		for name, hook := range map[string]genericapiserver.PostStartHookFunc{"again": h.again(fails), "orRepair": h.orRepair(fails)} {
+		for name, hook := range map[string]genericapiserver.PostStartHookFunc{"repeat": h.repeatAfterOutage(fails), "repair": h.repairAfterOutage(fails)} {
 			if err := hook(hookContext(t)); err != wrong {
 				t.Errorf("%s: got %v, want the hook's error", name, err)
 			}
@@ -73,7 +75,7 @@ func TestHooksEnd(t *testing.T) {
 		h, runs := outage(1000*time.Hour), 0
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
-		hook := h.again(upstreamHook(h, 30*time.Second, &runs))
+		hook := h.repeatAfterOutage(upstreamHook(h, 30*time.Second, &runs))
 		if err := hook(genericapiserver.PostStartHookContext{Context: ctx}); err != nil {
 			t.Error(err)
 		}

@@ -84,13 +84,6 @@ func TestRequestsReachTheirKubelet(t *testing.T) {
 		{byAddress, "liar", 200}, {byAddress, "mute", 503}, {byAddress, "n1", 503},
 	} {
 		names := &nodeNames{nodes: corelisters.NewNodeLister(nodes), pods: corelisters.NewPodLister(pods), types: tc.types}
-		ask := func(info request.RequestInfo) int {
-			info.IsResourceRequest, info.APIVersion = true, "v1"
-			w := httptest.NewRecorder()
-			r := httptest.NewRequestWithContext(request.WithRequestInfo(t.Context(), &info), http.MethodGet, "/", nil)
-			names.wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).ServeHTTP(w, r)
-			return w.Code
-		}
 		for _, info := range []request.RequestInfo{
 			{Resource: "nodes", Subresource: "proxy", Name: tc.node},
 			{Resource: "nodes", Subresource: "proxy", Name: "https:" + tc.node + ":10250"},
@@ -99,12 +92,21 @@ func TestRequestsReachTheirKubelet(t *testing.T) {
 			{Resource: "pods", Subresource: "attach", Namespace: "ns", Name: "on-" + tc.node},
 			{Resource: "pods", Subresource: "portforward", Namespace: "ns", Name: "on-" + tc.node},
 		} {
-			if got := ask(info); got != tc.want {
+			if got := ask(t, names, info); got != tc.want {
 				t.Errorf("%s/%s of %s by %v: %d, want %d", info.Resource, info.Subresource, info.Name, tc.types, got, tc.want)
 			}
 		}
-		if got := ask(request.RequestInfo{Resource: "nodes", Subresource: "status", Name: tc.node}); got != 200 {
+		if got := ask(t, names, request.RequestInfo{Resource: "nodes", Subresource: "status", Name: tc.node}); got != 200 {
 			t.Errorf("another request about %s: %d", tc.node, got)
 		}
 	}
+}
+
+// ask returns the status of the answer to a request that goes through names.
+func ask(t *testing.T, names *nodeNames, info request.RequestInfo) int {
+	info.IsResourceRequest, info.APIVersion = true, "v1"
+	w := httptest.NewRecorder()
+	r := httptest.NewRequestWithContext(request.WithRequestInfo(t.Context(), &info), http.MethodGet, "/", nil)
+	names.wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).ServeHTTP(w, r)
+	return w.Code
 }

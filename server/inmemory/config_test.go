@@ -34,23 +34,24 @@ func whoAmI(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// forged is what a client could try to be someone else, or to be someone at all.
+var forged = map[string]string{
+	"Authorization":            "Bearer system:masters",
+	"X-Remote-User":            "root",
+	"X-Remote-Group":           "system:masters",
+	"Impersonate-User":         "root",
+	"X-Identity":               "root",
+	"Sec-Websocket-Protocol":   "base64url.bearer.authorization.k8s.io.cm9vdA",
+	"X-Forwarded-Client-Cert":  "root",
+	"X-Brink-In-Memory-Client": "root",
+}
+
 func TestIdentity(t *testing.T) {
 	t.Parallel()
 	server := &Server{}
 	server.Handle(http.HandlerFunc(whoAmI))
 	network := httptest.NewServer(http.HandlerFunc(whoAmI))
 	t.Cleanup(network.Close)
-	// What a client could try to be someone else, or to be someone at all.
-	forged := map[string]string{
-		"Authorization":            "Bearer system:masters",
-		"X-Remote-User":            "root",
-		"X-Remote-Group":           "system:masters",
-		"Impersonate-User":         "root",
-		"X-Identity":               "root",
-		"Sec-Websocket-Protocol":   "base64url.bearer.authorization.k8s.io.cm9vdA",
-		"X-Forwarded-Client-Cert":  "root",
-		"X-Brink-In-Memory-Client": "root",
-	}
 	bob := &user.DefaultInfo{Name: "system:node:bob", Groups: []string{"system:nodes"}}
 	tests := []struct {
 		name   string

@@ -2,7 +2,6 @@ package join
 
 import (
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -31,7 +30,7 @@ func TestANodeThatLostItsRecord(t *testing.T) {
 		if tc.says != "" {
 			node.Annotations = map[string]string{nodekey.NodeAnnotation: tc.says}
 		}
-		c := &Controller{cfg: Config{Client: fake.NewClientset(node)}, now: time.Now}
+		c := &Controller{cfg: Config{Client: fake.NewClientset(node)}}
 		for range 2 { // the second time by the record
 			got, err := c.claim(t.Context(), "till", claimant{tc.asks, "key"})
 			if err != nil || got != tc.want {

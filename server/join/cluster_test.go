@@ -28,14 +28,14 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 
-	"brink/internal/testwait"
 	"brink/internal/wire/jointoken"
 	"brink/internal/wire/nodekey"
 	"brink/server/token"
 )
 
 // cluster is client-go's fake, taught what the controller relies on and the fake
-// leaves out: uids, creation times, conflicts and preconditions.
+// leaves out: uids, creation times, conflicts and preconditions. Tests of it run in a
+// synctest bubble.
 type cluster struct {
 	*fake.Clientset
 	t       *testing.T
@@ -43,28 +43,15 @@ type cluster struct {
 	sources map[string][]netip.Addr // of tunnels, by node; set before start
 	mu      sync.Mutex
 	version int
-	clock   time.Time
 	before  func(*Controller) // called before it runs; nil for nothing
 }
 
 func newCluster(t *testing.T) *cluster {
-	c := &cluster{Clientset: fake.NewClientset(), t: t, tokens: &token.StatusHandler{}, clock: time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)}
+	c := &cluster{Clientset: fake.NewClientset(), t: t, tokens: &token.StatusHandler{}}
 	c.PrependReactor("create", "*", c.create)
 	c.PrependReactor("update", "*", c.update)
 	c.PrependReactor("delete", "*", c.delete)
 	return c
-}
-
-func (c *cluster) now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.clock
-}
-
-func (c *cluster) wait(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.clock = c.clock.Add(d)
 }
 
 // nextVersion is a resource version, and makes uids too.
@@ -83,7 +70,7 @@ func (c *cluster) create(a clienttesting.Action) (bool, runtime.Object, error) {
 	version := c.nextVersion()
 	object.SetUID(types.UID("uid-" + version))
 	object.SetResourceVersion(version)
-	object.SetCreationTimestamp(metav1.NewTime(c.now()))
+	object.SetCreationTimestamp(metav1.NewTime(time.Now()))
 	return false, nil, nil
 }
 
@@ -133,7 +120,6 @@ func (c *cluster) start() *Controller {
 	}
 	controller := New(Config{Client: c, Informers: informers.NewSharedInformerFactory(c, 0), OwnNode: "own", TokenStatus: c.tokens,
 		Sources: func(node string) []netip.Addr { return c.sources[node] }})
-	controller.now, controller.recheck = c.now, 5*time.Millisecond
 	if c.before != nil {
 		c.before(controller)
 	}
@@ -149,10 +135,15 @@ func (c *cluster) start() *Controller {
 	return controller
 }
 
-// eventually is for what the controller does by itself.
+// eventually is for what the controller does by itself. It waits longer than a controller
+// that is patient, by the bubble's clock.
 func (c *cluster) eventually(what string, is func() bool) {
 	c.t.Helper()
-	testwait.Until(c.t, what, is)
+	for deadline := time.Now().Add(2 * patience); !is(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			c.t.Fatalf("%s: not within %s", what, 2*patience)
+		}
+	}
 }
 
 func (c *cluster) addNode(name string, addresses ...string) {

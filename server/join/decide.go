@@ -36,7 +36,8 @@ const reasonApproved = "BrinkApproved"
 const (
 	// patience is how long a request may ask for addresses that are not in the node's
 	// status yet: a kubelet writes both at about the same time.
-	patience        = time.Minute
+	patience = time.Minute
+	// recheckInterval is how often a request that cannot be decided on yet is looked at again.
 	recheckInterval = 2 * time.Second
 )
 
@@ -85,7 +86,7 @@ func (c *Controller) decide(ctx context.Context, name string) error {
 		}
 	}
 	if d == (decision{}) {
-		c.queue.AddAfter(task{kind: decideRequest, name: name}, c.recheck)
+		c.queue.AddAfter(task{kind: decideRequest, name: name}, recheckInterval)
 		return nil
 	}
 	if err := c.answer(ctx, csr, d); err != nil {
@@ -122,7 +123,7 @@ func (c *Controller) decideClient(ctx context.Context, csr *certificatesv1.Certi
 	if err != nil {
 		return refuse(ReasonBadRequest, "%s", err), nil
 	}
-	if state, err := token.StateOf(ctx, c.cfg.Client, tokenOf(csr), c.now()); err != nil {
+	if state, err := token.StateOf(ctx, c.cfg.Client, tokenOf(csr), time.Now()); err != nil {
 		return decision{}, err
 	} else if state != jointoken.Valid {
 		return refuse(ReasonTokenEnded, "token %s is %s: get another one with brink token create", tokenOf(csr), state), nil
@@ -163,7 +164,7 @@ func (c *Controller) decideServing(csr *certificatesv1.CertificateSigningRequest
 	if problem == "" {
 		return decision{approved: true, message: "the node's own name and addresses"}
 	}
-	now := c.now()
+	now := time.Now()
 	if _, ok := c.firstSeen[csr.Name]; !ok {
 		c.firstSeen[csr.Name] = now
 	}
@@ -257,7 +258,7 @@ func (c *Controller) mayBeInside(a netip.Addr) bool {
 func (c *Controller) answer(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, d decision) error {
 	condition := certificatesv1.CertificateSigningRequestCondition{
 		Type: certificatesv1.CertificateDenied, Status: corev1.ConditionTrue,
-		Reason: d.reason, Message: d.message, LastUpdateTime: metav1.NewTime(c.now()),
+		Reason: d.reason, Message: d.message, LastUpdateTime: metav1.NewTime(time.Now()),
 	}
 	if d.approved {
 		condition.Type, condition.Reason = certificatesv1.CertificateApproved, reasonApproved

@@ -28,6 +28,7 @@ package join
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -77,8 +78,6 @@ type Controller struct {
 	// firstSeen is when a request was first found too early to decide on. Only the
 	// worker uses it.
 	firstSeen map[string]time.Time
-	now       func() time.Time
-	recheck   time.Duration // how often an undecidable request is looked at again
 	synced    []cache.InformerSynced
 }
 
@@ -116,8 +115,6 @@ func New(cfg Config) *Controller {
 			workqueue.NewTypedItemExponentialFailureRateLimiter[task](100*time.Millisecond, time.Minute)),
 		reports:   once.Reporter{Every: time.Hour}, // a refused kubelet asks again twice a minute
 		firstSeen: map[string]time.Time{},
-		now:       time.Now,
-		recheck:   recheckInterval,
 	}
 }
 
@@ -169,10 +166,21 @@ func (c *Controller) work(ctx context.Context, t task) {
 	}
 	// A conflict means that somebody else was quicker. Everything else is worth a line,
 	// such as a webhook that is out of order.
-	if !apierrors.IsConflict(err) && c.reports.Changed(err.Error(), "") {
+	if !apierrors.IsConflict(err) && c.reports.Changed(t.reportKey(err), "") {
 		lifecycle.Logger(ctx).Warn("trying again", "request", t.name, "error", err)
 	}
 	c.queue.AddRateLimited(t)
+}
+
+// reportKey returns under which key an error of a task is logged once an hour. A task about
+// all nodes or all tokens fails with the error of any of them, each time of another one, so
+// that what counts is its kind.
+func (t task) reportKey(err error) string {
+	switch t.kind {
+	case reconcileRecords, removeTokens, migrate:
+		return fmt.Sprintf("task %d: %s", t.kind, apierrors.ReasonForError(err))
+	}
+	return err.Error()
 }
 
 // listen turns events into tasks.
@@ -235,7 +243,7 @@ func (c *Controller) onRequest(obj any) {
 // removeTokens removes bootstrap tokens that have ended, and looks again when the next
 // one ends.
 func (c *Controller) removeTokens(ctx context.Context) error {
-	next, errs := token.RemoveEnded(ctx, c.cfg.Client, c.secrets, c.now())
+	next, errs := token.RemoveEnded(ctx, c.cfg.Client, c.secrets, time.Now())
 	if next > 0 {
 		c.queue.AddAfter(task{kind: removeTokens}, next)
 	}

@@ -137,10 +137,10 @@ func newRecord(name string, by claimant) *corev1.Secret {
 func (c *Controller) renewClaim(ctx context.Context, record *corev1.Secret, hasNode bool, key string) error {
 	record = record.DeepCopy()
 	noderecord.SetKeys(record, key)
-	noderecord.SetKeySince(record, c.now())
+	noderecord.SetKeySince(record, time.Now())
 	if !hasNode {
 		delete(record.Annotations, nodeUID)
-		metav1.SetMetaDataAnnotation(&record.ObjectMeta, claimedAt, c.now().UTC().Format(time.RFC3339))
+		metav1.SetMetaDataAnnotation(&record.ObjectMeta, claimedAt, time.Now().UTC().Format(time.RFC3339))
 	}
 	_, err := c.cfg.Client.CoreV1().Secrets(namespace).Update(ctx, record, metav1.UpdateOptions{})
 	return err
@@ -188,7 +188,7 @@ func (c *Controller) remaining(record *corev1.Secret, whole time.Duration) time.
 	if again, err := time.Parse(time.RFC3339, record.Annotations[claimedAt]); err == nil {
 		claimed = again
 	}
-	return whole - c.now().Sub(claimed)
+	return whole - time.Since(claimed)
 }
 
 // removeRecord removes exactly this state of a record.

@@ -68,7 +68,7 @@ func (c *Controller) decideRenewal(ctx context.Context, csr *certificatesv1.Cert
 	if !noderecord.HasKey(record, r.key) {
 		record = record.DeepCopy()
 		noderecord.AddKey(record, extraOf(csr, noderecord.ExtraKey), r.key)
-		noderecord.SetKeySince(record, c.now())
+		noderecord.SetKeySince(record, time.Now())
 		if _, err := c.cfg.Client.CoreV1().Secrets(namespace).Update(ctx, record, metav1.UpdateOptions{}); err != nil {
 			return decision{}, err
 		}

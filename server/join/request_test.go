@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -16,8 +17,13 @@ import (
 	"brink/server/token"
 )
 
-func TestBadClientRequests(t *testing.T) {
-	t.Parallel()
+// badRequest is a request for a client certificate, and why it is refused.
+type badRequest struct {
+	csr     *certificatesv1.CertificateSigningRequest
+	message string
+}
+
+func badRequests(t *testing.T) map[string]badRequest {
 	m := newMachine(t)
 	type csr = certificatesv1.CertificateSigningRequest
 	with := func(change func(*csr)) *csr {
@@ -32,10 +38,7 @@ func TestBadClientRequests(t *testing.T) {
 	}
 	const usages = `the usages have to be "digital signature" and "client auth", with or without "key encipherment"`
 	long := strings.Repeat("a", 64)
-	tests := map[string]struct {
-		csr     *csr
-		message string
-	}{
+	return map[string]badRequest{
 		"no proof":        {with(func(r *csr) { r.Annotations = nil }), "the request has no proof of the machine's node password: is this an agent of brink?"},
 		"damaged proof":   {with(func(r *csr) { r.Annotations[nodekey.Annotation] = "AAAA" }), "the proof of the machine's node password is damaged"},
 		"another's proof": {with(func(r *csr) { r.Annotations = m.joining("till-3").Annotations }), "the proof of the machine's node password is not one for this request"},
@@ -63,16 +66,22 @@ func TestBadClientRequests(t *testing.T) {
 		"mail":         {as(func(x *x509.CertificateRequest) { x.EmailAddresses = []string{"a@example.org"} }), "a node's certificate has no mail addresses and no URIs"},
 		"URI":          {as(func(x *x509.CertificateRequest) { x.URIs = []*url.URL{{Scheme: "spiffe", Host: "x"}} }), "a node's certificate has no mail addresses and no URIs"},
 	}
-	for name, test := range tests {
+}
+
+func TestBadClientRequests(t *testing.T) {
+	t.Parallel()
+	for name, test := range badRequests(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := newCluster(t)
-			c.start()
-			c.isRefused(c.asked(test.csr), ReasonBadRequest, test.message)
-			secrets, err := c.CoreV1().Secrets("").List(t.Context(), metav1.ListOptions{})
-			if err != nil || len(secrets.Items) != 1 { // the token
-				t.Errorf("a refused request left %v, %v", secrets.Items, err)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				c := newCluster(t)
+				c.start()
+				c.isRefused(c.asked(test.csr), ReasonBadRequest, test.message)
+				secrets, err := c.CoreV1().Secrets("").List(t.Context(), metav1.ListOptions{})
+				if err != nil || len(secrets.Items) != 1 { // the token
+					t.Errorf("a refused request left %v, %v", secrets.Items, err)
+				}
+			})
 		})
 	}
 }
@@ -80,39 +89,41 @@ func TestBadClientRequests(t *testing.T) {
 // What others decide on stays as it is.
 func TestOthersRequests(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t)
-	c.start()
-	type csr = certificatesv1.CertificateSigningRequest
-	m := newMachine(t)
-	with := func(r *csr, change func(*csr)) *csr { change(r); return r }
-	others := map[string]*csr{
-		"another group's token": with(m.joining("a"), func(r *csr) {
-			r.Spec.Groups = []string{"system:bootstrappers", "system:bootstrappers:kubeadm:default-node-token"}
-		}),
-		"a user in the group": with(m.joining("b"), func(r *csr) { r.Spec.Username = "eve" }),
-		"a user's renewal":    with(m.joining("c"), func(r *csr) { r.Spec.Username, r.Spec.Groups = "eve", []string{"system:nodes"} }),
-		"another signer's":    with(m.joining("d"), func(r *csr) { r.Spec.SignerName = certificatesv1.KubeAPIServerClientSignerName }),
-		"a token's serving":   with(serving(t, "e"), func(r *csr) { r.Spec.Username, r.Spec.Groups = "system:bootstrap:abcdef", []string{token.Group} }),
-		"a user's serving":    with(serving(t, "f"), func(r *csr) { r.Spec.Groups = []string{"system:authenticated"} }),
-		"denied by hand": with(m.joining("g"), func(r *csr) {
-			r.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{{Type: certificatesv1.CertificateDenied, Status: corev1.ConditionTrue}}
-		}),
-	}
-	csrs := c.CertificatesV1().CertificateSigningRequests()
-	i := 0
-	for what, r := range others {
-		r.Name = fmt.Sprintf("other-%d", i)
-		i++
-		r.Annotations = map[string]string{"what": what, nodekey.Annotation: r.Annotations[nodekey.Annotation]}
-		if _, err := csrs.Create(t.Context(), r, metav1.CreateOptions{}); err != nil {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		c.start()
+		type csr = certificatesv1.CertificateSigningRequest
+		m := newMachine(t)
+		with := func(r *csr, change func(*csr)) *csr { change(r); return r }
+		others := map[string]*csr{
+			"another group's token": with(m.joining("a"), func(r *csr) {
+				r.Spec.Groups = []string{"system:bootstrappers", "system:bootstrappers:kubeadm:default-node-token"}
+			}),
+			"a user in the group": with(m.joining("b"), func(r *csr) { r.Spec.Username = "eve" }),
+			"a user's renewal":    with(m.joining("c"), func(r *csr) { r.Spec.Username, r.Spec.Groups = "eve", []string{"system:nodes"} }),
+			"another signer's":    with(m.joining("d"), func(r *csr) { r.Spec.SignerName = certificatesv1.KubeAPIServerClientSignerName }),
+			"a token's serving":   with(serving(t, "e"), func(r *csr) { r.Spec.Username, r.Spec.Groups = "system:bootstrap:abcdef", []string{token.Group} }),
+			"a user's serving":    with(serving(t, "f"), func(r *csr) { r.Spec.Groups = []string{"system:authenticated"} }),
+			"denied by hand": with(m.joining("g"), func(r *csr) {
+				r.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{{Type: certificatesv1.CertificateDenied, Status: corev1.ConditionTrue}}
+			}),
 		}
-	}
-	c.isApproved(c.asked(m.joining("last"))) // those before were looked at
-	for _, r := range others {
-		has, err := csrs.Get(t.Context(), r.Name, metav1.GetOptions{})
-		if err != nil || len(has.Status.Conditions) != len(r.Status.Conditions) {
-			t.Errorf("%s: %v, %v", r.Annotations["what"], has.Status.Conditions, err)
+		csrs := c.CertificatesV1().CertificateSigningRequests()
+		i := 0
+		for what, r := range others {
+			r.Name = fmt.Sprintf("other-%d", i)
+			i++
+			r.Annotations = map[string]string{"what": what, nodekey.Annotation: r.Annotations[nodekey.Annotation]}
+			if _, err := csrs.Create(t.Context(), r, metav1.CreateOptions{}); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
+		c.isApproved(c.asked(m.joining("last"))) // those before were looked at
+		for _, r := range others {
+			has, err := csrs.Get(t.Context(), r.Name, metav1.GetOptions{})
+			if err != nil || len(has.Status.Conditions) != len(r.Status.Conditions) {
+				t.Errorf("%s: %v, %v", r.Annotations["what"], has.Status.Conditions, err)
+			}
+		}
+	})
 }

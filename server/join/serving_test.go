@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"net/netip"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -15,62 +16,68 @@ import (
 
 func TestServing(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t)
-	c.addNode("till-3", "192.0.2.3", "2001:db8::3")
-	c.addNode("till-4", "192.0.2.4", "192.0.2.9")
-	c.addNode("till-5", "192.0.2.9")
-	c.start()
-	c.isApproved(c.asked(serving(t, "till-3", "192.0.2.3", "2001:db8::3")))
-	c.isApproved(c.asked(serving(t, "till-3"))) // by name only
-	bad := func(change func(*x509.CertificateRequest)) *certificatesv1.CertificateSigningRequest {
-		template := x509.CertificateRequest{Subject: subject("till-3"), DNSNames: []string{"till-3"}}
-		change(&template)
-		return servingAs(t, template, "till-3")
-	}
-	refused := map[string]*certificatesv1.CertificateSigningRequest{
-		`the common name "system:node:till-4" is not that of the node that asks, system:node:till-3`: bad(func(x *x509.CertificateRequest) { x.Subject = subject("till-4") }),
-		`the name "till-4" is not that of the node that asks, till-3`:                                bad(func(x *x509.CertificateRequest) { x.DNSNames = []string{"till-3", "till-4"} }),
-		`the name "kubernetes.default" is not that of the node that asks, till-3`:                    bad(func(x *x509.CertificateRequest) { x.DNSNames = []string{"kubernetes.default"} }),
-		"a serving certificate needs a name or an address":                                           bad(func(x *x509.CertificateRequest) { x.DNSNames = nil }),
-		"a node's certificate has no mail addresses and no URIs":                                     bad(func(x *x509.CertificateRequest) { x.EmailAddresses = []string{"a@example.org"} }),
-	}
-	for message, csr := range refused {
-		c.isRefused(c.asked(csr), ReasonBadRequest, message)
-	}
-	csr := serving(t, "till-3")
-	csr.Spec.Usages = append(csr.Spec.Usages, certificatesv1.UsageClientAuth)
-	c.isRefused(c.asked(csr), ReasonBadRequest, `the usages have to be "digital signature" and "server auth", with or without "key encipherment"`)
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		c.addNode("till-3", "192.0.2.3", "2001:db8::3")
+		c.addNode("till-4", "192.0.2.4", "192.0.2.9")
+		c.addNode("till-5", "192.0.2.9")
+		c.start()
+		c.isApproved(c.asked(serving(t, "till-3", "192.0.2.3", "2001:db8::3")))
+		c.isApproved(c.asked(serving(t, "till-3"))) // by name only
+		bad := func(change func(*x509.CertificateRequest)) *certificatesv1.CertificateSigningRequest {
+			template := x509.CertificateRequest{Subject: subject("till-3"), DNSNames: []string{"till-3"}}
+			change(&template)
+			return servingAs(t, template, "till-3")
+		}
+		refused := map[string]*certificatesv1.CertificateSigningRequest{
+			`the common name "system:node:till-4" is not that of the node that asks, system:node:till-3`: bad(func(x *x509.CertificateRequest) { x.Subject = subject("till-4") }),
+			`the name "till-4" is not that of the node that asks, till-3`:                                bad(func(x *x509.CertificateRequest) { x.DNSNames = []string{"till-3", "till-4"} }),
+			`the name "kubernetes.default" is not that of the node that asks, till-3`:                    bad(func(x *x509.CertificateRequest) { x.DNSNames = []string{"kubernetes.default"} }),
+			"a serving certificate needs a name or an address":                                           bad(func(x *x509.CertificateRequest) { x.DNSNames = nil }),
+			"a node's certificate has no mail addresses and no URIs":                                     bad(func(x *x509.CertificateRequest) { x.EmailAddresses = []string{"a@example.org"} }),
+		}
+		for message, csr := range refused {
+			c.isRefused(c.asked(csr), ReasonBadRequest, message)
+		}
+		csr := serving(t, "till-3")
+		csr.Spec.Usages = append(csr.Spec.Usages, certificatesv1.UsageClientAuth)
+		c.isRefused(c.asked(csr), ReasonBadRequest, `the usages have to be "digital signature" and "server auth", with or without "key encipherment"`)
+	})
 }
 
 // Sites behind NAT number their machines alike.
 func TestServingAtTwoSites(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t)
-	c.addNode("site-1", "192.168.1.10")
-	c.addNode("site-2", "192.168.1.10")
-	c.sources = map[string][]netip.Addr{"site-1": testaddr.Addrs("198.51.100.1"), "site-2": testaddr.Addrs("198.51.100.2")}
-	c.start()
-	c.isApproved(c.asked(serving(t, "site-1", "192.168.1.10")))
-	c.isApproved(c.asked(serving(t, "site-2", "192.168.1.10")))
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		c.addNode("site-1", "192.168.1.10")
+		c.addNode("site-2", "192.168.1.10")
+		c.sources = map[string][]netip.Addr{"site-1": testaddr.Addrs("198.51.100.1"), "site-2": testaddr.Addrs("198.51.100.2")}
+		c.start()
+		c.isApproved(c.asked(serving(t, "site-1", "192.168.1.10")))
+		c.isApproved(c.asked(serving(t, "site-2", "192.168.1.10")))
+	})
 }
 
 // Machines behind one router are reached from outside by its address.
 func TestServingBehindOneRouter(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t)
-	for name, ip := range map[string]string{"own": "192.168.1.10", "till-3": "192.168.1.11"} {
-		c.addNode(name, ip)
-		node, err := c.CoreV1().Nodes().Get(t.Context(), name, metav1.GetOptions{})
-		if err != nil {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		for name, ip := range map[string]string{"own": "192.168.1.10", "till-3": "192.168.1.11"} {
+			c.addNode(name, ip)
+			node, err := c.CoreV1().Nodes().Get(t.Context(), name, metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			node.Status.Addresses = append(node.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeExternalIP, Address: "203.0.113.1"})
+			if _, err := c.CoreV1().Nodes().Update(t.Context(), node, metav1.UpdateOptions{}); err != nil {
+				t.Fatal(err)
+			}
 		}
-		node.Status.Addresses = append(node.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeExternalIP, Address: "203.0.113.1"})
-		if _, err := c.CoreV1().Nodes().Update(t.Context(), node, metav1.UpdateOptions{}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	c.start()
-	c.isApproved(c.asked(serving(t, "till-3", "192.168.1.11", "203.0.113.1")))
+		c.start()
+		c.isApproved(c.asked(serving(t, "till-3", "192.168.1.11", "203.0.113.1")))
+	})
 }
 
 func TestWhoHasAnAddress(t *testing.T) {
@@ -127,38 +134,33 @@ func TestServingAddresses(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.node+" "+test.address, func(t *testing.T) {
 			t.Parallel()
-			c := newCluster(t)
-			c.addNode("till-3", "192.0.2.3")
-			c.addNode("till-4", "192.0.2.9")
-			c.addNode("till-5", "192.0.2.9")
-			c.start()
-			c.isApproved(c.asked(serving(t, "till-3"))) // it runs
-			answered := make(chan certificatesv1.CertificateSigningRequestCondition, 1)
-			go func() { answered <- c.asked(serving(t, test.node, test.address)) }()
-			begun := c.now()
-			for {
-				select {
-				case answer := <-answered:
-					if waited := c.now().Sub(begun); waited < patience {
-						t.Errorf("answered after %s", waited)
-					}
-					c.isRefused(answer, ReasonAddressNotOwned, test.message)
-					return
-				case <-time.After(50 * time.Millisecond):
-					c.wait(patience / 2)
+			synctest.Test(t, func(t *testing.T) {
+				c := newCluster(t)
+				c.addNode("till-3", "192.0.2.3")
+				c.addNode("till-4", "192.0.2.9")
+				c.addNode("till-5", "192.0.2.9")
+				c.start()
+				c.isApproved(c.asked(serving(t, "till-3"))) // it runs
+				begun := time.Now()
+				answer := c.asked(serving(t, test.node, test.address))
+				if waited := time.Since(begun); waited < patience || waited > patience+2*recheckInterval {
+					t.Errorf("answered after %s", waited)
 				}
-			}
+				c.isRefused(answer, ReasonAddressNotOwned, test.message)
+			})
 		})
 	}
 }
 
 func TestServingBeforeTheStatus(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t)
-	c.start()
-	answered := make(chan certificatesv1.CertificateSigningRequestCondition)
-	go func() { answered <- c.asked(serving(t, "till-3", "192.0.2.3")) }()
-	time.Sleep(20 * time.Millisecond)
-	c.addNode("till-3", "192.0.2.3")
-	c.isApproved(<-answered)
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		c.start()
+		answered := make(chan certificatesv1.CertificateSigningRequestCondition)
+		go func() { answered <- c.asked(serving(t, "till-3", "192.0.2.3")) }()
+		time.Sleep(20 * time.Millisecond)
+		c.addNode("till-3", "192.0.2.3")
+		c.isApproved(<-answered)
+	})
 }

@@ -3,6 +3,7 @@ package join
 import (
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -35,32 +36,33 @@ func foreign(t jointoken.Token, ttl time.Duration) *corev1.Secret {
 
 func TestTokensAreKeptAWeek(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t)
-	c.clock = time.Now()
-	short, forever, theirs, damaged := jointoken.New(hash), jointoken.New(hash), jointoken.New(hash), jointoken.New(hash)
-	c.addSecret(token.NewSecret(short, time.Hour, ""))
-	c.addSecret(token.NewSecret(forever, 0, ""))
-	c.addSecret(foreign(theirs, time.Hour))
-	broken := token.NewSecret(damaged, time.Hour, "")
-	broken.Data["expiration"] = []byte("soon")
-	c.addSecret(broken)
-	controller := c.start()
-	look := func() { controller.queue.Add(task{kind: removeTokens}) }
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		short, forever, theirs, damaged := jointoken.New(hash), jointoken.New(hash), jointoken.New(hash), jointoken.New(hash)
+		c.addSecret(token.NewSecret(short, time.Hour, ""))
+		c.addSecret(token.NewSecret(forever, 0, ""))
+		c.addSecret(foreign(theirs, time.Hour))
+		broken := token.NewSecret(damaged, time.Hour, "")
+		broken.Data["expiration"] = []byte("soon")
+		c.addSecret(broken)
+		controller := c.start()
+		look := func() { controller.queue.Add(task{kind: removeTokens}) }
 
-	c.eventually("what never was valid goes", func() bool { return !c.has(damaged) })
-	if !c.has(theirs) {
-		t.Error("a token went that had not expired")
-	}
-	c.wait(time.Hour + time.Second) // whole seconds are kept of the end
-	look()
-	c.eventually("another group's token goes", func() bool { return !c.has(theirs) })
-	if !c.has(short) {
-		t.Error("an expired token was forgotten at once")
-	}
-	c.wait(7 * 24 * time.Hour)
-	look()
-	c.eventually("the expired token goes", func() bool { return !c.has(short) })
-	if !c.has(forever) {
-		t.Error("a token went that does not expire")
-	}
+		c.eventually("what never was valid goes", func() bool { return !c.has(damaged) })
+		if !c.has(theirs) {
+			t.Error("a token went that had not expired")
+		}
+		time.Sleep(time.Hour + time.Second) // whole seconds are kept of the end
+		look()
+		c.eventually("another group's token goes", func() bool { return !c.has(theirs) })
+		if !c.has(short) {
+			t.Error("an expired token was forgotten at once")
+		}
+		time.Sleep(7 * 24 * time.Hour)
+		look()
+		c.eventually("the expired token goes", func() bool { return !c.has(short) })
+		if !c.has(forever) {
+			t.Error("a token went that does not expire")
+		}
+	})
 }

@@ -77,8 +77,8 @@ type requestKey struct{}
 // From returns the address from which the node's request with this context comes. It is
 // invalid for all other requests.
 func From(ctx context.Context) netip.Addr {
-	if a, ok := ctx.Value(requestKey{}).(*nodeRequest); ok {
-		return a.from
+	if request, ok := ctx.Value(requestKey{}).(*nodeRequest); ok {
+		return request.from
 	}
 	return netip.Addr{}
 }
@@ -87,8 +87,8 @@ func From(ctx context.Context) netip.Addr {
 // until the gate can judge them, and cancels them when the node loses its rights.
 func (g *Gate) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		a := g.newNodeRequest(w, r)
-		if a == nil {
+		request := g.newNodeRequest(w, r)
+		if request == nil {
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -99,10 +99,10 @@ func (g *Gate) Handler(next http.Handler) http.Handler {
 		}
 		ctx, end := context.WithCancelCause(r.Context())
 		defer end(nil)
-		a.end = end
-		g.track(a)
-		defer g.untrack(a)
-		next.ServeHTTP(w, r.WithContext(context.WithValue(ctx, requestKey{}, a)))
+		request.end = end
+		g.track(request)
+		defer g.untrack(request)
+		next.ServeHTTP(w, r.WithContext(context.WithValue(ctx, requestKey{}, request)))
 	})
 }
 
@@ -140,21 +140,21 @@ func (g *Gate) awaitReady(ctx context.Context) bool {
 	return false
 }
 
-func (g *Gate) track(a *nodeRequest) {
+func (g *Gate) track(request *nodeRequest) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.requests[a.node] == nil {
-		g.requests[a.node] = map[*nodeRequest]struct{}{}
+	if g.requests[request.node] == nil {
+		g.requests[request.node] = map[*nodeRequest]struct{}{}
 	}
-	g.requests[a.node][a] = struct{}{}
+	g.requests[request.node][request] = struct{}{}
 }
 
-func (g *Gate) untrack(a *nodeRequest) {
+func (g *Gate) untrack(request *nodeRequest) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	delete(g.requests[a.node], a)
-	if len(g.requests[a.node]) == 0 {
-		delete(g.requests, a.node)
+	delete(g.requests[request.node], request)
+	if len(g.requests[request.node]) == 0 {
+		delete(g.requests, request.node)
 	}
 }
 
@@ -164,17 +164,17 @@ func (g *Gate) untrack(a *nodeRequest) {
 func (g *Gate) Authenticator(next authenticator.Request) authenticator.Request {
 	return authenticator.RequestFunc(func(req *http.Request) (*authenticator.Response, bool, error) {
 		resp, ok, err := next.AuthenticateRequest(req)
-		a, isNode := req.Context().Value(requestKey{}).(*nodeRequest)
-		if err != nil || !ok || !isNode || resp.User.GetName() != nodeuser.Name(a.node) {
+		request, isNode := req.Context().Value(requestKey{}).(*nodeRequest)
+		if err != nil || !ok || !isNode || resp.User.GetName() != nodeuser.Name(request.node) {
 			return resp, ok, err
 		}
-		a.isVerified.Store(true)
-		record, refused := g.judge(a)
+		request.isVerified.Store(true)
+		record, refused := g.judge(request)
 		if refused != "" {
-			a.answer.Set(noderights.Header, refused)
+			request.answer.Set(noderights.Header, refused)
 			return nil, false, nil // an error would be a line in the log each time
 		}
-		return withRecord(resp, record, a.key), true, nil
+		return withRecord(resp, record, request.key), true, nil
 	})
 }
 
@@ -189,22 +189,22 @@ func withRecord(resp *authenticator.Response, record, key string) *authenticator
 
 // judge returns the uid of the record by which a certificate has its rights, or why it has
 // none.
-func (g *Gate) judge(a *nodeRequest) (record, refused string) {
-	node, err := g.nodes.Get(a.node)
+func (g *Gate) judge(request *nodeRequest) (record, refused string) {
+	node, err := g.nodes.Get(request.node)
 	if err != nil {
 		node = nil
 	}
-	has, err := g.secrets.Get(a.node + Suffix)
+	has, err := g.secrets.Get(request.node + Suffix)
 	switch {
 	case err != nil:
-		return "", g.judgeWithoutRecord(a, node)
+		return "", g.judgeWithoutRecord(request, node)
 	case has.Type != Type || !InForce(has, node):
 		return "", noderights.Deleted
-	case HasKey(has, a.key):
+	case HasKey(has, request.key):
 		return string(has.UID), ""
-	case g.isProven(a, has, node):
+	case g.isProven(request, has, node):
 		return string(has.UID), ""
-	case (!HasKeys(has) || g.isOld()) && isNotOlder(a.cert.NotBefore, has) && g.adopts(a, string(has.UID)):
+	case (!HasKeys(has) || g.isOld()) && isNotOlder(request.cert.NotBefore, has) && g.adopts(request, string(has.UID)):
 		return string(has.UID), ""
 	}
 	return "", noderights.Replaced
@@ -212,11 +212,11 @@ func (g *Gate) judge(a *nodeRequest) (record, refused string) {
 
 // judgeWithoutRecord accepts a certificate only in a cluster of an older brink, where nodes
 // without a record have certificates.
-func (g *Gate) judgeWithoutRecord(a *nodeRequest, node *corev1.Node) (refused string) {
-	if node == nil || a.node == g.ownNode || !g.isOld() {
+func (g *Gate) judgeWithoutRecord(request *nodeRequest, node *corev1.Node) (refused string) {
+	if node == nil || request.node == g.ownNode || !g.isOld() {
 		return noderights.Deleted
 	}
-	if !g.adopts(a, string(node.UID)) {
+	if !g.adopts(request, string(node.UID)) {
 		return noderights.Replaced
 	}
 	return ""
@@ -230,18 +230,18 @@ func (g *Gate) isOld() bool {
 
 // adopts takes the first key that a node shows for its own, and reports whether that is the
 // request's key. of is the uid of the node's record, or of its Node when it has no record.
-func (g *Gate) adopts(a *nodeRequest, of string) bool {
+func (g *Gate) adopts(request *nodeRequest, of string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	had, isKnown := g.adopted[a.node]
+	had, isKnown := g.adopted[request.node]
 	if !isKnown || had.of != of {
-		had = adoption{of, a.key}
-		g.adopted[a.node] = had
+		had = adoption{of, request.key}
+		g.adopted[request.node] = had
 		if g.adopt != nil {
-			g.adopt(a.node, a.key)
+			g.adopt(request.node, request.key)
 		}
 	}
-	return had.key == a.key
+	return had.key == request.key
 }
 
 // AdoptBy has adopt called for each node without a record, or with a record without keys,

@@ -251,17 +251,7 @@ func TestRunningRequestsEnd(t *testing.T) {
 			a := newAPI(t)
 			a.make(theNode("1"), theRecord("1", mine))
 			a.start()
-			ended := make(chan error, 1)
-			r := a.request(t.Context(), mine, "/watch")
-			go func() {
-				var ctx context.Context
-				a.gate.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					ctx = r.Context()
-					ctx.Value(requestKey{}).(*nodeRequest).isVerified.Store(true)
-					a.hang(r)
-				})).ServeHTTP(httptest.NewRecorder(), r)
-				ended <- context.Cause(ctx)
-			}()
+			ended := a.watch(a.request(t.Context(), mine, "/watch"))
 			<-a.began
 			// What concerns others ends nothing.
 			a.make(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "other"}})
@@ -286,6 +276,22 @@ func TestRunningRequestsEnd(t *testing.T) {
 			}
 		})
 	}
+}
+
+// watch makes a request that the API server has verified, and that lasts until the gate ends
+// it. The channel gets why.
+func (a *api) watch(r *http.Request) <-chan error {
+	ended := make(chan error, 1)
+	go func() {
+		var ctx context.Context
+		a.gate.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			ctx = r.Context()
+			ctx.Value(requestKey{}).(*nodeRequest).isVerified.Store(true)
+			a.hang(r)
+		})).ServeHTTP(httptest.NewRecorder(), r)
+		ended <- context.Cause(ctx)
+	}()
+	return ended
 }
 
 // TestWaitsForTheCaches: a server that has just started does not refuse its nodes.

@@ -41,18 +41,18 @@ func isAfterAllKeys(notBefore time.Time, record *corev1.Secret) bool {
 
 // isProven reports whether the request proves that its certificate belongs to the machine
 // that the record names, and passes it on to have its key written into the record.
-func (g *Gate) isProven(a *nodeRequest, record *corev1.Secret, node *corev1.Node) bool {
-	if a.proof == "" || !isAlive(record, node) || !isAfterAllKeys(a.cert.NotBefore, record) {
+func (g *Gate) isProven(request *nodeRequest, record *corev1.Secret, node *corev1.Node) bool {
+	if request.proof == "" || !isAlive(record, node) || !isAfterAllKeys(request.cert.NotBefore, record) {
 		return false
 	}
-	machine, err := nodekey.VerifyCertificate(a.proof, a.cert.Raw)
+	machine, err := nodekey.VerifyCertificate(request.proof, request.cert.Raw)
 	if err != nil || !machine.Is(nodekey.Public(record.Data[MachineKey])) {
 		return false
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.proven != nil {
-		g.proven(Proven{Node: a.node, Record: string(record.UID), Key: a.key, NotBefore: a.cert.NotBefore.Unix()})
+		g.proven(Proven{Node: request.node, Record: string(record.UID), Key: request.key, NotBefore: request.cert.NotBefore.Unix()})
 	}
 	return true
 }

@@ -50,13 +50,7 @@ func TestProof(t *testing.T) {
 	}
 	old := &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: OldRenewals}}
 	prove := func(key nodekey.Key, c *x509.Certificate) string { return key.ProveCertificate(c.Raw) }
-	for name, tc := range map[string]struct {
-		has    []any
-		asks   *x509.Certificate
-		proof  string
-		status int
-		why    string
-	}{
+	for name, tc := range map[string]proofCase{
 		"renewed since":                      {[]any{theNode("1"), record("1", 30*time.Minute)}, renewed, prove(machine, renewed), 200, ""},
 		"renewed since it was given":         {[]any{theNode("1"), record("1", 0)}, renewed, prove(machine, renewed), 200, ""},
 		"while an older brink is taken over": {[]any{old, theNode("1"), record("1", 0)}, renewed, prove(machine, renewed), 200, ""},
@@ -74,28 +68,41 @@ func TestProof(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			a := newAPI(t)
-			var proven []Proven
-			a.gate.ProvenBy(func(p Proven) { proven = append(proven, p) })
-			a.make(tc.has...)
-			a.start()
-			r := a.request(t.Context(), tc.asks, "/")
-			r.Header.Set(noderights.Proof, tc.proof)
-			w := httptest.NewRecorder()
-			a.served.ServeHTTP(w, r)
-			if why := w.Header().Get(noderights.Header); w.Code != tc.status || why != tc.why {
-				t.Errorf("%d %q, want %d %q", w.Code, why, tc.status, tc.why)
-			}
-			if r.Header.Get(noderights.Proof) != "" {
-				t.Error("the proof is passed on")
-			}
-			var want []Proven
-			if tc.status == http.StatusOK {
-				want = []Proven{{Node: "till", Record: "record", Key: KeyOf(tc.asks.RawSubjectPublicKeyInfo), NotBefore: tc.asks.NotBefore.Unix()}}
-			}
-			if !slices.Equal(proven, want) {
-				t.Errorf("proven are %v, want %v", proven, want)
-			}
+			tc.check(t)
 		})
+	}
+}
+
+// proofCase is a request with a proof, and the answer to it in a cluster with some objects.
+type proofCase struct {
+	has    []any
+	asks   *x509.Certificate
+	proof  string
+	status int
+	why    string
+}
+
+func (tc proofCase) check(t *testing.T) {
+	a := newAPI(t)
+	var proven []Proven
+	a.gate.ProvenBy(func(p Proven) { proven = append(proven, p) })
+	a.make(tc.has...)
+	a.start()
+	r := a.request(t.Context(), tc.asks, "/")
+	r.Header.Set(noderights.Proof, tc.proof)
+	w := httptest.NewRecorder()
+	a.served.ServeHTTP(w, r)
+	if why := w.Header().Get(noderights.Header); w.Code != tc.status || why != tc.why {
+		t.Errorf("%d %q, want %d %q", w.Code, why, tc.status, tc.why)
+	}
+	if r.Header.Get(noderights.Proof) != "" {
+		t.Error("the proof is passed on")
+	}
+	var want []Proven
+	if tc.status == http.StatusOK {
+		want = []Proven{{Node: "till", Record: "record", Key: KeyOf(tc.asks.RawSubjectPublicKeyInfo), NotBefore: tc.asks.NotBefore.Unix()}}
+	}
+	if !slices.Equal(proven, want) {
+		t.Errorf("proven are %v, want %v", proven, want)
 	}
 }

@@ -61,9 +61,9 @@ func (g *Gate) recheck(object any, suffix string) {
 	if err != nil || !isRecord || suffix != "" && namespace != Namespace {
 		return
 	}
-	for _, a := range g.running(node) {
-		if _, refused := g.judge(a); refused != "" {
-			a.end(errRightsEnded)
+	for _, request := range g.running(node) {
+		if _, refused := g.judge(request); refused != "" {
+			request.end(errRightsEnded)
 		}
 	}
 }
@@ -73,9 +73,9 @@ func (g *Gate) running(node string) []*nodeRequest {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	var out []*nodeRequest
-	for a := range g.requests[node] {
-		if a.isVerified.Load() {
-			out = append(out, a)
+	for request := range g.requests[node] {
+		if request.isVerified.Load() {
+			out = append(out, request)
 		}
 	}
 	return out

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"brink/internal/testneed"
+	"brink/internal/testtree"
 )
 
 func TestAuthoritiesLastTenYearsFromAnHourAgo(t *testing.T) {
@@ -24,62 +25,67 @@ func TestAuthoritiesLastTenYearsFromAnHourAgo(t *testing.T) {
 	}
 }
 
-func TestRefusals(t *testing.T) {
-	t.Parallel()
-	write := func(name, content string) func(*testing.T, Dir) {
-		return func(t *testing.T, d Dir) {
-			if err := os.WriteFile(filepath.Join(string(d), name), []byte(content), 0o600); err != nil {
-				t.Fatal(err)
-			}
+// refusals are states of the directory, or of the clock, with which Ensure makes nothing.
+var refusals = []struct {
+	name   string
+	damage func(*testing.T, Dir)
+	now    time.Time
+	want   []string // all must be in the error
+}{
+	{name: "key missing", damage: func(t *testing.T, d Dir) { os.Remove(d.Key(ClientCA)) },
+		want: []string{"client-ca.key is missing", "client-ca.crt exists", "restore"}},
+	{name: "key of another", damage: func(t *testing.T, d Dir) { os.Rename(d.Key(ServerCA), d.Key(ClientCA)) },
+		want: []string{"server-ca.key is missing"}},
+	{name: "pair mismatched", damage: func(t *testing.T, d Dir) {
+		if _, err := makeKey(d.Key(ServerCA)); err != nil {
+			t.Fatal(err)
+		}
+	}, want: []string{"server-ca.key does not belong to", "server-ca.crt", "restore"}},
+	{name: "key garbage", damage: putFile("server-ca.key", "garbage"), want: []string{"server-ca.key", "no private key", "restore"}},
+	{name: "key truncated", damage: putFile("server-ca.key", "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n"),
+		want: []string{"server-ca.key", "not a private key"}},
+	{name: "certificate empty", damage: putFile("server-ca.crt", ""), want: []string{"server-ca.crt", "no certificate"}},
+	{name: "certificate is a directory", damage: func(t *testing.T, d Dir) {
+		os.Remove(d.Cert(ServerCA))
+		os.Mkdir(d.Cert(ServerCA), 0o700)
+	}, want: []string{"server-ca.crt", "is a directory"}},
+	{name: "authority lost", damage: func(t *testing.T, d Dir) { os.Remove(d.Cert(ServerCA)); os.Remove(d.Key(ServerCA)) },
+		want: []string{"server-ca.crt is missing", "restore", "remove all of"}},
+	{name: "certificate of an authority lost", damage: func(t *testing.T, d Dir) { os.Remove(d.Cert(RequestHeaderCA)) },
+		want: []string{"request-header-ca.crt is missing", "restore"}},
+	{name: "service key lost", damage: func(t *testing.T, d Dir) { os.Remove(d.ServiceKey()) },
+		want: []string{"service.key is missing", "restore"}},
+	{name: "service key garbage", damage: putFile("service.key", "garbage"), want: []string{"service.key", "restore"}},
+	{name: "not an authority", damage: func(t *testing.T, d Dir) {
+		os.Rename(d.Cert(ClientAdmin), d.Cert(ClientCA))
+		os.Rename(d.Key(ClientAdmin), d.Key(ClientCA))
+	}, want: []string{"client-ca.crt is not a certificate authority"}},
+	{name: "authority expired", now: start.AddDate(11, 0, 0),
+		want: []string{"server-ca.crt expired on 2036-05-29T12:00:00Z", "the clock says 2037-06-01T12:00:00Z"}},
+	{name: "clock in the past", now: start.Add(-2 * time.Hour),
+		want: []string{"the clock says 2026-06-01T10:00:00Z", "server-ca.crt is valid only from 2026-06-01T11:00:00Z", "set the clock"}},
+	{name: "clock of a board without one, first start", now: time.Unix(0, 0), damage: func(t *testing.T, d Dir) {
+		if err := os.RemoveAll(string(d)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Mkdir(string(d), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}, want: []string{"the clock says 1970-01-01T00:00:00Z", "set the clock"}},
+}
+
+// putFile replaces a file of the directory.
+func putFile(name, content string) func(*testing.T, Dir) {
+	return func(t *testing.T, d Dir) {
+		if err := os.WriteFile(filepath.Join(string(d), name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
 		}
 	}
-	for _, tt := range []struct {
-		name   string
-		damage func(*testing.T, Dir)
-		now    time.Time
-		want   []string // all must be in the error
-	}{
-		{name: "key missing", damage: func(t *testing.T, d Dir) { os.Remove(d.Key(ClientCA)) },
-			want: []string{"client-ca.key is missing", "client-ca.crt exists", "restore"}},
-		{name: "key of another", damage: func(t *testing.T, d Dir) { os.Rename(d.Key(ServerCA), d.Key(ClientCA)) },
-			want: []string{"server-ca.key is missing"}},
-		{name: "pair mismatched", damage: func(t *testing.T, d Dir) {
-			if _, err := makeKey(d.Key(ServerCA)); err != nil {
-				t.Fatal(err)
-			}
-		}, want: []string{"server-ca.key does not belong to", "server-ca.crt", "restore"}},
-		{name: "key garbage", damage: write("server-ca.key", "garbage"), want: []string{"server-ca.key", "no private key", "restore"}},
-		{name: "key truncated", damage: write("server-ca.key", "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n"),
-			want: []string{"server-ca.key", "not a private key"}},
-		{name: "certificate empty", damage: write("server-ca.crt", ""), want: []string{"server-ca.crt", "no certificate"}},
-		{name: "certificate is a directory", damage: func(t *testing.T, d Dir) {
-			os.Remove(d.Cert(ServerCA))
-			os.Mkdir(d.Cert(ServerCA), 0o700)
-		}, want: []string{"server-ca.crt", "is a directory"}},
-		{name: "authority lost", damage: func(t *testing.T, d Dir) { os.Remove(d.Cert(ServerCA)); os.Remove(d.Key(ServerCA)) },
-			want: []string{"server-ca.crt is missing", "restore", "remove all of"}},
-		{name: "certificate of an authority lost", damage: func(t *testing.T, d Dir) { os.Remove(d.Cert(RequestHeaderCA)) },
-			want: []string{"request-header-ca.crt is missing", "restore"}},
-		{name: "service key lost", damage: func(t *testing.T, d Dir) { os.Remove(d.ServiceKey()) },
-			want: []string{"service.key is missing", "restore"}},
-		{name: "service key garbage", damage: write("service.key", "garbage"), want: []string{"service.key", "restore"}},
-		{name: "not an authority", damage: func(t *testing.T, d Dir) {
-			os.Rename(d.Cert(ClientAdmin), d.Cert(ClientCA))
-			os.Rename(d.Key(ClientAdmin), d.Key(ClientCA))
-		}, want: []string{"client-ca.crt is not a certificate authority"}},
-		{name: "authority expired", now: start.AddDate(11, 0, 0),
-			want: []string{"server-ca.crt expired on 2036-05-29T12:00:00Z", "the clock says 2037-06-01T12:00:00Z"}},
-		{name: "clock in the past", now: start.Add(-2 * time.Hour),
-			want: []string{"the clock says 2026-06-01T10:00:00Z", "server-ca.crt is valid only from 2026-06-01T11:00:00Z", "set the clock"}},
-		{name: "clock of a board without one, first start", now: time.Unix(0, 0), damage: func(t *testing.T, d Dir) {
-			if err := os.RemoveAll(string(d)); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Mkdir(string(d), 0o700); err != nil {
-				t.Fatal(err)
-			}
-		}, want: []string{"the clock says 1970-01-01T00:00:00Z", "set the clock"}},
-	} {
+}
+
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	for _, tt := range refusals {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			cfg := config(t)
@@ -116,11 +122,11 @@ func TestRefusalWritesNothing(t *testing.T) {
 	for _, path := range []string{tree.Cert(ServerCA), tree.Key(ServerCA), tree.Cert(ClientAdmin), tree.ServiceKey()} {
 		os.Remove(path)
 	}
-	before := contents(t, cfg.Dir)
+	before := testtree.Read(t, cfg.Dir)
 	if _, err := Ensure(cfg); err == nil {
 		t.Fatal("no error")
 	}
-	wantChanged(t, before, contents(t, cfg.Dir))
+	wantChanged(t, before, testtree.Read(t, cfg.Dir))
 }
 
 func TestCheckClock(t *testing.T) {
@@ -188,7 +194,7 @@ func TestUsersOwnAuthority(t *testing.T) {
 	}
 
 	tree := mustEnsure(t, cfg)
-	after := contents(t, cfg.Dir)
+	after := testtree.Read(t, cfg.Dir)
 	if after["server-ca.crt"] != string(bundle) || after["server-ca.key"] != string(key) {
 		t.Error("the user's authority was replaced")
 	}
@@ -214,7 +220,7 @@ func TestUsersOwnAuthority(t *testing.T) {
 		t.Errorf("leaf ends %s, authority %s", served[0].NotAfter, served[1].NotAfter)
 	}
 	mustEnsure(t, cfg.at(time.Now().AddDate(0, 0, 190)))
-	if got := changed(after, contents(t, cfg.Dir)); slices.Contains(got, "serving-kube-apiserver.crt") {
+	if got := changed(after, testtree.Read(t, cfg.Dir)); slices.Contains(got, "serving-kube-apiserver.crt") {
 		t.Errorf("issued again without gain: %q", got)
 	}
 }

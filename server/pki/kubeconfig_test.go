@@ -38,26 +38,36 @@ func TestCheckKubeconfig(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			dir := t.TempDir()
-			path, ca := filepath.Join(dir, "config"), filepath.Join(dir, "ca.crt")
-			files := map[string]string{path: c.text, ca: "ours"}
-			if c.noCA {
-				delete(files, ca)
-			}
-			for file, text := range files {
-				if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			err := CheckKubeconfig(path, ca)
-			if c.want == "" && err != nil {
-				t.Error(err)
-			}
-			if want := path + " holds another cluster, " + c.want + ": name another file"; c.want != "" && (err == nil || !strings.HasPrefix(err.Error(), want)) {
-				t.Errorf("got %v, want %s", err, want)
-			}
+			checkKubeconfig(t, c.text, c.noCA, c.want)
 		})
 	}
+}
+
+// checkKubeconfig has a file with this text checked. other is the cluster for which it is
+// refused, "" if it is not.
+func checkKubeconfig(t *testing.T, text string, noCA bool, other string) {
+	dir := t.TempDir()
+	path, ca := filepath.Join(dir, "config"), filepath.Join(dir, "ca.crt")
+	files := map[string]string{path: text, ca: "ours"}
+	if noCA {
+		delete(files, ca)
+	}
+	for file, text := range files {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := CheckKubeconfig(path, ca)
+	if other == "" && err != nil {
+		t.Error(err)
+	}
+	if want := path + " holds another cluster, " + other + ": name another file"; other != "" && (err == nil || !strings.HasPrefix(err.Error(), want)) {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+func TestCheckKubeconfigElsewhere(t *testing.T) {
+	t.Parallel()
 	if err := CheckKubeconfig(filepath.Join(t.TempDir(), "none"), "none"); err != nil {
 		t.Errorf("a file that is not there: %v", err)
 	}

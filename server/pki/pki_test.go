@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"k8s.io/client-go/util/keyutil"
+
+	"brink/internal/testtree"
 )
 
 var start = time.Date(2026, time.June, 1, 12, 0, 0, 0, time.UTC)
@@ -51,24 +53,6 @@ func certificate(t *testing.T, path string) *x509.Certificate {
 		t.Fatal(err)
 	}
 	return certs[0]
-}
-
-// contents maps every file in the directory to what is in it.
-func contents(t *testing.T, dir string) map[string]string {
-	t.Helper()
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	out := map[string]string{}
-	for _, e := range entries {
-		data, err := os.ReadFile(filepath.Join(dir, e.Name()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		out[e.Name()] = string(data)
-	}
-	return out
 }
 
 func changed(before, after map[string]string) []string {
@@ -167,7 +151,7 @@ func TestPermissions(t *testing.T) {
 	if info, err := os.Stat(cfg.Dir); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("directory: %v %v", info.Mode(), err)
 	}
-	if got, want := len(contents(t, cfg.Dir)), len(tree.files()); got != want {
+	if got, want := len(testtree.Read(t, cfg.Dir)), len(tree.files()); got != want {
 		t.Errorf("%d files, want %d", got, want)
 	}
 	for _, path := range tree.files() {
@@ -177,65 +161,64 @@ func TestPermissions(t *testing.T) {
 	}
 }
 
-// TestEnsureAgain is the table of what a second start finds and does.
+const day = 24 * time.Hour
+
+var allLeaves = []string{"client-admin.crt", "client-auth-proxy.crt", "client-kube-apiserver.crt",
+	"serving-kube-apiserver.crt", "serving-kubelet.crt"}
+
+// secondStarts is the table of what a second start finds and does.
+var secondStarts = []struct {
+	name   string
+	damage func(*testing.T, Dir)
+	change func(*Config)
+	want   []string
+}{
+	{name: "nothing due"},
+	{name: "a day before renewal", change: func(c *Config) { *c = c.at(start.Add(274 * day)) }},
+	{name: "90 days left", change: func(c *Config) { *c = c.at(start.Add(275 * day)) }, want: allLeaves},
+	{name: "expired while off", change: func(c *Config) { *c = c.at(start.Add(1000 * day)) }, want: allLeaves},
+	{name: "clock a little back", change: func(c *Config) { *c = c.at(start.Add(-59 * time.Minute)) }},
+	{name: "another tls-san", change: func(c *Config) { c.ExtraSANs = []string{"other.example.com"} },
+		want: []string{"serving-kube-apiserver.crt"}},
+	{name: "same names in other order and spelling", change: func(c *Config) {
+		c.ExtraSANs = []string{"::ffff:203.0.113.9", "shop.example.com", "localhost"}
+	}},
+	{name: "another node address", change: func(c *Config) { c.NodeIPs = []netip.Addr{netip.MustParseAddr("192.0.2.8")} },
+		want: []string{"serving-kube-apiserver.crt", "serving-kubelet.crt"}},
+	{name: "another node name", change: func(c *Config) { c.NodeName = "edge-2" },
+		want: []string{"serving-kube-apiserver.crt", "serving-kubelet.crt"}},
+	{name: "leaf certificate missing", damage: removeFiles("client-admin.crt"), want: []string{"client-admin.crt"}},
+	{name: "leaf key missing", damage: removeFiles("client-admin.key"), want: []string{"client-admin.crt", "client-admin.key"}},
+	{name: "leaf certificate empty", damage: putFile("client-admin.crt", ""), want: []string{"client-admin.crt"}},
+	{name: "leaf key garbage", damage: putFile("client-admin.key", "x"), want: []string{"client-admin.crt", "client-admin.key"}},
+	{name: "leaf certificate of another key", damage: func(t *testing.T, d Dir) {
+		if _, err := makeKey(d.Key(ClientAdmin)); err != nil {
+			t.Fatal(err)
+		}
+	}, want: []string{"client-admin.crt"}},
+	{name: "authority never used, certificate missing", damage: removeFiles("request-header-ca.crt", "client-auth-proxy.crt"),
+		want: []string{"client-auth-proxy.crt", "request-header-ca.crt"}},
+	{name: "authority never used, missing", damage: removeFiles("request-header-ca.crt", "request-header-ca.key", "client-auth-proxy.crt"),
+		want: []string{"client-auth-proxy.crt", "request-header-ca.crt", "request-header-ca.key"}},
+	{name: "interrupted write", damage: putFile(".client-admin.key.123", "half a key"),
+		want: []string{".client-admin.key.123 removed"}},
+	{name: "files of others", damage: putFile("etcd.crt", "not ours")},
+}
+
+// removeFiles removes files of the directory.
+func removeFiles(names ...string) func(*testing.T, Dir) {
+	return func(t *testing.T, d Dir) {
+		for _, name := range names {
+			if err := os.Remove(filepath.Join(string(d), name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 func TestEnsureAgain(t *testing.T) {
 	t.Parallel()
-	day := 24 * time.Hour
-	allLeaves := []string{"client-admin.crt", "client-auth-proxy.crt", "client-kube-apiserver.crt",
-		"serving-kube-apiserver.crt", "serving-kubelet.crt"}
-	remove := func(names ...string) func(*testing.T, Dir) {
-		return func(t *testing.T, d Dir) {
-			for _, name := range names {
-				if err := os.Remove(filepath.Join(string(d), name)); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-	}
-	put := func(name, content string) func(*testing.T, Dir) {
-		return func(t *testing.T, d Dir) {
-			if err := os.WriteFile(filepath.Join(string(d), name), []byte(content), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	for _, tt := range []struct {
-		name   string
-		damage func(*testing.T, Dir)
-		change func(*Config)
-		want   []string
-	}{
-		{name: "nothing due"},
-		{name: "a day before renewal", change: func(c *Config) { *c = c.at(start.Add(274 * day)) }},
-		{name: "90 days left", change: func(c *Config) { *c = c.at(start.Add(275 * day)) }, want: allLeaves},
-		{name: "expired while off", change: func(c *Config) { *c = c.at(start.Add(1000 * day)) }, want: allLeaves},
-		{name: "clock a little back", change: func(c *Config) { *c = c.at(start.Add(-59 * time.Minute)) }},
-		{name: "another tls-san", change: func(c *Config) { c.ExtraSANs = []string{"other.example.com"} },
-			want: []string{"serving-kube-apiserver.crt"}},
-		{name: "same names in other order and spelling", change: func(c *Config) {
-			c.ExtraSANs = []string{"::ffff:203.0.113.9", "shop.example.com", "localhost"}
-		}},
-		{name: "another node address", change: func(c *Config) { c.NodeIPs = []netip.Addr{netip.MustParseAddr("192.0.2.8")} },
-			want: []string{"serving-kube-apiserver.crt", "serving-kubelet.crt"}},
-		{name: "another node name", change: func(c *Config) { c.NodeName = "edge-2" },
-			want: []string{"serving-kube-apiserver.crt", "serving-kubelet.crt"}},
-		{name: "leaf certificate missing", damage: remove("client-admin.crt"), want: []string{"client-admin.crt"}},
-		{name: "leaf key missing", damage: remove("client-admin.key"), want: []string{"client-admin.crt", "client-admin.key"}},
-		{name: "leaf certificate empty", damage: put("client-admin.crt", ""), want: []string{"client-admin.crt"}},
-		{name: "leaf key garbage", damage: put("client-admin.key", "x"), want: []string{"client-admin.crt", "client-admin.key"}},
-		{name: "leaf certificate of another key", damage: func(t *testing.T, d Dir) {
-			if _, err := makeKey(d.Key(ClientAdmin)); err != nil {
-				t.Fatal(err)
-			}
-		}, want: []string{"client-admin.crt"}},
-		{name: "authority never used, certificate missing", damage: remove("request-header-ca.crt", "client-auth-proxy.crt"),
-			want: []string{"client-auth-proxy.crt", "request-header-ca.crt"}},
-		{name: "authority never used, missing", damage: remove("request-header-ca.crt", "request-header-ca.key", "client-auth-proxy.crt"),
-			want: []string{"client-auth-proxy.crt", "request-header-ca.crt", "request-header-ca.key"}},
-		{name: "interrupted write", damage: put(".client-admin.key.123", "half a key"),
-			want: []string{".client-admin.key.123 removed"}},
-		{name: "files of others", damage: put("etcd.crt", "not ours")},
-	} {
+	for _, tt := range secondStarts {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			cfg := config(t)
@@ -248,13 +231,13 @@ func TestEnsureAgain(t *testing.T) {
 			if tt.damage != nil {
 				tt.damage(t, Dir(cfg.Dir))
 			}
-			before := contents(t, cfg.Dir)
+			before := testtree.Read(t, cfg.Dir)
 			tree := mustEnsure(t, cfg)
-			after := contents(t, cfg.Dir)
+			after := testtree.Read(t, cfg.Dir)
 			wantChanged(t, before, after, tt.want...)
 			checkAll(t, tree)
 			mustEnsure(t, cfg)
-			wantChanged(t, after, contents(t, cfg.Dir))
+			wantChanged(t, after, testtree.Read(t, cfg.Dir))
 		})
 	}
 }

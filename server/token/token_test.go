@@ -119,34 +119,13 @@ func TestStatus(t *testing.T) {
 	store := cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
 	past := NewSecret(expired, time.Hour, "")
 	setExpiration(past, time.Now().Add(-time.Minute))
-	for _, s := range []*corev1.Secret{NewSecret(valid, time.Hour, ""), past, foreign(theirs, time.Hour)} {
+	for _, s := range []*corev1.Secret{NewSecret(valid, time.Hour, ""), past, foreign(theirs, time.Hour), deletedSecret(t, deleted)} {
 		if err := store.Add(s); err != nil {
 			t.Fatal(err)
 		}
 	}
-	c := fake.NewClientset()
-	addSecret(t, c, NewSecret(deleted, 0, ""))
-	if err := Delete(t.Context(), c, deleted.ID); err != nil {
-		t.Fatal(err)
-	}
-	gone, err := c.CoreV1().Secrets(namespace).Get(t.Context(), "bootstrap-token-"+deleted.ID, metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := store.Add(gone); err != nil {
-		t.Fatal(err)
-	}
 	tokens := &StatusHandler{}
-	ask := func(authorization string) (int, jointoken.Status) {
-		r := httptest.NewRequest(http.MethodGet, jointoken.StatusPath, nil)
-		r.Header.Set("Authorization", authorization)
-		w := httptest.NewRecorder()
-		tokens.ServeHTTP(w, r)
-		var status jointoken.Status
-		_ = json.Unmarshal(w.Body.Bytes(), &status)
-		return w.Code, status
-	}
-	if code, _ := ask("Bearer " + valid.Bootstrap()); code != http.StatusServiceUnavailable {
+	if code, _ := askStatus(tokens, "Bearer "+valid.Bootstrap()); code != http.StatusServiceUnavailable {
 		t.Errorf("before it knows: %d", code)
 	}
 	tokens.Use(corelisters.NewSecretLister(store).Secrets(namespace))
@@ -171,7 +150,7 @@ func TestStatus(t *testing.T) {
 		"no token":          {"Bearer ../../x", 401, jointoken.Unknown},
 	}
 	for name, test := range tests {
-		code, status := ask(test.authorization)
+		code, status := askStatus(tokens, test.authorization)
 		if code != test.code || status.State != test.state {
 			t.Errorf("%s: %d %s, want %d %s", name, code, status.State, test.code, test.state)
 		}
@@ -179,6 +158,30 @@ func TestStatus(t *testing.T) {
 			t.Errorf("%s: since %v", name, status.Since)
 		}
 	}
+}
+
+// deletedSecret returns what Delete leaves of a token.
+func deletedSecret(t *testing.T, deleted jointoken.Token) *corev1.Secret {
+	c := fake.NewClientset()
+	addSecret(t, c, NewSecret(deleted, 0, ""))
+	if err := Delete(t.Context(), c, deleted.ID); err != nil {
+		t.Fatal(err)
+	}
+	left, err := c.CoreV1().Secrets(namespace).Get(t.Context(), "bootstrap-token-"+deleted.ID, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return left
+}
+
+func askStatus(tokens *StatusHandler, authorization string) (int, jointoken.Status) {
+	r := httptest.NewRequest(http.MethodGet, jointoken.StatusPath, nil)
+	r.Header.Set("Authorization", authorization)
+	w := httptest.NewRecorder()
+	tokens.ServeHTTP(w, r)
+	var status jointoken.Status
+	_ = json.Unmarshal(w.Body.Bytes(), &status)
+	return w.Code, status
 }
 
 func TestCACerts(t *testing.T) {

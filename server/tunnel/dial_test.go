@@ -115,10 +115,9 @@ func listening(t *testing.T) netip.AddrPort {
 	return netip.MustParseAddrPort(listener.Addr().String())
 }
 
-// TestWays: which way leads where. 127.0.0.1 is what can be dialed directly here.
-func TestRoutes(t *testing.T) {
-	t.Parallel()
-	here := listening(t)
+// routes returns a server with nodes of all kinds. 127.0.0.1 is what can be dialed directly
+// here.
+func routes(t *testing.T, here netip.AddrPort) *Server {
 	s := New(Config{OwnNode: "own", OwnIPs: []netip.Addr{netip.MustParseAddr("127.0.0.5")}, OwnAPI: here, Patience: 10 * time.Millisecond})
 	s.Use(nodeList{nodes: []*corev1.Node{
 		node("own", "127.0.0.1", "127.0.1.0/24"),
@@ -141,6 +140,14 @@ func TestRoutes(t *testing.T) {
 	} {
 		s.fakeTunnelFrom(t, name, from)
 	}
+	return s
+}
+
+// TestRoutes: which way leads where.
+func TestRoutes(t *testing.T) {
+	t.Parallel()
+	here := listening(t)
+	s := routes(t, here)
 	port := here.String()[len("127.0.0.1"):]
 	tests := []struct {
 		dial func(context.Context, string, string) (net.Conn, error)
@@ -178,6 +185,12 @@ func TestRoutes(t *testing.T) {
 		}
 		conn.Close()
 	}
+}
+
+// TestNoRoutes: where no way leads, and what is said of it.
+func TestNoRoutes(t *testing.T) {
+	t.Parallel()
+	s := routes(t, listening(t))
 	const unproven = " all say that they have this address, and their tunnels do not prove whose it is: kubectl delete node removes one that is gone"
 	bad := []struct {
 		dial     func(context.Context, string, string) (net.Conn, error)

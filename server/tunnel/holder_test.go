@@ -49,22 +49,28 @@ func TestClaimsAreNotBelieved(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			lan := netip.MustParsePrefix("10.77.0.0/24")
-			s := New(Config{InNetwork: lan.Contains, OwnIPs: []netip.Addr{netip.MustParseAddr("203.0.113.1")}})
-			pods := podList{}
-			if tc.pod != nil {
-				pods = podList{tc.pod}
-			}
-			s.Use(nodeList{nodes: []*corev1.Node{node("n1", "10.77.0.1"), node("n2", tc.claims), node("n3", "10.77.0.3")}}, pods)
-			if tc.from != "" {
-				s.fakeTunnelFrom(t, "n2", tc.from)
-			}
-			got, err := s.holder(netip.MustParseAddr(tc.claims), "8443")
+			got, err := claimingServer(t, tc.claims, tc.from, tc.pod).holder(netip.MustParseAddr(tc.claims), "8443")
 			if got != tc.want || err != nil {
 				t.Errorf("%q, %v, want %q", got, err, tc.want)
 			}
 		})
 	}
+}
+
+// claimingServer returns a server on 10.77.0.0/24 whose node n2 claims an address. It has a
+// tunnel from there, unless that is "", and there may be a pod.
+func claimingServer(t *testing.T, claims, from string, pod *corev1.Pod) *Server {
+	lan := netip.MustParsePrefix("10.77.0.0/24")
+	s := New(Config{InNetwork: lan.Contains, OwnIPs: []netip.Addr{netip.MustParseAddr("203.0.113.1")}})
+	pods := podList{}
+	if pod != nil {
+		pods = podList{pod}
+	}
+	s.Use(nodeList{nodes: []*corev1.Node{node("n1", "10.77.0.1"), node("n2", claims), node("n3", "10.77.0.3")}}, pods)
+	if from != "" {
+		s.fakeTunnelFrom(t, "n2", from)
+	}
+	return s
 }
 
 // TestAgentsHaveTunnels: an agent is not looked for where it says that it is.

@@ -26,6 +26,8 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"strconv"
+	"time"
 
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/rest"
@@ -60,6 +62,9 @@ type Globals struct {
 	// none. It is taken out of the environment: the embedded kubelet would report
 	// readiness as soon as it has started, and children have no business with it.
 	NotifySocket string
+	// Watchdog is within what time systemd wants to hear that the node is alive, 0 for
+	// never. Left in the environment, the kubelet would feed it for itself alone.
+	Watchdog time.Duration
 }
 
 // Set sets what upstream keeps in process globals:
@@ -89,9 +94,6 @@ func Set(o Options) *Globals {
 	}
 	slog.SetDefault(slog.New(handler))
 	setLogrus(handler, o.Debug)
-	// WATCHDOG_USEC would make the kubelet feed systemd's watchdog for itself
-	// alone.
-	takeEnv("WATCHDOG_USEC")
 	rest.SetDefaultWarningHandler(rest.NoWarnings{})
 	start := newStartLog()
 	setKlog(o, level, start)
@@ -101,7 +103,16 @@ func Set(o Options) *Globals {
 		start.Show()
 		o.Exit(code)
 	}
-	return &Globals{Log: start, NotifySocket: takeEnv("NOTIFY_SOCKET")}
+	return &Globals{Log: start, NotifySocket: takeEnv("NOTIFY_SOCKET"), Watchdog: watchdog(takeEnv("WATCHDOG_USEC"), takeEnv("WATCHDOG_PID"))}
+}
+
+// watchdog reads what systemd sets for a service with WatchdogSec=, sd_watchdog_enabled(3).
+func watchdog(microseconds, pid string) time.Duration {
+	n, err := strconv.ParseInt(microseconds, 10, 64)
+	if err != nil || n <= 0 || pid != "" && pid != strconv.Itoa(os.Getpid()) {
+		return 0
+	}
+	return time.Duration(n) * time.Microsecond
 }
 
 // LogWarningsOnly leaves information lines out of the log of a command that prints itself

@@ -1,5 +1,5 @@
 // Command pack turns the built binaries into the payload that brink embeds: one
-// zstd-compressed tar with the programs and the pause image, and beside it a
+// zstd-compressed tar with the programs, nft with its libraries and the pause image, and beside it a
 // manifest with the size and checksum of every file, so that a start can check
 // what is on disk without decompressing anything. The same input gives the same
 // bytes: entries are sorted and carry no times or owners.
@@ -15,9 +15,11 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sort"
+	"strings"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -34,27 +36,41 @@ type file struct {
 type manifest struct {
 	SHA256     string `json:"sha256"`
 	PauseImage string `json:"pauseImage"`
+	NFT        string `json:"nft"` // its version
 	Files      []file `json:"files"`
 }
 
+// input is what goes into a payload.
+type input struct {
+	arch, bin, nft, nftVersion, pause string
+}
+
 func main() {
-	arch := flag.String("arch", "", "GOARCH of the binaries")
-	bin := flag.String("bin", "", "directory of the binaries")
-	pause := flag.String("pause", "", "the pause program")
+	var in input
+	flag.StringVar(&in.arch, "arch", "", "GOARCH of the binaries")
+	flag.StringVar(&in.bin, "bin", "", "directory of the binaries")
+	flag.StringVar(&in.nft, "nft", "", "directory of nft, with subdirectories")
+	flag.StringVar(&in.nftVersion, "nft-version", "", "version of nft")
+	flag.StringVar(&in.pause, "pause", "", "the pause program")
 	out := flag.String("out", "", "path of the payload without .tar.zst and .json")
 	flag.Parse()
-	if err := pack(*arch, *bin, *pause, *out); err != nil {
+	if err := pack(in, *out); err != nil {
 		fmt.Fprintln(os.Stderr, "pack:", err)
 		os.Exit(1)
 	}
 }
 
-func pack(arch, bin, pause, out string) error {
-	files, err := programs(bin)
+func pack(in input, out string) error {
+	bin, err := tree(in.bin, "bin")
 	if err != nil {
 		return err
 	}
-	image, err := pauseArchive(pause, arch)
+	nft, err := tree(in.nft, "nft")
+	if err != nil {
+		return err
+	}
+	files := append(bin, nft...)
+	image, err := pauseArchive(in.pause, in.arch)
 	if err != nil {
 		return fmt.Errorf("building the pause image: %w", err)
 	}
@@ -65,7 +81,7 @@ func pack(arch, bin, pause, out string) error {
 		return err
 	}
 	sum := sha256.Sum256(archive)
-	text, err := json.MarshalIndent(manifest{hex.EncodeToString(sum[:]), pauseName, files}, "", "  ")
+	text, err := json.MarshalIndent(manifest{hex.EncodeToString(sum[:]), pauseName, in.nftVersion, files}, "", "  ")
 	if err != nil {
 		return err
 	}
@@ -75,20 +91,30 @@ func pack(arch, bin, pause, out string) error {
 	return os.WriteFile(out+".tar.zst", archive, 0o644)
 }
 
-func programs(dir string) ([]file, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
+// tree returns the files below dir by paths below name. A file is a program or it is not;
+// the umask decides nothing.
+func tree(dir, name string) ([]file, error) {
 	var files []file
-	for _, e := range entries {
-		content, err := os.ReadFile(filepath.Join(dir, e.Name()))
-		if err != nil {
-			return nil, err
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
 		}
-		files = append(files, newFile("bin/"+e.Name(), 0o755, content))
-	}
-	return files, nil
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		mode := int64(0o644)
+		if info.Mode()&0o100 != 0 {
+			mode = 0o755
+		}
+		files = append(files, newFile(name+strings.TrimPrefix(path, dir), mode, content))
+		return nil
+	})
+	return files, err
 }
 
 func newFile(path string, mode int64, content []byte) file {

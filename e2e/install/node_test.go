@@ -1,0 +1,118 @@
+package install
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"brink/e2e/guest"
+	"brink/e2e/image"
+)
+
+// kubectl and the rest of brink's commands are called by the whole path, as the links
+// are not everywhere.
+const brink = "/usr/local/bin/brink"
+
+const busybox = "e2e.local/busybox:1"
+
+var images struct {
+	once sync.Once
+	path string
+	err  error
+}
+
+// imageArchive is an archive with busybox, made once.
+func imageArchive(t testing.TB) string {
+	t.Helper()
+	images.once.Do(func() {
+		var box []image.File
+		if box, images.err = image.BusyboxFiles(); images.err != nil {
+			return
+		}
+		images.path = filepath.Join(guest.Scratch(), "busybox.tar")
+		images.err = image.Write(images.path, image.Image{Name: busybox, Layers: [][]image.File{box}})
+	})
+	if images.err != nil {
+		t.Fatal(images.err)
+	}
+	return images.path
+}
+
+// web are two servers whose first process hears no SIGTERM, as that of many images, and
+// their Service. The pods have the grace period that Kubernetes gives.
+const web = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers:
+        - name: web
+          image: ` + busybox + `
+          imagePullPolicy: IfNotPresent
+          command: [sh, -c, "mkdir -p /www && echo served > /www/index.html && exec httpd -f -p 8080 -h /www"]
+          readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  selector: {app: web}
+  ports: [{port: 80, targetPort: 8080}]
+`
+
+// deployWeb brings the image onto the node, runs web, and waits until its Service answers.
+func deployWeb(g *guest.Guest) {
+	g.Helper()
+	g.Place(imageArchive(g), "/root/busybox.tar", 0o644)
+	g.Do(brink, "images", "import", "/root/busybox.tar")
+	g.Sh("rm /root/busybox.tar")
+	if r := g.RunInput(web, brink, "kubectl", "apply", "-f", "-"); r.Code != 0 {
+		g.Fatalf("deploying web: %v", r)
+	}
+	g.Do(brink, "kubectl", "rollout", "status", "deployment/web", "--timeout=180s")
+	awaitWeb(g)
+}
+
+// awaitWeb waits until web's Service answers.
+func awaitWeb(g *guest.Guest) {
+	g.Helper()
+	g.EventuallySh("an answer of web", `[ "$(curl -sf --max-time 5 http://`+webAddress(g)+`/)" = served ]`)
+}
+
+// webAddress is the address of web's Service.
+func webAddress(g *guest.Guest) string {
+	g.Helper()
+	return g.EventuallySh("web's address", brink+` kubectl get service web -o 'jsonpath={.spec.clusterIP}'`)
+}
+
+// webProcesses are the numbers of web's processes, which must be two.
+func webProcesses(g *guest.Guest) string {
+	g.Helper()
+	processes := strings.Fields(g.Do("pgrep", "-x", "httpd"))
+	if len(processes) != 2 {
+		g.Fatalf("web has the processes %v", processes)
+	}
+	return strings.Join(processes, " ")
+}
+
+// awaitReady waits until the node is Ready by its own word and by the API's.
+func awaitReady(g *guest.Guest) {
+	g.Helper()
+	g.EventuallySh("a Ready node", brink+" status")
+	g.EventuallySh("a Node that is Ready", brink+` kubectl wait --for=condition=Ready node --all --timeout=60s`)
+}
+
+// mustEqual fails the test when two snapshots differ.
+func mustEqual(g *guest.Guest, before, after guest.Snapshot, ignore ...string) {
+	g.Helper()
+	if d := before.Diff(after, ignore...); len(d) > 0 {
+		g.Errorf("%s", fmt.Sprintf("%d things are not as before:\n%s", len(d), strings.Join(d, "\n")))
+	}
+}
