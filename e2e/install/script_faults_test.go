@@ -99,8 +99,22 @@ func TestScriptRefuses(t *testing.T) {
 	if now := brinkProcess(g); now != node {
 		t.Errorf("the node's process was %s and is %s after runs that were refused", node, now)
 	}
+	goesBack(g, p)
 	g.Sh("brink-uninstall.sh")
 	mustBeAsBefore(g, before)
+}
+
+// goesBack: what only a start finds out brings back what ran before.
+func goesBack(g *guest.Guest, p published) {
+	g.Helper()
+	r := p.script(g, "", "server", "--bind-address=192.0.2.77")
+	if r.Code == 0 || !strings.Contains(r.Stderr, "runs as before") {
+		g.Errorf("a start that fails: %v", r)
+	}
+	awaitReady(g)
+	if unit := g.Read("/etc/systemd/system/brink.service"); strings.Contains(unit, "192.0.2.77") {
+		g.Errorf("the unit is that of the start that failed:\n%s", unit)
+	}
 }
 
 func (p published) mustRefuse(g *guest.Guest, name string, f fault) {
