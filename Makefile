@@ -1,7 +1,7 @@
 # Every target is a script in scripts/; build flags stand in scripts/env.
 SHELL := /bin/bash
 .DEFAULT_GOAL := build
-.PHONY: build up down test unit e2e e2e-install lint bench vuln clean
+.PHONY: build up down test unit e2e e2e-install lint bench vuln release release-check release-key clean
 
 build: ## bin/brink; with GOARCH=arm64 or arm for that board, bin/brink-$GOARCH
 	scripts/deps build
@@ -51,6 +51,17 @@ vuln: ## ask govulncheck for known holes in bin/brink; wants the network
 	scripts/deps build
 	scripts/build
 	scripts/vuln
+
+release: ## what is published, in dist/; BASE_URL= CONTACT= KEY=file, see docs/release.md
+	scripts/deps release
+	scripts/release
+
+release-check: ## make it twice, in two folders, and compare every byte
+	scripts/deps release
+	scripts/release-check
+
+release-key: ## a key to sign releases by, into KEY=file outside of this tree
+	scripts/release-key
 
 clean: ## remove what was built, but not under a running node
 	@if [ -e .build/up/ours ]; then echo "make clean: the node of make up needs these files: run make down first" >&2; exit 1; fi

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"log/slog"
 	"math"
 	"net/netip"
 	"slices"
@@ -36,6 +37,8 @@ type connected struct {
 	started time.Time
 	access  Access
 	offline bool // no server answered when the node joined
+	// ledgerLog is the Agent's.
+	ledgerLog *slog.Logger
 
 	status  *nodeStatus
 	health  health
@@ -48,11 +51,11 @@ type connected struct {
 // connect builds the parts that need the cluster. It is called once.
 func (a *Agent) connect(access Access, online bool) error {
 	cfg := a.cfg
-	n := &connected{cfg: cfg, started: a.started, access: access, offline: !online, network: &podNetwork{}}
+	n := &connected{cfg: cfg, started: a.started, access: access, offline: !online, ledgerLog: a.ledgerLog, network: &podNetwork{}}
 	n.status = newNodeStatus(cfg, access)
 	n.tunnels = n.newTunnels()
 	kc := kubeletConfig(cfg, access)
-	kc.Offline, kc.Register, kc.Refused, kc.ObservePod = n.offline, n.status.complete, n.status.warn, a.recordPod
+	kc.Offline, kc.CompleteNode, kc.NodeRefused, kc.ObservePod = n.offline, n.status.complete, n.status.warn, a.recordPod
 	var err error
 	if n.kubelet, err = kubelet.New(kc); err != nil {
 		return err
@@ -184,8 +187,8 @@ func (n *connected) proxyConfig() proxy.Config {
 		Args:         n.cfg.ProxyArgs,
 		Changing: func(names ...string) (done func()) {
 			changed, err := ledger.RecordUnknown(n.cfg.Layout, names...)
-			warnUnrecorded(err)
-			return func() { warnUnrecorded(changed()) }
+			warnUnrecorded(n.ledgerLog, err)
+			return func() { warnUnrecorded(n.ledgerLog, changed()) }
 		},
 	}
 }

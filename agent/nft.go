@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"brink/agent/ledger"
+	"brink/agent/networkmanager"
 	"brink/internal/lifecycle"
 	"brink/runtime/payload"
 )
@@ -23,8 +24,14 @@ func (a *Agent) needsOwnNFT(ctx context.Context) bool {
 // host's network. Without it no pod starts.
 const hostsFile = "/etc/hosts"
 
-// putHosts makes a file of hosts where the machine has none.
-func (a *Agent) putHosts() error {
+// putFiles makes a file of hosts where the machine has none, and one by which NetworkManager
+// leaves pods alone where it runs. A full disk must not keep the node from coming back.
+func (a *Agent) putFiles(ctx context.Context) {
 	_, err := ledger.PutFile(a.cfg.Layout, hostsFile, "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n")
-	return err
+	if err != nil {
+		lifecycle.Logger(ctx).Warn("pods will not start without "+hostsFile, "error", err)
+	}
+	if err := networkmanager.Tell(a.cfg.Layout); err != nil {
+		lifecycle.Logger(ctx).Warn("NetworkManager may take the links of pods", "error", err)
+	}
 }

@@ -111,7 +111,7 @@ func (n *connected) networkConfig(ranges []netip.Prefix, underlay []netip.Addr) 
 		Backend:      n.access.Backend,
 		Underlay:     underlay,
 		Changing: func(name, to string) error {
-			warnUnrecorded(ledger.RecordSettings(l, map[string]string{name: to}))
+			warnUnrecorded(n.ledgerLog, ledger.RecordSettings(l, map[string]string{name: to}))
 			return nil
 		},
 	}

@@ -19,7 +19,7 @@ func TestAFullDiskDoesNotKeepPodsFromRunning(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	a := &Agent{cfg: Config{Layout: l}, pods: ledger.NewPods(l)}
+	a := &Agent{cfg: Config{Layout: l}, pods: ledger.NewPods(l), ledgerLog: newLedgerLog()}
 	a.record([]ledger.Entry{{Kind: ledger.Cgroup, Path: "/sys/fs/cgroup/x"}})
 	a.recordPod("uid-1")
 	if err := os.RemoveAll(l.Pods()); err != nil {

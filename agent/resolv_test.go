@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"brink/internal/testgoroutines"
 	"brink/internal/testtree"
 )
 
@@ -115,6 +117,18 @@ func TestResolvFollows(t *testing.T) {
 	})
 	step("the target of the link", "nameserver 192.0.2.5\n", replace(target, "nameserver 192.0.2.5\n"))
 	step("removed", "", func() error { _ = os.Remove(etc); return nil })
+}
+
+// TestResolvEnds with its context.
+func TestResolvEnds(t *testing.T) {
+	t.Parallel()
+	dir := testtree.Make(t, map[string]string{"etc/resolv.conf": ""})
+	r := &resolv{host: filepath.Join(dir, "etc", "resolv.conf"), resolved: filepath.Join(dir, "none"), file: filepath.Join(dir, "ours")}
+	testgoroutines.WantNone(t, func() {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		r.follow(ctx)
+	})
 }
 
 // TestResolvWatchesNothingAfterItsEnd: the number of a closed descriptor is given to the

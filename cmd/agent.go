@@ -7,8 +7,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"brink/agent/join"
-	"brink/cmd/node"
-	"brink/cmd/node/upstream"
 	"brink/internal/wire/jointoken"
 )
 
@@ -22,22 +20,8 @@ func agentCommand(exit func(code int)) *cli.Command {
 			"output says that pods can run. The token, from `brink token create` or the file server/token in\n" +
 			"the data directory of a server, is needed the first time. SIGTERM stops it and leaves the pods\n" +
 			"running: the next start takes them up again.",
-		Flags: flags,
-		Action: func(c *cli.Context) error {
-			if c.NArg() > 0 {
-				return fmt.Errorf("brink agent takes no arguments, got %q", c.Args().First())
-			}
-			if err := applyConfigFile(c, flags); err != nil {
-				return err
-			}
-			globals := upstream.Set(upstream.Options{Debug: c.Bool("debug"), Verbosity: verbosity(c), Exit: exit})
-			cfg, err := readAgent(c)
-			if err != nil {
-				return err
-			}
-			forgetSecrets()
-			return node.Run(c.Context, cfg, globals)
-		},
+		Flags:  flags,
+		Action: runNode(flags, readAgent, exit),
 	}
 }
 

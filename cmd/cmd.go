@@ -16,6 +16,7 @@ package cmd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -46,7 +47,8 @@ func ExitCode(err error) int {
 	for _, line := range strings.Split(strings.TrimSpace(err.Error()), "\n") {
 		fmt.Fprintln(os.Stderr, "brink: "+line)
 	}
-	if coder, ok := err.(cli.ExitCoder); ok {
+	var coder cli.ExitCoder
+	if errors.As(err, &coder) {
 		return coder.ExitCode()
 	}
 	return 1
@@ -112,6 +114,14 @@ func noSuchCommand(c *cli.Context) error {
 	path := commandPath(c)
 	called := strings.TrimPrefix(path+" "+c.Args().First(), "brink ")
 	return fmt.Errorf("there is no command %q; see %s --help", called, path)
+}
+
+// noArguments returns an error if the command was given arguments.
+func noArguments(c *cli.Context) error {
+	if c.NArg() == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s takes no arguments, got %q", commandPath(c), c.Args().First())
 }
 
 // usageError returns one line, where the library would print a screen of help with the

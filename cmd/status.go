@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"text/tabwriter"
@@ -21,6 +22,9 @@ func statusCommand() *cli.Command {
 			"Components are listed in start order, with how long each has been in its state.",
 		Flags: pathFlags(outputFlag()),
 		Action: func(c *cli.Context) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
 			asJSON, err := wantsJSON(c)
 			if err != nil {
 				return err
@@ -61,9 +65,9 @@ func printStatus(s node.Status, asJSON bool) error {
 	}
 	fmt.Println()
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "COMPONENT\tSTATE\tSINCE\tERROR")
+	fmt.Fprintln(w, "COMPONENT\tSTATE\tSINCE\tDETAIL")
 	for _, c := range s.Components {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", c.Name, c.State, age(c.Since), c.Error)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", c.Name, c.State, age(c.Since), cmp.Or(c.Error, c.Progress))
 	}
 	fmt.Fprintln(w, "\t\t\t")
 	for _, v := range s.Versions {

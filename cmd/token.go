@@ -64,8 +64,8 @@ func tokenCommand() *cli.Command {
 }
 
 func createToken(c *cli.Context) error {
-	if c.NArg() > 0 {
-		return fmt.Errorf("brink token create takes no arguments, got %q", c.Args().First())
+	if err := noArguments(c); err != nil {
+		return err
 	}
 	ttl, err := parseTTL(c.String("ttl"))
 	if err != nil {
@@ -146,8 +146,8 @@ func serverURL(ctx context.Context, client kubernetes.Interface) (string, error)
 }
 
 func listTokens(c *cli.Context) error {
-	if c.NArg() > 0 {
-		return fmt.Errorf("brink token list takes no arguments, got %q", c.Args().First())
+	if err := noArguments(c); err != nil {
+		return err
 	}
 	asJSON, err := wantsJSON(c)
 	if err != nil {

@@ -39,8 +39,8 @@ func uninstallCommand() *cli.Command {
 			&cli.BoolFlag{Name: "keep-data", Usage: "take down pods, mounts, network and cgroups, keep all files: the next start brings the node back"},
 		},
 		Action: func(c *cli.Context) error {
-			if c.NArg() > 0 {
-				return fmt.Errorf("brink uninstall takes no arguments, got %q", c.Args().First())
+			if err := noArguments(c); err != nil {
+				return err
 			}
 			l, err := installedLayout(c)
 			if err != nil {

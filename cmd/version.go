@@ -21,6 +21,9 @@ func versionCommand() *cli.Command {
 			outputFlag(),
 		},
 		Action: func(c *cli.Context) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
 			if c.Bool("licenses") {
 				return printLicenses(c)
 			}

@@ -61,7 +61,7 @@ func beChild(spec []string) error {
 // serveChild returns when the stores are ready.
 func serveChild(spec []string) (*Store, error) {
 	slog.SetDefault(slog.New(slog.NewTextHandler(io.Discard, nil)))
-	store, err := New(Config{Dir: spec[0], SocketDir: spec[1]})
+	store, err := prepared(Config{Dir: spec[0], SocketDir: spec[1]})
 	if err != nil {
 		return nil, err
 	}

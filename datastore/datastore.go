@@ -1,13 +1,18 @@
-// Package datastore keeps the cluster's state. It serves etcd's gRPC API on unix
-// sockets, so that the API server needs no other client.
+// Package datastore keeps the cluster's state: the objects that users and programs write by
+// the Kubernetes API, each under a key such as /registry/pods/default/web-1. Every write gets
+// the next revision, a number by which clients compare what they have read.
+//
+// The API server can only talk to an etcd, a database that is too large for small boards. So
+// this package serves etcd's gRPC API on unix sockets. The library kine translates it to SQL.
 //
 // There are two stores, because there are two kinds of state:
 //
-//   - Durable: everything a user would miss. SQLite in one file, with a WAL and
-//     synchronous=FULL: an acknowledged write survives a power cut. kine's own
+//   - Durable: everything a user would miss. SQLite in one file, with a write-ahead log
+//     (WAL) and synchronous=FULL: an acknowledged write survives a power cut. kine's own
 //     default is NORMAL, which survives only a killed process.
-//   - Volatile: leases and events. They change every few seconds and mean nothing
-//     after a power cut, so they live in memory and cost no flash. They are saved on
+//   - Volatile: leases, by which their holders show that they live, and events, the notes
+//     of what happened. They change every few seconds and mean nothing after a power
+//     cut, so they live in memory and cost no flash. They are saved on
 //     a clean stop and now and then, and their revisions never run backwards.
 //     Leases still count when brink alone was killed, as their holders live on: at
 //     most once a second they are copied to a file beside the sockets, if that is on
@@ -89,7 +94,8 @@ type Store struct {
 	cfg      Config
 	engine   engine
 	log      *slog.Logger
-	created  bool       // New made the database
+	prepared bool
+	created  bool       // Prepare made the database
 	disk     *condition // writes to the database
 	snapshot *condition // writes of the volatile snapshot
 	leases   leaseCopy
@@ -116,8 +122,7 @@ const (
 	VolatileComponentName = "datastore-volatile"
 )
 
-// New prepares the directories and checks the files. Nothing listens yet and
-// nothing stays open. Every error is one line: what, where, what to do.
+// New checks the configuration. Nothing on disk is looked at or made: see Prepare.
 func New(cfg Config) (*Store, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -134,13 +139,31 @@ func New(cfg Config) (*Store, error) {
 	s.snapshot.describe = fault.describeSnapshot
 	s.ceiling = newCeiling(cfg, log)
 	s.witnesses = newWitnesses()
-	if err := prepareDir(cfg.SocketDir); err != nil {
-		return nil, err
+	return s, nil
+}
+
+// Prepare makes the directories and checks the files. Nothing listens yet and nothing stays
+// open. Every error is one line: what, where, what to do.
+func (s *Store) Prepare() error {
+	if err := prepareDir(s.cfg.SocketDir); err != nil {
+		return err
 	}
-	if err := prepareDir(cfg.Dir); err != nil {
-		return nil, err
+	if err := prepareDir(s.cfg.Dir); err != nil {
+		return err
 	}
-	return s, s.engine.prepare()
+	err := s.engine.prepare()
+	s.prepared = err == nil
+	return err
+}
+
+// ifPrepared returns run, which without Prepare would find neither directories nor a database.
+func (s *Store) ifPrepared(run func(context.Context, func()) error) func(context.Context, func()) error {
+	return func(ctx context.Context, ready func()) error {
+		if !s.prepared {
+			return errors.New("the datastore was not prepared")
+		}
+		return run(ctx, ready)
+	}
 }
 
 func (s *Store) path(name string) string   { return filepath.Join(s.cfg.Dir, name) }
@@ -170,10 +193,10 @@ func (s *Store) Warning() error {
 
 // Durable serves DurableEndpoint.
 func (s *Store) Durable() lifecycle.Component {
-	return lifecycle.Component{Name: ComponentName, Run: s.engine.runDurable}
+	return lifecycle.Component{Name: ComponentName, Run: s.ifPrepared(s.engine.runDurable)}
 }
 
 // Volatile serves VolatileEndpoint.
 func (s *Store) Volatile() lifecycle.Component {
-	return lifecycle.Component{Name: VolatileComponentName, Run: s.engine.runVolatile}
+	return lifecycle.Component{Name: VolatileComponentName, Run: s.ifPrepared(s.engine.runVolatile)}
 }

@@ -8,6 +8,9 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"brink/internal/lifecycle"
+	"brink/internal/testerror"
 )
 
 // The transactions below are those of the API server.
@@ -108,7 +111,7 @@ func TestStopWhileConnecting(t *testing.T) {
 	for _, endpoint := range []string{"postgres://u:p@127.0.0.1:1/db?connect_timeout=1", "mysql://u:p@tcp(127.0.0.1:1)/db"} {
 		cfg := testConfig(t)
 		cfg.Endpoint = endpoint
-		store, err := New(cfg)
+		store, err := prepared(cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -129,5 +132,17 @@ func TestStopWhileConnecting(t *testing.T) {
 			}
 		}
 		cancel()
+	}
+}
+
+// TestNotPrepared: components of a store whose files were not checked end at once.
+func TestNotPrepared(t *testing.T) {
+	t.Parallel()
+	s, err := New(testConfig(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []lifecycle.Component{s.Durable(), s.Volatile()} {
+		testerror.OneLine(t, c.Run(t.Context(), func() { t.Errorf("%s is ready", c.Name) }), "not prepared")
 	}
 }

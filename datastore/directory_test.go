@@ -27,7 +27,7 @@ func TestLeftoversGo(t *testing.T) {
 			}
 		}
 	}
-	if _, err := New(cfg); err != nil {
+	if _, err := prepared(cfg); err != nil {
 		t.Fatal(err)
 	}
 	if got := contents(t, cfg.Dir); !maps.Equal(got, want) {
@@ -56,7 +56,7 @@ func TestUnusableDirectory(t *testing.T) {
 			t.Parallel()
 			cfg := testConfig(t)
 			c.prepare(t, cfg.Dir)
-			_, err := New(cfg)
+			_, err := prepared(cfg)
 			testerror.OneLine(t, err, cfg.Dir, c.want)
 		})
 	}

@@ -16,7 +16,7 @@ import (
 	"brink/internal/sleep"
 )
 
-// etcdPlace names an etcd for people.
+// etcdPlace returns the name of an etcd for messages.
 func etcdPlace(endpoint string) string {
 	parts := strings.Split(endpoint, ",")
 	for i, part := range parts {
@@ -33,10 +33,10 @@ type etcdEngine struct{ remoteEngine }
 func (e etcdEngine) durableEndpoint() string  { return e.cfg.Endpoint }
 func (e etcdEngine) volatileEndpoint() string { return e.durableEndpoint() }
 
-// runDurable holds somebody's etcd and watches over it. The API server is its
-// client itself: that it writes only while this server holds it is not enforced
-// for each write, as it is for a PostgreSQL, but a server that lost its hold ends
-// when it finds out, at the next renewal.
+// runDurable holds an etcd that somebody else runs, and watches whether it answers. The API
+// server talks to it without brink in between. So a write is not refused when this server has
+// lost the hold, as it is for a PostgreSQL: the server ends at the next renewal, when it finds
+// out.
 func (e etcdEngine) runDurable(ctx context.Context, ready func()) error {
 	registry := &etcdRegistry{dial: e.cfg.dialEtcd, suspect: e.remote.link.suspect}
 	defer registry.close()
@@ -59,7 +59,7 @@ func (e etcdEngine) runDurable(ctx context.Context, ready func()) error {
 	})
 }
 
-// acquireEtcd waits until the etcd is there and this server's.
+// acquireEtcd waits until the etcd answers, and takes its hold.
 func (r *remote) acquireEtcd(ctx context.Context, registry *etcdRegistry) error {
 	for {
 		err := r.reach(ctx, registry.ping)

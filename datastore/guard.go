@@ -156,7 +156,8 @@ func (g *guard) Compact(ctx context.Context, revision int64) (int64, error) {
 	return head, nil
 }
 
-// isCompacted is false for 0, the present.
+// isCompacted reports whether the API server has asked to compact revision. 0 is the current
+// one, which never is.
 func (g *guard) isCompacted(revision int64) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -67,7 +67,7 @@ func start(t testing.TB, cfg Config) *running {
 	t.Helper()
 	log := new(logBuffer)
 	cfg.Logger = log.logger()
-	store, err := New(cfg)
+	store, err := prepared(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,4 +223,13 @@ func stores(t *testing.T, test func(t *testing.T, r *running, c *clientv3.Client
 			test(t, r, c)
 		})
 	}
+}
+
+// prepared returns a store that has checked its files.
+func prepared(cfg Config) (*Store, error) {
+	s, err := New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return s, s.Prepare()
 }

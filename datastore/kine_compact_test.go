@@ -24,7 +24,7 @@ func TestFileIsBounded(t *testing.T) {
 	testdisk.MountAt(t, cfg.Dir, "tmpfs", 0, "size=128m") // for speed: the bytes count
 	log := new(logBuffer)
 	cfg.Logger = log.logger()
-	store, err := New(cfg)
+	store, err := prepared(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,7 +44,7 @@ func (r *reads) err() error {
 	return nil
 }
 
-// checkedDialect notes the rows that it hands out in the request's reads.
+// checkedDialect adds the rows that it returns to the reads of the request.
 type checkedDialect struct{ *generic.Generic }
 
 func noted(ctx context.Context, rows *sql.Rows, err error) (*sql.Rows, error) {
@@ -97,7 +97,7 @@ func privateField(pointer any, name string) any {
 	return reflect.NewAt(field.Type(), unsafe.Pointer(field.UnsafeAddr())).Elem().Interface()
 }
 
-// errRaised keeps kine from filling what was skipped, one row for each revision.
+// errRaised tells kine not to fill a range of revisions that was skipped, with a row for each.
 var errRaised = errors.New("datastore: revisions were skipped on purpose")
 
 // isRaised reports whether the row after a gap marks the gap as intended.

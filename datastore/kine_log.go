@@ -11,21 +11,21 @@ import (
 	"github.com/k3s-io/kine/pkg/server"
 )
 
-// checkedLog is kine's log over SQL with two things put right.
+// checkedLog is kine's log over SQL with two corrections.
 //
-// Reads: kine never asks rows.Err, so rows that broke off pass for all there
-// are: a list without its end, a watch without the events in between.
+// Reads: kine never checks rows.Err. When a database fails in the middle of a result, the rows
+// until then pass for all of them: a list lacks its end, and a watch the events in between.
 //
-// The current revision: kine keeps it in a variable that each write raises only
-// if no other was acknowledged meanwhile. After writes that overlapped it stays
-// behind until one that does not, and with it what an empty list has for its
-// revision: a watch from there repeats events, progress is never reached, and
-// a list at an acknowledged revision is told that it lies in the future.
+// The current revision: kine keeps it in a variable, which a write raises only if no other
+// write was acknowledged meanwhile. After writes that overlap it lags until one that overlaps
+// with none. Meanwhile an empty list has a revision that is too low: a watch from there
+// repeats events, progress is never reached, and a list at a revision that was acknowledged is
+// refused as one of the future.
 type checkedLog struct {
 	*sqllog.SQLLog
 	dialect server.Dialect
-	db      *generic.Generic // beneath dialect, for what kine's log has no word for
-	ceiling *ceiling         // of what may be handed out; nil: there is none
+	db      *generic.Generic // beneath dialect, for what kine's log has no method for
+	ceiling *ceiling         // revisions up to it may be handed out; nil for no limit
 	head    atomic.Int64     // highest revision that was acknowledged or listed
 }
 
@@ -103,7 +103,7 @@ func (l *checkedLog) List(ctx context.Context, key, end string, limit, revision 
 	return rev, events, err
 }
 
-// ifCompacted is ErrCompacted when there is nothing left of a revision.
+// ifCompacted returns ErrCompacted if revision was removed.
 func (l *checkedLog) ifCompacted(ctx context.Context, revision int64) error {
 	compacted, err := l.dialect.GetCompactRevision(ctx)
 	if err == nil && revision < compacted {
@@ -112,8 +112,8 @@ func (l *checkedLog) ifCompacted(ctx context.Context, revision int64) error {
 	return err
 }
 
-// Watch never returns nil, which kine does when the log cannot be followed and
-// then waits on for ever.
+// Watch never returns nil. kine's does when the log cannot be followed, and kine then waits for
+// events for ever. A closed channel makes it try again.
 func (l *checkedLog) Watch(ctx context.Context, key, end string) <-chan server.Events {
 	if events := l.SQLLog.Watch(ctx, key, end); events != nil {
 		return events
@@ -123,9 +123,8 @@ func (l *checkedLog) Watch(ctx context.Context, key, end string) <-chan server.E
 	return ended
 }
 
-// withoutGap leaves only the error of a watch whose past could not be read. kine
-// goes on with what is new, for as long as its own end takes: whoever handed
-// that out would pass over the missing events.
+// withoutGap leaves only the error of a watch whose past could not be read. kine goes on to
+// send new events until the watch has ended. Publishing these would skip the missing ones.
 func withoutGap(result server.WatchResult) server.WatchResult {
 	select {
 	case err := <-result.Errorc:

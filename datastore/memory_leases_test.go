@@ -130,7 +130,7 @@ func (c leaseCase) check(t *testing.T, snapshot map[string]string) {
 	start(t, cfg).stop()
 	log := new(logBuffer)
 	cfg.Logger = log.logger()
-	s, err := New(cfg)
+	s, err := prepared(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -65,7 +65,7 @@ func TestVolatileRevisionLost(t *testing.T) {
 func TestVolatileRevisionLostWithClockSetBack(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
-	s, err := New(cfg)
+	s, err := prepared(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

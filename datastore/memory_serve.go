@@ -6,14 +6,14 @@ import (
 	"sync"
 )
 
-// runVolatile serves the volatile store.
+// runVolatile serves the store in memory: leases and events.
 //
-// Revisions: volatile.revision holds a number below which every revision may
-// have been handed out. While running that is a ceiling, written before any
-// revision up to it is used; a clean stop lowers it to the last one used. So
-// each start begins above everything that came before, kill -9 or not, and
-// history begins there too: a watch from an older revision is told "compacted"
-// and its client lists again.
+// Each write gets the next revision, a number by which clients compare what they have read.
+// So no number may be used twice, not even after a crash. The file volatile.revision has a
+// ceiling: a number that is written before any revision up to it is used. A clean stop
+// lowers it to the last revision that was used. So each start begins above all revisions of
+// the runs before. It knows nothing of what happened in those: a watch from an older
+// revision is answered "compacted", upon which its client lists everything again.
 func (s sqliteEngine) runVolatile(ctx context.Context, ready func()) error {
 	snapshot, found := s.loadSnapshot()
 	leases, newer := s.loadLeases(snapshot)
@@ -30,7 +30,7 @@ func (s sqliteEngine) runVolatile(ctx context.Context, ready func()) error {
 	}
 	s.volatile.Store(store)
 	defer s.volatile.Store(nil)
-	stop := s.keep(ctx, store)
+	stop := s.maintain(ctx, store)
 	defer stop()
 	if err := s.serve(ctx, volatileSocket, &guard{Backend: store}, store, ready); err != nil {
 		return err
@@ -44,9 +44,9 @@ func (s sqliteEngine) runVolatile(ctx context.Context, ready func()) error {
 	return nil
 }
 
-// keep expires and saves in the background. stop waits for both: a save that
-// is being written would else replace the final one with older content.
-func (s *Store) keep(ctx context.Context, store *memoryStore) (stop func()) {
+// maintain removes what has expired and saves what has changed, in the background. stop ends
+// that and waits: a save in progress would otherwise replace the final one with older content.
+func (s *Store) maintain(ctx context.Context, store *memoryStore) (stop func()) {
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
 	running.Go(func() { store.expire(background) })
@@ -58,6 +58,7 @@ func (s *Store) keep(ctx context.Context, store *memoryStore) (stop func()) {
 	}
 }
 
+// noteSave records whether saving works, for Health and Warning.
 func (s *Store) noteSave(err error) {
 	if err != nil {
 		s.snapshot.failed(err)
@@ -66,8 +67,8 @@ func (s *Store) noteSave(err error) {
 	s.snapshot.succeeded()
 }
 
-// saveFinally lowers the ceiling only when the snapshot is safe; else the next
-// start goes on as after a crash.
+// saveFinally saves a snapshot and then lowers the ceiling. If the snapshot fails, the ceiling
+// stays, and the next start begins as after a crash.
 func (s *Store) saveFinally(store *memoryStore) error {
 	_, revision, err := s.save(store)
 	if err != nil {

@@ -30,7 +30,7 @@ func TestVolatileFinalSaveIsLast(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
 	cfg.Logger = slog.New(slowLog{slog.DiscardHandler})
-	s, err := New(cfg)
+	s, err := prepared(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +43,7 @@ func TestVolatileFinalSaveIsLast(t *testing.T) {
 		if err := store.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		stop := s.keep(t.Context(), store)
+		stop := s.maintain(t.Context(), store)
 		time.Sleep(saveInterval + time.Second) // a save fails and is being logged
 		if err := os.RemoveAll(inTheWay); err != nil {
 			t.Fatal(err)
@@ -70,7 +70,7 @@ func TestSnapshotThatFailsIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
 	cfg.Logger = new(logBuffer).logger()
-	s, err := New(cfg)
+	s, err := prepared(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func TestSnapshotThatFailsIsTriedAgain(t *testing.T) {
 		if err := store.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		defer s.keep(t.Context(), store)()
+		defer s.maintain(t.Context(), store)()
 		time.Sleep(saveInterval + time.Second)
 		synctest.Wait()
 		testerror.OneLine(t, s.Warning(), s.path(volatileFile), "cannot write", "leases and events live on in memory")

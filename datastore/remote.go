@@ -74,8 +74,8 @@ func (r *remote) claim(ctx context.Context) error {
 	return nil
 }
 
-// whileHeld runs what needs the hold, and gives it back afterwards. Calling
-// taken ends it.
+// whileHeld calls run, which needs the hold, and gives the hold back afterwards. run calls taken
+// when another server has taken the hold, which ends its context.
 func (r *remote) whileHeld(ctx context.Context, run func(ctx context.Context, taken func()) error) error {
 	heldCtx, end := context.WithCancelCause(ctx)
 	defer end(nil)
@@ -89,7 +89,8 @@ func (r *remote) whileHeld(ctx context.Context, run func(ctx context.Context, ta
 	return err
 }
 
-// reach waits until the database answers, and fails if it never will.
+// reach waits until the database answers. It returns an error if waiting is no use, as with a
+// wrong password.
 func (r *remote) reach(ctx context.Context, ping func(context.Context) error) error {
 	for ctx.Err() == nil {
 		err := r.link.ask(ctx, func(ctx context.Context) error {
@@ -113,8 +114,9 @@ func (r *remote) reach(ctx context.Context, ping func(context.Context) error) er
 	return ctx.Err()
 }
 
-// acquire takes the hold of a database that is this cluster's. rootCA returns
-// the object that names the CA of a database that does not say whose it is.
+// acquire takes the hold of a database that belongs to this cluster. rootCA returns an object
+// that names the cluster's CA: a database that another program has filled, or an older brink,
+// does not say to which cluster it belongs.
 func (r *remote) acquire(ctx context.Context, rootCA func(context.Context) ([]byte, error)) error {
 	return r.hold.acquire(ctx, func(ctx context.Context, c claim) error {
 		var found []byte

@@ -158,7 +158,7 @@ func launchRenewing(t *testing.T, cfg Config, every time.Duration) *run {
 	t.Helper()
 	log := new(logBuffer)
 	cfg.Logger = log.logger()
-	store, err := New(cfg)
+	store, err := prepared(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,8 +20,8 @@ import (
 )
 
 const (
-	// holderFile in Config.Dir is a random name by which a data directory finds
-	// its own hold on a database again.
+	// holderFile in Config.Dir has a random name, by which a data directory recognises its
+	// own hold on a database.
 	holderFile = layout.HolderFile
 	// watchHolder is how often a hold of somebody else is looked at.
 	watchHolder = time.Second
@@ -83,8 +83,8 @@ func (h *hold) isOwn(holder string) bool {
 	return strings.HasPrefix(holder, directory+"x")
 }
 
-// acquire takes the hold of a database whose claim check accepts, waiting for a
-// holder that may be dead.
+// acquire takes the hold of a database if check accepts its claim. If there is another holder,
+// it waits long enough to see whether that one still renews its hold.
 func (h *hold) acquire(ctx context.Context, check func(context.Context, claim) error) error {
 	first, err := h.checked(ctx, check)
 	if err != nil {

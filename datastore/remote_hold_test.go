@@ -46,7 +46,7 @@ func startHolder(t *testing.T, cfg Config) *running {
 	t.Helper()
 	log := new(logBuffer)
 	cfg.Logger = log.logger()
-	store, err := New(cfg)
+	store, err := prepared(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func TestHoldOfKilledServer(t *testing.T) {
 		other := elsewhere(t, cfg, "node-2")
 		log := new(logBuffer)
 		other.Logger = log.logger()
-		store, err := New(other)
+		store, err := prepared(other)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -138,7 +138,7 @@ func TestHoldIsTaken(t *testing.T) {
 			t.Errorf("the holder is %q, %v", holder, err)
 		}
 		// It must not take for its own what a copy of its directory has taken.
-		again, err := New(cfg)
+		again, err := prepared(cfg)
 		if err != nil {
 			t.Fatal(err)
 		}

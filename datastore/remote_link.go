@@ -32,10 +32,10 @@ const (
 	suspectPause = 200 * time.Millisecond
 )
 
-// link knows whether a database elsewhere answers. Statements that fail only raise
-// a suspicion; one statement of its own, repeated, decides whether the database is away.
-// So one connection that was cut raises no alarm, and the log has a line when
-// the database goes, one a minute while it is away, and one when it is back.
+// link knows whether a database elsewhere answers. It asks with one statement of its own, again
+// and again, which alone decides. A request that fails only makes it ask sooner, so that one
+// lost connection is no alarm. The log has a line when the database goes away, one a minute
+// while it is away, and one when it is back.
 //
 // While it is away, requests are refused at once, also those that wait for an answer,
 // and background work waits: kine would log a line for each try, ten a second.
@@ -47,12 +47,12 @@ type link struct {
 	suspected chan struct{}
 
 	mu     sync.Mutex
-	met    bool      // it was there once
-	since  time.Time // when it went; zero while it is there
+	met    bool      // it has answered once
+	since  time.Time // when it went away; zero while it answers
 	cause  error
-	told   time.Time
-	back   chan struct{}   // closed when it is there
-	epoch  context.Context // done when it goes
+	logged time.Time       // when the log last had a line about it
+	back   chan struct{}   // closed while it answers
+	epoch  context.Context // done when it goes away
 	depart context.CancelFunc
 }
 
@@ -71,15 +71,15 @@ func (l *link) lost(cause error) {
 	l.cause = oneLine(cause)
 	switch {
 	case l.since.IsZero():
-		l.since, l.told, l.back = now, now, make(chan struct{})
+		l.since, l.logged, l.back = now, now, make(chan struct{})
 		l.depart()
 		if l.met {
 			l.log.Error("the database is away: requests are refused until it is back", "database", l.place, "error", l.cause)
 		} else {
 			l.log.Warn("the database is not there yet: waiting for it", "database", l.place, "error", l.cause)
 		}
-	case now.Sub(l.told) >= remindEvery:
-		l.told = now
+	case now.Sub(l.logged) >= remindEvery:
+		l.logged = now
 		l.log.Warn("the database is still away", "database", l.place, "for", now.Sub(l.since).Round(time.Second), "error", l.cause)
 	}
 }
@@ -140,8 +140,8 @@ func (l *link) wait(ctx context.Context) error {
 	}
 }
 
-// explain returns the error for a request whose statement found no database, and raises a
-// suspicion. It returns all other errors unchanged.
+// explain returns the error for a request whose statement found no database, and has the link
+// ask soon. It returns all other errors unchanged.
 func (l *link) explain(err error) error {
 	if err == nil || errors.As(err, new(awayError)) || !unanswered(err) {
 		return err

@@ -103,7 +103,7 @@ func (c *ceiling) allow(head int64) error {
 	}
 	if left > ceilingAhead {
 		if !c.mu.TryLock() {
-			return nil // somebody is at it
+			return nil // another write is reserving
 		}
 	} else {
 		c.mu.Lock()

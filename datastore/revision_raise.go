@@ -7,29 +7,30 @@ import (
 	"github.com/k3s-io/kine/pkg/drivers/generic"
 )
 
-// raisedPrefix begins the name of a row whose id is a revision that was skipped to. It
-// begins as the names of the rows with which kine fills gaps, which it shows to nobody
-// and compacts.
+// raisedPrefix begins the name of the row that raiseTo writes. kine's own names for rows that
+// fill a gap begin with "gap-" too: nobody is shown such a row, and a compaction removes it.
 const raisedPrefix = "gap-raised-"
 
-// lastRevision is 0 for an empty table, where kine's own query fails.
+// lastRevision returns the highest revision, 0 for an empty table. kine's own query fails on
+// one.
 func lastRevision(ctx context.Context, dialect *generic.Generic) (head int64, err error) {
 	err = dialect.DB.QueryRowContext(ctx, `SELECT COALESCE(MAX(id), 0) FROM kine`).Scan(&head)
 	return head, err
 }
 
-// markedRevision returns the revision up to which the log says that it was compacted. If
-// that is higher than the last one, the server would refuse everything as too old.
+// markedRevision returns the revision up to which old ones were removed, as the table says.
+// If it is damaged and higher than the last revision, the server would refuse every read as
+// too old.
 func markedRevision(ctx context.Context, dialect *generic.Generic) (compacted int64, err error) {
 	err = dialect.DB.QueryRowContext(ctx, `SELECT COALESCE(MAX(prev_revision), 0) FROM kine WHERE name = 'compact_rev_key'`).Scan(&compacted)
 	return compacted, err
 }
 
-// raiseTo makes everything up to target compacted and the revision after it the
-// current one, in one transaction: what etcd does with --bump-revision and
-// --mark-compacted when a snapshot is restored. Watches and lists of older revisions
-// are told so from then on, and their clients read anew; those that begin at the
-// current one, inclusive, are not. It works on every database that kine knows.
+// raiseTo marks everything up to target as compacted, and makes the revision after it the
+// current one, in one transaction. etcd does the same with --bump-revision and
+// --mark-compacted when a snapshot is restored. From then on watches and lists of older
+// revisions are refused as compacted, and their clients read everything again. It works on
+// every database that kine knows.
 func raiseTo(ctx context.Context, dialect *generic.Generic, target int64) error {
 	if dialect.LockWrites {
 		dialect.Lock()
@@ -71,7 +72,7 @@ func raiseStatements(dialect *generic.Generic, target int64) []string {
 // firstTarget returns the revision after which this run begins. It is head unless state was
 // lost or may have been lost: a disk may report writes as done that are not, and after an
 // unclean end nobody knows which of them it has kept. Then it is one more than all that was
-// handed out, so that clients which have seen all of it are told as well.
+// handed out, so that clients which have seen all of it read again as well.
 func (s *Store) firstTarget(head int64) int64 {
 	known, found := s.ceiling.load()
 	switch {
@@ -85,8 +86,9 @@ func (s *Store) firstTarget(head int64) int64 {
 	return head
 }
 
-// beginRevisions makes sure that what this run hands out was never handed out
-// before, until ctx is done. The log must not have been started.
+// beginRevisions makes the revisions of this run begin above all that were ever handed out.
+// Until ctx is done it also listens to nodes that have seen later ones. It comes before the
+// log is started.
 func (s *Store) beginRevisions(ctx context.Context, log *checkedLog) error {
 	head, err := lastRevision(ctx, log.db)
 	if err != nil {
@@ -106,7 +108,7 @@ func (s *Store) beginRevisions(ctx context.Context, log *checkedLog) error {
 		if err := raiseTo(ctx, log.db, target); err != nil {
 			return err
 		}
-		s.tellRaised(head, target)
+		s.logRaised(head, target)
 		head = target + 1
 	}
 	log.raise(head)
@@ -115,7 +117,8 @@ func (s *Store) beginRevisions(ctx context.Context, log *checkedLog) error {
 	return nil
 }
 
-// endRevisions is for a clean end, when no request is left.
+// endRevisions lowers the ceiling to the last revision at a clean stop, when no request runs
+// any more.
 func (s *Store) endRevisions() {
 	log := s.revisions.Swap(nil)
 	if log == nil {
@@ -133,7 +136,9 @@ func (s *Store) endRevisions() {
 	}
 }
 
-func (s *Store) tellRaised(head, target int64) {
+// logRaised logs that revisions were raised. After an unclean end or a repair that is no
+// surprise. Otherwise the database is older than what clients have seen.
+func (s *Store) logRaised(head, target int64) {
 	const effect = "revisions go on above all that were handed out, clients read anew"
 	if s.unclean || s.repaired {
 		s.log.Info(effect, "last", head, "after", target)

@@ -59,7 +59,7 @@ func (s sqlEngine) runDurable(ctx context.Context, ready func()) error {
 	return s.markRemoteClosed()
 }
 
-// open returns the database when it is there and this server's.
+// open waits until the database answers, takes its hold and opens it.
 func (s sqlEngine) open(ctx context.Context, closed *sync.WaitGroup, control *sql.DB, taken func()) (server.Backend, error) {
 	r := s.remote
 	for {
@@ -79,8 +79,7 @@ func (s sqlEngine) open(ctx context.Context, closed *sync.WaitGroup, control *sq
 	}
 }
 
-// tryOpen opens a database that was there a moment ago. What it has opened
-// is closed when it fails.
+// tryOpen opens a database that has answered a moment ago. After an error nothing stays open.
 func (s sqlEngine) tryOpen(ctx context.Context, closed *sync.WaitGroup, control *sql.DB, taken func()) (backend server.Backend, err error) {
 	r := s.remote
 	dbCtx, shut := context.WithCancel(ctx)
@@ -131,8 +130,8 @@ func openDialect(ctx context.Context, shut context.CancelFunc, closed *sync.Wait
 	return dialectOf(backend)
 }
 
-// startLog does what kine's own start does, but takes objects that have expired
-// up again after an error: kine's loop ends with the first one.
+// startLog does what kine's own start does, but goes on to remove expired objects after an
+// error: kine's loop ends with the first one.
 func startLog(ctx context.Context, log *checkedLog, store server.Backend) error {
 	if err := log.Start(ctx); err != nil {
 		return err

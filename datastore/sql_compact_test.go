@@ -17,7 +17,7 @@ func TestExternalIsCompacted(t *testing.T) {
 		cfg := externalConfig(t, sharedEndpoint(t, kind))
 		log := new(logBuffer)
 		cfg.Logger = log.logger()
-		store, err := New(cfg)
+		store, err := prepared(cfg)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -37,8 +37,8 @@ func (s *sqliteStore) probe(ctx context.Context) error {
 	return err
 }
 
-// maintain runs until ctx is done. Errors need no other handling: the disk's
-// condition has noted them and the next tick tries again.
+// maintain compacts, and tries a full disk again, until ctx is done. Errors need no other
+// handling: the disk's condition has recorded them, and the next tick tries again.
 func (s *sqliteStore) maintain(ctx context.Context, interval time.Duration) {
 	c := compactor{store: s}
 	if head, err := s.CurrentRevision(ctx); err == nil {

@@ -8,8 +8,8 @@ import (
 	"github.com/mattn/go-sqlite3"
 )
 
-// connector makes SQLite connections that tell condition and request about
-// errors. database/sql gives no other place where all of them pass.
+// connector makes SQLite connections that report errors to the disk's condition and to the
+// request. database/sql has no other place that sees all of them.
 type connector struct {
 	dsn    string
 	disk   *condition

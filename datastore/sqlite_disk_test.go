@@ -13,6 +13,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"brink/internal/testerror"
+	"brink/internal/testtree"
 )
 
 // filled makes a database with some content and returns its path.
@@ -46,7 +47,7 @@ func TestDamagedDatabase(t *testing.T) {
 			damage(t, path)
 			before := contents(t, cfg.Dir)
 
-			_, err := New(cfg)
+			_, err := prepared(cfg)
 			testerror.OneLine(t, err, path, "damaged", "--datastore-set-aside-damaged")
 			if after := contents(t, cfg.Dir); after[databaseFile] != before[databaseFile] || after[databaseFile+"-wal"] != before[databaseFile+"-wal"] {
 				t.Error("the damaged database was touched")
@@ -85,10 +86,10 @@ func TestDamagedAfterKillKeepsWAL(t *testing.T) {
 	if before[databaseFile+"-wal"] == "" {
 		t.Fatal("there is no WAL to keep")
 	}
-	_, err := New(cfg)
+	_, err := prepared(cfg)
 	testerror.OneLine(t, err, path, "damaged")
 	cfg.SetAsideDamaged = true
-	if _, err := New(cfg); err != nil {
+	if _, err := prepared(cfg); err != nil {
 		t.Fatal(err)
 	}
 	kept, _ := filepath.Glob(path + ".damaged-*Z-wal")
@@ -111,7 +112,7 @@ func TestMissingDatabase(t *testing.T) {
 			}
 			before := contents(t, cfg.Dir)
 
-			_, err := New(cfg)
+			_, err := prepared(cfg)
 			testerror.OneLine(t, err, path, "missing", databaseFile+suffix, "--datastore-set-aside-damaged")
 			if after := contents(t, cfg.Dir); !maps.Equal(after, before) {
 				t.Errorf("refusing changed the files: %v, before %v", after, before)
@@ -147,7 +148,7 @@ func TestDamageFoundWhileRunning(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
 	path := filled(t, cfg)
-	store, err := New(cfg)
+	store, err := prepared(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,17 +201,9 @@ func replaceBySQLite(t *testing.T, path string) {
 // contents returns the hashes of the files in dir.
 func contents(t *testing.T, dir string) map[string]string {
 	t.Helper()
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
+	files := testtree.Read(t, dir)
+	for name, data := range files {
+		files[name] = fmt.Sprintf("%x", sha256.Sum256([]byte(data)))
 	}
-	out := map[string]string{}
-	for _, e := range entries {
-		data, err := os.ReadFile(filepath.Join(dir, e.Name()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		out[e.Name()] = fmt.Sprintf("%x", sha256.Sum256(data))
-	}
-	return out
+	return files
 }

@@ -138,7 +138,7 @@ func TestDiskTurnsReadOnly(t *testing.T) {
 	if after := contents(t, cfg.Dir); after[databaseFile] != before[databaseFile] || after[databaseFile+"-wal"] != before[databaseFile+"-wal"] {
 		t.Error("the database was touched")
 	}
-	_, err := New(cfg)
+	_, err := prepared(cfg)
 	testerror.OneLine(t, err, cfg.Dir, "read-only")
 
 	// A child that another test has just forked may have our files open.

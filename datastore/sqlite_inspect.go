@@ -7,9 +7,9 @@ import (
 	"os"
 )
 
-// inspect reads every row of a database whose structure is sound. When it returns, what
-// the WAL held is in the database, and the mark of an unclean end is gone: the next
-// start is not told of a WAL that was lost.
+// inspect reads every row of a database whose structure is sound. Afterwards the content of the
+// WAL is in the database, and the mark of an unclean end is removed: otherwise the next start
+// would think that a WAL was lost.
 func (s *Store) inspect() (err error) {
 	ctx := context.Background()
 	db, err := sql.Open("sqlite3", writerDSN(s.database(), "rw"))
@@ -36,7 +36,7 @@ func (s *Store) inspect() (err error) {
 	return nil
 }
 
-// lastIn is the last revision in a database that nobody has open.
+// lastIn returns the last revision in a database that nobody has open.
 func lastIn(path string) (head int64, err error) {
 	db, err := sql.Open("sqlite3", dsn(path, "ro", "immutable=1"))
 	if err != nil {

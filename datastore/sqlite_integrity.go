@@ -15,7 +15,7 @@ import (
 	"github.com/mattn/go-sqlite3"
 )
 
-// errIndexes is damage to what can be made again from the rows.
+// errIndexes is damage to indexes only, which can be made again from the rows.
 var errIndexes = errors.New("only what can be made again is damaged")
 
 // Lines of integrity_check: https://sqlite.org/pragma.html#pragma_integrity_check. One
@@ -26,8 +26,8 @@ var (
 	ofNone  = regexp.MustCompile(`^(Page \d+: never used|Freelist: |Main freelist: |Failed to read ptrmap)`)
 )
 
-// isCurable reports whether no line is about a tree of rows: the roots of those that hold
-// what can be made again are known.
+// isCurable reports whether all lines are about indexes, or pages of nothing. SQLite names a
+// tree by the number of its root page; indexes has those of the indexes.
 func isCurable(lines []string, indexes map[string]bool) bool {
 	for _, line := range lines {
 		tree := ofTree.FindStringSubmatch(line)

@@ -93,7 +93,7 @@ func TestFlippedBytesInDatabase(t *testing.T) {
 		flip(t, path, at)
 		log := new(logBuffer)
 		cfg.Logger = log.logger()
-		store, err := New(cfg)
+		store, err := prepared(cfg)
 		if err != nil {
 			testerror.OneLine(t, err, path, "damaged")
 			refused++

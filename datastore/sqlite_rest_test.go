@@ -13,7 +13,7 @@ import (
 // atRest is a database of some size after a clean stop, of keys 0 to count-1.
 func atRest(t testing.TB, cfg Config, bytes int) (path string, count int) {
 	t.Helper()
-	store, err := New(cfg)
+	store, err := prepared(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +88,7 @@ func (c restCase) check(t *testing.T, origin string, count int) {
 	c.damage(t, cfg.Dir+"/"+databaseFile)
 	log := new(logBuffer)
 	cfg.Logger = log.logger()
-	store, err := New(cfg)
+	store, err := prepared(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +119,7 @@ func BenchmarkStartCheck(b *testing.B) {
 						forget(b, path)
 						b.StartTimer()
 					}
-					if _, err := New(cfg); err != nil {
+					if _, err := prepared(cfg); err != nil {
 						b.Fatal(err)
 					}
 				}

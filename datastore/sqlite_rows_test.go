@@ -104,10 +104,10 @@ func TestDamagedRowIsKept(t *testing.T) {
 	path := filledWithKinds(t, cfg)
 	const key = "/registry/namespaces/default"
 	edit(t, path, `UPDATE kine SET value = 'garbled' WHERE name = ?`, key)
-	if _, err := New(cfg); err != nil {
+	if _, err := prepared(cfg); err != nil {
 		t.Fatal(err)
 	}
-	store, err := New(cfg) // it is told again as long as it is not there
+	store, err := prepared(cfg) // it is told again as long as it is not there
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,16 +13,19 @@ import (
 	"github.com/k3s-io/kine/pkg/query"
 )
 
-// A row has a checksum of its content, in a column of its own at the end. SQLite has none: a
-// bit that a card has lost comes back as content. A separate table would cost each write a
-// page, 4 KiB to the WAL and again to the file; a column costs none. An older brink does not
-// see the column, since kine's queries name the columns that they want. Rows that an older
-// one has written have no checksum and get theirs at the next check. SQLite's own checksum
-// VFS changes the format of every page, which an older brink could not read.
+// Each row has a checksum of its content in an additional last column. SQLite has no
+// checksums: a bit that flipped on a worn card is read as content.
+//
+// A column adds a few bytes to a page that is written anyway. A table of checksums would add
+// a page to each write, 4 KiB to the WAL and again to the file. An older brink ignores the
+// column, because kine's queries name the columns that they want. Rows that an older brink
+// has written have no checksum, and get one at the next start. SQLite's own solution, the
+// checksum VFS, changes the format of every page, so that an older brink could not read the
+// file any more.
 const sumColumn = `ALTER TABLE kine ADD COLUMN sum INTEGER`
 
-// insertSum is kine's insert with the checksum, which the connection adds to the
-// arguments: computed there, it costs no call from SQLite back to Go.
+// insertSum is kine's insert with one more argument, the checksum. The connection computes
+// it (see withSum), which costs no call from SQLite back to Go.
 var insertSum = query.New(`
 	INSERT INTO kine(name, created, deleted, create_revision, prev_revision, lease, value, old_value, sum)
 	SELECT ?, ?, ?, ?, ?, ?, ?, (SELECT value FROM kine WHERE id = ?) AS old_value, ?`, "?", false, "InsertLastInsertID")
@@ -38,8 +41,9 @@ func withSum(args []driver.NamedValue) []driver.NamedValue {
 	return append(args[:len(args):len(args)], driver.NamedValue{Ordinal: len(args) + 1, Value: r.storedSum()})
 }
 
-// checksum is the CRC-32C of everything but the id, which SQLite gives, as a signed
-// number: those take four bytes, unsigned ones six.
+// checksum returns the CRC-32C of the row without its id, which SQLite chooses during the
+// insert. SQLite stores it in four bytes, because it is signed. An unsigned one would take
+// six.
 func (r *storedRow) checksum() int64 {
 	var fixed [5 * 8]byte
 	for i, field := range []int64{r.created, r.deleted, r.createRevision, r.prevRevision, r.lease} {
@@ -50,7 +54,8 @@ func (r *storedRow) checksum() int64 {
 	return int64(int32(crc32.Update(sum, castagnoli, r.value)))
 }
 
-// storedSum is nil for the row whose numbers change in place.
+// storedSum returns the checksum to store, nil for kine's own rows: kine changes these in
+// place.
 func (r *storedRow) storedSum() driver.Value {
 	if r.isHousekeeping() {
 		return nil
@@ -58,30 +63,32 @@ func (r *storedRow) storedSum() driver.Value {
 	return r.checksum()
 }
 
-// isHousekeeping reports whether a row is kine's own: the mark of the compaction or a gap.
+// isHousekeeping reports whether a row is no object's but kine's own: the revision up to
+// which old rows were removed, or the mark of a revision that was never used.
 func (r *storedRow) isHousekeeping() bool {
 	return strings.HasPrefix(r.name, "compact_rev_key") || strings.HasPrefix(r.name, "gap-")
 }
 
-// isDeletion reports whether a row marks a deletion. Of a damaged row the checksum may prove
-// what it was. Without such a proof a flag, or a missing value, is enough: an object that
-// comes back may give rights that were withdrawn.
+// isDeletion reports whether a row marks the deletion of its object. If the row is damaged,
+// the checksum may prove what it was. Without that proof, a set flag or a missing value is
+// enough to say yes: an object that comes back by mistake may grant rights that were
+// withdrawn.
 func (r *storedRow) isDeletion() bool {
-	if r.provedWith(1, nil) {
+	if r.sumFits(1, nil) {
 		return true
 	}
-	return !r.provedWith(0, r.value) && (r.deleted != 0 || len(r.value) == 0)
+	return !r.sumFits(0, r.value) && (r.deleted != 0 || len(r.value) == 0)
 }
 
-// provedWith reports whether the checksum is that of the row with another flag and value.
-func (r *storedRow) provedWith(deleted int64, value []byte) bool {
-	was := *r
-	was.deleted, was.value = deleted, value
-	return r.sum.Valid && r.sum.Int64 == was.checksum()
+// sumFits reports whether the checksum is right if the flag and the value are these.
+func (r *storedRow) sumFits(deleted int64, value []byte) bool {
+	other := *r
+	other.deleted, other.value = deleted, value
+	return r.sum.Valid && r.sum.Int64 == other.checksum()
 }
 
-// isSound compares with the checksum, or without one looks whether the row can be
-// what somebody wrote.
+// isSound reports whether the row matches its checksum. A row that has none is sound if it
+// is plausible.
 func (r *storedRow) isSound() bool {
 	switch {
 	case !r.typed:
@@ -91,10 +98,11 @@ func (r *storedRow) isSound() bool {
 	case r.sum.Valid:
 		return r.sum.Int64 == r.checksum()
 	}
-	return r.looksSound()
+	return r.isPlausible()
 }
 
-func (r *storedRow) looksSound() bool {
+// isPlausible reports whether brink or the API server can have written the row.
+func (r *storedRow) isPlausible() bool {
 	if !strings.HasPrefix(r.name, "/") || !isPrintable(r.name) || r.created|r.deleted|1 != 1 {
 		return false
 	}
@@ -117,8 +125,8 @@ func isPrintable(name string) bool {
 }
 
 // isMessage reports whether data can be split into the fields of a protobuf message:
-// https://protobuf.dev/programming-guides/encoding/. What is in them is the API
-// server's to know.
+// https://protobuf.dev/programming-guides/encoding/. It does not look into the fields, whose
+// meaning only the API server knows.
 func isMessage(data []byte) bool {
 	for len(data) > 0 {
 		tag, n := binary.Uvarint(data)

@@ -13,7 +13,7 @@ import (
 func TestEveryCommitIsSynced(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
-	if _, err := New(cfg); err != nil {
+	if _, err := prepared(cfg); err != nil {
 		t.Fatal(err)
 	}
 	db := sql.OpenDB(&connector{dsn: writerDSN(cfg.Dir+"/"+databaseFile, "rw"), disk: newCondition(nil, "")})

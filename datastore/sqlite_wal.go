@@ -12,39 +12,46 @@ import (
 	"brink/internal/atomicfile"
 )
 
-// SQLite plays a WAL up to the first frame that does not fit, without a word. That is right
-// for the torn tail that a power cut leaves. But where a frame in the middle, the header or
-// the whole file was lost, acknowledged writes are lost with it. The two cases are told
-// apart here, by https://sqlite.org/fileformat2.html#the_write_ahead_log:
+// SQLite writes a change first to a second file, the write-ahead log (WAL), as frames. A frame
+// is one page of the database with a checksum, and the last frame of a transaction is marked
+// as its commit. A checkpoint copies the pages into the database. After that the WAL is
+// overwritten from its beginning, with other salts: random numbers that stand in its header
+// and in every frame.
 //
-//   - Frames of the WAL's present use have the salts of its header. Such frames after
-//     one that does not fit were written after it. They may be the rest of the one
-//     transaction that was being written when the power was cut, in any order; a frame
-//     behind a commit is not, for that commit was synced before the frame was written.
-//     Where only brink was killed, the kernel has kept all that was written: then
-//     every frame behind counts.
-//   - A WAL that is not there, or is empty, although the database was in use: the mark
-//     is made after the first write to it, and it shrinks only at a clean end.
+// After a crash SQLite reads the WAL up to the first frame that is not valid, and ignores the
+// rest without saying so. That is right for the end of a file that was being written when the
+// power was cut. It is wrong if a frame in the middle, the header or the whole file was
+// lost, because writes that were acknowledged are lost with it. This file tells the two cases
+// apart, by https://sqlite.org/fileformat2.html#the_write_ahead_log:
 //
-// A last frame that is damaged cannot be told from one that was torn, and passes for
-// that. What was lost is a warning of the run that found it: the objects that it was
-// about are not known, so nothing could end it.
+//   - Valid frames behind one that is not valid, with the salts of the header. They may be
+//     the rest of the transaction that was being written when the power was cut, whose
+//     frames reach the disk in any order. But a commit is synced before the next frame is
+//     written. So a frame behind a commit means a loss. If only brink was killed, the kernel
+//     has written everything, and any frame behind means a loss.
+//   - A WAL that is missing or empty although the database was in use. The file that marks
+//     it as in use is made after the first write to the WAL, and the WAL shrinks only at a
+//     clean stop.
+//
+// A damaged last frame cannot be told from one that was being written, and counts as that.
+// The loss is a warning until brink is restarted: nobody knows which objects it is about, so
+// nothing could end it earlier.
 const (
 	walHeader   = 32
 	frameHeader = 24
-	walMagic    = 0x377f0682 // the last bit: checksums are of big endian words
+	walMagic    = 0x377f0682 // if the last bit is set, checksums are of big-endian words
 	walVersion  = 3007000
 )
 
-// walState is what a WAL looks like.
+// walState says what is in a WAL.
 type walState struct {
 	missing, badHeader bool
-	frames             int // of its present use that are whole and in order
-	after              int // of its present use, behind the first that is not
-	afterCommit        int // those of them behind a commit
+	valid              int // frames up to the first that is not valid
+	behind             int // frames behind that one, with the salts of the header
+	behindCommit       int // those of them behind a commit
 }
 
-// readWAL looks at a WAL without touching it.
+// readWAL examines a WAL. It changes nothing.
 func readWAL(path string) (w walState, err error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -78,7 +85,7 @@ func readWAL(path string) (w walState, err error) {
 	return w, w.readFrames(f, sums, pageSize, [8]byte(header[16:24]))
 }
 
-// readFrames goes on where the header ends.
+// readFrames counts the frames, from the end of the header on.
 func (w *walState) readFrames(f io.Reader, sums walSums, pageSize int, salts [8]byte) error {
 	frame := make([]byte, frameHeader+pageSize)
 	whole, commit := true, false
@@ -94,25 +101,26 @@ func (w *walState) readFrames(f io.Reader, sums walSums, pageSize int, salts [8]
 			sums.add(frame[:8])
 			sums.add(frame[frameHeader:])
 			if whole = present && sums.match(frame[16:24]); whole {
-				w.frames++
+				w.valid++
 				continue
 			}
-			// The one that does not fit may itself be a commit.
+			// The frame that is not valid may itself be a commit.
 			commit = present && binary.BigEndian.Uint32(frame[4:]) != 0
 			continue
 		}
 		if !present {
 			continue
 		}
-		w.after++
+		w.behind++
 		if commit {
-			w.afterCommit++
+			w.behindCommit++
 		}
 		commit = commit || binary.BigEndian.Uint32(frame[4:]) != 0
 	}
 }
 
-// walSums are the two running sums of a WAL.
+// walSums are the two checksums of a WAL. They run through the whole file, so that each frame
+// has those of everything up to it.
 type walSums struct {
 	order  binary.ByteOrder
 	s0, s1 uint32
@@ -125,33 +133,33 @@ func (s *walSums) add(data []byte) {
 	}
 }
 
-// match reports whether the sums are the stored ones, which are always big endian.
+// match reports whether the sums are the stored ones. Those are always big-endian.
 func (s *walSums) match(stored []byte) bool {
 	return binary.BigEndian.Uint32(stored) == s.s0 && binary.BigEndian.Uint32(stored[4:]) == s.s1
 }
 
-// lost returns what is lost of acknowledged writes, "" for nothing. killed means that only
-// brink has ended, not the machine, so that the kernel has kept all that was written.
+// lost says which acknowledged writes are lost, "" for none. killed means that brink was
+// killed and the machine ran on, so that the kernel has kept everything that was written.
 func (w walState) lost(killed bool) string {
 	switch {
 	case w.missing:
 		return "it is gone or empty: the writes since the last checkpoint are lost"
 	case w.badHeader:
 		return "its header is damaged: the writes since the last checkpoint are lost"
-	case killed && w.after > 0:
-		return fmt.Sprintf("a frame is damaged, and %d behind it are not used: the last writes are lost", w.after)
-	case w.afterCommit > 0:
-		return fmt.Sprintf("a frame is damaged, and %d behind it are not used: the last writes are lost", w.after)
+	case killed && w.behind > 0:
+		return fmt.Sprintf("a frame is damaged, and %d behind it are not used: the last writes are lost", w.behind)
+	case w.behindCommit > 0:
+		return fmt.Sprintf("a frame is damaged, and %d behind it are not used: the last writes are lost", w.behind)
 	}
 	return ""
 }
 
-// examineWAL logs what was lost with the WAL of a database that was in use, and keeps
-// what is left of it. It must come before anybody opens the database.
+// examineWAL logs what was lost with the WAL if the last run did not stop cleanly, and keeps
+// a copy of the rest. It must come before anybody opens the database, which changes the WAL.
 func (s *Store) examineWAL() {
 	boot, err := os.ReadFile(s.path(inUseFile))
 	if err != nil {
-		return // it was closed in order
+		return // the last run has stopped cleanly
 	}
 	path := s.database() + "-wal"
 	state, err := readWAL(path)
@@ -174,14 +182,16 @@ func (s *Store) examineWAL() {
 	s.notes.add(line)
 }
 
-// wasSettled reports whether the last run had ended but for removing its mark.
+// wasSettled reports whether the last run had stopped cleanly, but for removing the mark that
+// the database is in use: the last revision was written down, and the database has it.
 func (s *Store) wasSettled() bool {
 	last, found := s.ceiling.load()
 	head, err := lastIn(s.database())
 	return found && err == nil && last == head
 }
 
-// keepWAL copies it: SQLite needs it, and writes over it.
+// keepWAL copies the WAL to a file beside it, because SQLite is going to overwrite it, and
+// returns what to say of that.
 func (s *Store) keepWAL(path string) string {
 	aside := path + ".damaged-" + time.Now().UTC().Format("20060102T150405.000Z")
 	from, err := os.Open(path)
@@ -198,7 +208,7 @@ func (s *Store) keepWAL(path string) string {
 	return "; kept as " + aside
 }
 
-// bootID is empty where the kernel does not say it.
+// bootID returns the kernel's id of this boot, "" if it has none.
 func bootID() string {
 	boot, err := os.ReadFile(bootIDFile)
 	if err != nil {

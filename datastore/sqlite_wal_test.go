@@ -175,8 +175,8 @@ func TestTornTransactionIsNoLoss(t *testing.T) {
 			t.Fatal(err)
 		}
 		state, err := readWAL(path)
-		if err != nil || state.frames != c.damaged {
-			t.Errorf("%s: %d frames, %v; want %d", name, state.frames, err, c.damaged)
+		if err != nil || state.valid != c.damaged {
+			t.Errorf("%s: %d frames, %v; want %d", name, state.valid, err, c.damaged)
 		}
 		if told := state.lost(false) != ""; told != c.cut {
 			t.Errorf("%s, power cut: told %v", name, told)
@@ -206,7 +206,7 @@ func TestFlippedBytesInWAL(t *testing.T) {
 			flip(t, wal, at)
 			log := new(logBuffer)
 			cfg.Logger = log.logger()
-			store, err := New(cfg)
+			store, err := prepared(cfg)
 			if err != nil {
 				testerror.OneLine(t, err, "damaged")
 				return

@@ -47,7 +47,7 @@ func isConflict(err error) bool {
 	return errors.As(err, &sqliteErr) && sqliteErr.ExtendedCode == sqlite3.ErrConstraintUnique
 }
 
-// result is the error a request ends with.
+// result returns the error with which a request ends.
 func (t *trouble) result(err error) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -57,7 +57,7 @@ func (t *trouble) result(err error) error {
 	return toStatus(err)
 }
 
-// toStatus makes errors into what etcd would answer. kine compares its own
+// toStatus turns an error into what etcd would answer. kine compares its own
 // errors by identity, so they pass as they are.
 func toStatus(err error) error {
 	switch err {

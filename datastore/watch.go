@@ -18,15 +18,14 @@ const (
 // history is a store whose past can be read.
 type history interface {
 	server.Backend
-	// since returns the events of a range from revision from on, all or the
-	// first of them, and the revision up to which the range is complete with
-	// them. With ErrCompacted the revision is the one below which nothing is
-	// left.
-	since(ctx context.Context, key, end string, from int64) ([]*server.Event, int64, error)
+	// since returns events of a range of keys, from revision from on. It may return only
+	// the first of them: upTo is the revision up to which they are complete. With
+	// ErrCompacted, upTo is the revision up to which everything was removed.
+	since(ctx context.Context, key, end string, from int64) (events []*server.Event, upTo int64, err error)
 }
 
-// hub is the watch server. One reader follows the log and hands every event to
-// the watches whose range it is in.
+// hub is the watch server. One reader follows the log and sends every event to the watches
+// whose range of keys it is in.
 //
 // kine starts three goroutines for each watch and wakes all of them for each
 // write, and runs two timers for each client, one of them ten times a second,
@@ -74,8 +73,8 @@ func (h *hub) run(ctx context.Context) {
 	h.dropAll()
 }
 
-// follow ends when the store closes the channel: it does with a reader that is
-// too slow, which then goes on from where it was.
+// follow publishes what the log reports, until ctx is done or the store closes the channel, as
+// it does when its reader is too slow. run then follows the log again, from where the hub is.
 func (h *hub) follow(ctx context.Context, result server.WatchResult, tick <-chan time.Time) {
 	for {
 		select {
@@ -100,8 +99,8 @@ func (h *hub) position() int64 {
 	return h.seen
 }
 
-// restart gives up on events that are gone. All clients must come back and
-// learn for themselves that they missed something.
+// restart skips events that were removed before they were published, and ends all streams.
+// Their clients come back, and are refused with the error that they missed something.
 func (h *hub) restart(compacted int64) {
 	h.mu.Lock()
 	h.seen = max(h.seen, compacted)
@@ -109,7 +108,7 @@ func (h *hub) restart(compacted int64) {
 	h.dropAll()
 }
 
-// publish hands a batch of events to the watches.
+// publish sends a batch of events to the watches.
 func (h *hub) publish(events []*server.Event) {
 	if len(events) == 0 {
 		return
@@ -137,9 +136,9 @@ func (h *hub) sendLocked(st *stream, w *watch, events []*server.Event, converted
 	}
 }
 
-// answerLocked sends the progress that was asked for as soon as it is true. It
-// speaks for all watches of the stream, so not before one that is joining has
-// been sent the past.
+// answerLocked sends the progress that a client has asked for, once the hub has published that
+// revision. The answer is about all watches of the stream, so it waits for those that are
+// joining and have not been sent the past yet.
 func (h *hub) answerLocked(st *stream) {
 	if st.want == 0 || h.seen < st.want || st.joining > 0 {
 		return

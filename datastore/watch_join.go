@@ -9,13 +9,15 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 )
 
+// create makes a watch and answers the request for it.
 func (h *hub) create(ctx context.Context, st *stream, r *etcdserverpb.WatchCreateRequest) {
 	if r.WatchId != 0 || r.StartRevision < 0 { // kine does not know client-chosen ids either
 		h.refuse(st, r)
 		return
 	}
 	w := newWatch(r)
-	// Not h.seen: what was acknowledged before a watch from now on is past.
+	// Not h.seen, which may lag: a watch without a start revision begins after everything
+	// that was acknowledged before.
 	head, err := h.log.CurrentRevision(ctx)
 	h.mu.Lock()
 	st.lastID++
@@ -67,9 +69,8 @@ func (errCompactedAt) Error() string { return server.ErrCompacted.Error() }
 // errDropped ends what is done for a stream that was dropped.
 var errDropped = errors.New("datastore: watch stream dropped")
 
-// join sends w what happened from revision start on, and puts it among the
-// others when it has caught up with what was handed out to them. It goes on
-// until then, the client leaves or the stream is dropped.
+// join sends w the events from revision start on. When w has caught up with the hub, it becomes
+// one of the stream's watches. join gives up when the client leaves or the stream is dropped.
 func (h *hub) join(ctx context.Context, st *stream, w *watch, start int64) error {
 	for {
 		if h.joinAt(st, w, start-1) {

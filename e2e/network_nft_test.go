@@ -1,12 +1,15 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"brink/internal/host"
 )
 
 // hostNFT is where Debian has it.
@@ -21,6 +24,7 @@ func TestBareMachine(t *testing.T) {
 	n.inMachine(t, "rm /etc/protocols /etc/hosts && mv "+hostNFT+" "+hostNFT+".away && cp -p "+hostNFT+".away "+hostNFT)
 	n.Foreign = []string{"file " + n.Dir + "/upper/etc/protocols", "file " + n.Dir + "/upper" + hostNFT} // what this test changes
 	t.Cleanup(func() { n.inMachine(t, "mv "+hostNFT+".away "+hostNFT) })                                 // what looks for leftovers needs it
+	n.runNetworkManager(t)
 	if err := n.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +49,9 @@ func TestBareMachine(t *testing.T) {
 	ns.endpointsAre("plain", ns.readyPods("app=back", 1)...) // one more change of the rules
 	ns.servicesAnswer("")
 	ns.close()
+	n.toldNetworkManager(t, 1, true)
 	n.uninstallBare(t)
+	n.toldNetworkManager(t, 2, false)
 }
 
 // servicesAnswer asks every kind of Service. A proxy that does not find its own elements
@@ -99,6 +105,43 @@ func (n *node) inMachine(t *testing.T, command string) {
 	t.Helper()
 	if r, err := n.Run("", "sh", "-c", command); err != nil || r.Code != 0 {
 		t.Fatalf("%s: %v %v", command, err, r)
+	}
+}
+
+// runNetworkManager runs a program of that name, which writes a line each time it is told
+// to read its files.
+func (n *node) runNetworkManager(t *testing.T) {
+	t.Helper()
+	program, log := filepath.Join(n.Dir, "NetworkManager"), filepath.Join(n.Dir, "hups")
+	text := "#!/bin/sh\ntrap 'echo hup >>" + log + "' HUP\necho $$ >" + log + ".pid\nwhile sleep 0.1; do :; done\n"
+	if err := os.WriteFile(program, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	n.inMachine(t, "mkdir -p /etc/NetworkManager/conf.d")
+	cmd := n.Command(context.Background(), program)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		n.inMachine(t, "kill $(cat "+log+".pid); rm -r /etc/NetworkManager")
+		_ = cmd.Wait() // it was killed
+	})
+}
+
+// toldNetworkManager fails unless NetworkManager has read its files so often and brink's
+// file is there, or is not.
+func (n *node) toldNetworkManager(t *testing.T, times int, isThere bool) {
+	t.Helper()
+	err := eventually(func() error {
+		hups, _ := os.ReadFile(filepath.Join(n.Dir, "hups"))
+		if got := strings.Count(string(hups), "hup"); got != times {
+			return fmt.Errorf("NetworkManager was told %d times, want %d", got, times)
+		}
+		return nil
+	})
+	text, _ := os.ReadFile(filepath.Join(n.Holder.Proc("root"), host.NetworkManagerFile))
+	if err != nil || isThere != strings.Contains(string(text), "unmanaged-devices+=interface-name:veth*") {
+		t.Errorf("%v; its file has %q", err, text)
 	}
 }
 

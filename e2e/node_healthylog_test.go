@@ -15,6 +15,8 @@ var expected = []struct {
 }{
 	{"the server was restarted beside the agent: it is told that it is away", []string{"level=WARN", "component=tunnel-client", "tunnel is lost, dialing again"}},
 	{"the same", []string{"level=WARN", "component=servers", "no server answers"}},
+	{"the same, where the server's start takes longer than a kubelet's request", []string{"level=ERROR", "component=kubernetes", "request canceled while waiting for connection"}},
+	{"the same", []string{"level=ERROR", `msg="Failed to update lease" component=kubernetes`, "context deadline exceeded"}},
 	{"the kubelet of a machine that does much else", []string{`msg="Housekeeping took longer than expected"`}},
 	{"on cgroup v1 a shim that ends says so on its own output", []string{`msg="cgroups: epoll wait" error=shutdown`}},
 }

@@ -139,6 +139,7 @@ func (ns *namespace) outliveStop(service string) {
 func (ns *namespace) outliveKill(service string) {
 	ns.Helper()
 	before := ns.lives()
+	hangs(ns)
 	if err := ns.node.Kill(); err != nil {
 		ns.Fatal(err)
 	}
@@ -148,6 +149,19 @@ func (ns *namespace) outliveKill(service string) {
 	}
 	ns.sameLives(before)
 	ns.stillWorks()
+}
+
+// hangs makes brink hang, which is not the same as not running.
+func hangs(ns *namespace) {
+	ns.Helper()
+	if err := ns.node.Cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		ns.Fatal(err)
+	}
+	r, err := ns.node.Status()
+	if err != nil {
+		ns.Fatal(err)
+	}
+	ns.node.mustSay(ns.T, r.Stderr, r.Code, "gives no answer on", "pid "+strconv.Itoa(ns.node.Cmd.Process.Pid))
 }
 
 // plantForeign puts things on the machine that are not brink's: they must be

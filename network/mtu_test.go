@@ -32,7 +32,7 @@ func TestMTUFollows(t *testing.T) {
 		nodes[0].Sh(t, fmt.Sprintf("ip link set eth0 mtu %d", mtu))
 		testnet.Eventually(t, "MTU follows", func() bool {
 			want := max(mtu-50, 1280)
-			return conflistMTU(t, nodes[0].cfg) == fmt.Sprint(want) && strings.Contains(waysOf(t, nodes[0].NS), fmt.Sprintf(" mtu %d ", want))
+			return conflistMTU(t, nodes[0].cfg) == fmt.Sprint(want) && strings.Contains(routesOf(t, nodes[0].NS), fmt.Sprintf(" mtu %d ", want))
 		})
 		testnet.Meet(t, nodes...)
 	}

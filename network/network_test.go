@@ -23,8 +23,8 @@ func dualStack(t *testing.T) Config {
 	t.Helper()
 	dir := t.TempDir()
 	return Config{
-		ClusterCIDRs: testaddr.Prefixes("10.42.0.0/16", "fd42::/56"),
-		NodeCIDRs:    testaddr.Prefixes("10.42.3.0/24", "fd42:0:0:3::/64"),
+		ClusterCIDRs: testnet.DualStack.ClusterCIDRs(),
+		NodeCIDRs:    testnet.DualStack.NodeCIDRs(3),
 		CNIConfDir:   filepath.Join(dir, "net.d"),
 		CNIStateDir:  filepath.Join(dir, "state"),
 		cniCacheDir:  filepath.Join(dir, "cache"),

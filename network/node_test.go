@@ -63,24 +63,19 @@ func introduceTo(n *testNode, nodes ...*testNode) {
 	n.network.SetPeers(peers)
 }
 
-// cluster makes nodes on one segment that know each other. All of them are as
-// careful about where packets come from as Red Hat's are.
+// cluster makes nodes on one segment that know each other.
 func cluster(t *testing.T, s testnet.Stacks, backends ...Backend) []*testNode {
 	t.Helper()
-	testnet.EnterSegment(t)
-	var nodes []*testNode
-	for i, b := range backends {
-		node := newNode(t, s, 0, i+1, b)
-		node.Sh(t, "sysctl -qw net.ipv4.conf.all.rp_filter=1")
-		node.run(t)
-		nodes = append(nodes, node)
+	nodes := testnet.Segment(t, len(backends), func(number int) *testNode { return newNode(t, s, 0, number, backends[number-1]) })
+	for _, n := range nodes {
+		n.run(t)
 	}
 	introduce(nodes...)
 	return nodes
 }
 
-// waysOf lists what brink keeps for peers in a namespace.
-func waysOf(t *testing.T, ns netns.NsHandle) string {
+// routesOf lists the routes to peers in a namespace, and its VXLAN devices.
+func routesOf(t *testing.T, ns netns.NsHandle) string {
 	t.Helper()
 	return testnet.Sh(t, ns, "ip route show proto 98; ip -6 route show proto 98; ip -o link show type vxlan")
 }

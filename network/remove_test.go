@@ -120,7 +120,7 @@ func TestRemovePeers(t *testing.T) {
 	testnet.Inside(t, nodes[0].NS, func() error {
 		return errors.Join(Remove(nodes[0].cfg), Remove(nodes[0].cfg))
 	})
-	if got := waysOf(t, nodes[0].NS); got != "" {
+	if got := routesOf(t, nodes[0].NS); got != "" {
 		t.Errorf("left:\n%s", got)
 	}
 	if got := nodes[0].Sh(t, "ip -o link"); strings.Contains(got, "brink") {

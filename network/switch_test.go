@@ -8,12 +8,30 @@ import (
 	"testing"
 	"time"
 
+	"brink/internal/testgoroutines"
 	"brink/network/testnet"
 )
 
-// TestRestartKeepsWays: pods talk on while brink does not run, and while it does
+// TestStopLeavesNoGoroutine, on a node with peers, at whose sockets goroutines wait for the
+// kernel and which probes its tunnel.
+func TestStopLeavesNoGoroutine(t *testing.T) {
+	t.Parallel()
+	nodes := testnet.Segment(t, 2, func(number int) *testNode { return newNode(t, testnet.DualStack, 0, number, VXLAN) })
+	testgoroutines.WantNone(t, func() {
+		for _, n := range nodes {
+			n.run(t)
+		}
+		introduce(nodes...)
+		testnet.Meet(t, nodes...)
+		for _, n := range nodes {
+			n.stop()
+		}
+	})
+}
+
+// TestRestartKeepsRoutes: pods talk on while brink does not run, and while it does
 // not know its peers again yet.
-func TestRestartKeepsWays(t *testing.T) {
+func TestRestartKeepsRoutes(t *testing.T) {
 	t.Parallel()
 	for _, backend := range []Backend{VXLAN, HostGW} {
 		t.Run(string(backend), func(t *testing.T) {
@@ -33,7 +51,7 @@ func TestRestartKeepsWays(t *testing.T) {
 				t.Errorf("got\n%s\nwant\n%s", got, want)
 			}
 			nodes[0].network.SetPeers(nil)
-			testnet.Eventually(t, "peers removed", func() bool { return waysOf(t, nodes[0].NS) == "" })
+			testnet.Eventually(t, "peers removed", func() bool { return routesOf(t, nodes[0].NS) == "" })
 		})
 	}
 }
@@ -124,7 +142,7 @@ func TestRollingSwitch(t *testing.T) {
 		}
 		for _, n := range nodes {
 			testnet.Eventually(t, "the other backend's leftovers removed", func() bool {
-				return strings.Contains(waysOf(t, n.NS), "brink-vxlan:") == (backend == VXLAN)
+				return strings.Contains(routesOf(t, n.NS), "brink-vxlan:") == (backend == VXLAN)
 			})
 		}
 	}

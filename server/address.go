@@ -20,12 +20,11 @@ func (s *Server) watchAddresses(ctx context.Context, ready func()) error {
 	return w.Run(ctx, ready, newCertified(lifecycle.Logger(ctx), w.First()[0]).check)
 }
 
-// certified is the first address of a server. Its certificate, and the address by which
-// pods and agents find the API, are made for it at the start. The server has moved when
-// no link has that address and there is another, because the DHCP server gives another,
-// or because the server had to start with its last address and the network came with
-// another. A default route that goes over to another link changes nothing, nor does a
-// second family.
+// certified is the first address of a server. The server's certificate is made for it at the
+// start, and pods and agents find the API there. The server has moved when no link has that
+// address any more and there is another one: the DHCP server gives another, or the server was
+// started without a network, with its last address. A default route that moves to another link
+// changes nothing, nor does a second family.
 type certified struct {
 	log   *slog.Logger
 	first nodeaddr.Address
@@ -36,8 +35,7 @@ func newCertified(log *slog.Logger, first nodeaddr.Address) *certified {
 	return &certified{log: log, first: first, late: first.Gone}
 }
 
-// check returns an error when the addresses that the machine has now are of a server
-// that has moved.
+// check returns an error if the server has moved, by the addresses that the machine has now.
 func (c *certified) check(found []nodeaddr.Address) error {
 	now := sameFamily(found, c.first.IP)
 	switch {

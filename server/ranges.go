@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"path"
 	"slices"
 	"strings"
 	"time"
@@ -17,7 +16,6 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 
 	"brink/internal/commas"
-	"brink/internal/componentargs"
 	"brink/internal/lifecycle"
 	"brink/internal/once"
 )
@@ -78,6 +76,9 @@ func serviceRanges(value []byte) ([]netip.Prefix, bool) {
 	return out, len(out) > 0
 }
 
+// storePrefix begins all keys of the API server. Package cmd refuses the flag for another one.
+const storePrefix = "/registry/"
+
 // storePatience is how long one request to the datastore may take before a warning. A
 // database across a network may start later than brink.
 const storePatience = 10 * time.Second
@@ -91,7 +92,7 @@ func (s *Server) stored(ctx context.Context, key string) ([]byte, error) {
 	defer client.Close()
 	var failures once.Reporter
 	for {
-		value, err := ask(ctx, client, path.Join("/", s.cfg.storePrefix(), key))
+		value, err := ask(ctx, client, storePrefix+key)
 		if err == nil || ctx.Err() != nil {
 			return value, ctx.Err()
 		}
@@ -125,16 +126,4 @@ func (s *Server) storeClient() (*clientv3.Client, error) {
 		}
 	}
 	return clientv3.New(cfg)
-}
-
-// storePrefix returns the prefix of the API server's keys: upstream's, unless the user gives
-// another.
-func (c Config) storePrefix() string {
-	prefix := "registry"
-	for _, arg := range c.APIServerArgs {
-		if _, value, ok := strings.Cut(arg, "="); ok && componentargs.Name(arg) == "etcd-prefix" {
-			prefix = value
-		}
-	}
-	return prefix
 }

@@ -31,23 +31,9 @@ type Server struct {
 	gate        *noderecord.Gate
 }
 
-// Check tries what New does as far as that leaves no trace on disk: it parses the flags
-// of the embedded components and does not look at the state on disk. It sets the
-// process's feature gates, as New does.
-func (c Config) Check() error {
-	if err := c.Validate(); err != nil {
-		return err
-	}
-	if err := c.datastore().Validate(); err != nil {
-		return err
-	}
-	const nowhere = "unix:///nowhere"
-	_, err := controlplane.New(c.controlPlane(nowhere, nowhere, c.tunnels(noderecord.New(""), nil)))
-	return err
-}
-
-// New checks all settings and the state on disk; nothing runs yet. The caller
-// holds the data directory's lock.
+// New checks all settings, and parses the flags of the embedded components. Nothing runs
+// yet, and nothing on disk is looked at or made: see Prepare. It sets the process's feature
+// gates.
 func New(cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -64,6 +50,10 @@ func New(cfg Config) (*Server, error) {
 	s.plane, err = controlplane.New(plane)
 	return s, err
 }
+
+// Prepare checks the state on disk, and makes the directories for it. It comes before the
+// components run. The caller holds the data directory's lock.
+func (s *Server) Prepare() error { return s.store.Prepare() }
 
 // ClientConfig reaches the API server in memory, acting as the given identity.
 func (s *Server) ClientConfig(user string, groups ...string) *rest.Config {

@@ -37,14 +37,14 @@ const StopTimeout = 5 * time.Second
 type Config struct {
 	NodeName string
 	// NodeIPs are the present addresses. The agent, not the kubelet, writes them into
-	// the Node: see Register and OwnsAddresses.
+	// the Node: see CompleteNode and OwnsAddresses.
 	NodeIPs []netip.Addr
 	// Offline is a start without a server, from which the Node could be read.
 	Offline bool
-	// Register completes the Node, with its addresses, before it is created.
-	Register func(*corev1.Node)
-	// Refused is called with the reason when the API server refuses the Node.
-	Refused func(error)
+	// CompleteNode completes the Node, with its addresses, before it is created.
+	CompleteNode func(*corev1.Node)
+	// NodeRefused is called with the reason when the API server refuses the Node.
+	NodeRefused func(error)
 	// Labels and Taints are given to the node when it registers, in the form
 	// of the kubelet's flags: key=value and key=value:Effect.
 	Labels, Taints []string
@@ -159,7 +159,7 @@ func dependencies(ctx context.Context, cfg Config, server *options.KubeletServer
 	}
 	deps.KubeClient = client
 	if OwnsAddresses(cfg.Args) {
-		deps.KubeClient = &registering{client, registration{cfg.Register, cfg.Refused}} // a pointer: upstream compares it with nil
+		deps.KubeClient = &registering{client, registration{cfg.CompleteNode, cfg.NodeRefused}} // a pointer: upstream compares it with nil
 	}
 	deps.HostUtil = resolving{deps.HostUtil}
 	if cfg.ObservePod != nil {

@@ -205,17 +205,17 @@ func namedIn(path string, words []string) ([]string, error) {
 	return slices.DeleteFunc(slices.Clone(words), func(word string) bool { return !found[word] }), nil
 }
 
-// Strangers returns the pods of others in a kubelet's directory outside of the data
+// ForeignPods returns the pods of others in a kubelet's directory outside of the data
 // directory, for a data directory in which no node has run. The node's kubelet would
 // remove them, as it removes pods that are gone from its cluster.
-func Strangers(l layout.Layout) []string {
+func ForeignPods(l layout.Layout) []string {
 	if layout.IsBelow(l.Kubelet(), l.Data()) {
 		return nil
 	}
-	return strangersIn(l.Kubelet(), l.Made())
+	return foreignPodsIn(l.Kubelet(), l.Made())
 }
 
-func strangersIn(kubelet, made string) []string {
+func foreignPodsIn(kubelet, made string) []string {
 	if _, err := os.Lstat(made); !errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -52,20 +52,20 @@ func TestNoListIsNoPods(t *testing.T) {
 	}
 }
 
-// TestStrangers: a kubelet's directory that others know too is only one's own where no
+// TestForeignPods: a kubelet's directory that others know too is only one's own where no
 // other kubelet has pods before the first start.
-func TestStrangers(t *testing.T) {
+func TestForeignPods(t *testing.T) {
 	t.Parallel()
 	dir := testtree.Make(t, map[string]string{"agent/kubelet/pods/" + uidOthers + "/": ""})
 	l := layout.New(dir)
-	if got := Strangers(l); len(got) > 0 {
+	if got := ForeignPods(l); len(got) > 0 {
 		t.Errorf("in the data directory: %q", got)
 	}
-	if got := strangersIn(filepath.Join(dir, "agent/kubelet"), filepath.Join(dir, "made")); !slices.Equal(got, []string{uidOthers}) {
+	if got := foreignPodsIn(filepath.Join(dir, "agent/kubelet"), filepath.Join(dir, "made")); !slices.Equal(got, []string{uidOthers}) {
 		t.Errorf("before the first start: %q", got)
 	}
 	testtree.Fill(t, dir, map[string]string{"made": ""})
-	if got := strangersIn(filepath.Join(dir, "agent/kubelet"), l.Made()); len(got) > 0 {
+	if got := foreignPodsIn(filepath.Join(dir, "agent/kubelet"), l.Made()); len(got) > 0 {
 		t.Errorf("of a node that has run: %q", got)
 	}
 }

@@ -77,7 +77,7 @@ func nftFamily(family corev1.IPFamily) string {
 }
 
 // run repairs the tables until ctx is done. It begins after the first rules are written.
-func (k *repairer) run(ctx context.Context) {
+func (r *repairer) run(ctx context.Context) {
 	changed := make(chan struct{}, 1)
 	err := nftables.Watch(ctx, func() {
 		select {
@@ -86,11 +86,11 @@ func (k *repairer) run(ctx context.Context) {
 		}
 	})
 	if err != nil {
-		k.log.Warn("rules for Services that somebody else deletes come back within the hour only", "error", err)
+		r.log.Warn("rules for Services that somebody else deletes come back within the hour only", "error", err)
 		return
 	}
 	for {
-		k.repair(ctx)
+		r.repair(ctx)
 		select {
 		case <-ctx.Done():
 			return
@@ -110,45 +110,45 @@ type damaged struct {
 
 // repair has upstream write tables anew that are not what they were. A table whose rules
 // the kernel never accepted is left to upstream's own retries.
-func (k *repairer) repair(ctx context.Context) {
+func (r *repairer) repair(ctx context.Context) {
 	found := map[corev1.IPFamily]damaged{}
 	var tables []string
-	for _, family := range k.families {
-		at := k.written(family)
-		shape, err := k.shape(family)
+	for _, family := range r.families {
+		at := r.written(family)
+		shape, err := r.shape(family)
 		if at == 0 || err != nil {
 			continue
 		}
-		if known, ok := k.known[family]; shape.Handle == 0 || ok && shape != known {
+		if known, ok := r.known[family]; shape.Handle == 0 || ok && shape != known {
 			found[family] = damaged{shape, at}
 			tables = append(tables, nftFamily(family)+" "+tableName)
 		} else {
-			k.known[family] = shape
+			r.known[family] = shape
 		}
 	}
 	if len(found) == 0 {
 		return
 	}
-	k.log.Warn("the rules for Services were changed by someone else, writing them anew", "tables", strings.Join(tables, ", "))
-	k.resync()
-	k.learn(ctx, found)
+	r.log.Warn("the rules for Services were changed by someone else, writing them anew", "tables", strings.Join(tables, ", "))
+	r.resync()
+	r.learn(ctx, found)
 }
 
 // learn waits until the tables were written again and records what they are then. A
 // repair that fails changes nothing: the next change of rules, at the latest upstream's
 // next attempt, leads to another repair.
-func (k *repairer) learn(ctx context.Context, found map[corev1.IPFamily]damaged) {
+func (r *repairer) learn(ctx context.Context, found map[corev1.IPFamily]damaged) {
 	for deadline := time.Now().Add(repairTime); time.Now().Before(deadline) && len(found) > 0; {
 		if !sleep.For(ctx, pollInterval) {
 			return
 		}
 		for family, was := range found {
-			shape, err := k.shape(family)
-			if k.written(family) == was.since || err != nil {
+			shape, err := r.shape(family)
+			if r.written(family) == was.since || err != nil {
 				continue
 			}
 			delete(found, family)
-			known, ok := k.known[family]
+			known, ok := r.known[family]
 			known.Handle = shape.Handle
 			// Upstream makes the same chains in each process, so the known ones stay, and
 			// damage that follows a repair at once is seen. What a repair does not change is
@@ -156,7 +156,7 @@ func (k *repairer) learn(ctx context.Context, found map[corev1.IPFamily]damaged)
 			if !ok || shape == was.shape {
 				known = shape
 			}
-			k.known[family] = known
+			r.known[family] = known
 		}
 	}
 }

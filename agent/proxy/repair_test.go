@@ -54,6 +54,20 @@ func nft(t *testing.T, args ...string) string {
 	return string(out)
 }
 
+// serves returns a function that reports whether the tables have the Services with these
+// addresses, and the chain by which packets get there.
+func serves(ips ...string) func() bool {
+	return func() bool {
+		out, _ := exec.Command("nft", "list", "table", "ip", "kube-proxy").Output()
+		for _, ip := range ips {
+			if !strings.Contains(string(out), ip+" . tcp . 80 : goto service-") {
+				return false
+			}
+		}
+		return strings.Contains(string(out), "hook prerouting priority dstnat; policy accept;\n\t\tjump services")
+	}
+}
+
 // TestRulesComeBack: what somebody deletes of upstream's tables is written again at
 // once, in a process with a network of its own.
 func TestRulesComeBack(t *testing.T) {
@@ -77,17 +91,6 @@ func TestRulesComeBack(t *testing.T) {
 	ready, ended := make(chan struct{}), make(chan error, 1)
 	go func() { ended <- p.serve(ctx, client, func() { close(ready) }) }()
 	<-ready
-	serves := func(ips ...string) func() bool {
-		return func() bool {
-			out, _ := exec.Command("nft", "list", "table", "ip", "kube-proxy").Output()
-			for _, ip := range ips {
-				if !strings.Contains(string(out), ip+" . tcp . 80 : goto service-") {
-					return false
-				}
-			}
-			return strings.Contains(string(out), "hook prerouting priority dstnat; policy accept;\n\t\tjump services")
-		}
-	}
 	testwait.Until(t, "the Service is served", serves("10.43.0.7"))
 	old := filepath.Join(t.TempDir(), "old")
 	if err := os.WriteFile(old, []byte("flush ruleset\n"+nft(t, "list", "ruleset")), 0o600); err != nil {

@@ -211,7 +211,8 @@ func (p *Pool) beginOutage(dialer Dialer, err error) {
 }
 
 // endOutage retries until a server answers, or until nobody has waited for a while: then
-// the next caller of Dial begins another outage.
+// the next caller of Dial begins another outage. It has no context: the caller that noticed
+// the outage may be gone while others wait.
 func (p *Pool) endOutage(o *outage, begun time.Time) {
 	pause, idle := firstPause, time.Now()
 	for time.Since(idle) < patience {

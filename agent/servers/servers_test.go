@@ -194,26 +194,11 @@ func TestWhatListensIsNotAlwaysAServer(t *testing.T) {
 	good, stranger := httptest.NewTLSServer(nil), httptest.NewTLSServer(nil)
 	defer good.Close()
 	defer stranger.Close()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	var plain sync.WaitGroup
-	plain.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = io.WriteString(conn, "HTTP/1.1 400 Bad Request\r\n\r\n")
-			conn.Close()
-		}
-	})
+	plain := plainServer(t)
 	stranger.TLS.Certificates[0] = selfSigned(t)
 	trusted := x509.NewCertPool()
 	trusted.AddCert(good.Certificate())
-	p := Open(listener.Addr().String(), filepath.Join(t.TempDir(), "servers.json"))
+	p := Open(plain, filepath.Join(t.TempDir(), "servers.json"))
 	if err := p.Set([]string{good.Listener.Addr().String(), stranger.Listener.Addr().String()}); err != nil {
 		t.Fatal(err)
 	}
@@ -228,19 +213,41 @@ func TestWhatListensIsNotAlwaysAServer(t *testing.T) {
 		}
 		conn.Close()
 	}
-	for _, server := range []string{listener.Addr().String(), stranger.Listener.Addr().String()} {
+	for _, server := range []string{plain, stranger.Listener.Addr().String()} {
 		if _, failed := p.failed[server]; !failed {
 			t.Errorf("%s is not known to have failed", server)
 		}
 	}
 	good.Close()
-	_, err = p.dialOnce(t.Context(), way)
-	for _, part := range []string{"TLS with " + listener.Addr().String() + ": tls: first record does not look like a TLS handshake",
+	_, err := p.dialOnce(t.Context(), way)
+	for _, part := range []string{"TLS with " + plain + ": tls: first record does not look like a TLS handshake",
 		stranger.Listener.Addr().String() + " is no server of the cluster that this machine has joined", "connection refused"} {
 		if err == nil || !strings.Contains(err.Error(), part) {
 			t.Errorf("%v, want it to say %s", err, part)
 		}
 	}
+}
+
+// plainServer answers by HTTP without TLS, and returns its address.
+func plainServer(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var running sync.WaitGroup
+	t.Cleanup(func() { listener.Close(); running.Wait() })
+	running.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.WriteString(conn, "HTTP/1.1 400 Bad Request\r\n\r\n")
+			conn.Close()
+		}
+	})
+	return listener.Addr().String()
 }
 
 func selfSigned(t *testing.T) tls.Certificate {

@@ -38,7 +38,7 @@ const patience = 20 * time.Second
 
 // hasty is for tests in which links fail.
 var hasty = timing{
-	firstDelay: 20 * time.Millisecond, maxDelay: 100 * time.Millisecond, strangerDelay: time.Hour, stable: time.Second,
+	firstDelay: 20 * time.Millisecond, maxDelay: 100 * time.Millisecond, unreachedDelay: time.Hour, stable: time.Second,
 	newReason: time.Minute, readIdle: 300 * time.Millisecond, pingTimeout: 300 * time.Millisecond,
 }
 

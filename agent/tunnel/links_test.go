@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"brink/internal/testgoroutines"
 	"brink/internal/testwait"
 	"brink/internal/wire/tunnelwire"
 )
@@ -75,7 +76,7 @@ func TestAStrangerThatAnnouncesItself(t *testing.T) {
 		return new(net.Dialer).DialContext(ctx, network, addr)
 	}
 	patient := hasty
-	patient.firstDelay, patient.strangerDelay = time.Hour, 2*time.Hour
+	patient.firstDelay, patient.unreachedDelay = time.Hour, 2*time.Hour
 	tunnels := run(t, Config{TLS: ca.config(ca.node("a")), Kubelet: target(t, echo), Dial: dialer, timing: patient}, known.addr)
 	testwait.Until(t, "the tunnel to the known one", func() bool { return known.Has("a") })
 	tunnels.SetServers([]string{known.addr, stranger.addr})
@@ -261,4 +262,43 @@ func TestRedial(t *testing.T) {
 	}
 	cancel()
 	<-ended
+}
+
+// TestTheEndOfTunnels: when they end with a stream open, nothing of them is left.
+func TestTheEndOfTunnels(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	s := ca.serve("127.0.0.1:0")
+	kubelet := target(t, echo)
+	isUp, dialed := make(chan struct{}), make(chan net.Conn, 1)
+	go func() { // the server's end is not the tunnel's to end
+		<-isUp
+		conn, err := s.Dial(t.Context(), "a", "tcp", tunnelwire.Kubelet)
+		if err != nil {
+			t.Error(err)
+			close(dialed)
+			return
+		}
+		dialed <- conn
+	}()
+	testgoroutines.WantNone(t, func() {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		tunnels := New(Config{TLS: ca.config(ca.node("a")), Kubelet: kubelet})
+		tunnels.SetServers([]string{s.addr, "127.0.0.1:1"}) // nobody listens at the second
+		ended := make(chan error, 1)
+		go func() { ended <- tunnels.Run(ctx, func() {}) }()
+		testwait.Until(t, "the tunnel", func() bool { return s.Has("a") })
+		close(isUp)
+		conn, ok := <-dialed
+		if !ok {
+			return
+		}
+		t.Cleanup(func() { conn.Close() })
+		mustEcho(t, conn, []byte("hello"))
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -114,16 +114,7 @@ func TestTargets(t *testing.T) {
 // TestPodsAndNode need an address that is not loopback.
 func TestPodsAndNode(t *testing.T) {
 	t.Parallel()
-	var own netip.Addr
-	addrs, _ := net.InterfaceAddrs()
-	for _, a := range addrs {
-		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().IsGlobalUnicast() {
-			own = p.Addr()
-		}
-	}
-	if !own.IsValid() {
-		testneed.Missing(t, "an address that is not loopback's")
-	}
+	own := ownAddress(t)
 	ca := newAuthority(t)
 	s := ca.serve("127.0.0.1:0")
 	there := targetAt(t, own.String(), echo)
@@ -162,6 +153,19 @@ func TestPodsAndNode(t *testing.T) {
 		}
 		allowed.Store(false)
 	}
+}
+
+// ownAddress returns an address of this machine that is not loopback's.
+func ownAddress(t *testing.T) netip.Addr {
+	t.Helper()
+	addrs, _ := net.InterfaceAddrs()
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().IsGlobalUnicast() {
+			return p.Addr()
+		}
+	}
+	testneed.Missing(t, "an address that is not loopback's")
+	return netip.Addr{}
 }
 
 // TestSlowReaders do not stop others, however many they are, in either

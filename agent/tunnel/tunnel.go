@@ -37,9 +37,9 @@ import (
 const (
 	firstDelay = 500 * time.Millisecond
 	maxDelay   = 10 * time.Second
-	// strangerDelay is maxDelay for a server that was never reached, while others are.
+	// unreachedDelay is maxDelay for a server that was never reached, while others are.
 	// One that announces itself anew is dialed at once.
-	strangerDelay = 5 * time.Minute
+	unreachedDelay = 5 * time.Minute
 	// stable is how long a tunnel must have lived for the next dial to come soon:
 	// a server that accepts tunnels and ends them at once is not dialed without
 	// pause.
@@ -76,14 +76,14 @@ type Config struct {
 
 // timing are the intervals that tests shorten.
 type timing struct {
-	firstDelay, maxDelay, strangerDelay, stable, newReason, readIdle, pingTimeout time.Duration
+	firstDelay, maxDelay, unreachedDelay, stable, newReason, readIdle, pingTimeout time.Duration
 }
 
 func (t timing) orDefaults() timing {
 	if t != (timing{}) {
 		return t
 	}
-	return timing{firstDelay, maxDelay, strangerDelay, stable, newReason, readIdle, pingTimeout}
+	return timing{firstDelay, maxDelay, unreachedDelay, stable, newReason, readIdle, pingTimeout}
 }
 
 // Status is the tunnel to one server.
@@ -306,7 +306,7 @@ func (l *link) longest() time.Duration {
 	timing := l.tunnels.cfg.timing
 	isUp := func(s Status) bool { return s.Up }
 	if !l.wasUp() && slices.ContainsFunc(l.tunnels.Status(), isUp) {
-		return timing.strangerDelay
+		return timing.unreachedDelay
 	}
 	return timing.maxDelay
 }

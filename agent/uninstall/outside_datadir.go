@@ -16,8 +16,10 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"brink/agent/ledger"
+	"brink/agent/networkmanager"
 	"brink/internal/atomicfile"
 	"brink/internal/datadir"
+	"brink/internal/host"
 	"brink/internal/layout"
 	"brink/internal/removetree"
 	"brink/internal/wire/nodekey"
@@ -233,6 +235,9 @@ func (u *run) removeTexts() {
 		u.failed(err)
 		if done {
 			u.Removed(f.Path)
+		}
+		if done && f.Path == host.NetworkManagerFile {
+			u.failed(networkmanager.Reload())
 		}
 		removed[f.Path] = removed[f.Path] || done
 	}

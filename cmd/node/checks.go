@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"time"
 
-	"k8s.io/client-go/rest"
-
 	"brink/agent"
 	"brink/agent/ledger"
 	"brink/agent/proxy"
@@ -27,27 +25,22 @@ import (
 var buildTime = "0"
 
 // CheckSettings parses all flags as a start would, those of the embedded components too.
-// Nothing is started or written.
+// Nothing is started or written. A machine that joins needs no token for it.
 func CheckSettings(cfg Config) error {
-	if cfg.Server != nil {
-		if err := cfg.Server.Check(); err != nil {
+	if cfg.Agent != nil {
+		facts, err := host.Look()
+		if err != nil {
 			return err
 		}
+		node := *cfg.Agent
+		node.Host = facts
+		cfg.Agent = &node
 	}
-	if cfg.Agent == nil {
-		return nil
-	}
-	node := *cfg.Agent
-	if node.Access != nil {
-		access := *node.Access
-		access.API = func(string, ...string) *rest.Config { return &rest.Config{} } // never asked
-		node.Access = &access
-	}
-	var err error
-	if node.Host, err = host.Look(); err != nil {
+	if cfg.Server == nil {
+		_, err := agent.New(*cfg.Agent)
 		return err
 	}
-	_, err = agent.New(node)
+	_, err := compose(cfg, nil, time.Time{})
 	return err
 }
 
@@ -62,6 +55,8 @@ func HostChecks(cfg Config, pid int) []host.Check {
 		ControlPlaneOnly: cfg.Agent == nil,
 		VXLAN:            cfg.mayUseVXLAN(),
 		NFT:              payload.NFTVersion(),
+		Joins:            cfg.Server == nil,
+		PodRange:         cfg.podRange(),
 		Ports:            cfg.ports(),
 	}
 	owned := datadir.Check(cfg.Layout)
@@ -91,10 +86,10 @@ func HostChecks(cfg Config, pid int) []host.Check {
 func (c Config) ports() []host.Port {
 	var out []host.Port
 	if c.mayUseVXLAN() {
-		out = append(out, host.Port{Number: network.DefaultVXLANPort, UDP: true, For: "pod network between nodes"})
+		out = append(out, host.Port{Number: network.DefaultVXLANPort, UDP: true, For: "pod network between nodes", Public: true})
 	}
 	if c.Server != nil {
-		out = append(out, host.Port{Number: uint16(c.Server.Port), Address: listenAddress(c.Server.BindAddress), For: "API server", Flag: "--https-listen-port"})
+		out = append(out, host.Port{Number: uint16(c.Server.Port), Address: listenAddress(c.Server.BindAddress), For: "API server", Flag: "--https-listen-port", Public: true})
 	}
 	if c.Agent != nil {
 		out = append(out,
@@ -102,6 +97,15 @@ func (c Config) ports() []host.Port {
 			host.Port{Number: componentargs.Port(c.Agent.ProxyArgs, "healthz-bind-address", proxy.HealthPort), For: "service proxy's health", Flag: "--kube-proxy-arg=healthz-bind-address=ADDRESS:PORT"})
 	}
 	return out
+}
+
+// podRange returns the first range of the cluster's pods. A machine that joins does not know
+// it yet.
+func (c Config) podRange() string {
+	if c.Server == nil || len(c.Server.ClusterCIDRs) == 0 {
+		return ""
+	}
+	return c.Server.ClusterCIDRs[0].String()
 }
 
 // mayUseVXLAN reports whether the node may need a VXLAN. A machine learns that of its
@@ -120,7 +124,7 @@ func listenAddress(bind netip.Addr) netip.Addr {
 
 // otherKubelet returns a failed check if another kubelet uses the node's directory.
 func otherKubelet(l layout.Layout) []host.Check {
-	pods := ledger.Strangers(l)
+	pods := ledger.ForeignPods(l)
 	if len(pods) == 0 {
 		return nil
 	}

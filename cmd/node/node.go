@@ -43,7 +43,8 @@ func Run(ctx context.Context, cfg Config, globals *upstream.Globals) error {
 		node.Host = facts
 		cfg.Agent = &node
 	}
-	if err := checkStart(cfg); err != nil {
+	p, err := composeStart(cfg, globals, begun)
+	if err != nil {
 		return err
 	}
 	unlock, err := takeDirectories(cfg)
@@ -60,34 +61,33 @@ func Run(ctx context.Context, cfg Config, globals *upstream.Globals) error {
 	if err := beginState(ctx, cfg); err != nil {
 		return err
 	}
-	p, err := compose(cfg, globals, begun)
-	if err != nil {
-		return err
+	if p.server != nil {
+		if err := p.server.Prepare(); err != nil {
+			return err
+		}
 	}
 	return p.run(ctx)
 }
 
-// checkStart refuses what cannot work, before anything has been made: neither the
-// data directory nor anything in it.
-func checkStart(cfg Config) error {
+// composeStart refuses what cannot work, before anything has been made: neither the data
+// directory nor anything in it. It returns the process that works.
+func composeStart(cfg Config, globals *upstream.Globals, begun time.Time) (*process, error) {
 	if err := checkLock(cfg.Layout); err != nil {
-		return err // before the other brink's ports are found taken
+		return nil, err // before the other brink's ports are found taken
 	}
 	if err := checkHost(cfg); err != nil {
-		return err
+		return nil, err
 	}
-	if cfg.Server == nil {
-		_, err := newAgent(cfg, nil)
-		return err
+	if s := cfg.Server; s != nil {
+		if err := pki.CheckKubeconfig(s.Kubeconfig, pki.Dir(cfg.Layout.TLS()).ServerCA()); err != nil {
+			return nil, fmt.Errorf("--write-kubeconfig: %w", err)
+		}
 	}
-	if err := pki.CheckKubeconfig(cfg.Server.Kubeconfig, pki.Dir(cfg.Layout.TLS()).ServerCA()); err != nil {
-		return fmt.Errorf("--write-kubeconfig: %w", err)
-	}
-	return CheckSettings(cfg)
+	return compose(cfg, globals, begun)
 }
 
-// takeDirectories makes the directories this process's own until the returned function
-// is called, the data directory before anything is written into it.
+// takeDirectories locks the data directory, before anything is written into it, and the
+// database's. The returned function unlocks both.
 func takeDirectories(cfg Config) (unlock func(), err error) {
 	unlockData, err := lockDataDir(cfg.Layout)
 	if err != nil {
@@ -108,11 +108,11 @@ func takeDirectories(cfg Config) (unlock func(), err error) {
 	return func() { unlockDatabase(); unlockData() }, nil
 }
 
-// prepare marks the data directory as brink's, and writes down what the next start
-// and an uninstall need to know. The caller holds the data directory's lock. A start may
-// still be refused later, by a database on another machine. The mark stays then: an agent
-// may have unpacked programs and made mounts meanwhile, which would have no owner without
-// it. The next start, or uninstalling, finds all of it.
+// prepare marks the data directory as brink's, and writes down what the next start and an
+// uninstall need to know. The caller holds the data directory's lock. A start may still be
+// refused later, by a database on another machine. The mark stays then: an agent may have
+// unpacked programs and made mounts meanwhile, and by the mark the next start, or uninstalling,
+// knows whose these are.
 func prepare(cfg Config) error {
 	if err := datadir.Claim(cfg.Layout); err != nil {
 		return err

@@ -131,7 +131,7 @@ func (p *process) prove(ctx context.Context, limit time.Duration) error {
 	if _, err := AskStatus(ctx, p.cfg.Layout); err != nil {
 		return fmt.Errorf("the node does not answer: %w", err)
 	}
-	if p.api == nil || !p.isReady(server.Controllers) {
+	if p.server == nil || !p.isReady(server.Controllers) {
 		return nil
 	}
 	if err := p.askAPI(ctx); err != nil {
@@ -142,7 +142,7 @@ func (p *process) prove(ctx context.Context, limit time.Duration) error {
 
 // askAPI returns nil for any answer: one that says no is an answer.
 func (p *process) askAPI(ctx context.Context) error {
-	config := p.api("system:brink:watchdog", "system:monitoring")
+	config := p.server.ClientConfig("system:brink:watchdog", "system:monitoring")
 	client, err := rest.HTTPClientFor(config)
 	if err != nil {
 		return err

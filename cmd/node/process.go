@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"k8s.io/client-go/rest"
-
 	"brink/agent"
 	"brink/agent/join"
 	"brink/cmd/node/upstream"
@@ -26,31 +24,30 @@ const settleTime = 10 * time.Second
 // process is a composed node: run starts it once.
 type process struct {
 	cfg     Config
+	server  *server.Server // nil on a machine that joins
 	globals *upstream.Globals
 	begun   time.Time
 
 	group lifecycle.Group
 	ready atomic.Bool // all components have been
 
-	api func(user string, groups ...string) *rest.Config // of the server, nil without one
-
 	// An error of health means that the node is not ready, one of warnings that it
 	// may not be after the next restart.
 	health, warnings []func() error
 }
 
-// compose builds the parts that cfg asks for. Its list of components begins with the one
-// that answers `brink status`; the server's and the agent's follow, in start order.
+// compose builds the parts that cfg asks for, which checks their settings. Nothing is made or
+// started. Its list of components begins with the one that answers `brink status`; the
+// server's and the agent's follow, in start order.
 func compose(cfg Config, globals *upstream.Globals, begun time.Time) (*process, error) {
 	p := &process{cfg: cfg, globals: globals, begun: begun}
 	p.group.Add(p.statusComponent())
-	var srv *server.Server
-	var err error
 	if cfg.Server != nil {
-		if srv, err = server.New(*cfg.Server); err != nil {
+		srv, err := server.New(*cfg.Server)
+		if err != nil {
 			return nil, err
 		}
-		p.api = srv.ClientConfig
+		p.server = srv
 		p.group.Add(srv.Components()...)
 		p.health = append(p.health, srv.StoreHealth)
 		p.warnings = append(p.warnings, srv.StoreWarning)
@@ -58,7 +55,7 @@ func compose(cfg Config, globals *upstream.Globals, begun time.Time) (*process, 
 	if cfg.Agent == nil {
 		return p, nil
 	}
-	node, err := newAgent(cfg, srv)
+	node, err := newAgent(cfg, p.server)
 	if err != nil {
 		return nil, err
 	}

@@ -83,8 +83,8 @@ func (s Stopping) stopService(ctx context.Context, service initsystem.Service) e
 	return nil
 }
 
-// runningPID returns the process that holds the lock, 0 if none does. The id in the lock
-// is only believed of a process that has the file open.
+// runningPID returns the id of the process that holds the lock, 0 if none does. It believes the
+// id in the file only if that process has the file open.
 func runningPID(l layout.Layout) (int, error) {
 	f, err := os.Open(l.Lock())
 	if errors.Is(err, fs.ErrNotExist) {

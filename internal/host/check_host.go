@@ -3,6 +3,7 @@ package host
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -36,69 +37,17 @@ func checkCapabilities(f Facts) Check {
 	return ok(name, "root may mount and configure the network")
 }
 
-// checkMemoryCgroup is the check that most boards fail at first: the firmware of a
-// Raspberry Pi turns the controller off unless it is told otherwise.
-func (m machine) checkMemoryCgroup(f Facts) Check {
-	const name = "memory cgroup"
-	if f.Cgroup.Version == 0 {
-		return fail(name, "mount cgroup2 on /sys/fs/cgroup", "no cgroup file system is mounted on /sys/fs/cgroup")
-	}
-	if f.Cgroup.Has("memory") {
-		return ok(name, "the memory cgroup is enabled (cgroup v%d)", f.Cgroup.Version)
-	}
-	const message = "the memory cgroup is disabled, the kubelet cannot run without it"
-	if strings.Contains(f.Model, "Raspberry Pi") {
-		return fail(name, fmt.Sprintf("add cgroup_enable=memory cgroup_memory=1 to the line in %s and reboot", m.piCommandLine()), message)
-	}
-	if strings.Contains(m.read("proc/cmdline"), "cgroup_disable=memory") {
-		return fail(name, "remove cgroup_disable=memory from the kernel command line in the boot loader and reboot", message)
-	}
-	return fail(name, "boot with cgroup_enable=memory, or use a kernel with CONFIG_MEMCG", message)
-}
-
-// piCommandLine returns the firmware's file, which moved in Raspberry Pi OS 12.
-func (m machine) piCommandLine() string {
-	if m.exists("boot/firmware/cmdline.txt") || !m.exists("boot/cmdline.txt") {
-		return "/boot/firmware/cmdline.txt"
-	}
-	return "/boot/cmdline.txt"
-}
-
-func checkControllers(f Facts) Check {
-	const name = "cgroup controllers"
-	needed := []string{"cpu", "cpuset", "pids"}
-	if f.Cgroup.Version == 1 {
-		needed = append(needed, "cpuacct", "devices", "freezer")
-	}
-	var missing []string
-	for _, controller := range needed {
-		if !f.Cgroup.Has(controller) {
-			missing = append(missing, controller)
-		}
-	}
-	if len(missing) > 0 {
-		return fail(name, "use a kernel that has them and no cgroup_disable= that turns them off",
-			"cgroup controllers are missing on /sys/fs/cgroup: %s", strings.Join(missing, ", "))
-	}
-	return ok(name, "%s are there", strings.Join(needed, ", "))
-}
-
-func checkCgroupVersion(f Facts) Check {
-	const name = "cgroup version"
-	if f.Cgroup.Version == 1 {
-		return warn(name, "boot with systemd.unified_cgroup_hierarchy=1, or update the distribution, before the next version of Kubernetes",
-			"this machine uses cgroup v1, which Kubernetes 1.37 no longer supports")
-	}
-	return ok(name, "cgroup v%d", f.Cgroup.Version)
-}
-
 // minKernel is the version that kube-proxy in nftables mode requires.
 var minKernel = [2]int{5, 13}
 
-func checkKernel(f Facts) Check {
+func (m machine) checkKernel(f Facts) Check {
 	const name = "kernel"
 	if older(version(f.Kernel), minKernel) {
 		return fail(name, "update the kernel", "the kernel %s is older than %d.%d, which services by nftables need", f.Kernel, minKernel[0], minKernel[1])
+	}
+	others, _ := filepath.Glob(m.path("lib/modules/*/modules.dep"))
+	if len(others) > 0 && !m.exists("lib/modules/"+f.Kernel) {
+		return warn(name, "reboot", "the modules of the running kernel %s are gone, as after an update: what is not loaded yet cannot be loaded", f.Kernel)
 	}
 	return ok(name, "%s", f.Kernel)
 }
@@ -237,17 +186,6 @@ func (m machine) checkInotify() Check {
 		}
 	}
 	return ok(name, "limits are sufficient")
-}
-
-// minMemory is enough for a node with a control plane and some pods.
-const minMemory = 512 << 20
-
-func checkMemory(f Facts) Check {
-	const name = "memory"
-	if f.Memory > 0 && f.Memory < minMemory*9/10 { // the firmware keeps some
-		return warn(name, "run only an agent here, or add swap", "this machine has %d MiB of memory, a server needs %d", f.Memory>>20, minMemory>>20)
-	}
-	return ok(name, "%d MiB", f.Memory>>20)
 }
 
 // checkClock detects boards without a battery. Until they reach a time server, their

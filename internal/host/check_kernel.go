@@ -75,7 +75,7 @@ func (m machine) checkFeature(f Facts, k kernelFiles, want feature) Check {
 		}
 		return ok(want.name, "%s is loaded", want.module)
 	case absent:
-		return fail(want.name, "use a kernel with CONFIG_"+want.config+", or install the package with the kernel's extra modules",
+		return fail(want.name, moduleHint(f, want),
 			"the kernel %s has no %s, it is needed for %s", k.release, want.module, want.needed)
 	}
 	return ok(want.name, "cannot be told for this kernel, assumed to be there")

@@ -2,7 +2,6 @@ package host
 
 import (
 	"fmt"
-	"os"
 	"path"
 	"slices"
 	"strings"
@@ -13,12 +12,15 @@ const UnitCheck = "systemd unit"
 
 // checkUnit checks what systemd does to pods when it stops brink's service. Their shims
 // are children of brink and in its control group, which systemd kills as a whole unless it
-// is told otherwise. pid is that of a running brink, or 0 for this process.
+// is told otherwise. pid is that of a running brink, or 0: then the unit is an installed
+// one. That of this process may be an installer's or cloud-init's.
 func (m machine) checkUnit(pid int) Check {
-	if pid == 0 {
-		pid = os.Getpid()
+	unit := ""
+	if pid != 0 {
+		unit = m.unitOf(pid)
+	} else {
+		unit = m.installedUnit()
 	}
-	unit := m.unitOf(pid)
 	if unit == "" {
 		return ok(UnitCheck, "brink is not a service of systemd here")
 	}
@@ -33,6 +35,22 @@ func (m machine) checkUnit(pid int) Check {
 	}
 	return warn(UnitCheck, "put KillMode=process and Delegate=yes into its [Service] section and run systemctl daemon-reload",
 		"%s has KillMode=%s, all pods end when it stops or restarts", unit, mode)
+}
+
+// installedUnit returns the name of brink's unit, empty if it has none or systemd does not
+// run.
+func (m machine) installedUnit() string {
+	if !m.exists("run/systemd/system") {
+		return ""
+	}
+	for _, unit := range []string{"brink.service", "brink-agent.service"} {
+		for _, dir := range []string{"etc", "usr/lib", "lib"} {
+			if m.exists(dir + "/systemd/system/" + unit) {
+				return unit
+			}
+		}
+	}
+	return ""
 }
 
 // unitOf returns the system service that a process is part of. A process that one has

@@ -39,3 +39,23 @@ func TestUnit(t *testing.T) {
 		})
 	}
 }
+
+// TestUnitOfNoBrink: where none runs, the unit that counts is an installed one, and not
+// that of who asks.
+func TestUnitOfNoBrink(t *testing.T) {
+	t.Parallel()
+	const line = "brink-agent.service has KillMode=control-group, all pods end when it stops or restarts: put KillMode=process and Delegate=yes into its [Service] section and run systemctl daemon-reload"
+	for _, c := range []struct {
+		name    string
+		changes files
+		want    []wanted
+	}{
+		{"none is installed", nil, nil},
+		{"one is installed", files{"etc/systemd/system/brink-agent.service": "x"}, []wanted{{UnitCheck, Warn, line}}},
+		{"one is installed and systemd does not run", files{"etc/systemd/system/brink-agent.service": "x", "run/systemd/system/x": ""}, nil},
+	} {
+		m := build(t, debian12.and(files{"proc/self/cgroup": "0::/system.slice/cloud-final.service\n", "proc/self/environ": "INVOCATION_ID=1\x00"}).and(c.changes),
+			map[string]string{"systemctl show -p KillMode brink-agent.service": "KillMode=control-group"})
+		t.Run(c.name, func(t *testing.T) { requireChecks(t, []Check{m.checkUnit(0)}, c.want) })
+	}
+}

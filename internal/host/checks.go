@@ -47,6 +47,10 @@ type CheckOptions struct {
 	// NotBefore is a time that has certainly passed: when this binary was built, or the
 	// start of the latest certificate. When zero, the clock is not checked.
 	NotBefore time.Time
+	// Joins is true for a machine that joins a server elsewhere.
+	Joins bool
+	// PodRange is the range of pods' addresses, empty when it is not known yet.
+	PodRange string
 	// VXLAN is true if the pod network needs the kernel's VXLAN.
 	VXLAN bool
 	// ControlPlaneOnly is true if no pods will run here: what only pods need is not
@@ -68,6 +72,8 @@ type Port struct {
 	// For is what listens, as in "API server". Flag moves it, as in
 	// "--https-listen-port", and may be empty.
 	For, Flag string
+	// Public is true if other machines need the port.
+	Public bool
 }
 
 // Checks checks whether this machine can be a node. It changes nothing, except that it may
@@ -98,7 +104,7 @@ func (m machine) checks(f Facts, o CheckOptions) []Check {
 	if !o.ControlPlaneOnly {
 		checks = append(checks, m.podChecks(f, o)...)
 	}
-	checks = append(checks, checkMemory(f), m.checkFiles(f, o.PID), m.checkUnit(o.PID))
+	checks = append(checks, checkMemory(f, o.Joins), m.checkSwap(), m.checkFiles(f, o.PID), m.checkUnit(o.PID))
 	if o.DataDir != "" {
 		checks = append(checks, m.checkDataDir(o.DataDir, !o.ControlPlaneOnly)...)
 	}
@@ -118,14 +124,18 @@ func (m machine) podChecks(f Facts, o CheckOptions) []Check {
 		checkCapabilities(f),
 		m.checkMemoryCgroup(f),
 		checkControllers(f),
+		checkCgroupsWritable(f),
 		checkCgroupVersion(f),
-		checkKernel(f),
+		m.checkKernel(f),
 		checkSeccomp(f),
 		checkNFT(f, o.NFT),
 	}
 	checks = append(checks, m.checkFeatures(f, o.VXLAN)...)
 	checks = append(checks, m.checkHosts())
-	return append(checks, m.checkForwarding(), m.checkBridged(), m.checkReversePath(), m.checkInotify())
+	checks = append(checks, m.checkForwarding(), m.checkBridged(), m.checkReversePath(), m.checkInotify())
+	checks = append(checks, m.checkFirewalld(o), m.checkUFW(o), m.checkLegacyIPTables(o))
+	checks = append(checks, m.checkNetworkManager(), m.checkDHCPCD(), m.checkNetworkd())
+	return append(checks, m.checkLeftovers(), m.checkAppArmor(f), m.checkSELinux())
 }
 
 func ok(name, format string, args ...any) Check {

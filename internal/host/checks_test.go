@@ -61,6 +61,12 @@ func gzipped(text string) string {
 
 const v1Line = "this machine uses cgroup v1, which Kubernetes 1.37 no longer supports: boot with systemd.unified_cgroup_hierarchy=1, or update the distribution, before the next version of Kubernetes"
 
+// piLine is what is said of a Raspberry Pi whose line has no word yet.
+func piLine(why, file string) string {
+	return "the memory cgroup is disabled, the kubelet cannot run without it" + why + ": add cgroup_enable=memory cgroup_memory=1 to the end of the line in " + file +
+		" and reboot, as by: sed -i '1s/$/ cgroup_enable=memory cgroup_memory=1/' " + file + " && reboot"
+}
+
 var noModules = files{
 	"lib/modules/6.1.0-28-amd64/modules.builtin": "",
 	"lib/modules/6.1.0-28-amd64/modules.dep":     "",
@@ -111,10 +117,35 @@ var machines = []struct {
 		{"capabilities", Fail, "user 0 here is not root of the machine but of a user namespace: run brink outside of unprivileged containers"},
 	}},
 	{"Raspberry Pi OS 12", raspberry.and(files{"boot/firmware/cmdline.txt": "console=tty1", "boot/cmdline.txt": "moved"}), nil, CheckOptions{}, []wanted{
-		{"memory cgroup", Fail, "the memory cgroup is disabled, the kubelet cannot run without it: add cgroup_enable=memory cgroup_memory=1 to the line in /boot/firmware/cmdline.txt and reboot"},
+		{"memory cgroup", Fail, piLine("", "/boot/firmware/cmdline.txt")},
 	}},
 	{"Raspberry Pi OS 11", raspberry.and(files{"boot/cmdline.txt": "console=tty1"}), nil, CheckOptions{}, []wanted{
-		{"memory cgroup", Fail, "the memory cgroup is disabled, the kubelet cannot run without it: add cgroup_enable=memory cgroup_memory=1 to the line in /boot/cmdline.txt and reboot"},
+		{"memory cgroup", Fail, piLine("", "/boot/cmdline.txt")},
+	}},
+	{"the words are in the file that the firmware does not read", raspberry.and(files{"boot/firmware/cmdline.txt": "console=tty1", "boot/cmdline.txt": "console=tty1 cgroup_enable=memory"}), nil, CheckOptions{}, []wanted{
+		{"memory cgroup", Fail, piLine(", as the firmware reads /boot/firmware/cmdline.txt and not /boot/cmdline.txt", "/boot/firmware/cmdline.txt")},
+	}},
+	{"the words are there and the board was not rebooted", raspberry.and(files{"boot/firmware/cmdline.txt": "console=tty1 cgroup_enable=memory\n", "proc/cmdline": "cgroup_disable=memory console=tty1"}), nil, CheckOptions{}, []wanted{
+		{"memory cgroup", Fail, "the memory cgroup is disabled, the kubelet cannot run without it, and /boot/firmware/cmdline.txt was changed since the last boot: reboot"},
+	}},
+	{"the words are in a line of their own", raspberry.and(files{"boot/firmware/cmdline.txt": "console=tty1\ncgroup_memory=1 cgroup_enable=memory\n"}), nil, CheckOptions{}, []wanted{
+		{"memory cgroup", Fail, "the memory cgroup is disabled, the kubelet cannot run without it, as cgroup_enable=memory is not in the first line of /boot/firmware/cmdline.txt, the only one that counts: make it one line and reboot"},
+	}},
+	{"the words come before the one that turns it off", raspberry.and(files{"boot/firmware/cmdline.txt": "cgroup_enable=memory cgroup_disable=memory", "proc/cmdline": "cgroup_enable=memory cgroup_disable=memory"}), nil, CheckOptions{}, []wanted{
+		{"memory cgroup", Fail, "the memory cgroup is disabled, the kubelet cannot run without it, as cgroup_disable=memory comes after cgroup_enable=memory: remove cgroup_disable=memory from /boot/firmware/cmdline.txt and reboot"},
+	}},
+	{"the words are there and the kernel ignores them", raspberry.and(files{"boot/firmware/cmdline.txt": "cgroup_enable=memory", "proc/cmdline": "cgroup_disable=memory cgroup_enable=memory"}), nil, CheckOptions{}, []wanted{
+		{"memory cgroup", Fail, "cgroup_enable=memory is on the kernel's command line, and this kernel (6.1.0-28-amd64) ignores it: the memory cgroup is disabled, the kubelet cannot run without it: update the kernel and reboot, or use one with CONFIG_MEMCG"},
+	}},
+	{"no memory cgroup on an Armbian board", noMemory.and(files{"boot/armbianEnv.txt": "verbosity=1"}), nil, CheckOptions{}, []wanted{
+		{"memory cgroup", Fail, "the memory cgroup is disabled, the kubelet cannot run without it: boot with cgroup_enable=memory (extraargs=cgroup_enable=memory in /boot/armbianEnv.txt), or use a kernel with CONFIG_MEMCG"},
+	}},
+	{"cgroup v2 read-only", files{"proc/self/mounts": "cgroup2 /sys/fs/cgroup cgroup2 ro,nosuid,nodev 0 0\n"}, nil, CheckOptions{}, []wanted{
+		{"cgroups writable", Fail, "control groups are mounted read-only, no pod could start: /sys/fs/cgroup: mount -o remount,bind,rw /sys/fs/cgroup and the like, or have the container's manager do so (privileged; for systemd-nspawn SYSTEMD_NSPAWN_API_VFS_WRITABLE=yes)"},
+	}},
+	{"cgroup v1 read-only", cgroupV1.and(files{"proc/self/mounts": strings.Replace(cgroupV1["proc/self/mounts"], "pids cgroup rw", "pids cgroup ro", 1)}), nil, CheckOptions{}, []wanted{
+		{"cgroups writable", Fail, "control groups are mounted read-only, no pod could start: /sys/fs/cgroup/pids: mount -o remount,bind,rw /sys/fs/cgroup/pids and the like, or have the container's manager do so (privileged; for systemd-nspawn SYSTEMD_NSPAWN_API_VFS_WRITABLE=yes)"},
+		{"cgroup version", Warn, v1Line},
 	}},
 	{"memory cgroup turned off", noMemory.and(files{"proc/cmdline": "ro cgroup_disable=memory quiet"}), nil, CheckOptions{}, []wanted{
 		{"memory cgroup", Fail, "the memory cgroup is disabled, the kubelet cannot run without it: remove cgroup_disable=memory from the kernel command line in the boot loader and reboot"},
@@ -184,7 +215,7 @@ var machines = []struct {
 		bridgeNetfilter:                "",
 	}), nil, CheckOptions{ControlPlaneOnly: true, VXLAN: true}, nil},
 	{"without pods the machine is looked at still", files{"proc/meminfo": "MemTotal: 262144 kB\n"}, nil, CheckOptions{ControlPlaneOnly: true, NodeName: "my_host"}, []wanted{
-		{"memory", Warn, "this machine has 256 MiB of memory, a server needs 512: run only an agent here, or add swap"},
+		{"memory", Warn, "this machine has 256 MiB of memory, of which brink takes 225 when idle and the system some 64: about 0 are left for pods: run only an agent here, which takes 98 MiB, or give it swap in compressed memory (zram)"},
 		{"node name", Fail, "\"my_host\" cannot be the name of a node, only lower case letters, digits, - and . can be in it: rename the machine with hostnamectl, or give another name with --node-name"},
 	}},
 	{"features built in", noModules.and(files{"boot/config-6.1.0-28-amd64": builtInConfig}), nil, CheckOptions{VXLAN: true}, nil},
@@ -206,8 +237,12 @@ var machines = []struct {
 	{"few inotify instances", files{"proc/sys/fs/inotify/max_user_instances": "64"}, nil, CheckOptions{}, []wanted{
 		{"inotify", Warn, "the limit fs.inotify.max_user_instances is 64, pods will fail to watch files: put fs.inotify.max_user_instances=512 into /etc/sysctl.d/90-brink.conf and run sysctl --system"},
 	}},
-	{"little memory", files{"proc/meminfo": "MemTotal: 262144 kB\n"}, nil, CheckOptions{}, []wanted{
-		{"memory", Warn, "this machine has 256 MiB of memory, a server needs 512: run only an agent here, or add swap"},
+	{"little memory", files{"proc/meminfo": "MemTotal: 450000 kB\n", "proc/device-tree/model": "Raspberry Pi Zero 2 W Rev 1.0\x00"}, nil, CheckOptions{}, []wanted{
+		{"memory", Warn, "this machine has 439 MiB of memory, of which brink takes 225 when idle and the system some 64: about 150 are left for pods: run only an agent here, which takes 98 MiB, or give it swap in compressed memory (zram), and put gpu_mem=16 into config.txt if no screen is used"},
+	}},
+	{"enough for an agent", files{"proc/meminfo": "MemTotal: 262144 kB\n"}, nil, CheckOptions{Joins: true}, nil},
+	{"little for an agent", files{"proc/meminfo": "MemTotal: 204800 kB\n"}, nil, CheckOptions{Joins: true}, []wanted{
+		{"memory", Warn, "this machine has 200 MiB of memory, of which brink takes 98 when idle and the system some 64: about 38 are left for pods: give it swap in compressed memory (zram)"},
 	}},
 	{"512 MB less what the firmware keeps", files{"proc/meminfo": "MemTotal: 478208 kB\n"}, nil, CheckOptions{}, nil},
 	{"a name that is none", nil, nil, CheckOptions{NodeName: "my_host"}, []wanted{

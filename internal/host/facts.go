@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -60,6 +61,8 @@ type Cgroup struct {
 	Version int
 	// Controllers are the controllers that can be used, like "memory".
 	Controllers []string
+	// ReadOnly are the mounts that cannot be written.
+	ReadOnly []string
 }
 
 // Has reports whether controller can be used.
@@ -219,13 +222,25 @@ func (m machine) cgroup() Cgroup {
 		switch {
 		case len(mount) < 4:
 		case mount[1] == "/sys/fs/cgroup" && mount[2] == "cgroup2":
-			return Cgroup{Version: 2, Controllers: strings.Fields(m.read("sys/fs/cgroup/cgroup.controllers"))}
+			return Cgroup{Version: 2, Controllers: strings.Fields(m.read("sys/fs/cgroup/cgroup.controllers")), ReadOnly: readOnly(mount)}
 		case mount[2] == "cgroup" && strings.HasPrefix(mount[1], "/sys/fs/cgroup/"):
 			v1.Version = 1
-			v1.Controllers = append(v1.Controllers, m.controllersOf(mount[3])...)
+			controllers := m.controllersOf(mount[3])
+			v1.Controllers = append(v1.Controllers, controllers...)
+			if len(controllers) > 0 { // the others, such as systemd's own, brink does not use
+				v1.ReadOnly = append(v1.ReadOnly, readOnly(mount)...)
+			}
 		}
 	}
 	return v1
+}
+
+// readOnly returns the directory of a mount if nobody may write there.
+func readOnly(mount []string) []string {
+	if slices.Contains(strings.Split(mount[3], ","), "ro") {
+		return mount[1:2]
+	}
+	return nil
 }
 
 // controllersOf returns the controllers among the options of a version 1 mount.

@@ -1,4 +1,4 @@
-// Package testtree makes trees of files for tests.
+// Package testtree makes and reads trees of files for tests.
 package testtree
 
 import (
@@ -36,4 +36,23 @@ func Fill(t testing.TB, root string, files map[string]string) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// Read returns the contents of the files in dir, by their names. It does not look into
+// directories below dir: there must be none.
+func Read(t testing.TB, dir string) map[string]string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]string{}
+	for _, e := range entries {
+		data, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[e.Name()] = string(data)
+	}
+	return out
 }

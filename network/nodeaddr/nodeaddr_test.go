@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"brink/internal/testaddr"
 )
 
 // TestDefaultInterface asks the kernel, in a network namespace of its own.
@@ -63,68 +65,74 @@ func inNamespace(t *testing.T, do func()) {
 	<-done
 }
 
+// ofKind is a link that is up and has a carrier.
+func ofKind(name string, k kind, addrs ...string) link {
+	return link{name: name, up: true, running: true, kind: k, addrs: testaddr.Addrs(addrs...)}
+}
+
+// passing is l with addresses that are not there to stay.
+func passing(l link, addrs ...string) link {
+	l.transient = map[netip.Addr]bool{}
+	for _, a := range testaddr.Addrs(addrs...) {
+		l.transient[a] = true
+	}
+	return l
+}
+
+func noCarrier(l link) link { l.running = false; return l }
+
+func down(l link) link { l.up, l.running = false, false; return l }
+
+var (
+	lastStart = Address{IP: netip.MustParseAddr("192.0.2.7"), Link: "eth0"}
+	docker    = ofKind("docker0", virtual, "172.17.0.1")
+	podBridge = ofKind("brink0", virtual, "10.42.0.1")
+)
+
+var choices = []struct {
+	name   string
+	links  []link
+	route  string // the interface of the default route
+	last   Address
+	want   string // "IP of link", "" for none
+	isGone bool
+}{
+	{"default route", []link{docker, ofKind("eth0", physical, "192.0.2.7")}, "eth0", Address{}, "192.0.2.7 of eth0", false},
+	{"a second address of the default route's", []link{ofKind("eth0", physical, "192.0.2.9", "192.0.2.7")}, "eth0", lastStart, "192.0.2.7 of eth0", false},
+	{"the last one passes", []link{passing(ofKind("eth0", physical, "192.0.2.9", "192.0.2.7"), "192.0.2.7")}, "eth0", lastStart, "192.0.2.9 of eth0", false},
+	{"all pass", []link{passing(ofKind("eth0", physical, "192.0.2.9", "192.0.2.7"), "192.0.2.7", "192.0.2.9")}, "eth0", lastStart, "192.0.2.7 of eth0", false},
+	{"default route over a bridge", []link{ofKind("eth0", physical), ofKind("br0", virtual, "192.0.2.7")}, "br0", Address{}, "192.0.2.7 of br0", false},
+	{"new address by DHCP", []link{ofKind("eth0", physical, "192.0.2.9")}, "eth0", lastStart, "192.0.2.9 of eth0", false},
+	{"default route has moved", []link{ofKind("eth0", physical), ofKind("wwan0", physical, "198.51.100.1")}, "wwan0", lastStart, "198.51.100.1 of wwan0", false},
+	{"network overlaps the pods'", []link{ofKind("eth0", physical, "10.42.7.7")}, "eth0", Address{}, "10.42.7.7 of eth0", false},
+
+	{"cable out, address gone", []link{podBridge, docker, noCarrier(ofKind("eth0", physical))}, "", lastStart, "192.0.2.7 of eth0", true},
+	{"cable out, another network", []link{ofKind("usb0", physical, "203.0.113.1"), noCarrier(ofKind("eth0", physical))}, "", lastStart, "192.0.2.7 of eth0", true},
+	{"cable out, address stays", []link{podBridge, noCarrier(ofKind("eth0", physical, "192.0.2.7"))}, "", lastStart, "192.0.2.7 of eth0", false},
+	{"no gateway, second address", []link{ofKind("eth0", physical, "192.0.2.1", "192.0.2.7")}, "", lastStart, "192.0.2.7 of eth0", false},
+	{"no gateway, new address", []link{docker, ofKind("eth0", physical, "192.0.2.9")}, "", lastStart, "192.0.2.9 of eth0", false},
+	{"the card has gone", []link{docker, ofKind("eth1", physical, "192.0.2.9")}, "", lastStart, "192.0.2.9 of eth1", false},
+	{"the card has gone and no other is there", []link{docker, podBridge}, "", lastStart, "192.0.2.7 of eth0", true},
+	{"no links at all", nil, "", lastStart, "192.0.2.7 of eth0", true},
+
+	{"first start, no gateway", []link{docker, podBridge, ofKind("eth0", physical, "192.0.2.7")}, "", Address{}, "192.0.2.7 of eth0", false},
+	{"first start, VLAN", []link{docker, ofKind("eth0.7", unknown, "192.0.2.7"), ofKind("eth0", physical)}, "", Address{}, "192.0.2.7 of eth0.7", false},
+	{"first start, card before VLAN", []link{ofKind("eth0.7", unknown, "192.0.2.7"), noCarrier(ofKind("eth0", physical, "192.0.2.8"))}, "", Address{}, "192.0.2.8 of eth0", false},
+	{"first start, carrier before none", []link{noCarrier(ofKind("eth0", physical, "192.0.2.8")), ofKind("wlan0", physical, "192.0.2.9")}, "", Address{}, "192.0.2.9 of wlan0", false},
+	{"first start, only containers", []link{docker, ofKind("veth7", virtual, "192.0.2.7")}, "", Address{}, "", false},
+	{"first start, only our own", []link{ofKind("flat0", unknown, "10.42.0.1"), ofKind("svc0", unknown, "10.43.0.1")}, "", Address{}, "", false},
+	{"first start, only down", []link{down(ofKind("eth0", physical, "192.0.2.7"))}, "", Address{}, "", false},
+}
+
 func TestChoose(t *testing.T) {
 	t.Parallel()
-	inside := []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16"), netip.MustParsePrefix("10.43.0.0/16")}
-	of := func(name string, k kind, addrs ...string) link {
-		l := link{name: name, up: true, running: true, kind: k}
-		for _, a := range addrs {
-			l.addrs = append(l.addrs, netip.MustParseAddr(a))
-		}
-		return l
-	}
-	passes := func(l link, addrs ...string) link {
-		l.transient = map[netip.Addr]bool{}
-		for _, a := range addrs {
-			l.transient[netip.MustParseAddr(a)] = true
-		}
-		return l
-	}
-	noCarrier := func(l link) link { l.running = false; return l }
-	isDown := func(l link) link { l.up, l.running = false, false; return l }
-	last := Address{IP: netip.MustParseAddr("192.0.2.7"), Link: "eth0"}
-	docker := of("docker0", virtual, "172.17.0.1")
-	pods := of("brink0", virtual, "10.42.0.1")
-	cases := []struct {
-		name    string
-		links   []link
-		route   string
-		last    Address
-		want    string // "IP of link", "" for none
-		wantOld bool
-	}{
-		{"default route", []link{docker, of("eth0", physical, "192.0.2.7")}, "eth0", Address{}, "192.0.2.7 of eth0", false},
-		{"a second address of the default route's", []link{of("eth0", physical, "192.0.2.9", "192.0.2.7")}, "eth0", last, "192.0.2.7 of eth0", false},
-		{"the last one passes", []link{passes(of("eth0", physical, "192.0.2.9", "192.0.2.7"), "192.0.2.7")}, "eth0", last, "192.0.2.9 of eth0", false},
-		{"all pass", []link{passes(of("eth0", physical, "192.0.2.9", "192.0.2.7"), "192.0.2.7", "192.0.2.9")}, "eth0", last, "192.0.2.7 of eth0", false},
-		{"default route over a bridge", []link{of("eth0", physical), of("br0", virtual, "192.0.2.7")}, "br0", Address{}, "192.0.2.7 of br0", false},
-		{"new address by DHCP", []link{of("eth0", physical, "192.0.2.9")}, "eth0", last, "192.0.2.9 of eth0", false},
-		{"default route has moved", []link{of("eth0", physical), of("wwan0", physical, "198.51.100.1")}, "wwan0", last, "198.51.100.1 of wwan0", false},
-		{"network overlaps the pods'", []link{of("eth0", physical, "10.42.7.7")}, "eth0", Address{}, "10.42.7.7 of eth0", false},
-
-		{"cable out, address gone", []link{pods, docker, noCarrier(of("eth0", physical))}, "", last, "192.0.2.7 of eth0", true},
-		{"cable out, another network", []link{of("usb0", physical, "203.0.113.1"), noCarrier(of("eth0", physical))}, "", last, "192.0.2.7 of eth0", true},
-		{"cable out, address stays", []link{pods, noCarrier(of("eth0", physical, "192.0.2.7"))}, "", last, "192.0.2.7 of eth0", false},
-		{"no gateway, second address", []link{of("eth0", physical, "192.0.2.1", "192.0.2.7")}, "", last, "192.0.2.7 of eth0", false},
-		{"no gateway, new address", []link{docker, of("eth0", physical, "192.0.2.9")}, "", last, "192.0.2.9 of eth0", false},
-		{"the card has gone", []link{docker, of("eth1", physical, "192.0.2.9")}, "", last, "192.0.2.9 of eth1", false},
-		{"the card has gone and no other is there", []link{docker, pods}, "", last, "192.0.2.7 of eth0", true},
-		{"no links at all", nil, "", last, "192.0.2.7 of eth0", true},
-
-		{"first start, no gateway", []link{docker, pods, of("eth0", physical, "192.0.2.7")}, "", Address{}, "192.0.2.7 of eth0", false},
-		{"first start, VLAN", []link{docker, of("eth0.7", unknown, "192.0.2.7"), of("eth0", physical)}, "", Address{}, "192.0.2.7 of eth0.7", false},
-		{"first start, card before VLAN", []link{of("eth0.7", unknown, "192.0.2.7"), noCarrier(of("eth0", physical, "192.0.2.8"))}, "", Address{}, "192.0.2.8 of eth0", false},
-		{"first start, carrier before none", []link{noCarrier(of("eth0", physical, "192.0.2.8")), of("wlan0", physical, "192.0.2.9")}, "", Address{}, "192.0.2.9 of wlan0", false},
-		{"first start, only containers", []link{docker, of("veth7", virtual, "192.0.2.7")}, "", Address{}, "", false},
-		{"first start, only our own", []link{of("flat0", unknown, "10.42.0.1"), of("svc0", unknown, "10.43.0.1")}, "", Address{}, "", false},
-		{"first start, only down", []link{isDown(of("eth0", physical, "192.0.2.7"))}, "", Address{}, "", false},
-	}
-	for _, c := range cases {
+	inside := testaddr.Prefixes("10.42.0.0/16", "10.43.0.0/16")
+	for _, c := range choices {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			got, ok := choose(c.links, c.route, c.last, inside)
-			if ok != (c.want != "") || ok && (describe([]Address{got}) != c.want || got.Gone != c.wantOld) {
-				t.Errorf("got %v %v, want %q, gone %v", got, ok, c.want, c.wantOld)
+			if ok != (c.want != "") || ok && (describe([]Address{got}) != c.want || got.Gone != c.isGone) {
+				t.Errorf("got %v %v, want %q, gone %v", got, ok, c.want, c.isGone)
 			}
 		})
 	}

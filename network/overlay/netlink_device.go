@@ -145,7 +145,7 @@ func (s *netstack) adjustDevice(has, want device) error {
 func (s *netstack) setAddrs(l netlink.Link, has, want string) error {
 	old, wanted := strings.Fields(has), strings.Fields(want)
 	var errs []error
-	each := func(list, but []string, do func(netlink.Link, *netlink.Addr) error, fine error) {
+	each := func(list, but []string, do func(netlink.Link, *netlink.Addr) error, harmless error) {
 		for _, text := range list {
 			if slices.Contains(but, text) {
 				continue
@@ -157,7 +157,7 @@ func (s *netstack) setAddrs(l netlink.Link, has, want string) error {
 				}
 				err = do(l, addr)
 			}
-			if err != nil && !errors.Is(err, fine) {
+			if err != nil && !errors.Is(err, harmless) {
 				errs = append(errs, fmt.Errorf("%s: %w", text, err))
 			}
 		}

@@ -135,7 +135,7 @@ func introduce(nodes ...*testNode) {
 	}
 }
 
-// waysOf is the text of all that brink keeps for peers in a namespace.
+// entriesOf is the text of all that brink keeps for peers in a namespace.
 func entriesOf(t *testing.T, ns netns.NsHandle) string {
 	t.Helper()
 	text := ""
@@ -152,17 +152,12 @@ func entriesOf(t *testing.T, ns netns.NsHandle) string {
 	return text
 }
 
-// cluster makes nodes on one segment that know each other. All of them are as
-// careful about where packets come from as Red Hat's are.
+// cluster makes nodes on one segment that know each other.
 func cluster(t *testing.T, s testnet.Stacks, backends ...Backend) []*testNode {
 	t.Helper()
-	testnet.EnterSegment(t)
-	var nodes []*testNode
-	for i, b := range backends {
-		node := newNode(t, s, 0, i+1, b)
-		node.Sh(t, "sysctl -qw net.ipv4.conf.all.rp_filter=1")
-		node.run(t)
-		nodes = append(nodes, node)
+	nodes := testnet.Segment(t, len(backends), func(number int) *testNode { return newNode(t, s, 0, number, backends[number-1]) })
+	for _, n := range nodes {
+		n.run(t)
 	}
 	introduce(nodes...)
 	return nodes

@@ -27,35 +27,35 @@ func newPlanner(cfg Config, k kernel, desired DesiredState, u underlay) *planner
 	return &planner{entries: newEntries(), owner: map[netip.Prefix]string{}, cfg: cfg, kernel: k, desired: desired, underlay: u}
 }
 
-func (w *planner) warn(format string, args ...any) {
-	w.warnings = append(w.warnings, "node "+fmt.Sprintf(format, args...))
+func (pl *planner) warn(format string, args ...any) {
+	pl.warnings = append(pl.warnings, "node "+fmt.Sprintf(format, args...))
 }
 
 // add adds the entries of a peer, or a warning that says why there are none.
-func (w *planner) add(p Peer) {
-	cidrs := w.acceptedCIDRs(p)
-	switch between(w.cfg.Backend, p.Backend) {
+func (pl *planner) add(p Peer) {
+	cidrs := pl.acceptedCIDRs(p)
+	switch between(pl.cfg.Backend, p.Backend) {
 	case HostGW:
-		w.addDirect(p, cidrs)
+		pl.addDirect(p, cidrs)
 	case VXLAN:
-		w.addTunnel(p, cidrs)
+		pl.addTunnel(p, cidrs)
 	}
 }
 
 // acceptedCIDRs are the prefixes of p that may be routed to it. They have to be of
 // the pods' range, and neither of this node nor of another peer.
-func (w *planner) acceptedCIDRs(p Peer) []netip.Prefix {
+func (pl *planner) acceptedCIDRs(p Peer) []netip.Prefix {
 	var out []netip.Prefix
 	for _, c := range p.CIDRs {
-		switch other, taken := w.owner[c]; {
-		case !c.IsValid() || c != c.Masked() || !iprange.Within(c, w.cfg.ClusterCIDRs):
-			w.warn("%s: its pods' range %s is not within the cluster's %v: not routed", p.Name, c, w.cfg.ClusterCIDRs)
-		case slices.ContainsFunc(w.cfg.NodeCIDRs, c.Overlaps):
-			w.warn("%s: its pods' range %s is this node's: not routed", p.Name, c)
+		switch other, taken := pl.owner[c]; {
+		case !c.IsValid() || c != c.Masked() || !iprange.Within(c, pl.cfg.ClusterCIDRs):
+			pl.warn("%s: its pods' range %s is not within the cluster's %v: not routed", p.Name, c, pl.cfg.ClusterCIDRs)
+		case slices.ContainsFunc(pl.cfg.NodeCIDRs, c.Overlaps):
+			pl.warn("%s: its pods' range %s is this node's: not routed", p.Name, c)
 		case taken:
-			w.warn("%s: its pods' range %s is node %s's too: not routed", p.Name, c, other)
+			pl.warn("%s: its pods' range %s is node %s's too: not routed", p.Name, c, other)
 		default:
-			w.owner[c] = p.Name
+			pl.owner[c] = p.Name
 			out = append(out, c)
 		}
 	}
@@ -63,23 +63,23 @@ func (w *planner) acceptedCIDRs(p Peer) []netip.Prefix {
 }
 
 // addDirect adds routes by the peer's own addresses.
-func (w *planner) addDirect(p Peer, cidrs []netip.Prefix) {
+func (pl *planner) addDirect(p Peer, cidrs []netip.Prefix) {
 	for _, c := range cidrs {
-		if _, isMissing := iprange.SameFamily(w.underlay.missing, c.Addr()); isMissing {
-			w.retained = append(w.retained, c)
+		if _, isMissing := iprange.SameFamily(pl.underlay.missing, c.Addr()); isMissing {
+			pl.retained = append(pl.retained, c)
 			continue
 		}
 		addr, ok := iprange.SameFamily(p.Underlay, c.Addr())
 		if !ok {
-			w.warn("%s: it has no address of the family of its pods' range %s, which %s needs: use the backend %s", p.Name, c, HostGW, VXLAN)
+			pl.warn("%s: it has no address of the family of its pods' range %s, which %s needs: use the backend %s", p.Name, c, HostGW, VXLAN)
 			continue
 		}
-		at, err := w.kernel.pathTo(addr)
+		at, err := pl.kernel.pathTo(addr)
 		if reason := whyNotDirect(at, err); reason != "" {
-			w.warn("%s: its address %s is not on a segment of this node (%s), so %s cannot reach its pods: use the backend %s", p.Name, addr, reason, HostGW, VXLAN)
+			pl.warn("%s: its address %s is not on a segment of this node (%s), so %s cannot reach its pods: use the backend %s", p.Name, addr, reason, HostGW, VXLAN)
 			continue
 		}
-		w.routes[routeTo(c)] = nextHop{via: addr, link: at.link.index}
+		pl.routes[routeTo(c)] = nextHop{via: addr, link: at.link.index}
 	}
 }
 
@@ -102,52 +102,52 @@ func whyNotDirect(at path, err error) string {
 
 // addTunnel adds the entries for a peer that is reached by the VXLAN device. The link
 // of its routes is 0 until setDevice.
-func (w *planner) addTunnel(p Peer, cidrs []netip.Prefix) {
+func (pl *planner) addTunnel(p Peer, cidrs []netip.Prefix) {
 	if len(cidrs) == 0 {
 		return
 	}
-	own := w.desired.Underlay[0]
+	own := pl.desired.Underlay[0]
 	addr, ok := iprange.SameFamily(p.Underlay, own)
 	switch {
 	case !ok:
-		w.warn("%s: it has no address of the family of this node's address %s, by which the tunnel goes: give it one", p.Name, own)
+		pl.warn("%s: it has no address of the family of this node's address %s, by which the tunnel goes: give it one", p.Name, own)
 		return
-	case slices.Contains(w.desired.Underlay, addr):
-		w.warn("%s: its address %s is this node's own", p.Name, addr)
+	case slices.Contains(pl.desired.Underlay, addr):
+		pl.warn("%s: its address %s is this node's own", p.Name, addr)
 		return
 	case p.Underlay[0].Is4() != own.Is4():
-		w.warn("%s: its first address %s and this node's %s are of different families, and the tunnel goes by the first: give both nodes their addresses in one order", p.Name, p.Underlay[0], own)
+		pl.warn("%s: its first address %s and this node's %s are of different families, and the tunnel goes by the first: give both nodes their addresses in one order", p.Name, p.Underlay[0], own)
 	}
-	if w.device == nil {
-		w.device = w.wantedDevice(own)
+	if pl.device == nil {
+		pl.device = pl.wantedDevice(own)
 	}
-	w.tunnelEnds = append(w.tunnelEnds, vtepAddr(cidrs[0]))
+	pl.tunnelEnds = append(pl.tunnelEnds, vtepAddr(cidrs[0]))
 	m := vtepMAC(p.CIDRs)
-	w.fdb[fdbEntry{m, addr}] = struct{}{}
+	pl.fdb[fdbEntry{m, addr}] = struct{}{}
 	for _, c := range cidrs {
 		via := vtepHop(c, m)
-		w.neighs[via] = m
-		w.routes[routeTo(c)] = nextHop{via: via, onlink: via.Is4()}
+		pl.neighs[via] = m
+		pl.routes[routeTo(c)] = nextHop{via: via, onlink: via.Is4()}
 	}
 }
 
 // retainLost takes over what depends on an address that this node has lost. The
 // address is likely to come back, and nothing better is known.
-func (w *planner) retainLost(has kernelState) {
-	for _, c := range w.retained {
+func (pl *planner) retainLost(has kernelState) {
+	for _, c := range pl.retained {
 		if h, ok := has.routes[routeTo(c)]; ok {
-			w.routes[routeTo(c)] = h
+			pl.routes[routeTo(c)] = h
 		}
 	}
-	if w.device != nil && has.device != nil && slices.Contains(w.underlay.missing, w.device.local) {
-		w.device.parent, w.device.mtu = has.device.parent, has.device.mtu
+	if pl.device != nil && has.device != nil && slices.Contains(pl.underlay.missing, pl.device.local) {
+		pl.device.parent, pl.device.mtu = has.device.parent, has.device.mtu
 	}
 }
 
 // setDevice is the last step: it gives routes by the tunnel the index of the device.
 // Without a device, index 0, peers that were reached in another way stay reached so.
-func (w *planner) setDevice(index int, has kernelState) {
-	for key, h := range w.routes {
+func (pl *planner) setDevice(index int, has kernelState) {
+	for key, h := range pl.routes {
 		if h.link != 0 {
 			continue
 		}
@@ -155,21 +155,21 @@ func (w *planner) setDevice(index int, has kernelState) {
 		if index == 0 {
 			h = has.routes[key]
 		}
-		if w.routes[key] = h; h == (nextHop{}) {
-			delete(w.routes, key)
+		if pl.routes[key] = h; h == (nextHop{}) {
+			delete(pl.routes, key)
 		}
 	}
 	if index == 0 {
-		clear(w.neighs)
-		clear(w.fdb)
+		clear(pl.neighs)
+		clear(pl.fdb)
 	}
 }
 
-func (w *planner) wantedDevice(local netip.Addr) *device {
-	carrier := w.underlay.links[local]
+func (pl *planner) wantedDevice(local netip.Addr) *device {
+	carrier := pl.underlay.links[local]
 	d := &device{
-		name: w.cfg.Device, vni: w.cfg.VNI, port: w.cfg.Port, local: local,
-		mac: vtepMAC(w.cfg.NodeCIDRs), mtu: w.underlay.deviceMTU, up: true, txChecksum: true,
+		name: pl.cfg.Device, vni: pl.cfg.VNI, port: pl.cfg.Port, local: local,
+		mac: vtepMAC(pl.cfg.NodeCIDRs), mtu: pl.underlay.deviceMTU, up: true, txChecksum: true,
 	}
 	// What has its address on a loopback may send by any link; and the kernel refuses
 	// a device whose packets do not fit through its carrier.
@@ -177,7 +177,7 @@ func (w *planner) wantedDevice(local netip.Addr) *device {
 		d.parent = carrier.index
 	}
 	var addrs []netip.Prefix
-	for _, c := range w.cfg.NodeCIDRs {
+	for _, c := range pl.cfg.NodeCIDRs {
 		addrs = append(addrs, host(vtepAddr(c)))
 	}
 	d.addrs = joined(addrs)

@@ -148,9 +148,11 @@ func (o *Overlay) reconcilePeers(desired DesiredState, u underlay) (warnings []s
 	o.logPlan(p, desired.generation)
 	inUse, err := o.apply(p)
 	err = errors.Join(devErr, err)
-	if want.device != nil || has.device == nil {
+	switch {
+	case want.device != nil || has.device == nil:
 		o.unusedSince = time.Time{}
-	} else if !inUse[has.device.index] && !want.usesLink(index) || o.cfg.Backend == None { // routes go with it
+	case o.cfg.Backend != None && (inUse[has.device.index] || want.usesLink(index)): // they would go with it
+	default:
 		err = errors.Join(err, o.removeUnused(*has.device))
 	}
 	return want.warnings, err

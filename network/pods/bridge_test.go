@@ -9,7 +9,6 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"brink/internal/testaddr"
 	"brink/network/testnet"
 )
 
@@ -17,8 +16,8 @@ func dualStack(t *testing.T) Config {
 	t.Helper()
 	dir := t.TempDir()
 	return Config{
-		ClusterCIDRs: testaddr.Prefixes("10.42.0.0/16", "fd42::/56"),
-		NodeCIDRs:    testaddr.Prefixes("10.42.3.0/24", "fd42:0:0:3::/64"),
+		ClusterCIDRs: testnet.DualStack.ClusterCIDRs(),
+		NodeCIDRs:    testnet.DualStack.NodeCIDRs(3),
 		ConfDir:      filepath.Join(dir, "net.d"),
 		StateDir:     filepath.Join(dir, "state"),
 		CacheDir:     filepath.Join(dir, "cache"),

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -128,20 +127,29 @@ func (h *HostPorts) restore(ctx context.Context, handles []uint64) (wrote bool, 
 			return wrote, err
 		}
 		if !h.isLost(table, handles) {
-			bare = slices.DeleteFunc(bare, func(p podPorts) bool {
-				isNew := !h.suspects[p.container]
-				suspects[p.container] = suspects[p.container] || isNew
-				return isNew
-			})
+			bare = h.confirmed(bare, suspects)
 		}
 		if err := h.write(ctx, nft, family, bare); err != nil {
 			return wrote, err
 		}
 		wrote = wrote || len(bare) > 0
 	}
-	maps.DeleteFunc(suspects, func(_ string, is bool) bool { return !is })
 	h.suspects = suspects
 	return wrote, nil
+}
+
+// confirmed returns those of the pods that were suspects at the last check too, and adds
+// the others to the new suspects.
+func (h *HostPorts) confirmed(pods []podPorts, suspects map[string]bool) []podPorts {
+	var out []podPorts
+	for _, p := range pods {
+		if h.suspects[p.container] {
+			out = append(out, p)
+		} else {
+			suspects[p.container] = true
+		}
+	}
+	return out
 }
 
 // removeForGone removes the rules that were written for pods that were just going.

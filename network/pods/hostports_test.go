@@ -21,6 +21,14 @@ func ofNode(t *testing.T, n *testnet.Node) Config {
 	}
 }
 
+// ipv4Node is a node with one pod, and its configuration.
+func ipv4Node(t *testing.T) (*testnet.Node, Config) {
+	t.Helper()
+	testnet.EnterSegment(t)
+	n := testnet.NewNode(t, testnet.AllStacks["IPv4"], 0, 1)
+	return n, ofNode(t, n)
+}
+
 func hostPortsOf(cfg Config) HostPorts {
 	return HostPorts{cfg: cfg, wake: func() {}, log: slog.Default()}
 }
@@ -37,10 +45,7 @@ func wantOneRule(t *testing.T) {
 // is missed by nobody.
 func TestHostPortsDeletedDuringACheck(t *testing.T) {
 	t.Parallel()
-	s := testnet.AllStacks["IPv4"]
-	testnet.EnterSegment(t)
-	n := testnet.NewNode(t, s, 0, 1)
-	cfg := ofNode(t, n)
+	n, cfg := ipv4Node(t)
 	n.GivePorts(t, cfg.StateDir, cfg.CacheDir, "one")
 	testnet.Inside(t, n.NS, func() error {
 		h := hostPortsOf(cfg)
@@ -67,10 +72,7 @@ func TestHostPortsDeletedDuringACheck(t *testing.T) {
 // rules before any check has seen the table.
 func TestFirstHostPortsAreDeleted(t *testing.T) {
 	t.Parallel()
-	s := testnet.AllStacks["IPv4"]
-	testnet.EnterSegment(t)
-	n := testnet.NewNode(t, s, 0, 1)
-	cfg := ofNode(t, n)
+	n, cfg := ipv4Node(t)
 	var h HostPorts
 	testnet.Inside(t, n.NS, func() error {
 		h = hostPortsOf(cfg)
@@ -90,10 +92,7 @@ func TestFirstHostPortsAreDeleted(t *testing.T) {
 // again, and a pod that did not survive a reboot gets nothing.
 func TestHostPortsOfGoingPods(t *testing.T) {
 	t.Parallel()
-	s := testnet.AllStacks["IPv4"]
-	testnet.EnterSegment(t)
-	n := testnet.NewNode(t, s, 0, 1)
-	cfg := ofNode(t, n)
+	n, cfg := ipv4Node(t)
 	n.GivePorts(t, cfg.StateDir, cfg.CacheDir, "one")
 	testnet.Inside(t, n.NS, func() error {
 		h := hostPortsOf(cfg)

@@ -71,7 +71,7 @@ func TestPowerCutInAnImport(t *testing.T) {
 			go func() {
 				defer close(told)
 				for i, path := range paths {
-					if _, err := a.Import(t.Context(), path); err != nil {
+					if _, err := a.Import(t.Context(), path, false, func(string) {}); err != nil {
 						return // the disk is gone
 					}
 					told <- marks[i]
@@ -96,12 +96,18 @@ func TestPowerCutInAnImport(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, mark := range marks {
-				listed := slices.ContainsFunc(list, func(i images.Stored) bool { return i.Name == "test.local/"+mark+":1" })
-				bad := testnode.DamagedFiles(filepath.Join(n.Config.Layout.ContainerdRoot(), "io.containerd.snapshotter.v1.overlayfs"), mark)
-				if done[mark] && !listed || listed && bad > 0 {
-					t.Errorf("%s: told is %t, listed is %t, %d files are wrong", mark, done[mark], listed, bad)
-				}
+				wantWhole(t, n, list, mark, done[mark])
 			}
 		})
+	}
+}
+
+// wantWhole: an image that was told as done is listed, and one that is listed is whole.
+func wantWhole(t *testing.T, n *testnode.Node, list []images.Stored, mark string, told bool) {
+	t.Helper()
+	listed := slices.ContainsFunc(list, func(i images.Stored) bool { return i.Name == "test.local/"+mark+":1" })
+	bad := testnode.DamagedFiles(filepath.Join(n.Config.Layout.ContainerdRoot(), "io.containerd.snapshotter.v1.overlayfs"), mark)
+	if told && !listed || listed && bad > 0 {
+		t.Errorf("%s: told is %t, listed is %t, %d files are wrong", mark, told, listed, bad)
 	}
 }

@@ -147,11 +147,7 @@ func TestImportTellsWhatIsUsable(t *testing.T) {
 	t.Cleanup(n.Stop)
 	a := storeOf(n)
 	good, absent, foreign := testnode.Busybox(t, "good"), testnode.Busybox(t, "absent"), forArch(t, testnode.Busybox(t, "foreign"), foreignArch)
-	oci := func(write func(l ociLayout)) string {
-		l := newLayout(t)
-		write(l)
-		return l.write()
-	}
+	oci := archiver(t)
 	for _, c := range []struct {
 		what, path string
 		want       []string // imported
@@ -181,7 +177,7 @@ func TestImportTellsWhatIsUsable(t *testing.T) {
 			l.remove(absent)
 		}), nil, "test.local/j:1 is not whole"},
 	} {
-		got, err := a.Import(n.Context(), c.path)
+		got, err := a.Import(n.Context(), c.path, false, silent)
 		var imported []string
 		for _, i := range got {
 			imported = append(imported, i.Name)
@@ -194,6 +190,15 @@ func TestImportTellsWhatIsUsable(t *testing.T) {
 		}
 	}
 	checkList(t, n, a)
+}
+
+// archiver returns a function that writes an archive in OCI layout, filled by its argument.
+func archiver(t *testing.T) func(fill func(ociLayout)) (path string) {
+	return func(fill func(ociLayout)) string {
+		l := newLayout(t)
+		fill(l)
+		return l.write()
+	}
 }
 
 // checkList compares what is listed with what the CRI has, and both with what was
@@ -228,7 +233,7 @@ func TestImportedImageByAllItsNames(t *testing.T) {
 	i.put("1.tar", "test.local/dir:1")
 	i.run()
 	hand := dockerArchive(t, map[string]v1.Image{"test.local/hand:1": testnode.Busybox(t, "hand")})
-	if _, err := i.Import(i.Context(), hand); err != nil {
+	if _, err := i.Import(i.Context(), hand, false, silent); err != nil {
 		t.Fatal(err)
 	}
 	list, err := i.List(i.Context())

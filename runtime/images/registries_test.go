@@ -17,56 +17,60 @@ func writeRegistries(t *testing.T, text string) string {
 	return path
 }
 
+// badRegistries are files with mistakes. NOT.PEM stands for the path of a file that has no
+// certificate.
+var badRegistries = []struct {
+	name, text string
+	want       []string // "line: part of the message", one for each error in order
+}{
+	{"unknown key at the top", "mirrors:\nregistries:\n", []string{`2: unknown key "registries" in registries: the keys there are configs, mirrors`}},
+	{"a key of the top with a typo", "miror:\n", []string{`1: unknown key "miror" in registries: did you mean "mirrors"?`}},
+	{"unknown key in a mirror", "mirrors:\n  a.test:\n    endpoints: [b]\n", []string{`3: unknown key "endpoints" in a mirror: did you mean "endpoint"?`}},
+	{"unknown key in auth", "configs:\n  a.test:\n    auth:\n      user: x\n", []string{`4: unknown key "user" in auth of a.test: the keys there are auth, identity_token, password, username`, "4: auth of a.test is empty"}},
+	{"unknown key in tls", "configs:\n  a.test:\n    tls:\n      ca: /x\n", []string{`4: unknown key "ca" in tls of a.test`}},
+	{"a key twice", "mirrors:\n  a.test: {endpoint: [b.test]}\n  a.test: {endpoint: [c.test]}\n", []string{`3: key "a.test" is given twice`}},
+	{"not a mapping", "- mirrors\n", []string{"1: registries must be a mapping"}},
+	{"not YAML", "mirrors:\n  a: [\n", []string{"2: did not find expected node content"}},
+	{"wrongly indented", "# of the shop\nmirrors:\n  a.test:\n    endpoint: [b.test]\n   c.test: {}\n", []string{"5: did not find expected key"}},
+	{"a list that is not closed", "mirrors:\n  a.test:\n    endpoint: [b.test\nconfigs: {}\n", []string{"3: did not find expected ',' or ']'"}},
+	{"registry with a scheme", "mirrors:\n  https://a.test: {}\n", []string{`2: "https://a.test" in mirrors is not a registry`}},
+	{"registry with a path", "configs:\n  a.test/team: {}\n", []string{`2: "a.test/team" in configs is not a registry`}},
+	{"endpoint is one text", "mirrors:\n  a.test:\n    endpoint: https://b.test\n", []string{"3: endpoint must be a list"}},
+	{"endpoint with a wrong scheme", "mirrors:\n  a.test:\n    endpoint:\n      - https://b.test\n      - ftp://c.test\n", []string{`5: "ftp://c.test" is not a URL of a registry`}},
+	{"endpoint with a wrong port", "mirrors:\n  a.test:\n    endpoint: ['https://b.test:70000']\n", []string{`3: "https://b.test:70000" is not a URL`}},
+	{"endpoint with a space", "mirrors:\n  a.test:\n    endpoint: ['b test']\n", []string{`3: "b test" is not a URL`}},
+	{"an alias of another kind", "mirrors:\n  a.test: &a\n    endpoint: [b.test]\n  c.test:\n    endpoint: *a\n", []string{"2: endpoint must be a list"}},
+	{"a list that contains itself", "mirrors:\n  a.test:\n    endpoint: &a [*a]\n", []string{"3: expected a text", "3: an endpoint is empty"}},
+	{"a second document", "mirrors:\n  a.test:\n    endpoint: [b.test]\n---\nconfigs:\n  b.test:\n    auth: {username: u, password: p}\n", []string{"4: a second document starts here: this file has only one"}},
+	{"a second document that is no YAML", "mirrors: {}\n---\na: [\n", []string{"did not find"}},
+	{"a merge of a text", "mirrors:\n  a.test: {<<: b.test}\n", []string{"2: << in a mirror must be a mapping"}},
+	{"a merge of itself", "mirrors:\n  a.test: &a\n    <<: *a\n", []string{"2: << in a mirror leads back to what it stands in"}},
+	{"a merged mistake", "mirrors:\n  a.test: {<<: &m {endpoints: [b.test]}}\n", []string{`2: unknown key "endpoints" in a mirror`}},
+	{"a key << as a text", "mirrors:\n  a.test: {'<<': {}}\n", []string{`2: unknown key "<<" in a mirror`}},
+	{"rewrite", "mirrors:\n  a.test:\n    rewrite:\n      ^x: y\n", []string{"rewrite is not supported"}},
+	{"password without user", "configs:\n  a.test:\n    auth: {password: x}\n", []string{"3: auth of a.test needs both username and password"}},
+	{"two credentials", "configs:\n  a.test:\n    auth: {username: u, password: p, identity_token: t}\n", []string{"3: auth of a.test has several credentials"}},
+	{"auth is not base64", "configs:\n  a.test:\n    auth: {auth: 'u:p'}\n", []string{"3: auth of a.test has a key auth that is not the base64"}},
+	{"credentials for every registry", "configs:\n  '*':\n    auth: {username: u, password: p}\n", []string{"3: auth of * cannot be given"}},
+	{"missing file", "configs:\n  a.test:\n    tls:\n      ca_file: /does/not/exist\n", []string{"4: /does/not/exist cannot be used: no such file"}},
+	{"relative file", "configs:\n  a.test:\n    tls:\n      ca_file: ca.pem\n", []string{`4: "ca.pem" is not the absolute path`}},
+	{"file without a certificate", "configs:\n  a.test:\n    tls:\n      ca_file: NOT.PEM\n", []string{"4: NOT.PEM cannot be used: it contains no certificate"}},
+	{"certificate without key", "configs:\n  a.test:\n    tls:\n      cert_file: NOT.PEM\n", []string{"4: tls of a.test needs both"}},
+	{"certificate that is none", "configs:\n  a.test:\n    tls:\n      cert_file: NOT.PEM\n      key_file: NOT.PEM\n", []string{"4: cert_file and key_file of a.test do not make"}},
+	{"not a truth value", "configs:\n  a.test:\n    tls:\n      insecure_skip_verify: maybe\n", []string{`4: "maybe" is neither true nor false`}},
+	{"all problems at once", "a: 1\nb: 2\n", []string{`1: unknown key "a"`, `2: unknown key "b"`}},
+}
+
 func TestRegistriesErrorsSayWhere(t *testing.T) {
 	t.Parallel()
 	notPEM := filepath.Join(t.TempDir(), "not.pem")
 	if err := os.WriteFile(notPEM, []byte("hello"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []struct {
-		name, text string
-		want       []string // "line: part of the message", one for each error in order
-	}{
-		{"unknown key at the top", "mirrors:\nregistries:\n", []string{`2: unknown key "registries" in registries: the keys there are configs, mirrors`}},
-		{"a key of the top with a typo", "miror:\n", []string{`1: unknown key "miror" in registries: did you mean "mirrors"?`}},
-		{"unknown key in a mirror", "mirrors:\n  a.test:\n    endpoints: [b]\n", []string{`3: unknown key "endpoints" in a mirror: did you mean "endpoint"?`}},
-		{"unknown key in auth", "configs:\n  a.test:\n    auth:\n      user: x\n", []string{`4: unknown key "user" in auth of a.test: the keys there are auth, identity_token, password, username`, "4: auth of a.test is empty"}},
-		{"unknown key in tls", "configs:\n  a.test:\n    tls:\n      ca: /x\n", []string{`4: unknown key "ca" in tls of a.test`}},
-		{"a key twice", "mirrors:\n  a.test: {endpoint: [b.test]}\n  a.test: {endpoint: [c.test]}\n", []string{`3: key "a.test" is given twice`}},
-		{"not a mapping", "- mirrors\n", []string{"1: registries must be a mapping"}},
-		{"not YAML", "mirrors:\n  a: [\n", []string{"2: did not find expected node content"}},
-		{"wrongly indented", "# of the shop\nmirrors:\n  a.test:\n    endpoint: [b.test]\n   c.test: {}\n", []string{"5: did not find expected key"}},
-		{"a list that is not closed", "mirrors:\n  a.test:\n    endpoint: [b.test\nconfigs: {}\n", []string{"3: did not find expected ',' or ']'"}},
-		{"registry with a scheme", "mirrors:\n  https://a.test: {}\n", []string{`2: "https://a.test" in mirrors is not a registry`}},
-		{"registry with a path", "configs:\n  a.test/team: {}\n", []string{`2: "a.test/team" in configs is not a registry`}},
-		{"endpoint is one text", "mirrors:\n  a.test:\n    endpoint: https://b.test\n", []string{"3: endpoint must be a list"}},
-		{"endpoint with a wrong scheme", "mirrors:\n  a.test:\n    endpoint:\n      - https://b.test\n      - ftp://c.test\n", []string{`5: "ftp://c.test" is not a URL of a registry`}},
-		{"endpoint with a wrong port", "mirrors:\n  a.test:\n    endpoint: ['https://b.test:70000']\n", []string{`3: "https://b.test:70000" is not a URL`}},
-		{"endpoint with a space", "mirrors:\n  a.test:\n    endpoint: ['b test']\n", []string{`3: "b test" is not a URL`}},
-		{"an alias of another kind", "mirrors:\n  a.test: &a\n    endpoint: [b.test]\n  c.test:\n    endpoint: *a\n", []string{"2: endpoint must be a list"}},
-		{"a list that contains itself", "mirrors:\n  a.test:\n    endpoint: &a [*a]\n", []string{"3: expected a text", "3: an endpoint is empty"}},
-		{"a second document", "mirrors:\n  a.test:\n    endpoint: [b.test]\n---\nconfigs:\n  b.test:\n    auth: {username: u, password: p}\n", []string{"4: a second document starts here: this file has only one"}},
-		{"a second document that is no YAML", "mirrors: {}\n---\na: [\n", []string{"did not find"}},
-		{"a merge of a text", "mirrors:\n  a.test: {<<: b.test}\n", []string{"2: << in a mirror must be a mapping"}},
-		{"a merge of itself", "mirrors:\n  a.test: &a\n    <<: *a\n", []string{"2: << in a mirror leads back to what it stands in"}},
-		{"a merged mistake", "mirrors:\n  a.test: {<<: &m {endpoints: [b.test]}}\n", []string{`2: unknown key "endpoints" in a mirror`}},
-		{"a key << as a text", "mirrors:\n  a.test: {'<<': {}}\n", []string{`2: unknown key "<<" in a mirror`}},
-		{"rewrite", "mirrors:\n  a.test:\n    rewrite:\n      ^x: y\n", []string{"rewrite is not supported"}},
-		{"password without user", "configs:\n  a.test:\n    auth: {password: x}\n", []string{"3: auth of a.test needs both username and password"}},
-		{"two credentials", "configs:\n  a.test:\n    auth: {username: u, password: p, identity_token: t}\n", []string{"3: auth of a.test has several credentials"}},
-		{"auth is not base64", "configs:\n  a.test:\n    auth: {auth: 'u:p'}\n", []string{"3: auth of a.test has a key auth that is not the base64"}},
-		{"credentials for every registry", "configs:\n  '*':\n    auth: {username: u, password: p}\n", []string{"3: auth of * cannot be given"}},
-		{"missing file", "configs:\n  a.test:\n    tls:\n      ca_file: /does/not/exist\n", []string{"4: /does/not/exist cannot be used: no such file"}},
-		{"relative file", "configs:\n  a.test:\n    tls:\n      ca_file: ca.pem\n", []string{`4: "ca.pem" is not the absolute path`}},
-		{"file without a certificate", "configs:\n  a.test:\n    tls:\n      ca_file: " + notPEM + "\n", []string{"4: " + notPEM + " cannot be used: it contains no certificate"}},
-		{"certificate without key", "configs:\n  a.test:\n    tls:\n      cert_file: " + notPEM + "\n", []string{"4: tls of a.test needs both"}},
-		{"certificate that is none", "configs:\n  a.test:\n    tls:\n      cert_file: " + notPEM + "\n      key_file: " + notPEM + "\n", []string{"4: cert_file and key_file of a.test do not make"}},
-		{"not a truth value", "configs:\n  a.test:\n    tls:\n      insecure_skip_verify: maybe\n", []string{`4: "maybe" is neither true nor false`}},
-		{"all problems at once", "a: 1\nb: 2\n", []string{`1: unknown key "a"`, `2: unknown key "b"`}},
-	} {
+	for _, c := range badRegistries {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			path := writeRegistries(t, c.text)
+			path := writeRegistries(t, strings.ReplaceAll(c.text, "NOT.PEM", notPEM))
 			_, err := ReadRegistries(path)
 			if err == nil {
 				t.Fatal("accepted")
@@ -76,8 +80,9 @@ func TestRegistriesErrorsSayWhere(t *testing.T) {
 				t.Fatalf("errors are %q, want %d", got, len(c.want))
 			}
 			for i, line := range got {
-				if !strings.HasPrefix(line, path+":") || !strings.Contains(line, c.want[i]) {
-					t.Errorf("error %q, want %s:%s", line, path, c.want[i])
+				want := strings.ReplaceAll(c.want[i], "NOT.PEM", notPEM)
+				if !strings.HasPrefix(line, path+":") || !strings.Contains(line, want) {
+					t.Errorf("error %q, want %s:%s", line, path, want)
 				}
 			}
 		})

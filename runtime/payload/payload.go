@@ -39,8 +39,8 @@ import (
 
 // Programs is one unpacked version of the payload.
 type Programs struct {
-	path  string
-	image string
+	path  string // the version's directory
+	image string // the name of the pause image
 }
 
 // Bin holds runc, containerd-shim-runc-v2 and the CNI plugins.

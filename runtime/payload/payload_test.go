@@ -139,52 +139,55 @@ func flip(offset int64) func(*testing.T, string) {
 	}
 }
 
+// damages are what a version's directory may suffer.
+var damages = []struct {
+	name   string
+	damage func(t *testing.T, dir string)
+}{
+	{"one bit flipped at the start", flip(0)},
+	{"one bit flipped in the middle", flip(4 << 20)},
+	{"file truncated", func(t *testing.T, dir string) { must(t, os.Truncate(filepath.Join(dir, "bin", "portmap"), 1000)) }},
+	{"file empty, as after a power cut", func(t *testing.T, dir string) { must(t, os.Truncate(filepath.Join(dir, "pause.tar"), 0)) }},
+	{"file missing", func(t *testing.T, dir string) { must(t, os.Remove(filepath.Join(dir, "bin", "bridge"))) }},
+	{"file not executable", func(t *testing.T, dir string) { must(t, os.Chmod(filepath.Join(dir, "bin", "runc"), 0o644)) }},
+	{"file longer", func(t *testing.T, dir string) {
+		f, err := os.OpenFile(filepath.Join(dir, "bin", "runc"), os.O_WRONLY|os.O_APPEND, 0)
+		must(t, err)
+		_, err = f.Write([]byte{0})
+		must(t, err)
+		must(t, f.Close())
+	}},
+	{"file replaced by a symbolic link to a copy", func(t *testing.T, dir string) {
+		path := filepath.Join(dir, "bin", "runc")
+		must(t, os.Rename(path, path+".moved"))
+		must(t, os.Symlink(path+".moved", path))
+	}},
+	{"file replaced by a directory", func(t *testing.T, dir string) {
+		path := filepath.Join(dir, "bin", "runc")
+		must(t, os.Remove(path))
+		must(t, os.MkdirAll(filepath.Join(path, "full"), 0o755))
+	}},
+	{"bin missing", func(t *testing.T, dir string) { must(t, os.RemoveAll(filepath.Join(dir, "bin"))) }},
+	{"bin replaced by a file", func(t *testing.T, dir string) {
+		must(t, os.RemoveAll(filepath.Join(dir, "bin")))
+		must(t, os.WriteFile(filepath.Join(dir, "bin"), nil, 0o644))
+	}},
+	{"a library of nft missing", func(t *testing.T, dir string) { must(t, os.Remove(filepath.Join(dir, "nft", "lib", "nft"))) }},
+	{"nft's directory replaced by a file", func(t *testing.T, dir string) {
+		must(t, os.RemoveAll(filepath.Join(dir, "nft")))
+		must(t, os.WriteFile(filepath.Join(dir, "nft"), nil, 0o644))
+	}},
+	{"a program's directory replaced by a link", func(t *testing.T, dir string) {
+		path := filepath.Join(dir, "nft", "lib")
+		must(t, os.Rename(path, filepath.Join(t.TempDir(), "lib")))
+		must(t, os.Symlink(t.TempDir(), path))
+	}},
+	{"everything missing", func(t *testing.T, dir string) { must(t, os.RemoveAll(dir)) }},
+}
+
 func TestUnpackRepairs(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
-		name   string
-		damage func(t *testing.T, dir string)
-	}{
-		{"one bit flipped at the start", flip(0)},
-		{"one bit flipped in the middle", flip(4 << 20)},
-		{"file truncated", func(t *testing.T, dir string) { must(t, os.Truncate(filepath.Join(dir, "bin", "portmap"), 1000)) }},
-		{"file empty, as after a power cut", func(t *testing.T, dir string) { must(t, os.Truncate(filepath.Join(dir, "pause.tar"), 0)) }},
-		{"file missing", func(t *testing.T, dir string) { must(t, os.Remove(filepath.Join(dir, "bin", "bridge"))) }},
-		{"file not executable", func(t *testing.T, dir string) { must(t, os.Chmod(filepath.Join(dir, "bin", "runc"), 0o644)) }},
-		{"file longer", func(t *testing.T, dir string) {
-			f, err := os.OpenFile(filepath.Join(dir, "bin", "runc"), os.O_WRONLY|os.O_APPEND, 0)
-			must(t, err)
-			_, err = f.Write([]byte{0})
-			must(t, err)
-			must(t, f.Close())
-		}},
-		{"file replaced by a symbolic link to a copy", func(t *testing.T, dir string) {
-			path := filepath.Join(dir, "bin", "runc")
-			must(t, os.Rename(path, path+".moved"))
-			must(t, os.Symlink(path+".moved", path))
-		}},
-		{"file replaced by a directory", func(t *testing.T, dir string) {
-			path := filepath.Join(dir, "bin", "runc")
-			must(t, os.Remove(path))
-			must(t, os.MkdirAll(filepath.Join(path, "full"), 0o755))
-		}},
-		{"bin missing", func(t *testing.T, dir string) { must(t, os.RemoveAll(filepath.Join(dir, "bin"))) }},
-		{"bin replaced by a file", func(t *testing.T, dir string) {
-			must(t, os.RemoveAll(filepath.Join(dir, "bin")))
-			must(t, os.WriteFile(filepath.Join(dir, "bin"), nil, 0o644))
-		}},
-		{"a library of nft missing", func(t *testing.T, dir string) { must(t, os.Remove(filepath.Join(dir, "nft", "lib", "nft"))) }},
-		{"nft's directory replaced by a file", func(t *testing.T, dir string) {
-			must(t, os.RemoveAll(filepath.Join(dir, "nft")))
-			must(t, os.WriteFile(filepath.Join(dir, "nft"), nil, 0o644))
-		}},
-		{"a program's directory replaced by a link", func(t *testing.T, dir string) {
-			path := filepath.Join(dir, "nft", "lib")
-			must(t, os.Rename(path, filepath.Join(t.TempDir(), "lib")))
-			must(t, os.Symlink(t.TempDir(), path))
-		}},
-		{"everything missing", func(t *testing.T, dir string) { must(t, os.RemoveAll(dir)) }},
-	} {
+	for _, c := range damages {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			root := t.TempDir()

@@ -26,14 +26,15 @@ import (
 func main() {
 	arch := flag.String("arch", "amd64", "the `GOARCH` of the binary")
 	share := flag.String("share", "/usr/share", "the `DIRECTORY` with doc/PACKAGE/copyright of the C libraries and common-licenses")
+	text := flag.String("text", "", "write the list for people too, to `FILE`")
 	flag.Parse()
-	if err := run(*arch, *share); err != nil {
+	if err := run(*arch, *share, *text); err != nil {
 		fmt.Fprintln(os.Stderr, "licenses:", err)
 		os.Exit(1)
 	}
 }
 
-func run(arch, share string) error {
+func run(arch, share, text string) error {
 	var c collector
 	var errs []error
 	for _, p := range programs {
@@ -47,7 +48,22 @@ func run(arch, share string) error {
 	if err != nil {
 		return err
 	}
+	if err := writeText(text, c.list()); err != nil {
+		return err
+	}
 	return keep(filepath.Join("internal", "licenses", filepath.FromSlash(licenses.File)), content)
+}
+
+// writeText writes what brink version --licenses prints, unless path is empty.
+func writeText(path string, list licenses.List) error {
+	if path == "" {
+		return nil
+	}
+	var out bytes.Buffer
+	if err := list.Write(&out); err != nil {
+		return err
+	}
+	return os.WriteFile(path, out.Bytes(), 0o644)
 }
 
 // pack compresses the list; the same list gives the same bytes.

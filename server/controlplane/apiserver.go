@@ -50,8 +50,7 @@ type apiServer struct {
 
 func newAPIServer(cp *ControlPlane, cfg Config) (*apiServer, error) {
 	opts := options.NewServerRunOptions()
-	useNodeClaims(opts.Admission, cfg)
-	useJoinRequests(opts.Admission)
+	useAdmissionPlugins(opts.Admission, cfg)
 	fs := merge("kube-apiserver", opts.Flags())
 	if err := componentargs.Parse(fs, "kube-apiserver-arg", apiServerDefaults(cfg), cfg.APIServerArgs); err != nil {
 		return nil, err

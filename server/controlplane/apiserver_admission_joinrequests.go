@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"slices"
 	"strings"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -49,13 +47,9 @@ var (
 )
 
 func useJoinRequests(opts *options.AdmissionOptions) {
-	generic := opts.GenericAdmission
-	generic.Plugins.Register(joinRequestsPlugin, func(io.Reader) (admission.Interface, error) {
-		return &joinRequests{Handler: admission.NewHandler(admission.Create)}, nil
+	addPlugin(opts, joinRequestsPlugin, subjectrestriction.PluginName, func() admission.Interface {
+		return &joinRequests{Handler: admission.NewHandler(admission.Create)}
 	})
-	order := slices.Clone(generic.RecommendedPluginOrder)
-	after := slices.Index(order, subjectrestriction.PluginName) + 1
-	generic.RecommendedPluginOrder = slices.Insert(order, after, joinRequestsPlugin)
 }
 
 // SetExternalKubeInformerFactory implements

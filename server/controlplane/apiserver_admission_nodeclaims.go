@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"slices"
 
@@ -48,8 +47,7 @@ var _ admission.ValidationInterface = &nodeClaims{}
 // turns them off by name: upstream leaves NodeRestriction out when enable-admission-plugins
 // names others.
 func useNodeClaims(opts *options.AdmissionOptions, cfg Config) {
-	generic := opts.GenericAdmission
-	generic.Plugins.Register(nodeClaimsPlugin, func(io.Reader) (admission.Interface, error) {
+	addPlugin(opts, nodeClaimsPlugin, noderestriction.PluginName, func() admission.Interface {
 		return &nodeClaims{
 			Handler:  admission.NewHandler(admission.Create, admission.Update),
 			nodes:    nodeidentifier.NewDefaultNodeIdentifier(),
@@ -58,11 +56,9 @@ func useNodeClaims(opts *options.AdmissionOptions, cfg Config) {
 			own:      cfg.OwnIPs,
 			outer:    cfg.OuterIPs,
 			holder:   cfg.HolderOf,
-		}, nil
+		}
 	})
-	order := slices.Clone(generic.RecommendedPluginOrder)
-	after := slices.Index(order, noderestriction.PluginName) + 1
-	generic.RecommendedPluginOrder = slices.Insert(order, after, nodeClaimsPlugin)
+	generic := opts.GenericAdmission
 	generic.DefaultOffPlugins = generic.DefaultOffPlugins.Clone().Delete(noderestriction.PluginName)
 }
 

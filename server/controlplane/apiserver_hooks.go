@@ -31,11 +31,11 @@ import (
 	"brink/internal/sleep"
 )
 
-// Upstream's API server ends itself when what it does once after its start has not
-// succeeded within 30 s or a minute, and so ends this process when a database elsewhere
-// goes away for longer than that in its first minute. Here such a hook begins once more
-// when its time ran out while the database did not answer. A failure for any other
-// reason ends the server, as upstream has it.
+// A post-start hook is what the API server does once after its start. Upstream's server ends
+// itself when a hook has not succeeded within 30 s or a minute, and so would end this process
+// when a database elsewhere goes away for that long in the first minute. Here such a hook is
+// repeated if the database was away meanwhile. A failure for any other reason still ends the
+// server.
 
 // repairHook is the hook that compares the allocated addresses and ports with the Services,
 // and corrects them.
@@ -50,7 +50,7 @@ const (
 	repairRetry = 5 * time.Second
 )
 
-// hooks makes upstream's hooks patient.
+// hooks makes upstream's hooks wait for a database that is away.
 type hooks struct {
 	answers func(context.Context) bool // whether the database answers
 	repair  repair
@@ -122,7 +122,8 @@ func storeAnswers(config *rest.Config) func(context.Context) bool {
 	}
 }
 
-// repeatAfterOutage runs a hook until it succeeds, or until it fails although the database was there.
+// repeatAfterOutage runs a hook until it succeeds, or until it fails although the database
+// was there.
 func (h *hooks) repeatAfterOutage(hook genericapiserver.PostStartHookFunc) genericapiserver.PostStartHookFunc {
 	return func(ctx genericapiserver.PostStartHookContext) error {
 		for {
@@ -139,8 +140,8 @@ func (h *hooks) repeatAfterOutage(hook genericapiserver.PostStartHookFunc) gener
 	}
 }
 
-// repairAfterOutage runs upstream's repair. If the database was away meanwhile and the repair failed,
-// it runs one of ours instead: upstream's cannot be begun twice.
+// repairAfterOutage runs upstream's repair. If that fails and the database was away meanwhile,
+// it runs one of ours instead: upstream's cannot be started twice.
 func (h *hooks) repairAfterOutage(hook genericapiserver.PostStartHookFunc) genericapiserver.PostStartHookFunc {
 	return func(ctx genericapiserver.PostStartHookContext) error {
 		first, end := context.WithCancel(ctx.Context)

@@ -45,6 +45,9 @@ func startAPIServerIn(t *testing.T, dir string, change func(*ControlPlane)) *Con
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := store.Prepare(); err != nil {
+		t.Fatal(err)
+	}
 	cfg := plausible()
 	cfg.BindAddress, cfg.Port, cfg.Files = loopback, freePort(t), files(tls)
 	cfg.DurableEndpoint, cfg.VolatileEndpoint = store.DurableEndpoint(), store.VolatileEndpoint()

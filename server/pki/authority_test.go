@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"brink/internal/testneed"
+	"brink/internal/testtree"
 )
 
 func TestAuthoritiesLastTenYearsFromAnHourAgo(t *testing.T) {
@@ -121,11 +122,11 @@ func TestRefusalWritesNothing(t *testing.T) {
 	for _, path := range []string{tree.Cert(ServerCA), tree.Key(ServerCA), tree.Cert(ClientAdmin), tree.ServiceKey()} {
 		os.Remove(path)
 	}
-	before := contents(t, cfg.Dir)
+	before := testtree.Read(t, cfg.Dir)
 	if _, err := Ensure(cfg); err == nil {
 		t.Fatal("no error")
 	}
-	wantChanged(t, before, contents(t, cfg.Dir))
+	wantChanged(t, before, testtree.Read(t, cfg.Dir))
 }
 
 func TestCheckClock(t *testing.T) {
@@ -193,7 +194,7 @@ func TestUsersOwnAuthority(t *testing.T) {
 	}
 
 	tree := mustEnsure(t, cfg)
-	after := contents(t, cfg.Dir)
+	after := testtree.Read(t, cfg.Dir)
 	if after["server-ca.crt"] != string(bundle) || after["server-ca.key"] != string(key) {
 		t.Error("the user's authority was replaced")
 	}
@@ -219,7 +220,7 @@ func TestUsersOwnAuthority(t *testing.T) {
 		t.Errorf("leaf ends %s, authority %s", served[0].NotAfter, served[1].NotAfter)
 	}
 	mustEnsure(t, cfg.at(time.Now().AddDate(0, 0, 190)))
-	if got := changed(after, contents(t, cfg.Dir)); slices.Contains(got, "serving-kube-apiserver.crt") {
+	if got := changed(after, testtree.Read(t, cfg.Dir)); slices.Contains(got, "serving-kube-apiserver.crt") {
 		t.Errorf("issued again without gain: %q", got)
 	}
 }

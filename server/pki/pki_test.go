@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"k8s.io/client-go/util/keyutil"
+
+	"brink/internal/testtree"
 )
 
 var start = time.Date(2026, time.June, 1, 12, 0, 0, 0, time.UTC)
@@ -51,24 +53,6 @@ func certificate(t *testing.T, path string) *x509.Certificate {
 		t.Fatal(err)
 	}
 	return certs[0]
-}
-
-// contents maps every file in the directory to what is in it.
-func contents(t *testing.T, dir string) map[string]string {
-	t.Helper()
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	out := map[string]string{}
-	for _, e := range entries {
-		data, err := os.ReadFile(filepath.Join(dir, e.Name()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		out[e.Name()] = string(data)
-	}
-	return out
 }
 
 func changed(before, after map[string]string) []string {
@@ -167,7 +151,7 @@ func TestPermissions(t *testing.T) {
 	if info, err := os.Stat(cfg.Dir); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("directory: %v %v", info.Mode(), err)
 	}
-	if got, want := len(contents(t, cfg.Dir)), len(tree.files()); got != want {
+	if got, want := len(testtree.Read(t, cfg.Dir)), len(tree.files()); got != want {
 		t.Errorf("%d files, want %d", got, want)
 	}
 	for _, path := range tree.files() {
@@ -247,13 +231,13 @@ func TestEnsureAgain(t *testing.T) {
 			if tt.damage != nil {
 				tt.damage(t, Dir(cfg.Dir))
 			}
-			before := contents(t, cfg.Dir)
+			before := testtree.Read(t, cfg.Dir)
 			tree := mustEnsure(t, cfg)
-			after := contents(t, cfg.Dir)
+			after := testtree.Read(t, cfg.Dir)
 			wantChanged(t, before, after, tt.want...)
 			checkAll(t, tree)
 			mustEnsure(t, cfg)
-			wantChanged(t, after, contents(t, cfg.Dir))
+			wantChanged(t, after, testtree.Read(t, cfg.Dir))
 		})
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"brink/internal/testtree"
 )
 
 // TestRenewInPlace watches a leaf being renewed twice by a running Renewer, and
@@ -18,7 +20,7 @@ func TestRenewInPlace(t *testing.T) {
 	cfg.Now = nil
 	cfg.Lifetimes = Lifetimes{Leaf: 3 * time.Second}
 	tree := mustEnsure(t, cfg)
-	before := contents(t, cfg.Dir)
+	before := testtree.Read(t, cfg.Dir)
 
 	renewed := make(chan []string, 100)
 	attempts := 0
@@ -47,7 +49,7 @@ func TestRenewInPlace(t *testing.T) {
 			t.Fatal("not renewed in 30 s")
 		}
 	}
-	wantChanged(t, before, contents(t, cfg.Dir), "client-admin.crt", "client-auth-proxy.crt", "client-kube-apiserver.crt",
+	wantChanged(t, before, testtree.Read(t, cfg.Dir), "client-admin.crt", "client-auth-proxy.crt", "client-kube-apiserver.crt",
 		"serving-kube-apiserver.crt", "serving-kubelet.crt")
 }
 

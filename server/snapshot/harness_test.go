@@ -33,6 +33,9 @@ func run(t *testing.T, l layout.Layout) (client *clientv3.Client, stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := store.Prepare(); err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, done := make(chan struct{}), make(chan error, 1)
 	go func() { done <- store.Durable().Run(ctx, func() { close(ready) }) }()

@@ -180,22 +180,24 @@ func TestRestoreRefuses(t *testing.T) {
 		if dir == "" {
 			dir = t.TempDir()
 		}
-		path := filepath.Join(t.TempDir(), "a.tar.zst")
-		if err := os.WriteFile(path, []byte(c.content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		_, err := Restore{Layout: layout.New(dir), File: path, Own: c.own}.Run(t.Context())
-		if err == nil {
-			t.Errorf("%s: restored", c.name)
-			continue
-		}
-		testerror.OneLine(t, err, c.want)
-		if l := layout.New(dir); hasState(l) {
-			t.Errorf("%s: there is a state now", c.name)
-		}
-		if _, err := os.Lstat(layout.New(dir).Restoring()); err == nil {
-			t.Errorf("%s: half a state is left", c.name)
-		}
+		t.Run(c.name, func(t *testing.T) { restoreRefuses(t, layout.New(dir), c.content, c.own, c.want) })
+	}
+}
+
+// restoreRefuses has a file with this content restored into a directory, which is refused and
+// leaves nothing there.
+func restoreRefuses(t *testing.T, l layout.Layout, content string, own State, want string) {
+	path := filepath.Join(t.TempDir(), "a.tar.zst")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Restore{Layout: l, File: path, Own: own}.Run(t.Context())
+	testerror.OneLine(t, err, want)
+	if hasState(l) {
+		t.Error("there is a state now")
+	}
+	if _, err := os.Lstat(l.Restoring()); err == nil {
+		t.Error("half a state is left")
 	}
 }
 
