@@ -74,6 +74,7 @@ func newApp(exit func(code int)) *cli.App {
 			agentCommand(exit),
 			kubectlCommand(),
 			ctrCommand(),
+			crictlCommand(),
 			tokenCommand(),
 			statusCommand(),
 			checkCommand(),
