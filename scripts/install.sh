@@ -650,7 +650,7 @@ unit() {
 Description=brink $MODE, Kubernetes for the edge
 # Not network-online.target: a node starts without a network too.
 After=network.target time-set.target
-Wants=time-set.target
+Wants=time-set.target $PODS.service
 
 [Service]
 Type=notify
