@@ -81,6 +81,7 @@ func newApp(exit func(code int)) *cli.App {
 			imagesCommand(),
 			stopCommand(),
 			snapshotCommand(),
+			upgradeCommand(),
 			uninstallCommand(),
 			versionCommand(),
 			completionCommand(),
