@@ -29,6 +29,7 @@ func (a *Agent) runContainerd(ctx context.Context, ready func()) error {
 		CNIBinDir:      programs.Bin(),
 		RegistriesFile: a.cfg.RegistriesFile,
 		Host:           a.cfg.Host,
+		SystemdCgroups: a.cfg.groups.systemd,
 		Debug:          a.cfg.Debug,
 	})
 	if err != nil {
