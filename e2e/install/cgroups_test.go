@@ -52,7 +52,7 @@ func mustBeInSlice(g *guest.Guest, processes []string) {
 	g.Helper()
 	const slice = "/edge.slice/edge-pods.slice/edge-pods-kubepods.slice/edge-pods-kubepods-besteffort.slice/edge-pods-kubepods-besteffort-pod"
 	for _, pid := range processes {
-		groups := g.Read("/proc/" + pid + "/cgroup")
+		groups := g.Do("cat", "/proc/"+pid+"/cgroup")
 		for _, hierarchy := range []string{":memory:", ":name=systemd:"} {
 			if _, group, _ := strings.Cut(groups, hierarchy); !strings.HasPrefix(group, slice) || !strings.Contains(group, "/cri-containerd-") {
 				g.Errorf("process %s of web is not below %s%s but in\n%s", pid, hierarchy, slice, groups)
