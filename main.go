@@ -25,7 +25,7 @@ func main() {
 }
 
 // run picks the program, by argv[0] too, so that links named kubectl and ctr work
-// as those. They have ways of their own with signals, and kubectl with flags and
+// as those, and one named crictl says what to use. They have ways of their own with signals, and kubectl with flags and
 // exit codes.
 func run(args []string) int {
 	switch filepath.Base(args[0]) {
@@ -33,6 +33,8 @@ func run(args []string) int {
 		return cmd.Kubectl(args)
 	case "ctr":
 		return cmd.Ctr(args)
+	case "crictl":
+		return cmd.Crictl()
 	}
 	if len(args) > 1 && args[1] == "kubectl" {
 		return cmd.Kubectl(args[1:])

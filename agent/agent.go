@@ -115,6 +115,7 @@ type Agent struct {
 	cfg     Config
 	started time.Time
 	pods    *ledger.Pods
+	images  *images.Directory
 	// ledgerLog is for what could not be recorded.
 	ledgerLog *slog.Logger
 
@@ -125,6 +126,7 @@ type Agent struct {
 // New checks all settings; nothing is started and nothing is written.
 func New(cfg Config) (*Agent, error) {
 	a := &Agent{cfg: cfg, started: time.Now(), pods: ledger.NewPods(cfg.Layout), ledgerLog: newLedgerLog(), connected: make(chan struct{})}
+	a.images = a.newImages()
 	if _, err := images.ReadRegistries(cfg.RegistriesFile); err != nil {
 		return nil, err
 	}
@@ -152,7 +154,7 @@ func (a *Agent) Components() []lifecycle.Component {
 		{Name: TunnelClient, Needs: []string{Join}, Run: a.ifJoining(a.whenConnected((*connected).runTunnels))},                     // lets servers reach the node
 		{Name: Cgroups, Needs: lifecycle.Nothing, Run: a.runCgroups},                                                                // makes the root of pods' control groups
 		{Name: Containerd, Run: a.runContainerd, StopTimeout: 20 * time.Second},                                                     // runs pods, by programs that it unpacks
-		{Name: Images, Run: a.runImages},                                                                                            // imports the archives that lie beside the node
+		{Name: Images, Run: a.runImages},                                                                                            // brings the images of archives, while the rest goes on
 		{Name: Kubelet, Needs: a.kubeletNeeds(), Run: a.whenConnected((*connected).runKubelet), StopTimeout: kubelet.StopTimeout},   // registers the node
 		{Name: Network, Needs: a.networkNeeds(), Run: a.whenConnected((*connected).runNetwork)},                                     // needs the node's address range
 		{Name: ServiceProxy, Needs: []string{Kubelet}, Run: a.whenConnected((*connected).runProxy), StopTimeout: proxy.StopTimeout}, // needs the node

@@ -122,13 +122,14 @@ func (a *Agent) Health() error {
 }
 
 // Warnings returns what needs somebody's attention while the node is Ready: peers whose
-// pods cannot be reached, servers that cannot reach this node. It returns nil without any.
+// pods cannot be reached, servers that cannot reach this node, image archives of no use. It returns nil without any.
 func (a *Agent) Warnings() error {
+	errs := []error{a.images.Warnings()}
 	n := a.connection()
 	if n == nil {
-		return nil
+		return errs[0]
 	}
-	errs := []error{n.network.warnings()}
+	errs = append(errs, n.network.warnings())
 	if refused(a.cfg.Join) == nil {
 		errs = append(errs, noTunnel(n.tunnels.Status()))
 	}

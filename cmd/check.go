@@ -14,39 +14,58 @@ import (
 )
 
 func checkCommand() *cli.Command {
-	flags := allFlags()
 	return &cli.Command{
 		Name:     "check",
 		Usage:    "check whether this machine can be a node, before it is one and while it runs",
 		Category: "Look",
 		Description: "Takes the flags and the configuration file of `brink server`, or of `brink agent` when --server is\n" +
-			"among them. Exits with 1 when something fails that keeps a node from working; warnings do not.",
-		Flags: append(flags, outputFlag()),
-		Action: func(c *cli.Context) error {
-			if err := noArguments(c); err != nil {
-				return err
-			}
-			asJSON, err := wantsJSON(c)
-			if err != nil {
-				return err
-			}
-			checks, err := runChecks(c, flags)
-			if err != nil {
-				return err
-			}
-			return printChecks(checks, asJSON)
+			"among them. `brink check server` and `brink check agent` refuse flags that the other one has.\n" +
+			"Exits with 1 when something fails that keeps a node from working; warnings do not.",
+		Flags:  append(allFlags(), outputFlag()),
+		Action: checkAction(allFlags(), func(c *cli.Context) bool { return c.IsSet("server") }),
+		Subcommands: []*cli.Command{
+			checkAs("server", serverFlags(), false),
+			checkAs("agent", agentFlags(), true),
 		},
 	}
 }
 
-// runChecks checks the machine for `brink server`, or for `brink agent` if --server says
-// which one to join.
-func runChecks(c *cli.Context, flags []cli.Flag) ([]host.Check, error) {
+// checkAs is `brink check` for one of the two kinds of nodes.
+func checkAs(kind string, flags []cli.Flag, isAgent bool) *cli.Command {
+	return &cli.Command{
+		Name:         kind,
+		Usage:        "check as brink " + kind + " would, with its flags",
+		Flags:        append(flags, outputFlag()),
+		Action:       checkAction(flags, func(*cli.Context) bool { return isAgent }),
+		OnUsageError: usageError,
+	}
+}
+
+func checkAction(flags []cli.Flag, isAgent func(*cli.Context) bool) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		if c.NArg() > 0 {
+			return noSuchCommand(c)
+		}
+		asJSON, err := wantsJSON(c)
+		if err != nil {
+			return err
+		}
+		checks, err := runChecks(c, flags, isAgent)
+		if err != nil {
+			return err
+		}
+		return printChecks(checks, asJSON)
+	}
+}
+
+// runChecks checks the machine for `brink server` or for `brink agent`. Which one may follow
+// from the configuration file.
+func runChecks(c *cli.Context, flags []cli.Flag, isAgent func(*cli.Context) bool) ([]host.Check, error) {
 	if err := applyConfigFile(c, flags); err != nil {
 		return nil, err
 	}
 	read := readServer
-	if c.IsSet("server") {
+	if isAgent(c) {
 		// Keys that an agent does not know are an error for it.
 		if _, err := readConfigFile(c, agentFlags()); err != nil {
 			return nil, err

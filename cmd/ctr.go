@@ -1,6 +1,8 @@
 package cmd
 
 import (
+	"errors"
+
 	"github.com/urfave/cli/v2"
 
 	"brink/cmd/node/upstream"
@@ -33,3 +35,17 @@ func runCtr(args []string) error {
 	}
 	return ctr.Run(args, here.layout.ContainerdSocket())
 }
+
+// crictlCommand takes the name of a client of the CRI that brink does not have, which is
+// what people type who know k3s.
+func crictlCommand() *cli.Command {
+	return &cli.Command{
+		Name: "crictl", Hidden: true, SkipFlagParsing: true, HideHelp: true,
+		Action: func(*cli.Context) error { return errNoCrictl },
+	}
+}
+
+var errNoCrictl = errors.New("there is no crictl in brink: use brink ctr -n k8s.io containers list, brink images list and brink kubectl debug node/NAME")
+
+// Crictl is what a link named crictl runs. It returns the exit code.
+func Crictl() int { return ExitCode(errNoCrictl) }

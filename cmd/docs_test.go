@@ -142,14 +142,15 @@ func commandsPart() string {
 			return
 		}
 		var flags []string
-		if path == "check" {
-			flags = []string{"all of `server` and `agent`"}
+		below, isCheck := strings.CutPrefix(path, "check")
+		if isCheck {
+			flags = []string{"all of " + cmp.Or(code(strings.TrimSpace(below)), "`server` and `agent`")}
 		}
 		for _, f := range c.Flags {
 			d := documentedOf(f)
 			shown, ok := f.(cli.VisibleFlag)
 			switch {
-			case ok && !shown.IsVisible(), path == "check" && node[d.names[0]]:
+			case ok && !shown.IsVisible(), isCheck && node[d.names[0]]:
 			case node[d.names[0]]:
 				flags = append(flags, d.title())
 			default:
@@ -172,7 +173,8 @@ func defaultOf(d documented) string {
 func eachCommand(commands []*cli.Command, above string, visit func(path string, c *cli.Command)) {
 	for _, c := range commands {
 		path := strings.TrimSpace(above + " " + c.Name)
-		if len(c.Subcommands) == 0 {
+		isRun := len(c.Subcommands) == 0 || path == "check"
+		if isRun && !c.Hidden {
 			visit(path, c)
 		}
 		eachCommand(c.Subcommands, path, visit)
@@ -260,7 +262,7 @@ var flagInText = regexp.MustCompile(`--([a-z][a-z0-9-]+)`)
 
 // othersFlags are flags in the documentation that are other programs': kubectl's,
 // scripts' and Kubernetes' components'.
-var othersFlags = []string{"kubeconfig", "bump-revision", "mark-compacted", "now", "system", "unix-socket"}
+var othersFlags = []string{"kubeconfig", "bump-revision", "ignore-missing", "mark-compacted", "now", "system", "unix-socket"}
 
 // TestFlagsInDocs: a page names no flag that brink has not. Tables of k3s's flags and
 // of commands of others aside.

@@ -19,11 +19,15 @@ func imagesCommand() *cli.Command {
 		Category: "Use",
 		Action:   groupAction,
 		Subcommands: []*cli.Command{{
-			Name:         "import",
-			Usage:        "import archives made by docker save or in OCI layout, compressed or not",
-			ArgsUsage:    "ARCHIVE...",
-			Description:  "Archives in DATA-DIR/agent/images are imported at every start.",
-			Flags:        pathFlags(),
+			Name:      "import",
+			Usage:     "import archives made by docker save or in OCI layout, compressed or not, and pin their images",
+			ArgsUsage: "ARCHIVE...",
+			Description: "The images are pinned: the kubelet does not remove them when the disk fills up.\n" +
+				"Archives in DATA-DIR/agent/images are imported by themselves, also while brink runs.",
+			Flags: pathFlags(&cli.BoolFlag{
+				Name:  "no-pin",
+				Usage: "let the kubelet remove the images when the disk fills up, also those that an earlier import has pinned",
+			}),
 			OnUsageError: usageError,
 			Action:       importImages,
 		}, {
@@ -59,7 +63,7 @@ func importImages(c *cli.Context) error {
 		return err
 	}
 	for _, path := range c.Args().Slice() {
-		imported, err := store.Import(c.Context, path)
+		imported, err := store.Import(c.Context, path, !c.Bool("no-pin"), progressOn(os.Stderr))
 		for _, i := range imported {
 			fmt.Println(i.Name, i.Digest)
 		}
@@ -68,6 +72,15 @@ func importImages(c *cli.Context) error {
 		}
 	}
 	return nil
+}
+
+// progressOn returns a function that shows on a terminal what is going on, in one line that
+// is written over, and elsewhere shows nothing.
+func progressOn(f *os.File) func(string) {
+	if info, err := f.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return func(string) {}
+	}
+	return func(text string) { fmt.Fprintf(f, "\r\033[K%s\r", text) }
 }
 
 func listImages(c *cli.Context) error {

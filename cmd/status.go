@@ -1,6 +1,8 @@
 package cmd
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"text/tabwriter"
@@ -9,7 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"brink/cmd/node"
-	"brink/internal/lifecycle"
+	"brink/cmd/node/upgrade"
 )
 
 func statusCommand() *cli.Command {
@@ -32,24 +34,39 @@ func statusCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
+			last, lastErr := upgrade.Read(l)
 			status, err := node.AskStatus(c.Context, l)
 			if err != nil {
-				return err
+				return errors.Join(append([]error{err}, upgradeLines(last, lastErr)...)...)
 			}
-			if err := printStatus(status, asJSON); err != nil {
+			if err := printStatus(status, last, asJSON); err != nil {
 				return err
 			}
 			if !status.Ready {
-				return fmt.Errorf("node %s is not ready: %s", status.Node, waitingFor(status))
+				return fmt.Errorf("node %s is not ready: %s", status.Node, status.WaitingFor())
 			}
 			return nil
 		},
 	}
 }
 
-func printStatus(s node.Status, asJSON bool) error {
+// upgradeLines are the lines about the last upgrade, none if there was none.
+func upgradeLines(last upgrade.Record, err error) (out []error) {
+	if err != nil {
+		return nil
+	}
+	for _, line := range last.Lines() {
+		out = append(out, errors.New(line))
+	}
+	return out
+}
+
+func printStatus(s node.Status, last upgrade.Record, asJSON bool) error {
 	if asJSON {
-		return printJSON(s)
+		return printJSON(struct {
+			node.Status
+			Upgrade upgrade.Record `json:"upgrade,omitzero"`
+		}{s, last})
 	}
 	state := "not ready"
 	if s.Ready {
@@ -62,31 +79,20 @@ func printStatus(s node.Status, asJSON bool) error {
 	for _, w := range s.Warnings {
 		fmt.Println("warning:", w)
 	}
+	for _, line := range last.Lines() {
+		fmt.Println(line)
+	}
 	fmt.Println()
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "COMPONENT\tSTATE\tSINCE\tERROR")
+	fmt.Fprintln(w, "COMPONENT\tSTATE\tSINCE\tDETAIL")
 	for _, c := range s.Components {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", c.Name, c.State, age(c.Since), c.Error)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", c.Name, c.State, age(c.Since), cmp.Or(c.Error, c.Progress))
 	}
 	fmt.Fprintln(w, "\t\t\t")
 	for _, v := range s.Versions {
 		fmt.Fprintf(w, "%s\t%s\t\t\n", v.Name, v.Version)
 	}
 	return w.Flush()
-}
-
-// waitingFor says why the node is not ready: by the first component that is not, else by
-// the first problem.
-func waitingFor(s node.Status) string {
-	for _, c := range s.Components {
-		if c.State != lifecycle.Ready {
-			return fmt.Sprintf("%s is %s", c.Name, c.State)
-		}
-	}
-	if len(s.Problems) > 0 {
-		return s.Problems[0]
-	}
-	return "starting"
 }
 
 func age(t time.Time) string { return time.Since(t).Truncate(time.Second).String() }

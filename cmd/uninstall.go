@@ -17,6 +17,7 @@ import (
 	"brink/agent/proxy"
 	"brink/agent/uninstall"
 	"brink/cmd/node"
+	"brink/cmd/node/upgrade"
 	"brink/cmd/node/upstream"
 	"brink/internal/configfile"
 	"brink/internal/datadir"
@@ -88,6 +89,9 @@ func runUninstall(ctx context.Context, l layout.Layout, keepData, yes bool) erro
 		if err := confirm(ctx, l, keepData); err != nil {
 			return err
 		}
+	}
+	if err := upgrade.Abandon(ctx, l); err != nil {
+		return err
 	}
 	unlock, err := node.TakeOver(ctx, l, node.Stopping{Uses: usesDataDir(l), Forever: !keepData})
 	if err != nil {

@@ -273,19 +273,3 @@ func readFile(t *testing.T, path string) string {
 	}
 	return string(text)
 }
-
-// TestUnits: a unit of systemd runs a command that exists and leaves pods alone.
-func TestUnits(t *testing.T) {
-	t.Parallel()
-	for name, command := range map[string]string{"brink.service": "server", "brink-agent.service": "agent"} {
-		text := readFile(t, "docs/"+name)
-		for _, want := range []string{
-			"ExecStart=/usr/local/bin/brink " + command + "\n", "Type=notify\n", "KillMode=process\n", "Delegate=yes\n",
-			"Restart=always\n", "LimitNOFILE=1048576\n",
-		} {
-			if !strings.Contains(text, "\n"+want) {
-				t.Errorf("%s has no line %q", name, want)
-			}
-		}
-	}
-}

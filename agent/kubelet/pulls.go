@@ -48,8 +48,9 @@ func RootDir(args []string, usual string) string {
 // NeverVerify would help too, but give every pod the images that others pulled with their
 // secrets.
 //
-// The record of a pull whose image is missing means nothing: the pull ended with
-// containerd, which is in this process. Nor does one that cannot be read: it is not
+// The record of a pull whose image is missing means nothing, whether it was begun or
+// done: a pull ended with containerd, which is in this process, and an archive may bring
+// the image in a moment. Nor does one that cannot be read: it is not
 // synced by itself, only with the layers of the image that came after it.
 func ForgetPulls(rootDir string, whole func(string) string, images func() ([]Image, error)) error {
 	intents := filepath.Join(rootDir, layout.ImageManager, "pulling")
@@ -61,15 +62,40 @@ func ForgetPulls(rootDir string, whole func(string) string, images func() ([]Ima
 	if err != nil {
 		return err
 	}
-	byPull := map[string]bool{}
+	byPull, keep := map[string]bool{}, map[string]bool{}
 	for _, i := range there {
 		if !i.Imported {
-			byPull[i.Name] = true
-			continue
+			byPull[i.Name], keep[recordName(i.ID)] = true, true
 		}
-		err = errors.Join(err, remove(filepath.Join(pulled, recordName(i.ID))))
 	}
+	for _, i := range there {
+		if i.Imported {
+			delete(keep, recordName(i.ID))
+		}
+	}
+	err = forgetOthers(pulled, keep)
 	err = errors.Join(err, forgetIntents(intents, func(image string) bool { return byPull[whole(image)] }))
+	if err != nil {
+		return fmt.Errorf("dropping the kubelet's records of pulls: %w", err)
+	}
+	return nil
+}
+
+// ForgetImported drops the records of pulls of images that were imported since the kubelet
+// started. It leaves alone that it is pulling others. The kubelet holds records that it
+// has read in memory: one that it needed before the import keeps pods with other secrets
+// from the image until the next start.
+func ForgetImported(rootDir string, _ func(string) string, images func() ([]Image, error)) error {
+	pulled := filepath.Join(rootDir, layout.ImageManager, "pulled")
+	if isEmpty(pulled) {
+		return nil
+	}
+	there, err := images()
+	for _, i := range there {
+		if i.Imported {
+			err = errors.Join(err, remove(filepath.Join(pulled, recordName(i.ID))))
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("dropping the kubelet's records of pulls: %w", err)
 	}
@@ -85,6 +111,21 @@ func isEmpty(dir string) bool {
 // does.
 func recordName(image string) string {
 	return fmt.Sprintf("sha256-%x", sha256.Sum256([]byte(image)))
+}
+
+// forgetOthers removes the files of dir that are not in keep.
+func forgetOthers(dir string, keep map[string]bool) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		if !keep[e.Name()] {
+			errs = append(errs, remove(filepath.Join(dir, e.Name())))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func forgetIntents(dir string, keep func(image string) bool) error {

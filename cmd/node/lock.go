@@ -13,6 +13,12 @@ import (
 	"brink/internal/layout"
 )
 
+// Lock takes the data directory for who is no node, until the returned function is called.
+func Lock(l layout.Layout) (unlock func(), err error) { return lockDataDir(l) }
+
+// LockHolder returns the process id of who holds the data directory's lock, or held it last.
+func LockHolder(l layout.Layout) string { return lockHolder(l) }
+
 // lockDataDir takes the data directory for this process until the returned function is
 // called. The error of a second brink on the same directory has the process id of the
 // first.

@@ -26,8 +26,9 @@ type Status struct {
 	Started    time.Time          `json:"started"`
 	Ready      bool               `json:"ready"`
 	DataDir    string             `json:"dataDir"`
-	Problems   []string           `json:"problems,omitempty"` // for which it is not ready
-	Warnings   []string           `json:"warnings,omitempty"` // for which it may not be after the next restart
+	Elsewhere  bool               `json:"databaseElsewhere,omitempty"` // the state is not in DataDir
+	Problems   []string           `json:"problems,omitempty"`          // for which it is not ready
+	Warnings   []string           `json:"warnings,omitempty"`          // for which it may not be after the next restart
 	Components []lifecycle.Status `json:"components"`
 	Versions   []Component        `json:"versions"`
 }
@@ -42,8 +43,33 @@ func (p *process) status() Status {
 	if p.cfg.Agent != nil {
 		s.Versions = withNFT(s.Versions, p.cfg.Agent.Host)
 	}
+	s.Elsewhere = p.cfg.Server != nil && p.cfg.Server.DatastoreEndpoint != ""
 	s.Ready = p.ready.Load() && len(s.Problems) == 0
 	return s
+}
+
+// Version returns that of the brink that answered.
+func (s Status) Version() string {
+	for _, v := range s.Versions {
+		if v.Name == "brink" {
+			return v.Version
+		}
+	}
+	return ""
+}
+
+// WaitingFor says why the node is not ready: by the first component that is not, else by
+// the first problem.
+func (s Status) WaitingFor() string {
+	for _, c := range s.Components {
+		if c.State != lifecycle.Ready {
+			return fmt.Sprintf("%s is %s", c.Name, c.State)
+		}
+	}
+	if len(s.Problems) > 0 {
+		return s.Problems[0]
+	}
+	return "starting"
 }
 
 // linesOf returns the errors of the checks that fail, one line each.

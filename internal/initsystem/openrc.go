@@ -18,7 +18,8 @@ func (m machine) openrcServices(q Query) []Service {
 		name := filepath.Base(path)
 		vars := m.variables("etc/init.d/" + name)
 		args := strings.Fields(valueOf(vars, "command_args"))
-		env := append(m.variables("etc/conf.d/"+name), vars...)
+		// The last is install.sh's, see scripts/install.sh.
+		env := slices.Concat(m.variables("etc/conf.d/"+name), vars, m.variables("etc/brink/"+name+".env"))
 		isOurs := isBrink(valueOf(vars, "command")) && q.Uses(args, env)
 		if isOurs || name == running {
 			out = append(out, Service{Init: OpenRC, Name: name, IsDaemon: isDaemon(args) || name == running})

@@ -69,6 +69,8 @@ type Status struct {
 	State State     `json:"state"`
 	Since time.Time `json:"since"`
 	Error string    `json:"error,omitempty"`
+	// Progress is what the component is at, where that takes long.
+	Progress string `json:"progress,omitempty"`
 }
 
 // ErrStopTimeout is wrapped by the error of a component that did not return in
@@ -81,6 +83,10 @@ var errEnded = errors.New("ended unexpectedly")
 
 // Group is an ordered list of components. The zero value is an empty group.
 type Group struct {
+	// Progressed is called with the status of a component that tells a progress, as
+	// often as it does. It must not wait.
+	Progressed func(Status)
+
 	members []*member
 
 	mu       sync.Mutex    // guards what follows, and status and cancel of all members
@@ -256,6 +262,7 @@ func (g *Group) beginStop() []*member {
 // stops when its turn comes, not when the group is told to stop.
 func (g *Group) launchLocked(ctx context.Context, m *member, failed chan<- *member) {
 	runCtx, cancel := context.WithCancel(withLogger(context.WithoutCancel(ctx), m.Name))
+	runCtx = withProgress(runCtx, func(text string) { g.progress(m, text) })
 	m.cancel = cancel
 	m.setLocked(Starting, nil)
 	var once sync.Once
@@ -311,6 +318,17 @@ func (g *Group) stop(cause error) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// progress sets what m is at.
+func (g *Group) progress(m *member, text string) {
+	g.mu.Lock()
+	m.status.Progress = text
+	status := m.status
+	g.mu.Unlock()
+	if g.Progressed != nil {
+		g.Progressed(status)
+	}
 }
 
 func (m *member) endedEarly() error {

@@ -184,12 +184,15 @@ func (p *Pods) attachPods(bridge netlink.Link) error {
 	return errors.Join(errs...)
 }
 
-// attach sets what the plugin sets by brink's configuration, such as hairpin mode: both
-// must agree, see wantedConflist. A link that is gone in the meantime went with its pod.
+// hairpinMode lets a pod reach itself through its own Service: the bridge sends a frame
+// back on the port that it came from.
+const hairpinMode = true
+
+// attach sets what the plugin sets by brink's configuration (wantedConflist). A link that is gone in the meantime went with its pod.
 func attach(link, bridge netlink.Link) error {
 	err := netlink.LinkSetMaster(link, bridge)
 	if err == nil {
-		err = netlink.LinkSetHairpin(link, true)
+		err = netlink.LinkSetHairpin(link, hairpinMode)
 	}
 	if err == nil {
 		err = netlink.LinkSetUp(link)

@@ -60,8 +60,7 @@ type route struct {
 }
 
 // wantedConflist is the CNI configuration of this node. The bridge takes a new
-// address by force when the node was given another prefix. Hairpin mode lets a
-// pod reach itself through its own Service.
+// address by force when the node was given another prefix.
 func wantedConflist(cfg Config, mtu int) ([]byte, error) {
 	list := conflist{CNIVersion: "1.1.0", Name: networkName, Plugins: []plugin{
 		{
@@ -69,7 +68,7 @@ func wantedConflist(cfg Config, mtu int) ([]byte, error) {
 			Bridge:       cfg.Bridge,
 			IsGateway:    true,
 			ForceAddress: true,
-			HairpinMode:  true,
+			HairpinMode:  hairpinMode,
 			MTU:          mtu,
 			IPAM:         wantedIPAM(cfg),
 		},

@@ -72,6 +72,12 @@ type Config struct {
 	// CNIBinDir holds the CNI plugins. Their configuration, in CNIConf, may come
 	// later: until then only pods on the host's network start.
 	CNIBinDir string
+	// ArchivesRead is closed when the archives that lay on the node at its start have been
+	// read; pulls wait for that. Nil waits for nothing.
+	ArchivesRead <-chan struct{} `json:"-"`
+	// KeepPulls is for how long what a broken pull has fetched is kept when no pod is known
+	// to want it. Zero is the usual time.
+	KeepPulls time.Duration
 	// RegistriesFile is in the format of k3s, see images.Registries. It need not exist.
 	RegistriesFile string
 	// Host describes the machine, on which some settings depend.
@@ -149,7 +155,7 @@ func (s *service) run(ctx context.Context, ready func()) error {
 	}
 	// Background work of the plugins ends with this context. Requests in progress do
 	// not: Stop ends them.
-	pluginCtx, cancel := context.WithCancel(log.WithLogger(context.WithoutCancel(ctx), log.L))
+	pluginCtx, cancel := context.WithCancel(log.WithLogger(s.cfg.withPulls(context.WithoutCancel(ctx)), log.L))
 	defer cancel()
 	srv, err := start(pluginCtx, s.cfg.Layout, settings)
 	if err != nil {
@@ -238,12 +244,10 @@ func start(ctx context.Context, l layout.Layout, settings *srvconfig.Config) (*s
 		srv.Stop()
 		return nil, fmt.Errorf("starting containerd: %w", err)
 	}
-	// containerd makes them writable for the group too.
-	for _, path := range []string{l.ContainerdSocket(), l.ContainerdTTRPC()} {
-		if err := os.Chmod(path, 0o600); err != nil {
-			srv.Stop()
-			return nil, fmt.Errorf("protecting containerd's socket: %w", err)
-		}
+	// containerd makes it writable for the group too.
+	if err := os.Chmod(l.ContainerdTTRPC(), 0o600); err != nil {
+		srv.Stop()
+		return nil, fmt.Errorf("protecting containerd's socket: %w", err)
 	}
 	return srv, nil
 }

@@ -26,8 +26,7 @@ import (
 	_ "github.com/containerd/containerd/v2/plugins/cri/images"
 	_ "github.com/containerd/containerd/v2/plugins/cri/runtime"
 
-	// Sockets: one for requests, one on which shims report events.
-	_ "github.com/containerd/containerd/v2/plugins/server/grpc"
+	// The socket on which shims report events. That for requests is our own, see grpc.go.
 	_ "github.com/containerd/containerd/v2/plugins/server/ttrpc"
 
 	// What ctr and the CRI's own client call.

@@ -71,7 +71,7 @@ func TestPowerCutInAnImport(t *testing.T) {
 			go func() {
 				defer close(told)
 				for i, path := range paths {
-					if _, err := a.Import(t.Context(), path); err != nil {
+					if _, err := a.Import(t.Context(), path, false, func(string) {}); err != nil {
 						return // the disk is gone
 					}
 					told <- marks[i]

@@ -40,7 +40,6 @@ func (c Config) settings(snapshotter string, auths section) *srvconfig.Config {
 			"io.containerd.metrics.v1.grpc-prometheus",
 			// It wraps every request in a trace that goes nowhere.
 			"io.containerd.metrics.v1.grpc-otel",
-			"io.containerd.server.v1.grpc-tcp",
 		},
 		Timeouts: map[string]string{
 			// A database that another process holds is an error, not a silent wait.

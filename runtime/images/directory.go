@@ -4,227 +4,239 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
-	"sort"
-	"strings"
 	"sync"
+	"time"
 
 	"brink/internal/lifecycle"
-
-	containerd "github.com/containerd/containerd/v2/client"
-	coreimages "github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/pkg/namespaces"
-	"github.com/containerd/errdefs"
 )
 
-// archiveSuffixes are those of OCI and docker archives. How they are compressed is
-// recognized by content. Some cannot be read: they are here so that an error says so.
-var archiveSuffixes = []string{".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2"}
-
-// ImportDir imports the archives in dir that are new or have changed since the last
-// import. Archives are large, and reading all of them at each start would take minutes on
-// a board, so the file Layout.ImportedImages records what was imported.
+// Directory keeps the images of a directory of archives and lists on the node, while the
+// node runs.
 //
-// The images are pinned, because the archive may be their only source. When an archive
-// was removed from dir, its images are unpinned. A missing directory is like an empty one.
-// A damaged archive is logged and skipped: the node is worth more than one image. When ctx
-// ends, the import ends with its error, and the next one continues where it was.
-func (s Store) ImportDir(ctx context.Context, dir string) error {
-	paths, err := archivesIn(dir)
-	if err != nil {
-		return err
-	}
-	snapshotter := sync.OnceValue(func() string { return Snapshotter(ctx, s.Layout) })
-	d := dirImport{Store: s, snapshotter: snapshotter, record: readRecord(s.Layout.ImportedImages())}
-	if len(paths) == 0 && len(d.record.stamps) == 0 {
-		return nil
-	}
-	if d.client, err = s.connect(); err != nil {
-		return err
-	}
-	defer d.client.Close()
-	ctx = namespaces.WithNamespace(ctx, Namespace)
-	d.releaseRemoved(ctx, paths)
-	for i, path := range paths {
-		if err := d.importIfNew(ctx, path, i+1, len(paths)); err != nil && ctx.Err() == nil {
-			lifecycle.Logger(ctx).Error("image archive not imported", "archive", path, "error", err)
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		d.save(ctx)
-	}
-	return nil
+// Archives are large, and reading all of them at each start would take minutes on a board,
+// so the file Layout.ImportedImages records what was imported. The images are pinned,
+// because the archive may be their only source. When an archive was removed, its images
+// are unpinned.
+//
+// A damaged archive is logged and not read again until it changes: the node is worth more
+// than one image.
+type Directory struct {
+	store Store
+	path  string
+	// imported is called after archives have brought something; it may be nil.
+	imported func(ctx context.Context)
+
+	arrived chan struct{}      // closed when the archives that lay there at the start were read
+	again   chan chan struct{} // asks for a look at everything; closed when that is done
+
+	// What follows belongs to Run.
+	record  *record
+	seen    map[string]stamp
+	named   map[string]string // why a name is passed over, as it was logged
+	faults  map[string]fault
+	cleared bool // imports that an earlier run left were dropped
+
+	mu       sync.Mutex
+	warnings error
 }
 
-// dirImport is one pass over a directory of archives.
-type dirImport struct {
-	Store
-	snapshotter func() string // asked for once, when there is something to import
-	client      *containerd.Client
-	record      *record
+// fault is why a file could not be taken though it may be good, and when it is tried
+// again.
+type fault struct {
+	stamp stamp
+	text  string
+	next  time.Time
+	after time.Duration
 }
 
-// save writes the record. It is called after each archive, so that a power cut in a long
-// first start costs one import. Without a record archives are read again, nothing worse.
-func (d dirImport) save(ctx context.Context) {
-	if err := d.record.write(); err != nil {
-		lifecycle.Logger(ctx).Warn("the next start will import image archives again", "error", err)
-	}
-}
+const (
+	// firstRetry and lastRetry bound the time between tries of what failed for a reason of
+	// the node or the network.
+	firstRetry, lastRetry = 30 * time.Second, 30 * time.Minute
+	// lookEvery is for what inotify does not see, such as a disk mounted over the
+	// directory.
+	lookEvery = time.Minute
+)
 
-// importIfNew imports an archive, which is number of total, unless the record says that
-// it was imported. On error the record stays as it was.
-func (d dirImport) importIfNew(ctx context.Context, path string, number, total int) error {
-	info, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	last := d.record.stamps[path]
-	now := stamp{Size: info.Size(), Modified: info.ModTime().UTC()}
-	if last.Size == now.Size && last.Modified.Equal(now.Modified) {
-		there, err := d.keepPinned(ctx, last.Images)
-		if err != nil {
-			return err
-		}
-		if there || len(last.Images) == 0 && last.Unusable != "" {
-			last.warn(ctx, path)
-			return nil
-		}
-	}
-	lifecycle.Logger(ctx).Info("importing an image archive", "archive", path, "progress", fmt.Sprintf("%d of %d", number, total))
-	if err := d.importInto(ctx, path, &now); err != nil {
-		return err
-	}
-	d.record.stamps[path] = now
-	return d.release(ctx, last.Images)
-}
-
-// importInto imports an archive and completes its stamp. What no pod here can use is
-// logged, now and at each start, but not read again.
-func (d dirImport) importInto(ctx context.Context, path string, now *stamp) (err error) {
-	now.Images, err = importFile(ctx, d.client, d.snapshotter(), path)
-	var unusable *unusableError
-	if errors.As(err, &unusable) {
-		now.Unusable = unusable.text()
-		now.warn(ctx, path)
-	} else if err != nil {
-		return err
-	}
-	if len(now.Images) == 0 {
-		return nil
-	}
-	// Images are pinned only when all went well: garbage collection must be able to free
-	// what a full disk has cut short.
-	if _, err := d.keepPinned(ctx, now.Images); err != nil {
-		return err
-	}
-	lifecycle.Logger(ctx).Info("image archive imported", "archive", path, "images", names(now.Images))
-	return nil
-}
-
-// warn logs what no pod of this node can use.
-func (s stamp) warn(ctx context.Context, path string) {
-	if s.Unusable != "" {
-		lifecycle.Logger(ctx).Warn("an image archive holds what pods of this node cannot use", "archive", path, "error", s.Unusable)
+// NewDirectory returns the directory at path. imported is called after archives have
+// brought images; it may be nil.
+func NewDirectory(store Store, path string, imported func(ctx context.Context)) *Directory {
+	return &Directory{
+		store: store, path: path, imported: imported,
+		arrived: make(chan struct{}), again: make(chan chan struct{}),
+		record: &record{stamps: map[string]stamp{}}, seen: map[string]stamp{}, named: map[string]string{}, faults: map[string]fault{},
 	}
 }
 
-// keepPinned reports whether all images are still there: somebody may have removed one.
-// It restores their names and their protection, which an import under the same name takes
-// away, and which an older brink did not give.
-func (d dirImport) keepPinned(ctx context.Context, images []Image) (bool, error) {
-	for _, i := range images {
-		image, err := d.client.GetImage(ctx, i.Name)
-		if err == nil && image.Target().Digest.String() == i.Digest {
-			err = recordImage(ctx, d.client, i.Name, image.Target())
-		}
-		if errdefs.IsNotFound(err) {
-			return false, nil
-		}
-		if err == nil && image.Labels()[pinnedLabel] != pinnedValue {
-			err = setPinned(ctx, d.client, i.Name, true)
-		}
-		if err != nil {
-			return false, err
-		}
-	}
-	return len(images) > 0, nil
+// Arrived returns a channel that is closed when the archives that lay in the directory at
+// the start have been read.
+func (d *Directory) Arrived() <-chan struct{} { return d.arrived }
+
+// Warnings returns which files of the directory could not be used as they are.
+func (d *Directory) Warnings() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.warnings
 }
 
-// releaseRemoved unpins the images of archives that are no longer in the directory.
-// Those that cannot be unpinned stay in the record for the next start.
-func (d dirImport) releaseRemoved(ctx context.Context, paths []string) {
-	for path, last := range d.record.stamps {
-		if slices.Contains(paths, path) {
+// ImportAgain looks at everything once more, as somebody may have removed images, and
+// returns when Run has done so.
+func (d *Directory) ImportAgain(ctx context.Context) {
+	done := make(chan struct{})
+	select {
+	case <-ctx.Done():
+	case d.again <- done:
+		select {
+		case <-ctx.Done():
+		case <-done:
+		}
+	}
+}
+
+// Run takes what is in the directory, and what comes into it, until ctx ends. It makes the
+// directory, so that it can be watched.
+func (d *Directory) Run(ctx context.Context) {
+	if err := os.MkdirAll(d.path, 0o755); err != nil {
+		lifecycle.Logger(ctx).Warn("no image archives are imported", "error", err)
+	}
+	changed := watch(ctx, d.path)
+	d.record = readRecord(d.store.Layout.ImportedImages())
+	there, verify, asked := d.look(ctx), true, (chan struct{})(nil)
+	for ctx.Err() == nil {
+		d.takeArchives(ctx, there, verify)
+		if asked != nil {
+			close(asked)
+		} else if verify {
+			close(d.arrived)
+		}
+		there, asked = d.untilChanged(ctx, there, verify, changed)
+		verify = asked != nil
+	}
+}
+
+// untilChanged pulls what lists name, which needs a network and may take long, until
+// something else has to be done.
+func (d *Directory) untilChanged(ctx context.Context, there entries, verify bool, changed <-chan struct{}) (entries, chan struct{}) {
+	within, cancel := context.WithCancel(ctx)
+	pulled := d.startPulls(within, d.takeLists(ctx, there, verify, nil))
+	defer func() {
+		cancel()
+		if pulled != nil {
+			<-pulled
+		}
+	}()
+	for {
+		wait := settleTime
+		if pulled == nil {
+			wait = d.nextLook(there)
+		}
+		select {
+		case <-ctx.Done():
+			return there, nil
+		case asked := <-d.again:
+			return d.look(ctx), asked
+		case failed := <-pulled:
+			pulled = nil
+			d.takeLists(ctx, there, verify, failed)
 			continue
+		case <-changed:
+		case <-time.After(wait):
 		}
-		delete(d.record.stamps, path)
-		if err := d.release(ctx, last.Images); err != nil {
-			d.record.stamps[path] = last
-			lifecycle.Logger(ctx).Warn("images of a removed archive stay protected from garbage collection", "archive", path, "error", err)
+		if there = d.look(ctx); d.hasWork(there, pulled == nil) {
+			return there, nil
 		}
 	}
-	d.save(ctx)
 }
 
-// release unpins the images that are in no archive of the record.
-func (d dirImport) release(ctx context.Context, images []Image) error {
+// look reads the directory and logs each name that is passed over, once.
+func (d *Directory) look(ctx context.Context) entries {
+	there, seen, err := scan(d.path, d.seen, time.Now())
+	d.seen = seen
+	if err != nil {
+		there.unknown[d.path] = err.Error()
+		there.failed = true
+	}
+	for path, why := range there.unknown {
+		if d.named[path] != why {
+			d.named[path] = why
+			lifecycle.Logger(ctx).Warn("a file among the image archives is not used", "file", path, "reason", why)
+		}
+	}
+	return there
+}
+
+// nextLook returns when to look again without having been told of a change.
+func (d *Directory) nextLook(there entries) time.Duration {
+	wait := lookEvery
+	if len(there.writing) > 0 {
+		wait = settleTime
+	}
+	for _, f := range d.faults {
+		wait = min(wait, max(time.Second, time.Until(f.next)))
+	}
+	return wait
+}
+
+// hasWork reports whether there is something to take or to release. Lists that are being
+// pulled are in work.
+func (d *Directory) hasWork(there entries, lists bool) bool {
+	isNew := func(f found) bool { return (lists || !f.list) && d.isNew(f) }
+	return slices.ContainsFunc(there.files, isNew) || len(d.removed(there)) > 0
+}
+
+// isNew reports whether a file is not in the record, and may be tried now.
+func (d *Directory) isNew(f found) bool { return !d.record.stamps[f.path].same(f.stamp) && d.isDue(f) }
+
+// isDue reports whether a file that failed may be tried now, as it has changed or some time
+// has passed.
+func (d *Directory) isDue(f found) bool {
+	last, failed := d.faults[f.path]
+	return !failed || !last.stamp.same(f.stamp) || !time.Now().Before(last.next)
+}
+
+// removed returns the files of the record that are no longer in the directory. When that
+// cannot be read nothing counts as removed.
+func (d *Directory) removed(there entries) []string {
+	var out []string
+	for path := range d.record.stamps {
+		if !there.failed && !slices.Contains(there.paths(), path) {
+			out = append(out, path)
+		}
+	}
+	return out
+}
+
+// fail logs why a file was not taken, unless it was the same the last time, and sets when
+// it is tried again.
+func (d *Directory) fail(ctx context.Context, f found, err error) {
+	last := d.faults[f.path]
+	after := min(max(firstRetry, 2*last.after), lastRetry)
+	if last.text != err.Error() {
+		lifecycle.Logger(ctx).Error("image archive not imported, it is tried again", "archive", f.path, "error", err)
+	}
+	d.faults[f.path] = fault{f.stamp, err.Error(), time.Now().Add(after), after}
+}
+
+// setWarnings keeps what `brink status` shows, and forgets the faults of files that went.
+func (d *Directory) setWarnings(there entries) {
 	var errs []error
-	for _, i := range images {
-		if d.record.names(i.Name) {
-			continue
-		}
-		if err := setPinned(ctx, d.client, i.Name, false); err != nil && !errdefs.IsNotFound(err) {
-			errs = append(errs, err)
+	for path := range d.faults {
+		if !slices.Contains(there.paths(), path) {
+			delete(d.faults, path)
 		}
 	}
-	return errors.Join(errs...)
-}
-
-// setPinned changes only this label: others may keep labels of their own there.
-func setPinned(ctx context.Context, client *containerd.Client, name string, on bool) error {
-	value := "" // deletes it
-	if on {
-		value = pinnedValue
-	}
-	change := coreimages.Image{Name: name, Labels: map[string]string{pinnedLabel: value}}
-	if _, err := client.ImageService().Update(ctx, change, "labels."+pinnedLabel); err != nil {
-		return fmt.Errorf("changing the protection of image %s from garbage collection: %w", name, err)
-	}
-	return nil
-}
-
-// names returns the names of images in one line.
-func names(images []Image) string {
-	var out []string
-	for _, i := range images {
-		out = append(out, i.Name)
-	}
-	return strings.Join(out, " ")
-}
-
-// archivesIn returns the archives in a directory, by their suffix, sorted.
-func archivesIn(dir string) ([]string, error) {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var out []string
-	for _, e := range entries {
-		for _, suffix := range archiveSuffixes {
-			if strings.HasSuffix(e.Name(), suffix) && !e.IsDir() {
-				out = append(out, filepath.Join(dir, e.Name()))
-				break
-			}
+	for _, f := range there.files {
+		why := d.record.stamps[f.path].problem()
+		if failed, ok := d.faults[f.path]; ok {
+			why = failed.text
+		}
+		if why != "" {
+			errs = append(errs, fmt.Errorf("image archive %s: %s", f.path, why))
 		}
 	}
-	sort.Strings(out)
-	return out, nil
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.warnings = errors.Join(errs...)
 }

@@ -3,7 +3,6 @@ package images_test
 import (
 	"archive/tar"
 	"context"
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -48,9 +47,7 @@ func (i imports) put(file, ref string) string {
 
 func (i imports) run() {
 	i.t.Helper()
-	if err := i.ImportDir(i.Context(), i.dir); err != nil {
-		i.t.Fatal(err)
-	}
+	images.NewDirectory(i.Store, i.dir, nil).Once(i.Context())
 }
 
 // TestImportDir is the whole way against a real containerd: import, no second
@@ -71,8 +68,13 @@ func TestImportDir(t *testing.T) {
 	i.WaitImage("test.local/four:1", true)
 
 	known := i.Stamps()
-	if len(known) != 3 || known[one].Images[0].Name != "test.local/one:1" {
-		t.Errorf("the record knows %v, want the three good archives", known)
+	if len(known) != 5 || known[one].Images[0].Name != "test.local/one:1" {
+		t.Errorf("the record knows %v, want the five archives", known)
+	}
+	for _, file := range []string{"0-damaged.tar", "3-empty.tar"} {
+		if s := known[filepath.Join(i.dir, file)]; s.Broken == "" || len(s.Images) > 0 {
+			t.Errorf("%s: the record has %+v, want why it cannot be read", file, s)
+		}
 	}
 	written, err := os.Stat(i.Layout.ImportedImages())
 	if err != nil {
@@ -108,7 +110,7 @@ func TestArchivesInDirectoryArePinned(t *testing.T) {
 	for _, ref := range []string{"test.local/one:1", "test.local/hand:1"} {
 		path := filepath.Join(t.TempDir(), "hand.tar")
 		testnode.CreateArchive(t, path, ref)
-		if _, err := i.Import(i.Context(), path); err != nil {
+		if _, err := i.Import(i.Context(), path, false, silent); err != nil {
 			t.Fatal(err)
 		}
 		i.WaitPinned(ref, ref == "test.local/one:1")
@@ -135,39 +137,32 @@ func TestArchivesInDirectoryArePinned(t *testing.T) {
 	}
 }
 
-// TestInterruptedImportKeepsTheRecord: neither a stop nor a power cut in the
-// middle of the second archive costs the first one.
+// TestInterruptedImportKeepsTheRecord: a stop after the first archive does not cost that
+// one, and the second is imported at the next start.
 func TestInterruptedImportKeepsTheRecord(t *testing.T) {
 	i := newImports(t)
 	one := i.put("1.tar", "test.local/one:1")
-	pipe := filepath.Join(i.dir, "2.tar")
-	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	i.put("2.tar", "test.local/two:1")
 	ctx, cancel := context.WithCancel(i.Context())
-	done := make(chan error, 1)
-	go func() { done <- i.ImportDir(ctx, i.dir) }()
-	w, err := os.OpenFile(pipe, os.O_WRONLY, 0) // waits for the import to open it
-	if err != nil {
-		t.Fatal(err)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		images.NewDirectory(i.Store, i.dir, nil).Once(ctx)
+	}()
+	for len(i.Stamps()) == 0 {
+		time.Sleep(time.Millisecond)
 	}
-	check := func(when string) {
-		t.Helper()
-		if known := i.Stamps(); len(known) != 1 || len(known[one].Images) != 1 {
-			t.Errorf("%s the record knows %v, want the first archive", when, known)
-		}
-	}
-	check("during the second archive")
 	cancel()
-	w.Close()
-	if err := <-done; !errors.Is(err, context.Canceled) {
-		t.Errorf("stopped with %v", err)
+	<-done
+	if known := i.Stamps(); len(known[one].Images) != 1 {
+		t.Errorf("after the stop the record knows %v, want the first archive", known)
 	}
-	check("after the stop")
-	if err := i.ImportDir(ctx, i.dir); !errors.Is(err, context.Canceled) {
-		t.Errorf("stopped before it began: %v", err)
+	images.NewDirectory(i.Store, i.dir, nil).Once(ctx) // which has ended
+	if known := i.Stamps(); len(known[one].Images) != 1 {
+		t.Errorf("after a stop before the first archive the record knows %v", known)
 	}
-	check("after a stop before the first archive")
+	i.run()
+	i.WaitPinned("test.local/two:1", true)
 }
 
 // TestUnwritableRecord: the node is worth more than the next start's time.
@@ -189,7 +184,7 @@ func TestImportWithoutContainerd(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), testnode.Patience)
 	defer cancel()
 	want := "connecting to containerd: dial unix " + a.Layout.ContainerdSocket()
-	if _, err := a.Import(ctx, path); err == nil || !strings.HasPrefix(err.Error(), want) {
+	if _, err := a.Import(ctx, path, false, silent); err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }
@@ -204,7 +199,7 @@ func TestImportEndsWithContainerd(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() {
-		_, err := storeOf(n).Import(t.Context(), path)
+		_, err := storeOf(n).Import(t.Context(), path, false, silent)
 		done <- err
 	}()
 	whole, err := os.ReadFile(testnode.WriteArchive(t, "test.local/x:1", testnode.Busybox(t, "x")))
@@ -253,7 +248,7 @@ func TestImportSaysWhatIsWrong(t *testing.T) {
 	f.Close()
 	a := storeOf(n)
 	for _, path := range []string{damaged, nameless, filepath.Join(dir, "missing.tar")} {
-		_, err := a.Import(n.Context(), path)
+		_, err := a.Import(n.Context(), path, false, silent)
 		if err == nil || !strings.Contains(err.Error(), path) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: got %v, want one line with its name", filepath.Base(path), err)
 		}

@@ -177,7 +177,7 @@ func TestImportTellsWhatIsUsable(t *testing.T) {
 			l.remove(absent)
 		}), nil, "test.local/j:1 is not whole"},
 	} {
-		got, err := a.Import(n.Context(), c.path)
+		got, err := a.Import(n.Context(), c.path, false, silent)
 		var imported []string
 		for _, i := range got {
 			imported = append(imported, i.Name)
@@ -233,7 +233,7 @@ func TestImportedImageByAllItsNames(t *testing.T) {
 	i.put("1.tar", "test.local/dir:1")
 	i.run()
 	hand := dockerArchive(t, map[string]v1.Image{"test.local/hand:1": testnode.Busybox(t, "hand")})
-	if _, err := i.Import(i.Context(), hand); err != nil {
+	if _, err := i.Import(i.Context(), hand, false, silent); err != nil {
 		t.Fatal(err)
 	}
 	list, err := i.List(i.Context())

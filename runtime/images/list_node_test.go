@@ -24,7 +24,7 @@ func TestList(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := storeOf(n)
-	imported, err := a.Import(n.Context(), path)
+	imported, err := a.Import(n.Context(), path, false, silent)
 	if err != nil {
 		t.Fatal(err)
 	}

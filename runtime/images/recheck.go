@@ -17,9 +17,6 @@ import (
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/opencontainers/go-digest"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // Unchecked reports whether images have to be checked: containerd did not end in order,
@@ -33,13 +30,13 @@ func Unchecked(l layout.Layout) bool {
 const recheckDelay = 10 * time.Second
 
 // Recheck checks all images when the last run of containerd did not end in order, at the
-// lowest priority. A damaged image is dropped, logged in one line, and imported again from
+// lowest priority. A damaged image is dropped, logged in one line, and imported again by
 // dir or pulled again. What runs goes on.
 //
 // Downloaded content is checked, by size and digest. What was unpacked of it has no digest
 // and needs none: a layer counts as unpacked only after it was synced, see the differ of
 // package containerd, and what was being unpacked at the end is dropped at the start.
-func (s Store) Recheck(ctx context.Context, dir string) error {
+func (s Store) Recheck(ctx context.Context, dir *Directory) error {
 	if !Unchecked(s.Layout) {
 		return nil
 	}
@@ -51,7 +48,7 @@ func (s Store) Recheck(ctx context.Context, dir string) error {
 	return s.recheck(ctx, dir)
 }
 
-func (s Store) recheck(ctx context.Context, dir string) (err error) {
+func (s Store) recheck(ctx context.Context, dir *Directory) (err error) {
 	log := lifecycle.Logger(ctx)
 	log.Info("checking images after an unclean end")
 	atLowestPriority(func() { err = s.checkAll(ctx, dir) })
@@ -65,7 +62,7 @@ func (s Store) recheck(ctx context.Context, dir string) (err error) {
 	return nil
 }
 
-func (s Store) checkAll(ctx context.Context, dir string) error {
+func (s Store) checkAll(ctx context.Context, dir *Directory) error {
 	client, err := s.connect()
 	if err != nil {
 		return err
@@ -79,9 +76,7 @@ func (s Store) checkAll(ctx context.Context, dir string) error {
 	if err != nil || len(lost) == 0 {
 		return err
 	}
-	if err := s.ImportDir(ctx, dir); err != nil {
-		return err
-	}
+	dir.ImportAgain(ctx)
 	return s.pullAgain(within, client, lost)
 }
 
@@ -113,11 +108,6 @@ func (s Store) dropDamaged(ctx context.Context, client *containerd.Client) ([]co
 // pull them when a pod needs them, but by then the network may be down again. Images that
 // need a pod's own credentials are left to the kubelet.
 func (s Store) pullAgain(ctx context.Context, client *containerd.Client, lost []coreimages.Image) error {
-	conn, err := grpc.NewClient("unix:"+s.Layout.ContainerdSocket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		return fmt.Errorf("connecting to the CRI: %w", err)
-	}
-	defer conn.Close()
 	done := map[digest.Digest]bool{}
 	for _, image := range lost {
 		if strings.Contains(image.Name, "sha256:") || done[image.Target.Digest] {
@@ -127,8 +117,7 @@ func (s Store) pullAgain(ctx context.Context, client *containerd.Client, lost []
 			continue
 		}
 		done[image.Target.Digest] = true
-		request := &cri.PullImageRequest{Image: &cri.ImageSpec{Image: image.Name}}
-		if _, err := cri.NewImageServiceClient(conn).PullImage(ctx, request); err != nil {
+		if err := pull(ctx, s.Layout.ContainerdSocket(), image.Name); err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}

@@ -42,7 +42,7 @@ func TestMarksOfAnUncleanEnd(t *testing.T) {
 	n.Start()
 	check("started again", true, true)
 	a := storeOf(n)
-	if err := a.RecheckNow(n.Context(), ""); err != nil {
+	if err := a.RecheckNow(n.Context(), running(t, a)); err != nil {
 		t.Fatal(err)
 	}
 	check("checked", true, false)
@@ -112,7 +112,7 @@ func TestDamagedImagesComeBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	i.Crash()
-	if err := i.RecheckNow(i.Context(), i.dir); err != nil {
+	if err := i.RecheckNow(i.Context(), running(t, i.Store)); err != nil {
 		t.Fatal(err)
 	}
 	for _, mark := range []string{"flipped", "cut", "gone", "pulled", "fine"} {
@@ -179,7 +179,7 @@ func TestUncleanEndLeavesNoParts(t *testing.T) {
 	if err != nil || len(left) != 1 || left[0].ID != "pod" {
 		t.Errorf("there are the leases %v (%v), want pod's", left, err)
 	}
-	if err := storeOf(n).RecheckNow(ctx, ""); err != nil {
+	if err := storeOf(n).RecheckNow(ctx, running(t, storeOf(n))); err != nil {
 		t.Fatal(err)
 	}
 	var parts []string

@@ -2,6 +2,7 @@ package images
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"os"
 	"time"
@@ -16,7 +17,16 @@ type stamp struct {
 	Images   []Image   `json:"images"`
 	// Unusable says which of its images no pod of this node can use, and why.
 	Unusable string `json:"unusable,omitempty"`
+	// Broken says why nothing of it can be read. Images are then those of the archive
+	// that it replaced, which stay pinned.
+	Broken string `json:"broken,omitempty"`
 }
+
+// same reports whether both are of the same file, unchanged.
+func (s stamp) same(o stamp) bool { return s.Size == o.Size && s.Modified.Equal(o.Modified) }
+
+// problem returns what a pod of this node may miss of it, or "".
+func (s stamp) problem() string { return cmp.Or(s.Broken, s.Unusable) }
 
 // record is what was imported from a directory, by the path of an archive.
 type record struct {

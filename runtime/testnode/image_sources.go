@@ -23,7 +23,7 @@ import (
 func (n *Node) ImportByBrink(ref string, image v1.Image) {
 	n.t.Helper()
 	archives := images.Store{Layout: n.Config.Layout}
-	if _, err := archives.Import(n.Context(), WriteArchive(n.t, ref, image)); err != nil {
+	if _, err := archives.Import(n.Context(), WriteArchive(n.t, ref, image), false, func(string) {}); err != nil {
 		n.t.Fatal(err)
 	}
 }

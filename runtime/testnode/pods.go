@@ -24,6 +24,7 @@ func (n *Node) SandboxIn(id string, namespaces *cri.NamespaceOption) (string, *c
 	n.t.Helper()
 	cfg := &cri.PodSandboxConfig{
 		Metadata:     &cri.PodSandboxMetadata{Name: id, Namespace: "test", Uid: id},
+		Labels:       map[string]string{"io.kubernetes.pod.uid": id}, // as the kubelet does
 		LogDirectory: filepath.Join(n.Config.Layout.PodLogs(), id),
 		Linux: &cri.LinuxPodSandboxConfig{
 			CgroupParent:    n.cgroup + "/" + id,

@@ -43,9 +43,6 @@ func TestPackageVersion(t *testing.T) {
 // TestDpkgSorts asks dpkg itself which of two versions is newer.
 func TestDpkgSorts(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("dpkg"); err != nil {
-		t.Skip("no dpkg here")
-	}
 	for i := range len(inOrder) - 1 {
 		a, _ := packageVersion(inOrder[i], "deb")
 		b, _ := packageVersion(inOrder[i+1], "deb")
@@ -102,9 +99,6 @@ func packagesAt(t *testing.T, written time.Time) (dir string) {
 // TestDeb reads a package with dpkg.
 func TestDeb(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("dpkg-deb"); err != nil {
-		t.Skip("no dpkg-deb here")
-	}
 	o := options{version: inOrder[2], arch: "arm64", files: testFiles(t), out: t.TempDir(), contact: "a <a@b.org>", seconds: 1e9, quick: true}
 	if err := o.make("deb"); err != nil {
 		t.Fatal(err)
