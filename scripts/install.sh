@@ -781,15 +781,24 @@ place_changed() {
 	CHANGED=true
 }
 
+# place_made is place_changed of what a function writes. Not by a pipe: its end is another
+# process in most shells, and what it found to be CHANGED would be lost.
+place_made() { # FILE MODE FUNCTION...
+	file=$1 mode=$2
+	shift 2
+	"$@" >"$TMP/made"
+	place_changed "$file" "$mode" <"$TMP/made"
+}
+
 place_service() {
 	if [ -s "$TMP/env" ] || root test -e "$ENV_FILE"; then place_changed "$ENV_FILE" 600 <"$TMP/env"; fi
 	if [ "$INIT" = systemd ]; then
-		unit | place_changed "$SYSTEMD_DIR/$NAME.service" 644
-		pods_unit "$NAME.service" | place_changed "$SYSTEMD_DIR/$PODS.service" 644
+		place_made "$SYSTEMD_DIR/$NAME.service" 644 unit
+		place_made "$SYSTEMD_DIR/$PODS.service" 644 pods_unit "$NAME.service"
 		return
 	fi
-	openrc_script | place_changed "/etc/init.d/$NAME" 755
-	openrc_pods | place_changed "/etc/init.d/$PODS" 755
+	place_made "/etc/init.d/$NAME" 755 openrc_script
+	place_made "/etc/init.d/$PODS" 755 openrc_pods
 	place_rotation
 }
 

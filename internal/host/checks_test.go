@@ -140,6 +140,9 @@ var machines = []struct {
 	{"no memory cgroup on an Armbian board", noMemory.and(files{"boot/armbianEnv.txt": "verbosity=1"}), nil, CheckOptions{}, []wanted{
 		{"memory cgroup", Fail, "the memory cgroup is disabled, the kubelet cannot run without it: boot with cgroup_enable=memory (extraargs=cgroup_enable=memory in /boot/armbianEnv.txt), or use a kernel with CONFIG_MEMCG"},
 	}},
+	{"systemd out of reach", files{"run/systemd/private": ""}, nil, CheckOptions{}, []wanted{
+		{"cgroup driver", Warn, "systemd is the init of this machine and has no socket here, brink makes the control groups of pods beside it: run brink where /run/systemd/private or /run/dbus/system_bus_socket is"},
+	}},
 	{"cgroup v2 read-only", files{"proc/self/mounts": "cgroup2 /sys/fs/cgroup cgroup2 ro,nosuid,nodev 0 0\n"}, nil, CheckOptions{}, []wanted{
 		{"cgroups writable", Fail, "control groups are mounted read-only, no pod could start: /sys/fs/cgroup: mount -o remount,bind,rw /sys/fs/cgroup and the like, or have the container's manager do so (privileged; for systemd-nspawn SYSTEMD_NSPAWN_API_VFS_WRITABLE=yes)"},
 	}},
@@ -318,8 +321,17 @@ func requireFailed(t *testing.T, err error, want []wanted) {
 func TestClock(t *testing.T) {
 	t.Parallel()
 	built := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
-	requireChecks(t, []Check{checkClock(built.Add(time.Second), built), checkClock(time.Unix(60, 0), built)}, []wanted{
-		{"clock", Fail, "the clock says 1970-01-01T00:01:00Z, which is before 2026-05-01T12:00:00Z: certificates would not be valid: set it with date, and let systemd-timesyncd, chrony or a clock with battery keep it"},
+	const says, fix = "the clock says 1970-01-01T00:01:00Z, which is before 2026-05-01T12:00:00Z: ", ": set it with date, and let systemd-timesyncd, chrony or a clock with battery keep it"
+	maySet, old := Facts{Capabilities: 1 << CapSysTime}, time.Unix(60, 0)
+	requireChecks(t, []Check{
+		checkClock(built.Add(time.Second), CheckOptions{NotBefore: built}, Facts{}),
+		checkClock(old, CheckOptions{NotBefore: built}, maySet),
+		checkClock(old, CheckOptions{NotBefore: built}, Facts{}),
+		checkClock(old, CheckOptions{NotBefore: built, Synchronized: true}, maySet),
+	}, []wanted{
+		{"clock", Warn, says + "a start waits a minute for a time server and then sets it" + fix},
+		{"clock", Fail, says + "certificates would not be valid" + fix},
+		{"clock", Fail, says + "certificates would not be valid" + fix},
 	})
 }
 

@@ -39,6 +39,7 @@ var hostKinds = []Kind{
 		"use a kernel that has them, and no cgroup_disable= that turns them off"},
 	{"cgroups writable", Fail, "control groups may be made: containers often mount them read-only", "mount -o remount,bind,rw, or have the container's manager do so"},
 	{"cgroup version", Warn, "the machine uses cgroup v2, as Kubernetes 1.37 no longer supports v1", "boot with systemd.unified_cgroup_hierarchy=1, or update the distribution"},
+	{"cgroup driver", Warn, "says who makes the control groups of pods: systemd where it is the init and cgroup v2 is in use, and its socket is there, otherwise brink", "run brink where it can reach systemd"},
 	{"kernel", Fail, "the kernel is Linux 5.13 or later, which services by nftables need, and its modules are still there (else a warning)", "update the kernel; reboot after an update"},
 	{"seccomp", Warn, "the kernel can filter system calls; without it pods run without a seccomp profile", "use a kernel with CONFIG_SECCOMP_FILTER"},
 	{"nft", Fail, "there is a program nft for services: the host's, in version 1.0.1 or later and with /etc/protocols, or else brink's own, which it carries", "nothing is to be done; a build without one of its own needs the packages nftables and netbase"},
@@ -69,7 +70,7 @@ var placeKinds = []Kind{
 	{"disk space", Warn, "1 GiB and 20,000 inodes are free in the data directory, for images", "free some, or choose another place with --data-dir"},
 	{"overlay mount", Warn, "overlayfs works in the data directory; without it images are copied for each container", "choose a directory on ext4, xfs or btrfs with --data-dir"},
 	{portKind, Fail, "no other program listens on a port that the node needs, no two parts of brink want the same, and its address is one of this machine", "stop that program, or choose another port or address with the flag that the check names"},
-	{"clock", Fail, "the clock is not before brink was built or its certificates began, as on a board without a battery", "set it with date, and let systemd-timesyncd, chrony or a clock with a battery keep it"},
+	{ClockCheck, Fail, "the clock is not before brink was built, as on a board without a battery; a start waits a minute for a time server and then sets it (a warning), unless it may not or the clock is said to be right", "set it with date, and let systemd-timesyncd, chrony or a clock with a battery keep it"},
 	{"node name", Fail, "the name is one for a node: lower case letters, digits, - and ., at most 63 bytes, and not localhost", "rename the machine with hostnamectl, or give another name with --node-name"},
 }
 
