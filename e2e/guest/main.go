@@ -83,7 +83,7 @@ func (g *Guest) explain() {
 	}
 	g.Logf("guest %s, end of its console:\n%s", g.id, machine.Tail(g.console(), 4<<10))
 	g.saveLogs()
-	if os.Getenv(PauseEnv) == "" || g.leader == 0 {
+	if os.Getenv(PauseEnv) == "" || g.leader == 0 { // nobody gets into a virtual machine
 		return
 	}
 	file := filepath.Join(g.dir, "paused")

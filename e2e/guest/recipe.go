@@ -24,6 +24,11 @@ type Recipe struct {
 	Setup string
 	// Up is a shell command that succeeds in a guest that has booted.
 	Up string
+
+	// architecture is another than this machine's.
+	architecture string
+	// virtual is nil for a container.
+	virtual *virtual
 }
 
 // always is what every root has: curl and certificates, as on any machine on which
@@ -118,7 +123,11 @@ func (r Recipe) Root() (string, error) {
 }
 
 func (r Recipe) bake(dir string) error {
-	cmd := exec.Command("mmdebstrap", "--quiet", "--variant=minbase", "--include="+r.packages(), "bookworm", dir)
+	args := []string{"--quiet", "--variant=minbase", "--include=" + r.packages()}
+	if r.architecture != "" {
+		args = append(args, "--architecture="+r.architecture, "--variant=extract", "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr")
+	}
+	cmd := exec.Command("mmdebstrap", append(args, "bookworm", dir)...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%v: %w: %s", cmd, err, out)
 	}
