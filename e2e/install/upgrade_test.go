@@ -166,6 +166,7 @@ func (u *upgrading) all() {
 	u.endsAtOnce()
 	u.cutWhileItHangs()
 	u.usesTheState()
+	u.killsTheWatcher()
 	u.uninstalls()
 }
 
@@ -265,6 +266,24 @@ func (u *upgrading) usesTheState() {
 	u.statusSays("failed", "are not in it", "server.replaced-")
 	u.Do(brink, "kubectl", "get", "configmap", "before-uses")
 	u.Do("test", "-s", strings.TrimSpace(u.Sh("ls -d /var/lib/brink/server.replaced-*/db/state.db")))
+}
+
+// killsTheWatcher kills it again and again while it works. What was begun comes to its end.
+func (u *upgrading) killsTheWatcher() {
+	u.Helper()
+	next := u.next(0, 1)
+	u.Sh(`(for wait in 0.3 0.8 1.6; do
+	until pid=$(pgrep -f 'brink.previous upgrade --continue'); do sleep 0.1; done
+	sleep $wait; kill -9 $pid && echo killed >>/run/kills; while kill -0 $pid 2>/dev/null; do sleep 0.1; done
+done) >/dev/null 2>&1 &`)
+	if r := u.upgrade(); r.Code != 0 {
+		u.Errorf("brink upgrade: %v", r)
+	}
+	if kills := u.TrySh("cat /run/kills").Stdout; strings.Count(kills, "killed") < 2 {
+		u.Errorf("the watcher was killed too seldom: %q", kills)
+	}
+	u.EventuallySh("the watcher to be gone", `[ ! -e /etc/systemd/system/brink-upgrade.service ] && [ ! -e /etc/init.d/brink-upgrade ]`)
+	u.mustRun(next)
 }
 
 func (u *upgrading) uninstalls() {

@@ -56,9 +56,10 @@ func (j *judge) look(after time.Duration, s sight) (verdict, string) {
 	if s.outside == "" {
 		j.spent += after
 	}
-	if s.answers && s.isNew && (s.ready || !j.wasReady) {
+	switch {
+	case s.answers && s.isNew && (s.ready || !j.wasReady && s.outside == ""):
 		j.well += after
-	} else {
+	case s.outside == "" || j.wasReady:
 		j.well = 0
 	}
 	needed := settled

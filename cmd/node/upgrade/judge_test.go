@@ -41,6 +41,7 @@ func TestJudge(t *testing.T) {
 		{"ends without an address", sight{outside: "no address"}, true, true, undecided, "", 10000},
 		{"was not Ready before and stays alive", sight{answers: true, isNew: true}, false, false, good, "", 300},
 		{"was not Ready before and is now", sight{answers: true, isNew: true, ready: true}, false, false, good, "", 10},
+		{"was not Ready before and waits", sight{answers: true, isNew: true, outside: "no server answers"}, false, false, undecided, "", 10000},
 		{"was not Ready before and ends", sight{}, true, false, bad, "has ended 5 times", 30},
 	} {
 		got, why, after := run(&judge{limit: limit, wasReady: c.wasReady}, c.sight, 10000, c.ending)
