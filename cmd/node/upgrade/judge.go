@@ -53,7 +53,7 @@ func (j *judge) look(after time.Duration, s sight) (verdict, string) {
 		j.counted += s.ends - j.seen
 	}
 	j.seen = max(j.seen, s.ends)
-	if s.outside == "" {
+	if s.outside == "" && !(s.ready && s.isNew) {
 		j.spent += after
 	}
 	switch {

@@ -62,6 +62,13 @@ func TestJudgeWaitsForRest(t *testing.T) {
 			t.Fatalf("decided after %d s", i+1)
 		}
 	}
+	j = &judge{limit: settled, wasReady: true} // that has become Ready just in time
+	if v, why, _ := run(j, sight{answers: true, isNew: true}, int(settled/time.Second)-1, false); v != undecided {
+		t.Errorf("decided before its time: %s", why)
+	}
+	if v, why, _ := run(j, sight{answers: true, isNew: true, ready: true}, 60, false); v != good {
+		t.Errorf("it has become Ready in time: %s", why)
+	}
 	j = &judge{limit: time.Minute, wasReady: true}
 	if v, why := j.look(8*time.Hour, sight{}); v != undecided {
 		t.Errorf("after a night's sleep: %s", why)
