@@ -84,7 +84,7 @@ func TestCheckVersion(t *testing.T) {
 		t.Errorf("a fresh directory: %v", got)
 	}
 	for path, text := range map[string]string{
-		l.UpgradeState(): `{"phase":"watching","from":"v1","to":"v2"}`,
+		l.UpgradeState(): fmt.Sprintf(`{"phase":"watching","from":"v1","to":"v2","dataDir":%q}`, l.Data()),
 		l.StateVersion(): `{"version":"v9","kubernetes":"v1.99.0","format":99}`,
 	} {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
