@@ -61,6 +61,7 @@ func writeKubeconfigFlag() cli.Flag {
 func nodeFlags() []cli.Flag {
 	return []cli.Flag{
 		text(groupNode, "node-name", "", "`NAME` of the node (default: the host name)"),
+		toggle(groupNode, "with-node-id", "append to the name an id that is this machine's, as names of machines such as raspberrypi repeat"),
 		list(groupNode, "node-ip", "`IP` address of the node, one a family (default: that of the default route)"),
 		list(groupNode, "node-external-ip", "`IP` address by which the node is reached from outside, one a family"),
 		list(groupNode, "node-label", "`KEY=VALUE` label given to the node when it registers"),

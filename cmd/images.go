@@ -15,7 +15,7 @@ import (
 func imagesCommand() *cli.Command {
 	return &cli.Command{
 		Name:     "images",
-		Usage:    "bring image archives onto this node, and list what is there",
+		Usage:    "bring image archives onto this node, list what is there, and make bundles",
 		Category: "Use",
 		Action:   groupAction,
 		Subcommands: []*cli.Command{{
@@ -38,7 +38,7 @@ func imagesCommand() *cli.Command {
 			Flags:        pathFlags(outputFlag()),
 			OnUsageError: usageError,
 			Action:       listImages,
-		}},
+		}, bundleCommand(), exportCommand()},
 	}
 }
 

@@ -100,13 +100,18 @@ func readNode(c *cli.Context, withoutPods bool) (node.Config, mistakes) {
 	}
 	name, err := nodeName(c.String("node-name"))
 	wrong.add(err)
+	id := ""
+	if c.Bool("with-node-id") {
+		name, id, err = withNodeID(name, l)
+		wrong.add(err)
+	}
 	own, external := readAddresses(c, l, withoutPods, &wrong)
 	wrong.add(checkLabels(values(c, "node-label")))
 	wrong.add(checkTaints(values(c, "node-taint")))
 	ignored, err := checkManaged(c)
 	wrong.add(err)
 	wrong.add(checkRegistries(c))
-	cfg := node.Config{Layout: l, NodeName: name, Ignored: ignored, PProf: c.Bool("enable-pprof")}
+	cfg := node.Config{Layout: l, NodeName: name, NodeID: id, Ignored: ignored, PProf: c.Bool("enable-pprof")}
 	cfg.Agent = &agent.Config{
 		Layout: l, NodeName: name, Addresses: own, ExternalIPs: external,
 		Labels: values(c, "node-label"), Taints: values(c, "node-taint"),

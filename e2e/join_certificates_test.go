@@ -36,7 +36,7 @@ func TestTokenJoins(t *testing.T) {
 	first.registers(till3, "till-3", "192.0.2.3")
 	mayReadItsOwn(t, till3)
 
-	const belongs = `node name "till-3" belongs to another machine: give this one another --node-name, or remove the old node with kubectl delete node till-3`
+	const belongs = `node name "till-3" belongs to another machine: rename this one with hostnamectl set-hostname NAME, or give --node-name NAME or --with-node-id; if it is the same machine, set up anew: kubectl delete node till-3`
 	first.isDenied(thief.joins("till-3"), belongs)
 	first.isApproved(first.joins("till-3"))
 	first.isApproved(first.renews(till3, "till-3"))

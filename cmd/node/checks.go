@@ -12,6 +12,7 @@ import (
 	"brink/agent"
 	"brink/agent/ledger"
 	"brink/agent/proxy"
+	"brink/internal/clock"
 	"brink/internal/componentargs"
 	"brink/internal/datadir"
 	"brink/internal/host"
@@ -51,6 +52,7 @@ func HostChecks(cfg Config, pid int) []host.Check {
 		DataDir:          cfg.Layout.Data(),
 		NodeName:         cfg.NodeName,
 		NotBefore:        builtAt(),
+		Synchronized:     clock.Synchronized(),
 		PID:              pid,
 		ControlPlaneOnly: cfg.Agent == nil,
 		VXLAN:            cfg.mayUseVXLAN(),
@@ -73,13 +75,18 @@ func HostChecks(cfg Config, pid int) []host.Check {
 	for _, line := range cfg.Ignored {
 		checks = append(checks, host.Check{Name: "flags", Result: host.Warn, Message: line, Fix: "remove it"})
 	}
-	if cfg.Server == nil || owned != nil {
+	if cfg.Server == nil || owned != nil || willSetClock(checks) {
 		return checks
 	}
 	if err := pki.CheckClock(cfg.Layout.TLS(), time.Now()); err != nil {
 		checks = append(checks, host.Check{Name: "certificates", Result: host.Fail, Message: err.Error()})
 	}
 	return checks
+}
+
+// willSetClock reports whether a start sets the clock, also to after its certificates began.
+func willSetClock(checks []host.Check) bool {
+	return slices.ContainsFunc(checks, func(c host.Check) bool { return c.Name == host.ClockCheck && c.Result == host.Warn })
 }
 
 // ports returns the ports on which the node listens.

@@ -12,6 +12,9 @@ import (
 type Config struct {
 	Layout   layout.Layout
 	NodeName string
+	// NodeID is the part of the name that a start writes down as this machine's, empty when
+	// the name has none.
+	NodeID string
 
 	Server *server.Config // nil on a machine that joins
 	Join   *join.Config   // nil on a server

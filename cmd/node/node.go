@@ -21,6 +21,8 @@ import (
 
 	"brink/agent/ledger"
 	"brink/cmd/node/upstream"
+	"brink/internal/atomicfile"
+	"brink/internal/clock"
 	"brink/internal/datadir"
 	"brink/internal/host"
 	"brink/internal/proxyenv"
@@ -30,7 +32,6 @@ import (
 // Run makes the machine ready for a node and runs the node until ctx ends or a
 // component fails. Everything that can be refused is refused before anything is made.
 func Run(ctx context.Context, cfg Config, globals *upstream.Globals) error {
-	begun := time.Now()
 	facts, err := host.Look()
 	if err != nil {
 		return err
@@ -43,7 +44,17 @@ func Run(ctx context.Context, cfg Config, globals *upstream.Globals) error {
 		node.Host = facts
 		cfg.Agent = &node
 	}
-	p, err := composeStart(cfg, globals, begun)
+	if err := checkLock(cfg.Layout); err != nil {
+		return err // before the other brink's ports are found taken
+	}
+	clockWarning, err := settleClock(ctx, clock.System(), cfg.Layout, builtAt(), globals)
+	if ctx.Err() != nil {
+		return nil // nothing has been made
+	}
+	if err != nil {
+		return err
+	}
+	p, err := composeStart(cfg, globals, time.Now()) // by a clock that is not certainly wrong
 	if err != nil {
 		return err
 	}
@@ -66,15 +77,13 @@ func Run(ctx context.Context, cfg Config, globals *upstream.Globals) error {
 			return err
 		}
 	}
+	p.warnings = append(p.warnings, clockWarning)
 	return p.run(ctx)
 }
 
 // composeStart refuses what cannot work, before anything has been made: neither the data
 // directory nor anything in it. It returns the process that works.
 func composeStart(cfg Config, globals *upstream.Globals, begun time.Time) (*process, error) {
-	if err := checkLock(cfg.Layout); err != nil {
-		return nil, err // before the other brink's ports are found taken
-	}
 	if err := checkHost(cfg); err != nil {
 		return nil, err
 	}
@@ -123,6 +132,9 @@ func prepare(cfg Config) error {
 			return err
 		}
 	}
+	if err := keepNodeID(cfg); err != nil {
+		return err
+	}
 	if cfg.Server == nil {
 		return ledger.RecordNodePassword(cfg.Layout)
 	}
@@ -130,6 +142,18 @@ func prepare(cfg Config) error {
 		return err
 	}
 	return ledger.RecordKubeconfig(cfg.Layout, cfg.Server.Kubeconfig)
+}
+
+// keepNodeID writes down the id in the node's name, which is made anew otherwise.
+func keepNodeID(cfg Config) error {
+	if cfg.NodeID == "" {
+		return nil
+	}
+	path := cfg.Layout.NodeID()
+	if err := ledger.RecordFile(cfg.Layout, path); err != nil {
+		return err
+	}
+	return atomicfile.Keep(path, []byte(cfg.NodeID+"\n"), 0o644)
 }
 
 // excludeFromProxy excludes from the environment's proxy what the node knows of its

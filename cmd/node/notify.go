@@ -65,8 +65,19 @@ func (p *process) keepSystemdInformed(ctx context.Context) {
 	}
 }
 
-// statusLine is one line for `systemctl status`.
+// statusLine is one line for `systemctl status`: what the node is, and what takes long
+// beside that.
 func (p *process) statusLine() string {
+	line := p.stateLine()
+	for _, c := range p.group.Status() {
+		if c.Progress != "" {
+			line += "; " + c.Name + ": " + c.Progress
+		}
+	}
+	return line
+}
+
+func (p *process) stateLine() string {
 	if !p.ready.Load() {
 		return startingLine(p.group.Status())
 	}
@@ -81,7 +92,7 @@ func (p *process) statusLine() string {
 
 // waits are what components do that take long at a start.
 var waits = map[string]string{
-	"join": "waiting for a server of the cluster", "images": "importing images", "datastore": "waiting for the datastore",
+	"join": "waiting for a server of the cluster", "datastore": "waiting for the datastore",
 	"address": "waiting for an address", "node": "waiting until the node is Ready",
 }
 

@@ -188,16 +188,22 @@ func (m machine) checkInotify() Check {
 	return ok(name, "limits are sufficient")
 }
 
+// ClockCheck is the name of the check of the clock.
+const ClockCheck = "clock"
+
 // checkClock detects boards without a battery. Until they reach a time server, their
-// clock starts in 1970, or at the time when the power failed.
-func checkClock(now, notBefore time.Time) Check {
-	const name = "clock"
-	if now.Before(notBefore) {
-		return fail(name, "set it with date, and let systemd-timesyncd, chrony or a clock with battery keep it",
-			"the clock says %s, which is before %s: certificates would not be valid",
-			now.UTC().Format(time.RFC3339), notBefore.UTC().Format(time.RFC3339))
+// clock starts in 1970, or at the time when the power failed. A start waits for one and then
+// sets the clock, unless it may not, or a time server has said that it is right.
+func checkClock(now time.Time, o CheckOptions, f Facts) Check {
+	const fix = "set it with date, and let systemd-timesyncd, chrony or a clock with battery keep it"
+	told, passed := now.UTC().Format(time.RFC3339), o.NotBefore.UTC().Format(time.RFC3339)
+	switch {
+	case !now.Before(o.NotBefore):
+		return ok(ClockCheck, "%s", told)
+	case !o.Synchronized && f.Capabilities.Has(CapSysTime):
+		return warn(ClockCheck, fix, "the clock says %s, which is before %s: a start waits a minute for a time server and then sets it", told, passed)
 	}
-	return ok(name, "%s", now.UTC().Format(time.RFC3339))
+	return fail(ClockCheck, fix, "the clock says %s, which is before %s: certificates would not be valid", told, passed)
 }
 
 func checkNodeName(node string) Check {

@@ -47,6 +47,8 @@ type CheckOptions struct {
 	// NotBefore is a time that has certainly passed: when this binary was built, or the
 	// start of the latest certificate. When zero, the clock is not checked.
 	NotBefore time.Time
+	// Synchronized is true if a time server has been reached.
+	Synchronized bool
 	// Joins is true for a machine that joins a server elsewhere.
 	Joins bool
 	// PodRange is the range of pods' addresses, empty when it is not known yet.
@@ -110,7 +112,7 @@ func (m machine) checks(f Facts, o CheckOptions) []Check {
 	}
 	checks = append(checks, m.checkPorts(o)...)
 	if !o.NotBefore.IsZero() {
-		checks = append(checks, checkClock(time.Now(), o.NotBefore))
+		checks = append(checks, checkClock(time.Now(), o, f))
 	}
 	if o.NodeName != "" {
 		checks = append(checks, checkNodeName(o.NodeName))

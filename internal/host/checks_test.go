@@ -318,8 +318,17 @@ func requireFailed(t *testing.T, err error, want []wanted) {
 func TestClock(t *testing.T) {
 	t.Parallel()
 	built := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
-	requireChecks(t, []Check{checkClock(built.Add(time.Second), built), checkClock(time.Unix(60, 0), built)}, []wanted{
-		{"clock", Fail, "the clock says 1970-01-01T00:01:00Z, which is before 2026-05-01T12:00:00Z: certificates would not be valid: set it with date, and let systemd-timesyncd, chrony or a clock with battery keep it"},
+	const says, fix = "the clock says 1970-01-01T00:01:00Z, which is before 2026-05-01T12:00:00Z: ", ": set it with date, and let systemd-timesyncd, chrony or a clock with battery keep it"
+	maySet, old := Facts{Capabilities: 1 << CapSysTime}, time.Unix(60, 0)
+	requireChecks(t, []Check{
+		checkClock(built.Add(time.Second), CheckOptions{NotBefore: built}, Facts{}),
+		checkClock(old, CheckOptions{NotBefore: built}, maySet),
+		checkClock(old, CheckOptions{NotBefore: built}, Facts{}),
+		checkClock(old, CheckOptions{NotBefore: built, Synchronized: true}, maySet),
+	}, []wanted{
+		{"clock", Warn, says + "a start waits a minute for a time server and then sets it" + fix},
+		{"clock", Fail, says + "certificates would not be valid" + fix},
+		{"clock", Fail, says + "certificates would not be valid" + fix},
 	})
 }
 

@@ -88,6 +88,7 @@ const (
 	CapNetAdmin    = 12
 	CapSysAdmin    = 21
 	CapSysResource = 24
+	CapSysTime     = 25
 )
 
 // Has reports whether the capability with this number is in the set.

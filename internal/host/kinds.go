@@ -69,7 +69,7 @@ var placeKinds = []Kind{
 	{"disk space", Warn, "1 GiB and 20,000 inodes are free in the data directory, for images", "free some, or choose another place with --data-dir"},
 	{"overlay mount", Warn, "overlayfs works in the data directory; without it images are copied for each container", "choose a directory on ext4, xfs or btrfs with --data-dir"},
 	{portKind, Fail, "no other program listens on a port that the node needs, no two parts of brink want the same, and its address is one of this machine", "stop that program, or choose another port or address with the flag that the check names"},
-	{"clock", Fail, "the clock is not before brink was built or its certificates began, as on a board without a battery", "set it with date, and let systemd-timesyncd, chrony or a clock with a battery keep it"},
+	{ClockCheck, Fail, "the clock is not before brink was built, as on a board without a battery; a start waits a minute for a time server and then sets it (a warning), unless it may not or the clock is said to be right", "set it with date, and let systemd-timesyncd, chrony or a clock with a battery keep it"},
 	{"node name", Fail, "the name is one for a node: lower case letters, digits, - and ., at most 63 bytes, and not localhost", "rename the machine with hostnamectl, or give another name with --node-name"},
 }
 

@@ -263,6 +263,20 @@ func (l Layout) NodePassword() string {
 	return filepath.Join(l.Agent(), "node-password")
 }
 
+// NodeID is the file with what --with-node-id appends to the node's name. It is where the
+// node password is, for the same reason.
+func (l Layout) NodeID() string {
+	if l.machine {
+		return filepath.Join(ConfigDir, "node-id")
+	}
+	return filepath.Join(l.Agent(), "node-id")
+}
+
+// Certificates are patterns of the files with the node's certificates and its cluster's.
+func (l Layout) Certificates() []string {
+	return []string{filepath.Join(l.TLS(), "*.crt"), filepath.Join(l.Agent(), "*.crt"), filepath.Join(l.KubeletCerts(), "*.pem")}
+}
+
 // RevisionCeiling is where a server remembers which revisions its cluster has handed out.
 // It is outside of the data directory, in case an older copy of that is put back.
 func (l Layout) RevisionCeiling() string {

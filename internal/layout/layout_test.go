@@ -61,6 +61,7 @@ var defaultPaths = map[string]string{
 	"Manifests":          "/var/lib/brink/agent/pod-manifests",
 	"KubeletCerts":       "/var/lib/brink/agent/pki",
 	"NodePassword":       "/etc/brink/node-password",
+	"NodeID":             "/etc/brink/node-id",
 	"RevisionCeiling":    "/etc/brink/revision",
 	"SeenRevision":       "/var/lib/brink/agent/seen-revision",
 	"ServerToken":        "/var/lib/brink/server/token",

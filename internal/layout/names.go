@@ -48,7 +48,7 @@ var dataNames = []name{
 	{"agent/images", Directory}, {"agent/pod-manifests", Directory}, // what is in these is the user's
 	{"agent/imported-images.json", File}, {"agent/node-addresses.json", File}, {"agent/servers.json", File},
 	{"agent/cluster.json", File}, {"agent/pod-ranges.json", File}, {"agent/server-ca.crt", File}, {"agent/client-ca.crt", File},
-	{"agent/node-password", File}, {"agent/pods", File}, {"agent/seen-revision", File}, {"agent/resolv.conf", File},
+	{"agent/node-password", File}, {"agent/node-id", File}, {"agent/pods", File}, {"agent/seen-revision", File}, {"agent/resolv.conf", File},
 	{"agent/pki", Directory}, {"agent/pki/kubelet-client-*.pem", File}, {"agent/pki/kubelet-server-*.pem", File},
 	{"agent/pki/kubelet.crt", File}, {"agent/pki/kubelet.key", File},
 	{"agent/kubelet", Directory}, {"agent/pod-logs", Directory},
@@ -118,7 +118,7 @@ func init() {
 }
 
 // notInData are names of the data directory that the machine's own node does not use.
-var notInData = []string{"agent/kubelet", "agent/pod-logs", "agent/node-password"}
+var notInData = []string{"agent/kubelet", "agent/pod-logs", "agent/node-password", "agent/node-id"}
 
 // HasElsewhere reports whether a path relative to the data directory is one that only
 // further nodes of a machine use: its own node keeps the same elsewhere.

@@ -83,10 +83,6 @@ var errEnded = errors.New("ended unexpectedly")
 
 // Group is an ordered list of components. The zero value is an empty group.
 type Group struct {
-	// Progressed is called with the status of a component that tells a progress, as
-	// often as it does. It must not wait.
-	Progressed func(Status)
-
 	members []*member
 
 	mu       sync.Mutex    // guards what follows, and status and cancel of all members
@@ -323,12 +319,8 @@ func (g *Group) stop(cause error) error {
 // progress sets what m is at.
 func (g *Group) progress(m *member, text string) {
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	m.status.Progress = text
-	status := m.status
-	g.mu.Unlock()
-	if g.Progressed != nil {
-		g.Progressed(status)
-	}
 }
 
 func (m *member) endedEarly() error {

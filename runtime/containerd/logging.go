@@ -40,6 +40,10 @@ func redirectLogs(debug bool) <-chan error {
 	return crashed
 }
 
+// QuietLogs has containerd's libraries log their warnings alone, for a command that uses
+// them without a node.
+func QuietLogs() { redirectLogs(false) }
+
 // toSlog is a formatter that passes each line on to slog. It returns no bytes.
 type toSlog struct {
 	crashed chan<- error

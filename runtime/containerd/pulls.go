@@ -21,6 +21,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/plugins"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
 	"github.com/containerd/plugin"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -113,8 +114,12 @@ func (p *pulls) intercept(ctx context.Context, req any, info *grpc.UnaryServerIn
 	}
 	ctx = namespaces.WithNamespace(ctx, images.Namespace)
 	name := images.WholeName(r.GetImage().GetImage())
-	if err := p.waitForArchives(ctx, name); err != nil {
+	came, err := p.waitForArchives(ctx, name)
+	if err != nil {
 		return nil, err
+	}
+	if came && r.GetAuth() == nil {
+		return p.pullWhatCame(ctx, name, r, handle)
 	}
 	lease, err := p.begin(ctx, name, r.GetSandboxConfig().GetMetadata().GetUid())
 	if err != nil {
@@ -126,31 +131,54 @@ func (p *pulls) intercept(ctx context.Context, req any, info *grpc.UnaryServerIn
 }
 
 // waitForArchives returns when the archives that lay there at the start have been read, or
-// with an error when one has brought the image: the next try of the kubelet finds it. That
-// is not told as a pull that succeeded, because a pod may want to know from the registry
-// whether it may have the image.
-func (p *pulls) waitForArchives(ctx context.Context, name string) error {
+// when one has brought the image, which it reports.
+func (p *pulls) waitForArchives(ctx context.Context, name string) (came bool, err error) {
 	if p.arrived == nil || p.has(ctx, name) {
-		return nil
+		return false, nil
 	}
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
-	for waited := false; ; waited = true {
-		read := false
+	for {
 		select {
 		case <-p.arrived:
-			read = true
+			return p.has(ctx, name), nil
 		case <-ctx.Done():
-			return status.FromContextError(ctx.Err()).Err()
+			return false, status.FromContextError(ctx.Err()).Err()
 		case <-tick.C:
-		}
-		if waited && p.has(ctx, name) {
-			return status.Errorf(codes.Unavailable, "an archive has just brought image %s, it need not be pulled", name)
-		}
-		if read {
-			return nil
+			if p.has(ctx, name) {
+				return true, nil
+			}
 		}
 	}
+}
+
+// cameTimeout is how long a registry may take to say whether it has another image than the
+// archive that has just been read.
+const cameTimeout = 5 * time.Second
+
+// pullWhatCame answers a request for an image that an archive has brought meanwhile. The
+// kubelet does not say whether it asks because the image was missing, or because the pod
+// wants what the registry has now. So the registry is asked, but on a node without a
+// network the request has what it wanted. Only requests without credentials come here:
+// those with some want to know whether the pod may have the image.
+func (p *pulls) pullWhatCame(ctx context.Context, name string, r *cri.PullImageRequest, handle grpc.UnaryHandler) (any, error) {
+	soon, cancel := context.WithTimeout(ctx, cameTimeout)
+	defer cancel()
+	resp, failure := handle(soon, r)
+	if failure == nil || ctx.Err() != nil {
+		return resp, failure
+	}
+	image, err := p.images.Get(ctx, name)
+	if err != nil {
+		return nil, failure
+	}
+	config, err := coreimages.Config(ctx, p.content, image.Target, platforms.Default())
+	if err != nil {
+		return nil, failure
+	}
+	// The CRI hears of an imported image by an event.
+	time.Sleep(200 * time.Millisecond)
+	return &cri.PullImageResponse{ImageRef: config.Digest.String()}, nil
 }
 
 func (p *pulls) has(ctx context.Context, name string) bool {

@@ -208,3 +208,42 @@ func TestDamagedDownloadBeginsAnew(t *testing.T) {
 	}
 	n.WaitImage(brokenImage, true)
 }
+
+// TestPullWaitsForArchives: a pull at a start waits until the archives were read, and has
+// what it wanted when one of them brings the image and there is no registry.
+func TestPullWaitsForArchives(t *testing.T) {
+	n := testnode.New(t)
+	n.ArchivesAfter = 4 * time.Second
+	n.Start()
+	t.Cleanup(func() { n.Stop() })
+	type answer struct {
+		ref string
+		err error
+	}
+	pull := func(image string) <-chan answer {
+		out := make(chan answer, 1)
+		go func() {
+			r, err := n.Images().PullImage(n.Context(), &cri.PullImageRequest{Image: &cri.ImageSpec{Image: image}})
+			out <- answer{r.GetImageRef(), err}
+		}()
+		return out
+	}
+	comes, stays := pull("127.0.0.1:1/comes:1"), pull("127.0.0.1:1/stays:1")
+	select {
+	case a := <-stays:
+		t.Fatalf("the pull did not wait: %v", a)
+	case <-time.After(time.Second):
+	}
+	n.ImportByBrink("127.0.0.1:1/comes:1", testnode.Busybox(t, "comes"))
+	a := <-comes
+	if a.err != nil {
+		t.Fatal(a.err)
+	}
+	found, err := n.Images().ImageStatus(n.Context(), &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: a.ref}})
+	if err != nil || found.Image == nil {
+		t.Errorf("the pull returned %s, which is not there: %v", a.ref, err)
+	}
+	if a := <-stays; a.err == nil {
+		t.Errorf("an image that nobody has was pulled: %v", a)
+	}
+}

@@ -22,7 +22,7 @@ func whyUnusable(ctx context.Context, store content.Store, target ocispec.Descri
 	if err != nil {
 		return "", err
 	}
-	if !whole {
+	if !whole || len(missing) > 0 {
 		return fmt.Sprintf("is not whole: %d of its parts are missing, the first is %s", len(missing), missing[0].Digest), nil
 	}
 	return "", nil

@@ -44,6 +44,9 @@ type Node struct {
 	Config containerd.Config
 	// Alone puts the node into a network namespace of its own.
 	Alone bool
+	// ArchivesAfter is when the archives of the next start have been read, zero if there
+	// are none.
+	ArchivesAfter time.Duration
 	// Volumes and Env are those of the next containers.
 	Volumes []*cri.Mount
 	Env     []*cri.KeyValue
@@ -90,8 +93,9 @@ const (
 
 // settings are what the process of a node gets. A layout has no JSON form.
 type settings struct {
-	Data, Run string
-	Config    containerd.Config
+	Data, Run     string
+	Config        containerd.Config
+	ArchivesAfter time.Duration
 }
 
 func runNode() int {
@@ -102,6 +106,11 @@ func runNode() int {
 	}
 	cfg := given.Config
 	cfg.Layout = layout.At(given.Data, given.Run)
+	if given.ArchivesAfter > 0 {
+		read := make(chan struct{})
+		time.AfterFunc(given.ArchivesAfter, func() { close(read) })
+		cfg.ArchivesRead = read
+	}
 	if cfg.Debug {
 		slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	}
@@ -203,7 +212,7 @@ func (n *Node) Start() {
 // Launch starts the process.
 func (n *Node) Launch() {
 	n.t.Helper()
-	cfg, err := json.Marshal(settings{n.Config.Layout.Data(), n.Config.Layout.Run(), n.Config})
+	cfg, err := json.Marshal(settings{n.Config.Layout.Data(), n.Config.Layout.Run(), n.Config, n.ArchivesAfter})
 	if err != nil {
 		n.t.Fatal(err)
 	}

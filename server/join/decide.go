@@ -129,7 +129,7 @@ func (c *Controller) decideClient(ctx context.Context, csr *certificatesv1.Certi
 		return refuse(ReasonTokenEnded, "token %s is %s: get another one with brink token create", tokenOf(csr), state), nil
 	}
 	if r.node == c.cfg.OwnNode {
-		return refuse(ReasonNameTaken, "node name %q is that of the server: give this machine another --node-name", r.node), nil
+		return refuse(ReasonNameTaken, "node name %q is that of the server: "+renaming, r.node), nil
 	}
 	owner, err := c.claim(ctx, r.node, claimant{machine, r.key})
 	if err != nil {
@@ -141,10 +141,14 @@ func (c *Controller) decideClient(ctx context.Context, csr *certificatesv1.Certi
 	case ownerSame:
 		return decision{approved: true, message: "the machine that the name belongs to", event: "a machine joins again"}, c.awaitKey(ctx, r)
 	case ownerJoining:
-		return refuse(ReasonNameTaken, "node name %q was taken a moment ago by another machine, which is joining: give this one another --node-name", r.node), nil
+		return refuse(ReasonNameTaken, "node name %q was taken a moment ago by another machine, which is joining: "+renaming, r.node), nil
 	}
-	return refuse(ReasonNameTaken, "node name %q belongs to another machine: give this one another --node-name, or remove the old node with kubectl delete node %s", r.node, r.node), nil
+	return refuse(ReasonNameTaken, "node name %q belongs to another machine: "+renaming+"; if it is the same machine, set up anew: kubectl delete node %s", r.node, r.node), nil
 }
+
+// renaming is what to do about a name that two machines have. Every new Raspberry Pi is
+// called raspberrypi.
+const renaming = "rename this one with hostnamectl set-hostname NAME, or give --node-name NAME or --with-node-id"
 
 // decideServing decides on a kubelet's serving certificate. A node may have its own name
 // and the addresses in its status in it, unless they are another node's.

@@ -23,8 +23,8 @@ import (
 )
 
 const (
-	belongs = `node name "till-3" belongs to another machine: give this one another --node-name, or remove the old node with kubectl delete node till-3`
-	joining = `node name "till-3" was taken a moment ago by another machine, which is joining: give this one another --node-name`
+	belongs = `node name "till-3" belongs to another machine: rename this one with hostnamectl set-hostname NAME, or give --node-name NAME or --with-node-id; if it is the same machine, set up anew: kubectl delete node till-3`
+	joining = `node name "till-3" was taken a moment ago by another machine, which is joining: rename this one with hostnamectl set-hostname NAME, or give --node-name NAME or --with-node-id`
 )
 
 func TestNameBelongsToTheFirst(t *testing.T) {
@@ -169,7 +169,7 @@ func TestNodeWithoutRecordIsTaken(t *testing.T) {
 		c.addNode("till-3")
 		c.start()
 		c.isRefused(c.asked(newMachine(t).joining("till-3")), ReasonNameTaken, belongs)
-		c.isRefused(c.asked(newMachine(t).joining("own")), ReasonNameTaken, `node name "own" is that of the server: give this machine another --node-name`)
+		c.isRefused(c.asked(newMachine(t).joining("own")), ReasonNameTaken, `node name "own" is that of the server: rename this one with hostnamectl set-hostname NAME, or give --node-name NAME or --with-node-id`)
 		if c.record("till-3") != nil || c.record("own") != nil {
 			t.Error("a refused machine has a record")
 		}
