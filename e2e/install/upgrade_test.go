@@ -203,7 +203,7 @@ curl -sk --max-time 1 https://127.0.0.1:6443/version >/dev/null || date +%s.%N >
 	if away := u.TrySh("cat /run/web-away"); away.Stdout != "" {
 		u.Errorf("the Service did not answer at %s", away.Stdout)
 	}
-	u.Logf("the API was away for %s s", u.TrySh("awk 'NR==1{a=$1} {b=$1} END{print NR ? b-a : 0}' /run/api-away").Stdout)
+	u.Logf("the API was away for %q seconds", u.TrySh("awk 'NR==1{a=$1} {b=$1} END{print NR ? b-a : 0}' /run/api-away").Stdout)
 	u.mustRun(next)
 	u.statusSays("upgraded from " + u.from.String() + " to " + next.String())
 	if got := guestVersion(u.Guest, previous); got != u.from.String() {
@@ -273,10 +273,10 @@ func (u *upgrading) killsTheWatcher() {
 	u.Helper()
 	next := u.next(0, 1)
 	u.Sh(`(for wait in 0.3 0.8 1.6; do
-	until pid=$(pgrep -f 'brink.previous upgrade --continue'); do sleep 0.1; done
+	until pid=$(pgrep -f '^/usr/local/bin/brink.previous upgrade'); do sleep 0.1; done
 	sleep $wait; kill -9 $pid && echo killed >>/run/kills; while kill -0 $pid 2>/dev/null; do sleep 0.1; done
 done) >/dev/null 2>&1 &`)
-	if r := u.upgrade(); r.Code != 0 {
+	if r := u.upgrade(next.String()); r.Code != 0 {
 		u.Errorf("brink upgrade: %v", r)
 	}
 	if kills := u.TrySh("cat /run/kills").Stdout; strings.Count(kills, "killed") < 2 {
