@@ -166,7 +166,6 @@ func (u *upgrading) all() {
 	u.endsAtOnce()
 	u.cutWhileItHangs()
 	u.usesTheState()
-	u.killsTheWatcher()
 	u.uninstalls()
 }
 
@@ -268,10 +267,13 @@ func (u *upgrading) usesTheState() {
 	u.Do("test", "-s", strings.TrimSpace(u.Sh("ls -d /var/lib/brink/server.replaced-*/db/state.db")))
 }
 
-// killsTheWatcher kills it again and again while it works. What was begun comes to its end.
-func (u *upgrading) killsTheWatcher() {
-	u.Helper()
+// TestUpgradeWatcherKilled kills it again and again while it works. What was begun comes to its
+// end.
+func TestUpgradeWatcherKilled(t *testing.T) {
+	t.Parallel()
+	u := newUpgrading(t, guest.Systemd, installSystemd)
 	next := u.next(0, 1)
+	u.dist.Add(u.build(next))
 	u.Sh(`(for wait in 0.3 0.8 1.6; do
 	until pid=$(pgrep -f '^/usr/local/bin/brink.previous upgrade'); do sleep 0.1; done
 	sleep $wait; kill -9 $pid && echo killed >>/run/kills; while kill -0 $pid 2>/dev/null; do sleep 0.1; done
