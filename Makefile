@@ -1,7 +1,7 @@
 # Every target is a script in scripts/; build flags stand in scripts/env.
 SHELL := /bin/bash
 .DEFAULT_GOAL := build
-.PHONY: build up down test unit e2e e2e-install lint bench vuln release release-check release-key clean
+.PHONY: build up down test unit e2e e2e-install e2e-arm64 lint bench vuln release release-check release-key clean
 
 build: ## bin/brink; with GOARCH=arm64 or arm for that board, bin/brink-$GOARCH
 	scripts/deps build
@@ -36,6 +36,13 @@ e2e-install: ## tests of installing, on Debian systems booted for it; RUN=regexp
 	scripts/deps install
 	scripts/build
 	scripts/e2e-install
+
+e2e-arm64: ## a node on an emulated arm64 machine; half an hour
+	scripts/deps arm64
+	scripts/build
+	GOARCH=arm64 scripts/deps build
+	GOARCH=arm64 scripts/build
+	BRINK_ARM64=$(CURDIR)/bin/brink-arm64 RUN=TestARM64 scripts/e2e-install
 
 lint: ## formatting, vet, law of imports
 	scripts/deps build

@@ -650,7 +650,7 @@ unit() {
 Description=brink $MODE, Kubernetes for the edge
 # Not network-online.target: a node starts without a network too.
 After=network.target time-set.target
-Wants=time-set.target
+Wants=time-set.target $PODS.service
 
 [Service]
 Type=notify
@@ -772,9 +772,9 @@ stop() {
 END
 }
 
-# place_changed writes a file unless it has that content, and says so by CHANGED.
+# place_changed writes what is in TMP/content into a file, unless it has that content, and
+# says so by CHANGED. It does not read a pipe: what a shell sets behind one is lost.
 place_changed() {
-	cat >"$TMP/content"
 	if root cmp -s "$TMP/content" "$1" 2>/dev/null; then return 0; fi
 	make_dir "$(dirname "$1")"
 	place "$1" "$2" <"$TMP/content"
@@ -782,14 +782,21 @@ place_changed() {
 }
 
 place_service() {
-	if [ -s "$TMP/env" ] || root test -e "$ENV_FILE"; then place_changed "$ENV_FILE" 600 <"$TMP/env"; fi
+	if [ -s "$TMP/env" ] || root test -e "$ENV_FILE"; then
+		cp "$TMP/env" "$TMP/content"
+		place_changed "$ENV_FILE" 600
+	fi
 	if [ "$INIT" = systemd ]; then
-		unit | place_changed "$SYSTEMD_DIR/$NAME.service" 644
-		pods_unit "$NAME.service" | place_changed "$SYSTEMD_DIR/$PODS.service" 644
+		unit >"$TMP/content"
+		place_changed "$SYSTEMD_DIR/$NAME.service" 644
+		pods_unit "$NAME.service" >"$TMP/content"
+		place_changed "$SYSTEMD_DIR/$PODS.service" 644
 		return
 	fi
-	openrc_script | place_changed "/etc/init.d/$NAME" 755
-	openrc_pods | place_changed "/etc/init.d/$PODS" 755
+	openrc_script >"$TMP/content"
+	place_changed "/etc/init.d/$NAME" 755
+	openrc_pods >"$TMP/content"
+	place_changed "/etc/init.d/$PODS" 755
 	place_rotation
 }
 

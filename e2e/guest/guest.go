@@ -1,8 +1,10 @@
 package guest
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -30,10 +32,17 @@ type system struct {
 	limits Limits
 	holder *machine.Holder // of the mount namespace in which the root is put together
 
-	boots  int
-	nspawn *exec.Cmd
-	ended  chan struct{} // closed when nspawn has ended
-	leader int           // the guest's first process, as this machine numbers it
+	boots   int
+	process *exec.Cmd     // systemd-nspawn, or the virtual machine
+	ended   chan struct{} // closed when process has ended
+
+	leader int // the first process of a container, as this machine numbers it
+
+	// Of a virtual machine: its root, what was changed before the first boot, the serial
+	// line and what comes over it.
+	root, changes string
+	line          io.ReadWriteCloser
+	answers       *bufio.Reader
 }
 
 // Limits are a small board's. Zero is no limit.
@@ -99,6 +108,9 @@ func (g *Guest) Addr() netip.Addr { return g.addr }
 // Net is the network that the guest is plugged into.
 func (g *Guest) Net() *Net { return g.net }
 
+// Architecture is Go's name of the guest's, empty for this machine's.
+func (g *Guest) Architecture() string { return g.recipe.architecture }
+
 // Boots counts the boots.
 func (g *Guest) Boots() int { return g.boots }
 
@@ -131,24 +143,31 @@ func (s *system) clone(lower string) error {
 	if err := errors.Join(janitor.Watch(s.enclosure()), os.Mkdir(s.dir, 0o755)); err != nil {
 		return err
 	}
+	if s.recipe.virtual != nil {
+		return s.recipe.virtual.makeDisk(s, lower)
+	}
 	if s.holder, err = machine.HoldMounts(assemble, "DIR="+s.dir, "LOWER="+lower); err != nil {
 		return err
 	}
 	return s.configure()
 }
 
-// configure writes what differs between two guests of a root.
-func (s *system) configure() error {
+// files are what differs between two guests of a root.
+func (s *system) files() map[string]string {
 	gateway := s.net.Host().String()
-	files := map[string]string{
+	return map[string]string{
 		"etc/hostname": s.name + "\n",
 		"etc/hosts":    "127.0.0.1 localhost\n127.0.1.1 " + s.name + "\n",
-		"etc/systemd/network/10-host0.network": fmt.Sprintf("[Match]\nName=host0\n[Network]\nAddress=%s/%d\nGateway=%s\n",
+		"etc/systemd/network/10-host0.network": fmt.Sprintf("[Match]\nName=host0 vec0 en*\n[Network]\nAddress=%s/%d\nGateway=%s\n",
 			s.addr, subnet.Bits(), gateway),
 		"etc/network/interfaces": fmt.Sprintf("auto lo\niface lo inet loopback\nauto host0\niface host0 inet static\n\taddress %s/%d\n\tgateway %s\n",
 			s.addr, subnet.Bits(), gateway),
 	}
-	for name, content := range files {
+}
+
+// configure writes the files for the init system that is there.
+func (s *system) configure() error {
+	for name, content := range s.files() {
 		path := s.outside("/" + name)
 		if _, err := os.Stat(filepath.Dir(path)); errors.Is(err, os.ErrNotExist) {
 			continue // of another init system
@@ -161,8 +180,12 @@ func (s *system) configure() error {
 }
 
 // outside is where a file of the guest is found from outside, whether or not it runs.
-// Absolute links in the way would lead to this machine's files.
+// Absolute links in the way would lead to this machine's files. Of a virtual machine it
+// is where changes lie that its disk gets at the first boot.
 func (s *system) outside(path string) string {
+	if s.recipe.virtual != nil {
+		return s.changes + path
+	}
 	if s.leader != 0 {
 		return "/proc/" + strconv.Itoa(s.leader) + "/root" + path
 	}

@@ -31,7 +31,7 @@ func (g *Guest) saveLogs() {
 	if b, err := os.ReadFile(g.console()); err == nil {
 		save("console", b)
 	}
-	if g.leader == 0 {
+	if g.isOff() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

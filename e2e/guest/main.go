@@ -49,6 +49,13 @@ func prepare() (restore func(), err error) {
 			return nil, fmt.Errorf("%s is missing: apt-get install %s", tool.name, tool.pkg)
 		}
 	}
+	cache, err := cacheDir()
+	if err == nil {
+		err = prune(cache)
+	}
+	if err != nil {
+		return nil, err
+	}
 	if scratch, err = os.MkdirTemp("", "brink-guests-"); err != nil {
 		return nil, err
 	}
@@ -83,7 +90,7 @@ func (g *Guest) explain() {
 	}
 	g.Logf("guest %s, end of its console:\n%s", g.id, machine.Tail(g.console(), 4<<10))
 	g.saveLogs()
-	if os.Getenv(PauseEnv) == "" || g.leader == 0 {
+	if os.Getenv(PauseEnv) == "" || g.leader == 0 { // nobody gets into a virtual machine
 		return
 	}
 	file := filepath.Join(g.dir, "paused")

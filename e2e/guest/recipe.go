@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,6 +25,11 @@ type Recipe struct {
 	Setup string
 	// Up is a shell command that succeeds in a guest that has booted.
 	Up string
+
+	// architecture is another than this machine's.
+	architecture string
+	// virtual is nil for a container.
+	virtual *virtual
 }
 
 // always is what every root has: curl and certificates, as on any machine on which
@@ -80,6 +86,31 @@ func cacheDir() (string, error) {
 	return dir, os.MkdirAll(dir, 0o755)
 }
 
+// prune removes what nobody has used for long: packed programs after a day, as every
+// build has others, and roots and kernels after a month.
+func prune(cache string) error {
+	entries, err := os.ReadDir(cache)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil || strings.HasPrefix(e.Name(), "brink-guest-") {
+			continue // gone, or somebody's guest
+		}
+		keep := 30 * 24 * time.Hour
+		if strings.HasPrefix(e.Name(), "packed-") {
+			keep = 24 * time.Hour
+		}
+		if time.Since(info.ModTime()) > keep {
+			if err := os.RemoveAll(filepath.Join(cache, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 func (r Recipe) packages() string {
 	return strings.Join(append(append([]string{}, always...), r.Packages...), ",")
 }
@@ -104,7 +135,7 @@ func (r Recipe) Root() (string, error) {
 	}
 	defer unlock()
 	if _, err := os.Stat(root); !errors.Is(err, fs.ErrNotExist) {
-		return root, err
+		return root, errors.Join(err, os.Chtimes(root, time.Now(), time.Now())) // see prune
 	}
 	// Of one who was killed while making it.
 	unfinished := root + ".new"
@@ -118,7 +149,11 @@ func (r Recipe) Root() (string, error) {
 }
 
 func (r Recipe) bake(dir string) error {
-	cmd := exec.Command("mmdebstrap", "--quiet", "--variant=minbase", "--include="+r.packages(), "bookworm", dir)
+	args := []string{"--quiet", "--variant=minbase", "--include=" + r.packages()}
+	if r.architecture != "" {
+		args = append(args, "--architecture="+r.architecture, "--variant=extract", "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr")
+	}
+	cmd := exec.Command("mmdebstrap", append(args, "bookworm", dir)...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%v: %w: %s", cmd, err, out)
 	}

@@ -33,7 +33,7 @@ exec nsenter --target "$LEADER" --mount --uts --ipc --net --pid --cgroup --root 
 // environment is that of a shell of root's.
 var environment = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TERM=xterm", "LANG=C.UTF-8"}
 
-// Command is a command as root types it in the guest. Words in front of the command
+// Command is a command as root types it in a container. Words in front of the command
 // that have a = in them are added to its environment, as in a shell.
 func (g *Guest) Command(ctx context.Context, argv ...string) *exec.Cmd {
 	words := append([]string{"-ec", enter, "enter", "env", "-i"}, environment...)
@@ -52,6 +52,13 @@ const patience = 10 * time.Minute
 func (g *Guest) run(ctx context.Context, stdin string, argv ...string) (machine.Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	if g.recipe.virtual != nil {
+		r, err := g.ask(ctx, script(stdin, argv))
+		if err != nil {
+			err = fmt.Errorf("%s: %w", strings.Join(argv, " "), err)
+		}
+		return r, err
+	}
 	cmd := g.Command(ctx, argv...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
@@ -109,14 +116,18 @@ func (g *Guest) TrySh(script string) machine.Result {
 // Eventually polls until cond returns nil.
 func (g *Guest) Eventually(what string, cond func() error) {
 	g.Helper()
-	deadline := time.Now().Add(machine.Patience)
+	long := machine.Patience
+	if g.recipe.virtual != nil || g.limits.CPU != 0 {
+		long = patience
+	}
+	deadline := time.Now().Add(long)
 	for {
 		err := cond()
 		if err == nil {
 			return
 		}
 		if time.Now().After(deadline) {
-			g.Fatalf("waiting for %s in guest %s: %v after %v", what, g.id, err, machine.Patience)
+			g.Fatalf("waiting for %s in guest %s: %v after %v", what, g.id, err, long)
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
@@ -142,6 +153,13 @@ func (g *Guest) Path(path string) string { return g.outside(path) }
 // Write makes a file in the guest, and its directory.
 func (g *Guest) Write(path, content string, mode os.FileMode) {
 	g.Helper()
+	if g.recipe.virtual != nil && g.boots > 0 {
+		r := g.RunInput(content, "sh", "-ec", fmt.Sprintf("mkdir -p %s; cat >%s; chmod %o %s", filepath.Dir(path), path, mode, path))
+		if r.Code != 0 {
+			g.Fatalf("writing %s: %v", path, r)
+		}
+		return
+	}
 	outside := g.outside(path)
 	err := os.MkdirAll(filepath.Dir(outside), 0o755)
 	if err == nil {
@@ -158,6 +176,13 @@ func (g *Guest) Write(path, content string, mode os.FileMode) {
 // Read is the content of a file in the guest.
 func (g *Guest) Read(path string) string {
 	g.Helper()
+	if g.recipe.virtual != nil {
+		r := g.Run("cat", path)
+		if r.Code != 0 {
+			g.Fatalf("reading %s: %v", path, r)
+		}
+		return r.Stdout
+	}
 	b, err := os.ReadFile(g.outside(path))
 	if err != nil {
 		g.Fatal(err)
@@ -168,6 +193,11 @@ func (g *Guest) Read(path string) string {
 // Place copies a file of this machine into the guest.
 func (g *Guest) Place(from, path string, mode os.FileMode) {
 	g.Helper()
+	if g.recipe.virtual != nil && g.boots > 0 {
+		url := g.Serve(filepath.Dir(from))
+		g.Sh(fmt.Sprintf("mkdir -p %s; curl -sf -o %s %s/%s; chmod %o %s", filepath.Dir(path), path, url, filepath.Base(from), mode, path))
+		return
+	}
 	outside := g.outside(path)
 	if err := os.MkdirAll(filepath.Dir(outside), 0o755); err != nil {
 		g.Fatal(err)

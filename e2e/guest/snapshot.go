@@ -20,13 +20,13 @@ import (
 type Snapshot map[string]string
 
 // volatile are files whose content the system itself writes; with a slash at the end, a
-// directory in which it makes files. Whatever else changes is a program's doing.
+// directory in which it makes files, and with a star, whatever begins so. Whatever else changes is a program's doing.
 var volatile = []string{
 	"/etc/machine-id", "/etc/.updated", "/etc/resolv.conf", // systemd at the first boot
 	"/var/lib/systemd/", "/var/log/journal/", "/var/log/wtmp", "/var/log/btmp", "/var/log/lastlog",
 	"/var/log/rc.log", "/var/lib/urandom/", "/var/lib/seedrng/", // openrc
 	"/etc/mtab", "/var/.updated", "/var/cache/ldconfig/",
-	"/var/lib/dbus/machine-id",
+	"/var/lib/dbus/machine-id", "/var/tmp/systemd-private-*",
 }
 
 // volatileRun is where the system itself works in /run.
@@ -38,14 +38,17 @@ var volatileRun = []string{
 // Snapshot looks at everything. Ignore are more paths that are volatile.
 func (g *Guest) Snapshot(ignore ...string) Snapshot {
 	g.Helper()
+	if g.recipe.virtual != nil {
+		g.Fatal("a snapshot is of a container: the disk of a virtual machine is not seen")
+	}
 	s := Snapshot{}
 	files := g.holder.Proc("root" + filepath.Join(g.dir, "root"))
 	for _, look := range []func() error{
 		func() error { return s.walk(files, "/", append(ignore, volatile...)) },
 		func() error { return s.walk(g.outside("/run"), "/run", append(ignore, volatileRun...)) },
-		func() error { return s.walk(g.outside("/tmp"), "/tmp", ignore) },
+		func() error { return s.walk(g.outside("/tmp"), "/tmp", append(ignore, "/tmp/systemd-private-*")) },
 		func() error {
-			return s.walk(g.outside("/dev"), "/dev", append(ignore, "/dev/pts/", "/dev/char/", "/dev/fd"))
+			return s.walk(g.outside("/dev"), "/dev", append(ignore, "/dev/pts/", "/dev/char/", "/dev/disk/", "/dev/fd"))
 		},
 		func() error { return g.lookAtKernel(s) },
 		func() error { return g.lookAtProcesses(s) },
@@ -67,8 +70,11 @@ func (s Snapshot) walk(dir, name string, ignore []string) error {
 			return err
 		}
 		inside := path.Join(name, strings.TrimPrefix(file, dir))
-		if slices.Contains(ignore, inside+"/") {
-			return fs.SkipDir
+		if isSystems(inside, ignore) {
+			if d.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
 		}
 		said, err := describe(file, d, slices.Contains(ignore, inside))
 		if err == nil {
@@ -78,6 +84,14 @@ func (s Snapshot) walk(dir, name string, ignore []string) error {
 			return nil
 		}
 		return err
+	})
+}
+
+// isSystems reports whether a directory with all in it is not looked at.
+func isSystems(path string, ignore []string) bool {
+	return slices.ContainsFunc(ignore, func(what string) bool {
+		start, is := strings.CutSuffix(what, "*")
+		return path+"/" == what || is && strings.HasPrefix(path, start)
 	})
 }
 

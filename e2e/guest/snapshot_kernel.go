@@ -18,7 +18,7 @@ import (
 var asked = []struct{ kind, command string }{
 	// What a network namespace has of its own, and what kubelets set for all.
 	{"sysctl", `sysctl -a 2>/dev/null | grep -E '^(net\.|vm\.overcommit_memory|vm\.panic_on_oom|kernel\.panic|kernel\.keys)'`},
-	{"mount", `while read -r _ _ _ root point _ rest; do echo "$point $root ${rest#*- }"; done </proc/1/mountinfo`},
+	{"mount", `while read -r _ _ _ _ point options rest; do echo "$point $options ${rest#*- }"; done </proc/1/mountinfo`},
 	{"unit", `if [ -d /run/systemd/system ]; then systemctl list-unit-files --no-legend --no-pager | while read -r name state _; do echo "$name $state"; done; fi`},
 	{"failed", `if [ -d /run/systemd/system ]; then systemctl list-units --failed --plain --no-legend --no-pager | cut -d' ' -f1; fi`},
 }

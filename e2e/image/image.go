@@ -5,6 +5,7 @@ package image
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -33,12 +34,14 @@ type File struct {
 
 // Image is what a name stands for. Its PATH is /bin.
 type Image struct {
-	Name   string
-	Config v1.Config
-	Layers [][]File
+	Name string
+	// Architecture is by default this machine's.
+	Architecture string
+	Config       v1.Config
+	Layers       [][]File
 }
 
-// Write makes one docker archive of all images, for this machine's architecture.
+// Write makes one docker archive of all images.
 // The directory of path is made when it is missing.
 func Write(path string, images ...Image) error {
 	refs := map[name.Tag]v1.Image{}
@@ -59,7 +62,7 @@ func Write(path string, images ...Image) error {
 
 func (i Image) build() (v1.Image, error) {
 	out, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{
-		Architecture: runtime.GOARCH, OS: "linux", RootFS: v1.RootFS{Type: "layers"}})
+		Architecture: cmp.Or(i.Architecture, runtime.GOARCH), OS: "linux", RootFS: v1.RootFS{Type: "layers"}})
 	if err != nil {
 		return nil, err
 	}
@@ -109,8 +112,10 @@ func (f File) write(w *tar.Writer) error {
 }
 
 // BusyboxProgram is the host's static busybox alone, as /bin/busybox.
-func BusyboxProgram() (File, error) {
-	program, err := os.ReadFile(Busybox)
+func BusyboxProgram() (File, error) { return busyboxProgram(Busybox) }
+
+func busyboxProgram(path string) (File, error) {
+	program, err := os.ReadFile(path)
 	if err != nil {
 		return File{}, fmt.Errorf("%w; install the package busybox-static", err)
 	}
@@ -119,8 +124,11 @@ func BusyboxProgram() (File, error) {
 
 // BusyboxFiles is a root file system of the host's static busybox with a link
 // for each of its applets.
-func BusyboxFiles() ([]File, error) {
-	program, err := BusyboxProgram()
+func BusyboxFiles() ([]File, error) { return BusyboxFilesOf(Busybox) }
+
+// BusyboxFilesOf is BusyboxFiles with the same busybox for another architecture.
+func BusyboxFilesOf(busybox string) ([]File, error) {
+	program, err := busyboxProgram(busybox)
 	if err != nil {
 		return nil, err
 	}

@@ -7,20 +7,35 @@ import (
 	"brink/e2e/guest"
 )
 
-// TestByHand installs brink as docs/install.md says for those who use no script: pods go
-// on over a restart, and all comes back after a reboot.
-func TestByHand(t *testing.T) {
-	t.Parallel()
-	g := guest.New(t, guest.Systemd.With("nftables", "netbase"))
-	g.Place(guest.Program(t), brink, 0o755)
+// byHand is the system on which brink is installed without a script.
+var byHand = guest.Systemd
+
+// installByHand does what docs/install.md says for those who use no script.
+func installByHand(g *guest.Guest) {
+	g.Helper()
+	g.Place(guest.Program(g), brink, 0o755)
+	startByHand(g)
+}
+
+// startByHand makes the service for the binary that is there.
+func startByHand(g *guest.Guest) {
+	g.Helper()
 	unit, err := os.ReadFile("../../docs/brink.service")
 	if err != nil {
-		t.Fatal(err)
+		g.Fatal(err)
 	}
 	g.Write("/etc/systemd/system/brink.service", string(unit), 0o644)
 	g.Do(brink, "check")
 	g.Sh("systemctl daemon-reload; systemctl -q enable --now brink")
 	awaitReady(g)
+}
+
+// TestByHand follows docs/install.md: pods go on over a restart, and all comes back
+// after a reboot.
+func TestByHand(t *testing.T) {
+	t.Parallel()
+	g := guest.New(t, byHand)
+	installByHand(g)
 	deployWeb(g)
 	processes := webProcesses(g)
 	g.Do("systemctl", "restart", "brink")

@@ -19,7 +19,7 @@ func TestScriptAirgap(t *testing.T) {
 	g.Place(d.Airgap(version), "/root/air/a.tar", 0o644)
 	top := "/root/air/" + strings.TrimSuffix(g.Sh("tar -tf /root/air/a.tar | head -n 1 | cut -d/ -f1"), "/")
 	g.Sh("tar -xf /root/air/a.tar -C /root/air; rm /root/air/a.tar")
-	g.Place(imageArchive(t), top+"/images/busybox.tar", 0o644)
+	g.Place(imageArchive(g), top+"/images/busybox.tar", 0o644)
 	g.Write(top+"/images/README", "not an image", 0o644)
 	g.Sh("cd " + top + "; ./install.sh")
 	awaitReady(g)

@@ -56,7 +56,7 @@ func TestDpkgSorts(t *testing.T) {
 func testFiles(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, name := range []string{"brink", "copyright", "brink.openrc", "brink-agent.openrc", "brink.service", "brink-agent.service", "preinst", "postinst", "prerm", "postrm"} {
+	for _, name := range []string{"brink", "copyright", "brink.openrc", "brink-agent.openrc", "brink.service", "brink-agent.service", "brink-pods.service", "preinst", "postinst", "prerm", "postrm"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\necho "+name+"\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -109,7 +109,7 @@ func TestDeb(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	for _, want := range []string{"Architecture: arm64", "Recommends: nftables", "preinst", "postinst", "prerm", "postrm",
-		"-rwxr-xr-x root/root", "./usr/bin/brink", "./usr/lib/systemd/system/brink-agent.service", "./usr/share/doc/brink/copyright"} {
+		"-rwxr-xr-x root/root", "./usr/bin/brink", "./usr/lib/systemd/system/brink-agent.service", "./usr/lib/systemd/system/brink-pods.service", "./usr/share/doc/brink/copyright"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("no %s in it:\n%s", want, out)
 		}
