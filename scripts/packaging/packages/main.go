@@ -3,8 +3,8 @@
 //
 //	packages -version V -arch ARCH -time SECONDS -files DIRECTORY -out DIRECTORY
 //
-// -files holds brink, the two units, the licences and the scripts that package managers
-// run, as scripts/release lays them there.
+// -files holds brink, its units, the licences and the scripts that package managers run, as
+// scripts/packaging/make lays them there.
 package main
 
 import (
@@ -146,7 +146,8 @@ func (o options) contents(format string) files.Contents {
 	}
 	return append(out,
 		file("brink.service", "/usr/lib/systemd/system/brink.service", 0o644),
-		file("brink-agent.service", "/usr/lib/systemd/system/brink-agent.service", 0o644))
+		file("brink-agent.service", "/usr/lib/systemd/system/brink-agent.service", 0o644),
+		file("brink-pods.service", "/usr/lib/systemd/system/brink-pods.service", 0o644))
 }
 
 // dateScripts gives the scripts the build's time: nfpm writes their own into an .apk.

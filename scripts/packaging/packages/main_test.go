@@ -52,11 +52,11 @@ func TestDpkgSorts(t *testing.T) {
 	}
 }
 
-// testFiles is a directory as scripts/release lays it, with a script in brink's place.
+// testFiles is a directory as scripts/packaging/make lays it, with a script in brink's place.
 func testFiles(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, name := range []string{"brink", "copyright", "brink.openrc", "brink-agent.openrc", "brink.service", "brink-agent.service", "preinst", "postinst", "prerm", "postrm"} {
+	for _, name := range []string{"brink", "copyright", "brink.openrc", "brink-agent.openrc", "brink.service", "brink-agent.service", "brink-pods.service", "preinst", "postinst", "prerm", "postrm"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\necho "+name+"\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}
