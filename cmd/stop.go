@@ -77,6 +77,11 @@ func stopPods(ctx context.Context, l layout.Layout, limit time.Duration) error {
 		return err
 	}
 	defer unlock()
+	removeNFT, err := findNFT(l)
+	if err != nil {
+		return err
+	}
+	defer removeNFT()
 	upstream.LogWarningsOnly()
 	return uninstall.Run(ctx, uninstall.Config{
 		Layout: l, KeepData: true, Grace: limit, RemoveProxy: proxy.Remove,
