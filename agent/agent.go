@@ -85,6 +85,8 @@ type Config struct {
 	Host                   host.Facts
 	KubeletArgs, ProxyArgs []string
 	Debug                  bool
+
+	groups podGroups // New fills it in
 }
 
 // Access is how a node reaches its cluster, and what it has to know of it.
@@ -128,12 +130,16 @@ func New(cfg Config) (*Agent, error) {
 	if _, err := images.ReadRegistries(cfg.RegistriesFile); err != nil {
 		return nil, err
 	}
+	var err error
+	if a.cfg.groups, err = choosePodGroups(cfg); err != nil {
+		return nil, err
+	}
 	if cfg.Access != nil {
 		const online = true // the server is in this process
 		return a, a.connect(*cfg.Access, online)
 	}
 	unknown := Access{ClientCA: cfg.Layout.ClientCA()} // the rest is known after joining
-	if err := kubelet.CheckArgs(kubeletConfig(cfg, unknown)); err != nil {
+	if err := kubelet.CheckArgs(kubeletConfig(a.cfg, unknown)); err != nil {
 		return nil, err
 	}
 	return a, proxy.CheckArgs(cfg.ProxyArgs)

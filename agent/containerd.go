@@ -30,6 +30,7 @@ func (a *Agent) runContainerd(ctx context.Context, ready func()) error {
 		RegistriesFile: a.cfg.RegistriesFile,
 		ArchivesRead:   a.images.Arrived(),
 		Host:           a.cfg.Host,
+		SystemdCgroups: a.cfg.groups.systemd,
 		Debug:          a.cfg.Debug,
 	})
 	if err != nil {

@@ -1,13 +1,11 @@
 package agent
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"strings"
 	"time"
 
-	"brink/agent/cgroups"
 	"brink/agent/kubelet"
 	"brink/agent/ledger"
 	"brink/internal/once"
@@ -19,23 +17,6 @@ func (a *Agent) recordPod(uid string) {
 	if err := a.pods.Add(uid); err != nil {
 		a.ledgerLog.Warn("uninstalling will not know a pod as this node's", "pod", uid, "error", err)
 	}
-}
-
-// runCgroups makes the root of the pods' cgroups. It first records what the node is going
-// to make, so that uninstall removes that and no more, also after a crash in between.
-func (a *Agent) runCgroups(ctx context.Context, ready func()) error {
-	root, systemd := kubelet.CgroupRoot(a.cfg.KubeletArgs), a.cfg.Host.SystemdCgroup()
-	all, err := cgroups.Hierarchies(cgroups.Mount)
-	if err != nil {
-		return err
-	}
-	a.record(cgroups.Entries(all, cgroups.ForPods(root, systemd)))
-	if err := cgroups.MakeRoot(ctx, all, root, systemd, a.cfg.Host.Cgroup.Version); err != nil {
-		return err
-	}
-	ready()
-	<-ctx.Done()
-	return nil
 }
 
 // record records what the node is going to make.

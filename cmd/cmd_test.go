@@ -94,7 +94,6 @@ func TestUsageErrors(t *testing.T) {
 		{"server extra", `brink server takes no arguments, got "extra"`},
 		{"agent extra", `brink agent takes no arguments, got "extra"`},
 		{"status extra", `brink status takes no arguments, got "extra"`},
-		{"check agent", `brink check takes no arguments, got "agent"`},
 		{"version extra", `brink version takes no arguments, got "extra"`},
 		{"uninstall extra", `brink uninstall takes no arguments, got "extra"`},
 		{"token list extra", `brink token list takes no arguments, got "extra"`},

@@ -81,7 +81,6 @@ var managedFlags = map[string][]managedFlag{
 		{name: "root-dir", refused: "it follows from --data-dir"},
 		{name: "container-runtime-endpoint", refused: "brink runs containerd by itself"},
 		{name: "image-service-endpoint", refused: "brink runs containerd by itself"},
-		{name: "cgroup-driver", refused: "brink sets it for the kubelet and containerd together, by what the machine has"},
 		{name: "kubeconfig", refused: inMemory},
 		{name: "bootstrap-kubeconfig", refused: inMemory},
 		{name: "client-ca-file", refused: ownCerts},

@@ -33,7 +33,7 @@ func TestCheckManaged(t *testing.T) {
 		{"--kubelet-arg=node-labels=a=b", "", ""},
 		{"--kubelet-arg=node-labels=a=b --node-label=c=d", "--kubelet-arg=node-labels=a=b: give all labels by --node-label", ""},
 		{"--kubelet-arg=register-with-taints=a=b:NoSchedule --node-label=c=d", "", ""},
-		{"--kubelet-arg=cgroup-driver=systemd", "for the kubelet and containerd together", ""},
+		{"--kubelet-arg=cgroup-driver=systemd", "", ""},
 		{"--kube-proxy-arg=detect-local-mode=BridgeInterface", "pods are known by --cluster-cidr", ""},
 		{"--kube-controller-manager-arg=cluster-cidr=10.0.0.0/8", "use brink's own --cluster-cidr", ""},
 		{"--kube-scheduler-arg=kubeconfig=/root/.kube/config", "reach the API server in memory", ""},

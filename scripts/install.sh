@@ -650,7 +650,7 @@ unit() {
 Description=brink $MODE, Kubernetes for the edge
 # Not network-online.target: a node starts without a network too.
 After=network.target time-set.target
-Wants=time-set.target
+Wants=time-set.target $PODS.service
 
 [Service]
 Type=notify
@@ -772,33 +772,31 @@ stop() {
 END
 }
 
-# place_changed writes a file unless it has that content, and says so by CHANGED.
+# place_changed writes what is in TMP/content into a file, unless it has that content, and
+# says so by CHANGED. It does not read a pipe: what a shell sets behind one is lost.
 place_changed() {
-	cat >"$TMP/content"
 	if root cmp -s "$TMP/content" "$1" 2>/dev/null; then return 0; fi
 	make_dir "$(dirname "$1")"
 	place "$1" "$2" <"$TMP/content"
 	CHANGED=true
 }
 
-# place_made is place_changed of what a function writes. Not by a pipe: its end is another
-# process in most shells, and what it found to be CHANGED would be lost.
-place_made() { # FILE MODE FUNCTION...
-	file=$1 mode=$2
-	shift 2
-	"$@" >"$TMP/made"
-	place_changed "$file" "$mode" <"$TMP/made"
-}
-
 place_service() {
-	if [ -s "$TMP/env" ] || root test -e "$ENV_FILE"; then place_changed "$ENV_FILE" 600 <"$TMP/env"; fi
+	if [ -s "$TMP/env" ] || root test -e "$ENV_FILE"; then
+		cp "$TMP/env" "$TMP/content"
+		place_changed "$ENV_FILE" 600
+	fi
 	if [ "$INIT" = systemd ]; then
-		place_made "$SYSTEMD_DIR/$NAME.service" 644 unit
-		place_made "$SYSTEMD_DIR/$PODS.service" 644 pods_unit "$NAME.service"
+		unit >"$TMP/content"
+		place_changed "$SYSTEMD_DIR/$NAME.service" 644
+		pods_unit "$NAME.service" >"$TMP/content"
+		place_changed "$SYSTEMD_DIR/$PODS.service" 644
 		return
 	fi
-	place_made "/etc/init.d/$NAME" 755 openrc_script
-	place_made "/etc/init.d/$PODS" 755 openrc_pods
+	openrc_script >"$TMP/content"
+	place_changed "/etc/init.d/$NAME" 755
+	openrc_pods >"$TMP/content"
+	place_changed "/etc/init.d/$PODS" 755
 	place_rotation
 }
 

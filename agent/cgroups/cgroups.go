@@ -22,16 +22,16 @@ import (
 // Mount is where all distributions mount control groups.
 const Mount = "/sys/fs/cgroup"
 
-// MakeRoot makes the group of --kubelet-arg=cgroup-root in the hierarchies, which are of
-// the given version of control groups. The kubelet refuses to start without it. Several
-// nodes on one machine need one each.
+// MakeRoot makes the group of --kubelet-arg=cgroup-root, as KubeletRoot returns it, in the
+// hierarchies, which are of the given version of control groups. The kubelet refuses to
+// start without it. Several nodes on one machine need one each.
 func MakeRoot(ctx context.Context, hierarchies []string, root string, systemd bool, version int) error {
 	if root == "" || root == "/" {
 		return nil
 	}
 	var err error
 	if systemd {
-		err = makeSlice(ctx, hierarchies, root)
+		err = makeSlice(ctx, hierarchies, root, version)
 	} else {
 		err = makeCgroup(hierarchies, root, version)
 	}
@@ -41,33 +41,26 @@ func MakeRoot(ctx context.Context, hierarchies []string, root string, systemd bo
 	return nil
 }
 
-// ForPods returns the group below which the kubelet makes those of pods, as a path below a
-// hierarchy's mount.
-func ForPods(root string, systemd bool) string {
-	if !systemd {
-		return filepath.Join("/", root, "kubepods")
+// makeSlice makes systemd create the slice of a cgroup root, unless it exists. Starting it
+// is enough: a slice needs no unit file. systemd gives it only the controllers that some
+// unit has asked for, and the kubelet refuses a root without all that it wants.
+func makeSlice(ctx context.Context, hierarchies []string, root string, version int) error {
+	path := filepath.Dir(ForPods(root, true))
+	if !existsIn(hierarchies, path) {
+		if err := startSlice(ctx, filepath.Base(path)); err != nil {
+			return err
+		}
+		if !existsIn(hierarchies, path) {
+			return fmt.Errorf("systemd has started %s without a control group %s", filepath.Base(path), path)
+		}
 	}
-	name := strings.ReplaceAll(strings.Trim(strings.TrimSuffix(root, ".slice"), "/"), "/", "-")
-	if name != "" {
-		name += "-"
-	}
-	return ExpandSlice(name + "kubepods.slice")
+	return makeCgroup(hierarchies, path, version)
 }
 
-// makeSlice makes systemd create the slice of a cgroup root, unless it exists. Starting it
-// is enough: a slice needs no unit file.
-func makeSlice(ctx context.Context, hierarchies []string, root string) error {
-	path := filepath.Dir(ForPods(root, true))
-	if existsIn(hierarchies, path) {
-		return nil
-	}
-	unit := filepath.Base(path)
+func startSlice(ctx context.Context, unit string) error {
 	out, err := exec.CommandContext(ctx, "systemctl", "start", "--", unit).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("systemctl start %s: %w: %s", unit, err, strings.Join(strings.Fields(string(out)), " "))
-	}
-	if !existsIn(hierarchies, path) {
-		return fmt.Errorf("systemd has started %s without a control group %s", unit, path)
 	}
 	return nil
 }
@@ -78,17 +71,6 @@ func existsIn(hierarchies []string, path string) bool {
 		_, err := os.Stat(filepath.Join(mount, path))
 		return err == nil
 	})
-}
-
-// ExpandSlice returns the path that systemd gives a slice: a-b.slice is in a.slice.
-func ExpandSlice(slice string) string {
-	path, name := "/", ""
-	for _, part := range strings.Split(strings.TrimSuffix(slice, ".slice"), "-") {
-		name += part
-		path = filepath.Join(path, name+".slice")
-		name += "-"
-	}
-	return path
 }
 
 // Hierarchies returns where control groups are mounted, without the links that name a

@@ -182,53 +182,6 @@ func TestRealCgroup(t *testing.T) {
 	}
 }
 
-// systemctlThat puts a systemctl into the path that runs script.
-func systemctlThat(t *testing.T, script string) {
-	t.Helper()
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "systemctl"), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("PATH", dir+string(os.PathListSeparator)+os.Getenv("PATH"))
-}
-
-func TestMakeSlice(t *testing.T) {
-	mount := t.TempDir()
-	for _, tt := range []struct{ name, script, want string }{
-		{"refused", "echo Access denied >&2; exit 1", "systemctl start edge-pods.slice: exit status 1: Access denied"},
-		{"made nothing", "true", "edge-pods.slice without a control group /edge.slice/edge-pods.slice"},
-		{"made", `[ "$*" = "start -- edge-pods.slice" ] && mkdir -p ` + mount + "/edge.slice/edge-pods.slice", ""},
-		{"is there", "exit 1", ""},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			systemctlThat(t, tt.script)
-			err := makeSlice(t.Context(), []string{t.TempDir(), mount}, "/edge/pods")
-			if (err == nil) != (tt.want == "") || (err != nil && !strings.Contains(err.Error(), tt.want)) {
-				t.Errorf("got %v, want %q", err, tt.want)
-			}
-		})
-	}
-}
-
-func TestForPods(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		root    string
-		systemd bool
-		want    string
-	}{
-		{"", false, "/kubepods"},
-		{"/", false, "/kubepods"},
-		{"/n1/deep", false, "/n1/deep/kubepods"},
-		{"", true, "/kubepods.slice"},
-		{"/edge.slice", true, "/edge.slice/edge-kubepods.slice"},
-	} {
-		if got := ForPods(c.root, c.systemd); got != c.want {
-			t.Errorf("%q systemd %v: got %s, want %s", c.root, c.systemd, got, c.want)
-		}
-	}
-}
-
 func TestEntries(t *testing.T) {
 	t.Parallel()
 	mount := t.TempDir()

@@ -45,7 +45,7 @@ var learnt = []string{"clusterDNS", "clusterDomain"}
 
 var ownFields = []ownField{
 	{"authentication", ""}, {"authorization", ""}, {"tlsCertFile", ""}, {"tlsPrivateKeyFile", ""}, {"serverTLSBootstrap", ""},
-	{"enableServer", ""}, {"cgroupDriver", ""}, {"containerRuntimeEndpoint", ""}, {"imageServiceEndpoint", ""}, {"podLogsDir", ""},
+	{"enableServer", ""}, {"containerRuntimeEndpoint", ""}, {"imageServiceEndpoint", ""}, {"podLogsDir", ""},
 	{"clusterDNS", "--cluster-dns"}, {"clusterDomain", "--cluster-domain"},
 	// Other parts of brink must know these, and read the flags.
 	{"port", "--kubelet-arg=port=PORT"}, {"cgroupRoot", "--kubelet-arg=cgroup-root=PATH"}, {"registerWithTaints", "--node-taint"},
@@ -68,6 +68,9 @@ func mergeFiles(config *kubeletconfig.KubeletConfiguration, flags *options.Kubel
 	}
 	if err := takeOwn(base, given); err != nil {
 		return err
+	}
+	if meansDefault(given[driverField]) {
+		delete(given, driverField)
 	}
 	for _, name := range wholeFields {
 		if _, ok := given[name]; ok {

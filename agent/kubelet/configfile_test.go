@@ -86,7 +86,7 @@ func TestConfigFileReserves(t *testing.T) {
 
 func TestConfigFileRefused(t *testing.T) {
 	for text, want := range map[string]string{
-		header + "clusterDomain: other.local\nauthentication: {anonymous: {enabled: true}, webhook: {enabled: false}}\ncgroupDriver: systemd\nport: 10260\n": "the kubelet's configuration file: brink decides on authentication.anonymous.enabled, authentication.webhook.enabled, cgroupDriver, clusterDomain (use --cluster-domain), port (use --kubelet-arg=port=PORT): leave it out",
+		header + "clusterDomain: other.local\nauthentication: {anonymous: {enabled: true}, webhook: {enabled: false}}\ncontainerRuntimeEndpoint: unix:///x\nport: 10260\n": "the kubelet's configuration file: brink decides on authentication.anonymous.enabled, authentication.webhook.enabled, containerRuntimeEndpoint, clusterDomain (use --cluster-domain), port (use --kubelet-arg=port=PORT): leave it out",
 		header + "clusterDNS: [10.96.0.10]\n":                    "clusterDNS (use --cluster-dns)",
 		header + "logging: {format: json}\n":                     "logging.format (use --debug)",
 		header + "maxPodz: 3\n":                                  `unknown field "maxPodz"`,
@@ -123,8 +123,8 @@ func TestConfigFileAgrees(t *testing.T) {
 func TestConfigFileBeforeJoining(t *testing.T) {
 	const cluster = "clusterDomain: other.local\nclusterDNS: [10.96.0.10]\n"
 	for text, want := range map[string]string{
-		cluster:                             "",
-		cluster + "cgroupDriver: systemd\n": "brink decides on cgroupDriver: leave it out",
+		cluster:                      "",
+		cluster + "podLogsDir: /x\n": "brink decides on podLogsDir: leave it out",
 	} {
 		cfg := plausible("config=" + writeFile(t, filepath.Join(t.TempDir(), "kubelet.yaml"), header+text))
 		cfg.ClusterDNS, cfg.ClusterDomain = nil, ""

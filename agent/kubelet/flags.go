@@ -20,18 +20,6 @@ import (
 	"brink/internal/layout"
 )
 
-// CgroupRoot returns the cgroup below which all pods' cgroups are, by the flags. "" is the
-// root.
-func CgroupRoot(args []string) string {
-	root := ""
-	for _, arg := range args {
-		if _, value, ok := strings.Cut(arg, "="); ok && componentargs.Name(arg) == "cgroup-root" {
-			root = value
-		}
-	}
-	return root
-}
-
 func serverOptions(cfg Config) (*options.KubeletServer, error) {
 	flags := options.NewKubeletFlags()
 	config, err := options.NewKubeletConfiguration()
@@ -51,6 +39,9 @@ func serverOptions(cfg Config) (*options.KubeletServer, error) {
 	}
 	if err := mergeFilesAndFlags(cfg, flags, config); err != nil {
 		return nil, err
+	}
+	if cfg.CgroupRoot != "" {
+		config.CgroupRoot = cfg.CgroupRoot
 	}
 	if err := utilfeature.DefaultMutableFeatureGate.SetFromMap(config.FeatureGates); err != nil {
 		return nil, fmt.Errorf("--kubelet-arg=feature-gates: %w", err)

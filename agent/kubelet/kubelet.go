@@ -69,8 +69,11 @@ type Config struct {
 	// it. ClientCA verifies callers.
 	ServingCert, ServingKey, ClientCA string
 
-	// SystemdCgroups selects the systemd cgroup driver instead of cgroupfs.
+	// SystemdCgroups selects the systemd cgroup driver instead of cgroupfs. It agrees with
+	// ChosenDriver where the user has chosen.
 	SystemdCgroups bool
+	// CgroupRoot, unless empty, is that of Args in the form that the kubelet wants.
+	CgroupRoot string
 	// Seccomp gives pods that request no profile the runtime's.
 	Seccomp bool
 	// Reserved are flags for the resources of the machine that pods must leave.

@@ -37,7 +37,7 @@ type bundle struct {
 // readBundles reads the OCI configuration and the process id of each container from the
 // state directory of containerd and its shims.
 func readBundles(state string) []bundle {
-	paths, _ := filepath.Glob(filepath.Join(state, "io.containerd.runtime.v2.task", "*", "*", "config.json"))
+	paths, _ := filepath.Glob(filepath.Join(state, cgroups.BundleFiles))
 	var out []bundle
 	for _, path := range paths {
 		data, err := os.ReadFile(path)
@@ -62,21 +62,12 @@ func parseBundle(config []byte) (bundle, bool) {
 	if json.Unmarshal(config, &spec) != nil || spec.Linux.CgroupsPath == "" {
 		return bundle{}, false
 	}
+	group, _ := cgroups.OfContainer(spec.Linux.CgroupsPath)
 	return bundle{
-		cgroup:  containerCgroup(spec.Linux.CgroupsPath),
+		cgroup:  group,
 		pod:     spec.Annotations["io.kubernetes.cri.sandbox-uid"],
 		sandbox: spec.Annotations["io.kubernetes.cri.container-type"] == "sandbox",
 	}, true
-}
-
-// containerCgroup returns the path of runc's cgroupsPath, which is a path or, with the
-// systemd driver, slice:prefix:name.
-func containerCgroup(cgroupsPath string) string {
-	parts := strings.Split(cgroupsPath, ":")
-	if len(parts) != 3 {
-		return filepath.Join("/", cgroupsPath)
-	}
-	return filepath.Join(cgroups.ExpandSlice(parts[0]), parts[1]+"-"+parts[2]+".scope")
 }
 
 // podCgroup returns the group of the whole pod, which also holds processes that are no

@@ -126,3 +126,17 @@ func checkCgroupVersion(f Facts) Check {
 	}
 	return ok(name, "cgroup v%d", f.Cgroup.Version)
 }
+
+// checkCgroupDriver says who makes the groups of pods, unless the kubelet's flags or files
+// name another driver.
+func checkCgroupDriver(f Facts) Check {
+	const name = "cgroup driver"
+	switch {
+	case f.SystemdCgroup():
+		return ok(name, "systemd makes the control groups of pods, in slices")
+	case f.Systemd && f.Cgroup.Version == 2:
+		return warn(name, "run brink where /run/systemd/private or /run/dbus/system_bus_socket is",
+			"systemd is the init of this machine and has no socket here, brink makes the control groups of pods beside it")
+	}
+	return ok(name, "brink makes the control groups of pods by itself (cgroupfs)")
+}

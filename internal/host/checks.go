@@ -128,6 +128,7 @@ func (m machine) podChecks(f Facts, o CheckOptions) []Check {
 		checkControllers(f),
 		checkCgroupsWritable(f),
 		checkCgroupVersion(f),
+		checkCgroupDriver(f),
 		m.checkKernel(f),
 		checkSeccomp(f),
 		checkNFT(f, o.NFT),

@@ -140,6 +140,9 @@ var machines = []struct {
 	{"no memory cgroup on an Armbian board", noMemory.and(files{"boot/armbianEnv.txt": "verbosity=1"}), nil, CheckOptions{}, []wanted{
 		{"memory cgroup", Fail, "the memory cgroup is disabled, the kubelet cannot run without it: boot with cgroup_enable=memory (extraargs=cgroup_enable=memory in /boot/armbianEnv.txt), or use a kernel with CONFIG_MEMCG"},
 	}},
+	{"systemd out of reach", files{"run/systemd/private": ""}, nil, CheckOptions{}, []wanted{
+		{"cgroup driver", Warn, "systemd is the init of this machine and has no socket here, brink makes the control groups of pods beside it: run brink where /run/systemd/private or /run/dbus/system_bus_socket is"},
+	}},
 	{"cgroup v2 read-only", files{"proc/self/mounts": "cgroup2 /sys/fs/cgroup cgroup2 ro,nosuid,nodev 0 0\n"}, nil, CheckOptions{}, []wanted{
 		{"cgroups writable", Fail, "control groups are mounted read-only, no pod could start: /sys/fs/cgroup: mount -o remount,bind,rw /sys/fs/cgroup and the like, or have the container's manager do so (privileged; for systemd-nspawn SYSTEMD_NSPAWN_API_VFS_WRITABLE=yes)"},
 	}},

@@ -22,6 +22,9 @@ type Facts struct {
 	Cgroup Cgroup
 	// Systemd is true where systemd is the init of this machine.
 	Systemd bool
+	// SystemdAnswers is true where a socket of systemd's is there, by which programs ask
+	// it for control groups.
+	SystemdAnswers bool
 	// EffectiveUID of this process.
 	EffectiveUID int
 	// Capabilities is the effective set of this process.
@@ -78,7 +81,11 @@ func (c Cgroup) Has(controller string) bool {
 // SystemdCgroup reports whether cgroups have to be made through systemd. On version 2
 // systemd is the only writer of the tree and undoes what others do in it. On version 1 it
 // leaves others' groups alone.
-func (f Facts) SystemdCgroup() bool { return f.Systemd && f.Cgroup.Version == 2 }
+func (f Facts) SystemdCgroup() bool { return f.MakesSlices() && f.Cgroup.Version == 2 }
+
+// MakesSlices reports whether cgroups can be made through systemd. A container may show
+// the directory of the machine's systemd and no way to reach it.
+func (f Facts) MakesSlices() bool { return f.Systemd && f.SystemdAnswers }
 
 // Capabilities is a set of Linux capabilities, one bit each.
 type Capabilities uint64
@@ -137,21 +144,23 @@ func (m machine) look() (Facts, error) {
 	}
 	memory := m.fields("proc/meminfo")
 	f := Facts{
-		Cgroup:        m.cgroup(),
-		Systemd:       m.exists("run/systemd/system"),
-		EffectiveUID:  effectiveUID(status["Uid"]),
-		UserNamespace: m.inUserNamespace(),
-		SELinux:       m.exists("sys/fs/selinux/enforce"),
-		AppArmor:      m.appArmor(),
-		Seccomp:       status["Seccomp"] != "",
-		Kernel:        m.read("proc/sys/kernel/osrelease"),
-		Arch:          runtime.GOARCH,
-		Memory:        kilobytes(memory["MemTotal"]),
-		Tasks:         m.tasks(),
-		NFT:           m.program("nft"),
-		Protocols:     m.hasProtocols(),
-		Model:         m.read("proc/device-tree/model"),
-		Distribution:  m.distribution(),
+		Cgroup:  m.cgroup(),
+		Systemd: m.exists("run/systemd/system"),
+		// The second is for root alone, and is there without a D-Bus.
+		SystemdAnswers: m.exists("run/dbus/system_bus_socket") || m.exists("run/systemd/private"),
+		EffectiveUID:   effectiveUID(status["Uid"]),
+		UserNamespace:  m.inUserNamespace(),
+		SELinux:        m.exists("sys/fs/selinux/enforce"),
+		AppArmor:       m.appArmor(),
+		Seccomp:        status["Seccomp"] != "",
+		Kernel:         m.read("proc/sys/kernel/osrelease"),
+		Arch:           runtime.GOARCH,
+		Memory:         kilobytes(memory["MemTotal"]),
+		Tasks:          m.tasks(),
+		NFT:            m.program("nft"),
+		Protocols:      m.hasProtocols(),
+		Model:          m.read("proc/device-tree/model"),
+		Distribution:   m.distribution(),
 	}
 	caps, _ := strconv.ParseUint(status["CapEff"], 16, 64)
 	f.Capabilities = Capabilities(caps)

@@ -86,6 +86,7 @@ var debian12 = files{
 	"proc/sys/fs/inotify/max_user_watches":       "29711\n",
 	"sys/fs/cgroup/cgroup.controllers":           "cpuset cpu io memory hugetlb pids rdma misc\n",
 	"run/systemd/system/x":                       "x",
+	"run/systemd/private":                        "x",
 	"etc/os-release":                             "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nNAME=\"Debian GNU/Linux\"\nID=debian\n",
 	"usr/sbin/nft":                               "x",
 	"lib/modules/6.1.0-28-amd64/modules.builtin": "kernel/fs/ext4/ext4.ko\n",
@@ -139,12 +140,22 @@ var looks = []struct {
 			t.Errorf("%+v", f)
 		}
 	}},
+	{"systemd with D-Bus only", debian12.and(files{"run/systemd/private": "", "run/dbus/system_bus_socket": "x"}), func(t *testing.T, f Facts) {
+		if !f.SystemdCgroup() {
+			t.Errorf("%+v", f)
+		}
+	}},
+	{"systemd out of reach", debian12.and(files{"run/systemd/private": ""}), func(t *testing.T, f Facts) {
+		if !f.Systemd || f.SystemdCgroup() || f.MakesSlices() {
+			t.Errorf("%+v", f)
+		}
+	}},
 	{"cgroup v1 and hybrid", debian12.and(cgroupV1), func(t *testing.T, f Facts) {
 		want := []string{"memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "freezer"}
 		got := slices.Clone(f.Cgroup.Controllers)
 		slices.Sort(want)
 		slices.Sort(got)
-		if f.Cgroup.Version != 1 || !slices.Equal(got, want) || f.SystemdCgroup() {
+		if f.Cgroup.Version != 1 || !slices.Equal(got, want) || f.SystemdCgroup() || !f.MakesSlices() {
 			t.Errorf("%+v", f.Cgroup)
 		}
 	}},

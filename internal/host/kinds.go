@@ -39,6 +39,7 @@ var hostKinds = []Kind{
 		"use a kernel that has them, and no cgroup_disable= that turns them off"},
 	{"cgroups writable", Fail, "control groups may be made: containers often mount them read-only", "mount -o remount,bind,rw, or have the container's manager do so"},
 	{"cgroup version", Warn, "the machine uses cgroup v2, as Kubernetes 1.37 no longer supports v1", "boot with systemd.unified_cgroup_hierarchy=1, or update the distribution"},
+	{"cgroup driver", Warn, "says who makes the control groups of pods: systemd where it is the init and cgroup v2 is in use, and its socket is there, otherwise brink", "run brink where it can reach systemd"},
 	{"kernel", Fail, "the kernel is Linux 5.13 or later, which services by nftables need, and its modules are still there (else a warning)", "update the kernel; reboot after an update"},
 	{"seccomp", Warn, "the kernel can filter system calls; without it pods run without a seccomp profile", "use a kernel with CONFIG_SECCOMP_FILTER"},
 	{"nft", Fail, "there is a program nft for services: the host's, in version 1.0.1 or later and with /etc/protocols, or else brink's own, which it carries", "nothing is to be done; a build without one of its own needs the packages nftables and netbase"},

@@ -82,6 +82,9 @@ type Config struct {
 	RegistriesFile string
 	// Host describes the machine, on which some settings depend.
 	Host host.Facts
+	// SystemdCgroups lets runc make containers' control groups through systemd, as the
+	// kubelet then makes those of pods.
+	SystemdCgroups bool
 	// Debug logs all that containerd reports, otherwise only warnings and errors.
 	Debug bool
 }

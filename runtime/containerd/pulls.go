@@ -231,6 +231,9 @@ func (p *pulls) end(ctx context.Context, name string, lease leases.Lease, failur
 	if state.running > 0 {
 		return
 	}
+	if status.Code(failure) == codes.FailedPrecondition {
+		p.abort(ctx, lease)
+	}
 	kept := p.kept(ctx, lease)
 	if state.done || kept == 0 || status.Code(failure) == codes.FailedPrecondition {
 		p.dropLocked(ctx, name, lease)
@@ -240,6 +243,20 @@ func (p *pulls) end(ctx context.Context, name string, lease leases.Lease, failur
 		state.told = kept
 		lifecycle.Logger(p.log).Warn("a pull broke off, the next one goes on where it stopped",
 			"image", name, "kept", fmt.Sprintf("%.1f MiB", float64(kept)/(1<<20)), "error", status.Convert(failure).Message())
+	}
+}
+
+// abort drops the unfinished downloads of a lease at once: the next pull may come before
+// the garbage collector, and would continue them.
+func (p *pulls) abort(ctx context.Context, lease leases.Lease) {
+	held, err := p.leases.ListResources(ctx, lease)
+	if err != nil {
+		return
+	}
+	for _, r := range held {
+		if r.Type == "ingests" {
+			_ = p.content.Abort(ctx, r.ID) // it may have ended
+		}
 	}
 }
 

@@ -121,7 +121,7 @@ func (c Config) runc() section {
 		"options": section{
 			"BinaryName":    filepath.Join(c.BinDir, "runc"),
 			"Root":          c.Layout.RuncState(),
-			"SystemdCgroup": c.Host.SystemdCgroup(),
+			"SystemdCgroup": c.SystemdCgroups,
 		},
 	}
 }

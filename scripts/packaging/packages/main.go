@@ -147,7 +147,7 @@ func (o options) contents(format string) files.Contents {
 	return append(out,
 		file("brink.service", "/usr/lib/systemd/system/brink.service", 0o644),
 		file("brink-agent.service", "/usr/lib/systemd/system/brink-agent.service", 0o644),
-		file("brink-pods.service", "/usr/lib/systemd/system/brink-pods.service", 0o644))
+		file("brink-pods.service", "/usr/lib/systemd/system/brink-pods.service", 0o644)) // the others want it
 }
 
 // dateScripts gives the scripts the build's time: nfpm writes their own into an .apk.

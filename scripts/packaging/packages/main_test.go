@@ -109,7 +109,7 @@ func TestDeb(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	for _, want := range []string{"Architecture: arm64", "Recommends: nftables", "preinst", "postinst", "prerm", "postrm",
-		"-rwxr-xr-x root/root", "./usr/bin/brink", "./usr/lib/systemd/system/brink-agent.service", "./usr/share/doc/brink/copyright"} {
+		"-rwxr-xr-x root/root", "./usr/bin/brink", "./usr/lib/systemd/system/brink-agent.service", "./usr/lib/systemd/system/brink-pods.service", "./usr/share/doc/brink/copyright"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("no %s in it:\n%s", want, out)
 		}

@@ -1,0 +1,82 @@
+package images_test
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"brink/runtime/images"
+	"brink/runtime/testnode"
+)
+
+// TestTwoArchivesWithOneImage: the image stays pinned until the last of them goes.
+func TestTwoArchivesWithOneImage(t *testing.T) {
+	i := newImports(t)
+	one, two := i.put("1.tar", "test.local/one:1"), i.put("2.tar.gz", "test.local/one:1")
+	i.run()
+	for n, path := range []string{one, two} {
+		i.WaitPinned("test.local/one:1", true)
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		i.run()
+		i.WaitPinned("test.local/one:1", n == 0)
+	}
+}
+
+// TestKilledImport: what a kill leaves of an import is dropped by the next start, which
+// imports the archive that lies there then, of the same size and with the same entries.
+func TestKilledImport(t *testing.T) {
+	i := newImports(t)
+	path := filepath.Join(i.dir, "1.tar")
+	if err := os.Rename(testnode.WriteArchive(t, "test.local/large:1", random(t, 64<<20)), path); err != nil {
+		t.Fatal(err)
+	}
+	go func() { images.NewDirectory(i.Store, i.dir, nil).Once(i.Context()) }()
+	waitFor(t, "an import", func() bool {
+		found, err := i.Client().ContentStore().ListStatuses(i.CRIContext())
+		return err == nil && len(found) > 0
+	})
+	i.Crash()
+	if len(i.Stamps()) > 0 {
+		t.Skip("the import was faster")
+	}
+	testnode.CreateArchive(t, path, "test.local/small:1")
+	i.run()
+	i.WaitPinned("test.local/small:1", true)
+	i.WaitImage("test.local/large:1", false)
+	found, err := i.Client().ContentStore().ListStatuses(i.CRIContext())
+	if err != nil || len(found) > 0 {
+		t.Errorf("left behind: %v %v", found, err)
+	}
+	left, err := i.Client().LeasesService().List(i.CRIContext(), `labels."brink.io/import"`)
+	if err != nil || len(left) > 0 {
+		t.Errorf("leases are left: %v %v", left, err)
+	}
+}
+
+// TestSocketAmongArchives: neither a socket nor a directory keeps archives from being read.
+func TestSocketAmongArchives(t *testing.T) {
+	i := newImports(t)
+	l, err := net.Listen("unix", filepath.Join(i.dir, "0.tar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := os.Mkdir(filepath.Join(i.dir, "1.tar"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	target := filepath.Join(t.TempDir(), "elsewhere")
+	testnode.CreateArchive(t, target, "test.local/link:1")
+	if err := os.Symlink(target, filepath.Join(i.dir, "2.tar")); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	i.run()
+	i.WaitPinned("test.local/link:1", true)
+	if len(i.Stamps()) != 1 {
+		t.Errorf("after %v the record knows %v", time.Since(begun), i.Stamps())
+	}
+}
