@@ -262,7 +262,7 @@ var flagInText = regexp.MustCompile(`--([a-z][a-z0-9-]+)`)
 
 // othersFlags are flags in the documentation that are other programs': kubectl's,
 // scripts' and Kubernetes' components'.
-var othersFlags = []string{"kubeconfig", "bump-revision", "ignore-missing", "long", "mark-compacted", "now", "system", "unix-socket"}
+var othersFlags = []string{"bump-revision", "ignore-missing", "image", "kubeconfig", "long", "mark-compacted", "now", "port", "system", "type", "unix-socket"}
 
 // TestFlagsInDocs: a page names no flag that brink has not. Tables of k3s's flags and
 // of commands of others aside.

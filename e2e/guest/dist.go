@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"brink/internal/release"
 )
@@ -166,7 +167,7 @@ func pack(file, sum, suffix string, compressor []string) (packed string, err err
 	}
 	defer unlock()
 	if _, err := os.Stat(packed); !errors.Is(err, fs.ErrNotExist) {
-		return packed, err
+		return packed, errors.Join(err, os.Chtimes(packed, time.Now(), time.Now())) // see prune
 	}
 	out, err := os.Create(packed + ".new")
 	if err != nil {

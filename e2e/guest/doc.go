@@ -1,7 +1,7 @@
 // Package guest boots whole Debian systems, with systemd or openrc as their first
 // process, for the tests of what installs, updates and removes brink.
 //
-// A guest is a container of systemd-nspawn on this machine's kernel. Its root is a
+// A guest is in most cases a container of systemd-nspawn on this machine's kernel. Its root is a
 // copy-on-write of one that mmdebstrap made and that is kept (Recipe), except /var/lib:
 // that is a real directory, because containerd's snapshots are overlays and overlayfs
 // does not work on itself. It has cgroups of its own name, which is also how all that
@@ -21,6 +21,9 @@
 // The harness needs cgroups of version 1 on the machine that runs it, or a version 2
 // that nobody else manages; the second was never tried.
 //
+// A recipe may have a kernel of its own instead (vm.go): User-mode Linux for cgroups of
+// version 2, or an emulated machine for arm64. It has the same methods, except Snapshot.
+//
 // Read in this order: recipe.go, network.go, guest.go, boot.go, run.go, snapshot.go,
-// dist.go.
+// dist.go, vm.go.
 package guest

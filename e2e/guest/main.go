@@ -49,6 +49,13 @@ func prepare() (restore func(), err error) {
 			return nil, fmt.Errorf("%s is missing: apt-get install %s", tool.name, tool.pkg)
 		}
 	}
+	cache, err := cacheDir()
+	if err == nil {
+		err = prune(cache)
+	}
+	if err != nil {
+		return nil, err
+	}
 	if scratch, err = os.MkdirTemp("", "brink-guests-"); err != nil {
 		return nil, err
 	}

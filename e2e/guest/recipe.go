@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -85,6 +86,31 @@ func cacheDir() (string, error) {
 	return dir, os.MkdirAll(dir, 0o755)
 }
 
+// prune removes what nobody has used for long: packed programs after a day, as every
+// build has others, and roots and kernels after a month.
+func prune(cache string) error {
+	entries, err := os.ReadDir(cache)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil || strings.HasPrefix(e.Name(), "brink-guest-") {
+			continue // gone, or somebody's guest
+		}
+		keep := 30 * 24 * time.Hour
+		if strings.HasPrefix(e.Name(), "packed-") {
+			keep = 24 * time.Hour
+		}
+		if time.Since(info.ModTime()) > keep {
+			if err := os.RemoveAll(filepath.Join(cache, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 func (r Recipe) packages() string {
 	return strings.Join(append(append([]string{}, always...), r.Packages...), ",")
 }
@@ -109,7 +135,7 @@ func (r Recipe) Root() (string, error) {
 	}
 	defer unlock()
 	if _, err := os.Stat(root); !errors.Is(err, fs.ErrNotExist) {
-		return root, err
+		return root, errors.Join(err, os.Chtimes(root, time.Now(), time.Now())) // see prune
 	}
 	// Of one who was killed while making it.
 	unfinished := root + ".new"

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"syscall"
+	"time"
 )
 
 // UML is Systemd on a kernel of its own, which runs as a program: it has cgroups of
@@ -42,7 +43,7 @@ func umlKernel() (string, error) {
 	}
 	defer unlock()
 	if _, err := os.Stat(kernel); !errors.Is(err, fs.ErrNotExist) {
-		return kernel, err
+		return kernel, errors.Join(err, os.Chtimes(kernel, time.Now(), time.Now())) // see prune
 	}
 	config := filepath.Join(Scratch(), "uml.config")
 	if err := os.WriteFile(config, []byte(umlConfig), 0o644); err != nil {
