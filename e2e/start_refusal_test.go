@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -164,29 +163,6 @@ func TestNoRoot(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.mustSay(t, r.Stderr, r.Code, "root")
-}
-
-// TestMissingNft takes the program from the machine: brink says which package
-// has it.
-func TestMissingNft(t *testing.T) {
-	n := prepareNode(t)
-	path, err := exec.LookPath("nft")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if path, err = filepath.EvalSymlinks(path); err != nil {
-		t.Fatal(err)
-	}
-	if err := n.Holder.Run("mv", path, path+".away"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := n.Holder.Run("mv", path+".away", path); err != nil {
-			t.Error(err)
-		}
-	})
-	n.Foreign = []string{"file " + filepath.Join(n.Dir, "upper", path)} // overlayfs keeps the file that was moved
-	n.mustRefuse(t, "", nil, []string{"nft", "nftables"})
 }
 
 // startsElsewhere: that a database is another's is found out when its server has been
