@@ -41,7 +41,7 @@ var faults = map[string]fault{
 	"a relative directory":    {variables: "INSTALL_BRINK_BIN_DIR=bin", want: "they begin with /"},
 	"a name with a dot":       {variables: "INSTALL_BRINK_NAME=a.bak", want: "INSTALL_BRINK_NAME=a.bak"},
 	"a quote that is open":    {variables: `INSTALL_BRINK_EXEC="server --node-label='a"`, want: "a quote in it is not closed"},
-	"a package's binary":      {variables: "INSTALL_BRINK_BIN_DIR=/opt/pkg", want: "/opt/pkg/brink is of a package", prepare: "mkdir /opt/pkg; cp /bin/true /opt/pkg/brink; cp -p /var/lib/dpkg/info/netbase.list /root/; echo /opt/pkg/brink >>/var/lib/dpkg/info/netbase.list", mend: "mv /root/netbase.list /var/lib/dpkg/info/; rm -r /opt/pkg"},
+	"a package's binary":      {variables: "INSTALL_BRINK_BIN_DIR=/opt/pkg", want: "/opt/pkg/brink is of a package", prepare: "mkdir /opt/pkg; cp /bin/true /opt/pkg/brink; cp -p /var/lib/dpkg/info/base-files.list /root/; echo /opt/pkg/brink >>/var/lib/dpkg/info/base-files.list", mend: "mv /root/base-files.list /var/lib/dpkg/info/; rm -r /opt/pkg"},
 	"an agent's own file":     {args: "--tls-san=x", want: "flag provided but not defined: -tls-san", prepare: "echo BRINK_URL=https://192.0.2.1:6443 >/etc/default/brink-agent", mend: "rm /etc/default/brink-agent"},
 	"a board of ARMv6":        {variables: "INSTALL_BRINK_ARCH=armv6l", want: "ARMv6"},
 	"another architecture":    {variables: "INSTALL_BRINK_ARCH=arm64", want: "has no brink-linux-arm64"},
