@@ -460,16 +460,17 @@ fetch_small() { # URL FILE
 	if have curl; then
 		curl -fsSL --retry 3 --connect-timeout 20 -o "$2" "$1"
 	else
-		wget -q -T 60 -O "$2" "$1"
+		wget -q -O "$2" "$1"
 	fi
 }
 
 # stream writes what is at a URL to standard output. After a broken connection curl goes on
-# where it was, if dd says how much there was; some wgets do so by themselves.
+# where it was, if dd says how much there was; some wgets do so by themselves. They get no -T: Debian's
+# static busybox dies of it.
 stream() {
 	got=0 tries=0
 	if ! have curl; then
-		wget -q -T 60 -O - "$1"
+		wget -q -O - "$1"
 		return
 	fi
 	bar=--silent
