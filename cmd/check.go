@@ -10,7 +10,9 @@ import (
 
 	"brink/agent"
 	"brink/cmd/node"
+	"brink/cmd/node/upgrade"
 	"brink/internal/host"
+	"brink/server/snapshot"
 )
 
 func checkCommand() *cli.Command {
@@ -92,7 +94,26 @@ func runChecks(c *cli.Context, flags []cli.Flag, isAgent func(*cli.Context) bool
 	if cfg.Agent != nil {
 		checks = append(checks, agent.CheckReserved(facts, cfg.Server != nil, cfg.Agent.KubeletArgs))
 	}
-	return checks, nil
+	return append(checks, checkVersion(cfg)...), nil
+}
+
+// checkVersion returns failed checks if this brink must not take the place of the one that was
+// there: an installer asks by them before it replaces anything.
+func checkVersion(cfg node.Config) (out []host.Check) {
+	if last, err := upgrade.Read(cfg.Layout); err == nil && last.IsUnderWay() {
+		out = append(out, host.Check{Name: "upgrade", Result: host.Fail, Message: last.Lines()[0], Fix: "wait for its end, which brink status tells"})
+	}
+	if cfg.Server == nil {
+		return out
+	}
+	used, err := snapshot.ReadState(cfg.Layout)
+	if err == nil {
+		err = node.OwnState().CanRead(used)
+	}
+	if err != nil {
+		out = append(out, host.Check{Name: "version", Result: host.Fail, Message: fmt.Sprintf("%s: %v", cfg.Layout.Data(), err)})
+	}
+	return out
 }
 
 func printChecks(checks []host.Check, asJSON bool) error {

@@ -5,12 +5,16 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/urfave/cli/v2"
 
 	"brink/cmd/node"
+	"brink/internal/host"
+	"brink/internal/layout"
 	"brink/internal/testerror"
+	"brink/server"
 )
 
 // TestCheckSettings: a check refuses what a start would, and leaves nothing behind.
@@ -68,5 +72,34 @@ func TestChecksWithoutPods(t *testing.T) {
 	}
 	if !slices.Contains(few, "port 6443") {
 		t.Errorf("the API server's port is not looked at: %v", few)
+	}
+}
+
+// What an installer must not replace is refused by the check that it makes before.
+func TestCheckVersion(t *testing.T) {
+	t.Parallel()
+	l := layout.New(t.TempDir())
+	cfg := node.Config{Layout: l, Server: &server.Config{}}
+	if got := checkVersion(cfg); len(got) > 0 {
+		t.Errorf("a fresh directory: %v", got)
+	}
+	for path, text := range map[string]string{
+		l.UpgradeState(): fmt.Sprintf(`{"phase":"watching","from":"v1","to":"v2","dataDir":%q}`, l.Data()),
+		l.StateVersion(): `{"version":"v9","kubernetes":"v1.99.0","format":99}`,
+	} {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := checkVersion(cfg)
+	if len(got) != 2 || got[0].Result != host.Fail || !strings.Contains(got[0].Message, "from v1 to v2") || !strings.Contains(got[1].Message, "format 99") {
+		t.Errorf("got %+v", got)
+	}
+	cfg.Server = nil
+	if got := checkVersion(cfg); len(got) != 1 {
+		t.Errorf("an agent: %+v", got)
 	}
 }

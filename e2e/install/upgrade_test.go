@@ -202,7 +202,7 @@ curl -sk --max-time 1 https://127.0.0.1:6443/version >/dev/null || date +%s.%N >
 	if away := u.TrySh("cat /run/web-away"); away.Stdout != "" {
 		u.Errorf("the Service did not answer at %s", away.Stdout)
 	}
-	u.Logf("the API was away for %s s", u.TrySh("awk 'NR==1{a=$1} {b=$1} END{print NR ? b-a : 0}' /run/api-away").Stdout)
+	u.Logf("the API was away for %q seconds", u.TrySh("awk 'NR==1{a=$1} {b=$1} END{print NR ? b-a : 0}' /run/api-away").Stdout)
 	u.mustRun(next)
 	u.statusSays("upgraded from " + u.from.String() + " to " + next.String())
 	if got := guestVersion(u.Guest, previous); got != u.from.String() {
@@ -265,6 +265,27 @@ func (u *upgrading) usesTheState() {
 	u.statusSays("failed", "are not in it", "server.replaced-")
 	u.Do(brink, "kubectl", "get", "configmap", "before-uses")
 	u.Do("test", "-s", strings.TrimSpace(u.Sh("ls -d /var/lib/brink/server.replaced-*/db/state.db")))
+}
+
+// TestUpgradeWatcherKilled kills it again and again while it works. What was begun comes to its
+// end.
+func TestUpgradeWatcherKilled(t *testing.T) {
+	t.Parallel()
+	u := newUpgrading(t, guest.Systemd, installSystemd)
+	next := u.next(0, 1)
+	u.dist.Add(u.build(next))
+	u.Sh(`(for wait in 0.3 0.8 1.6; do
+	until pid=$(pgrep -f '^/usr/local/bin/brink.previous upgrade'); do sleep 0.1; done
+	sleep $wait; kill -9 $pid && echo killed >>/run/kills; while kill -0 $pid 2>/dev/null; do sleep 0.1; done
+done) >/dev/null 2>&1 &`)
+	if r := u.upgrade(next.String()); r.Code != 0 {
+		u.Errorf("brink upgrade: %v", r)
+	}
+	if kills := u.TrySh("cat /run/kills").Stdout; strings.Count(kills, "killed") < 2 {
+		u.Errorf("the watcher was killed too seldom: %q", kills)
+	}
+	u.EventuallySh("the watcher to be gone", `[ ! -e /etc/systemd/system/brink-upgrade.service ] && [ ! -e /etc/init.d/brink-upgrade ]`)
+	u.mustRun(next)
 }
 
 func (u *upgrading) uninstalls() {

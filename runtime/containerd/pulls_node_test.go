@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"brink/internal/testdisk"
 	"brink/runtime/testnode"
 )
 
@@ -103,6 +104,8 @@ func newBroken(t *testing.T, keep time.Duration) (*testnode.Node, *brokenRegistr
 	server := httptest.NewServer(b)
 	t.Cleanup(server.Close)
 	n := testnode.New(t)
+	// A disk of its own: on a full one, nothing of a broken pull is kept.
+	testdisk.MountAt(t, n.Config.Layout.ContainerdRoot(), "tmpfs", 0, "size=256m")
 	n.Config.KeepPulls = keep
 	text := "mirrors:\n  broken.test: {endpoint: [" + strconv.Quote(server.URL) + "]}\n"
 	if err := os.WriteFile(n.Config.RegistriesFile, []byte(text), 0o600); err != nil {

@@ -53,12 +53,13 @@ func (j *judge) look(after time.Duration, s sight) (verdict, string) {
 		j.counted += s.ends - j.seen
 	}
 	j.seen = max(j.seen, s.ends)
-	if s.outside == "" {
+	if s.outside == "" && !(s.ready && s.isNew) {
 		j.spent += after
 	}
-	if s.answers && s.isNew && (s.ready || !j.wasReady) {
+	switch {
+	case s.answers && s.isNew && (s.ready || !j.wasReady && s.outside == ""):
 		j.well += after
-	} else {
+	case s.outside == "" || j.wasReady:
 		j.well = 0
 	}
 	needed := settled

@@ -41,6 +41,7 @@ func TestJudge(t *testing.T) {
 		{"ends without an address", sight{outside: "no address"}, true, true, undecided, "", 10000},
 		{"was not Ready before and stays alive", sight{answers: true, isNew: true}, false, false, good, "", 300},
 		{"was not Ready before and is now", sight{answers: true, isNew: true, ready: true}, false, false, good, "", 10},
+		{"was not Ready before and waits", sight{answers: true, isNew: true, outside: "no server answers"}, false, false, undecided, "", 10000},
 		{"was not Ready before and ends", sight{}, true, false, bad, "has ended 5 times", 30},
 	} {
 		got, why, after := run(&judge{limit: limit, wasReady: c.wasReady}, c.sight, 10000, c.ending)
@@ -60,6 +61,13 @@ func TestJudgeWaitsForRest(t *testing.T) {
 		if v, _ := j.look(time.Second, s); v != undecided {
 			t.Fatalf("decided after %d s", i+1)
 		}
+	}
+	j = &judge{limit: settled, wasReady: true} // that has become Ready just in time
+	if v, why, _ := run(j, sight{answers: true, isNew: true}, int(settled/time.Second)-1, false); v != undecided {
+		t.Errorf("decided before its time: %s", why)
+	}
+	if v, why, _ := run(j, sight{answers: true, isNew: true, ready: true}, 60, false); v != good {
+		t.Errorf("it has become Ready in time: %s", why)
 	}
 	j = &judge{limit: time.Minute, wasReady: true}
 	if v, why := j.look(8*time.Hour, sight{}); v != undecided {

@@ -87,6 +87,9 @@ func Read(l layout.Layout) (r Record, err error) {
 	if err != nil {
 		return Record{}, fmt.Errorf("reading the last upgrade: %s: %w", l.UpgradeState(), err)
 	}
+	if r.DataDir != l.Data() {
+		return Record{}, ErrNone // this is a copy: the upgrade is that of the original
+	}
 	return r, nil
 }
 

@@ -62,7 +62,7 @@ func TestRecord(t *testing.T) {
 	if _, err := Read(l); err != ErrNone {
 		t.Errorf("before any: %v", err)
 	}
-	r := Record{Phase: Returned, From: "v1", To: "v2", Reason: "it ended", Ended: time.Unix(0, 0),
+	r := Record{DataDir: l.Data(), Phase: Returned, From: "v1", To: "v2", Reason: "it ended", Ended: time.Unix(0, 0),
 		Lost: &Lost{After: 10, UpTo: 20, Since: time.Unix(0, 0), Until: time.Unix(60, 0), KeptIn: "/kept"}}
 	if err := r.write(l); err != nil {
 		t.Fatal(err)
@@ -70,6 +70,13 @@ func TestRecord(t *testing.T) {
 	got, err := Read(l)
 	if err != nil || got.IsUnderWay() {
 		t.Errorf("%+v (%v)", got, err)
+	}
+	copied := layout.New(t.TempDir())
+	if err := r.write(copied); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Read(copied); err != ErrNone {
+		t.Errorf("a copy of the data directory: %v", err)
 	}
 	text := strings.Join(got.Lines(), "\n")
 	for _, want := range []string{"from v1 to v2 failed, v1 is back", "it ended", "writes from then until 1970-01-01 00:01:00Z (revisions 11 to 20)", "kept in /kept"} {

@@ -3,8 +3,8 @@
 //
 //	packages -version V -arch ARCH -time SECONDS -files DIRECTORY -out DIRECTORY
 //
-// -files holds brink, the two units, the licences and the scripts that package managers
-// run, as scripts/release lays them there.
+// -files holds brink, its units, the licences and the scripts that package managers run, as
+// scripts/packaging/make lays them there.
 package main
 
 import (

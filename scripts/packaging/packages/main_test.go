@@ -52,7 +52,7 @@ func TestDpkgSorts(t *testing.T) {
 	}
 }
 
-// testFiles is a directory as scripts/release lays it, with a script in brink's place.
+// testFiles is a directory as scripts/packaging/make lays it, with a script in brink's place.
 func testFiles(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
