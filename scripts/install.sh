@@ -13,6 +13,8 @@
 #
 # shellcheck disable=SC2119,SC2120 # functions that set their own arguments have none
 set -eu
+LC_ALL=C # what dd and df say is read
+export LC_ALL
 
 BASE_URL='@BASE_URL@'
 PUBLIC_KEY='@PUBLIC_KEY@'
@@ -55,12 +57,20 @@ quote_unit() {
 # variables of systemd.
 quote_double() { printf '%s' "$1" | sed 's/[\\"$`]/\\&/g'; }
 
+# set_names prints the names of the variables that a pattern is for. A line of env can be a
+# part of another variable's value.
+set_names() {
+	for name in $(env | sed -n "s/^\\($1\\)=.*/\\1/p" | sort -u); do
+		eval "[ -z \"\${$name+set}\" ] || echo $name"
+	done
+}
+
 # 1. What is asked for.
 
 # take_k3s takes k3s's variables where they mean the same, refuses those that would go
 # wrong, and names those that mean nothing here.
 take_k3s() {
-	for name in $(env | sed -n -e 's/^\(K3S_[A-Z0-9_]*\)=.*/\1/p' -e 's/^\(INSTALL_K3S_[A-Z0-9_]*\)=.*/\1/p' | sort -u); do
+	for name in $(set_names 'K3S_[A-Z0-9_]*') $(set_names 'INSTALL_K3S_[A-Z0-9_]*'); do
 		eval "value=\$$name"
 		[ -n "$value" ] || continue
 		case $name in
@@ -68,10 +78,11 @@ take_k3s() {
 		K3S_AGENT_TOKEN) die "K3S_AGENT_TOKEN: brink has no second token for agents: leave it out and make tokens with brink token create" ;;
 		INSTALL_K3S_COMMIT | INSTALL_K3S_PR) die "$name: there are no builds of single commits here: leave it out, or give INSTALL_BRINK_VERSION" ;;
 		INSTALL_K3S_CHANNEL_URL | INSTALL_K3S_ARTIFACT_URL) die "$name: leave it out, the place of brink's releases is INSTALL_BRINK_MIRROR" ;;
+		INSTALL_K3S_TYPE) say "ignoring $name: it is a type of systemd's services, and brink's is notify" ;;
 		INSTALL_K3S_SELINUX_WARN | INSTALL_K3S_SKIP_SELINUX_RPM) say "ignoring $name: there is no such package here" ;;
 		INSTALL_K3S_VERSION | INSTALL_K3S_CHANNEL | INSTALL_K3S_SKIP_DOWNLOAD | INSTALL_K3S_SKIP_START | INSTALL_K3S_SKIP_ENABLE | \
 			INSTALL_K3S_FORCE_RESTART | INSTALL_K3S_BIN_DIR | INSTALL_K3S_BIN_DIR_READ_ONLY | INSTALL_K3S_SYSTEMD_DIR | INSTALL_K3S_EXEC | \
-			INSTALL_K3S_NAME | INSTALL_K3S_TYPE | INSTALL_K3S_SYMLINK | INSTALL_K3S_MIRROR)
+			INSTALL_K3S_NAME | INSTALL_K3S_SYMLINK | INSTALL_K3S_MIRROR)
 			take "$name" "INSTALL_BRINK_${name#INSTALL_K3S_}" ;;
 		K3S_URL | K3S_TOKEN | K3S_TOKEN_FILE | K3S_NODE_NAME | K3S_DATA_DIR | K3S_DATASTORE_ENDPOINT | K3S_DATASTORE_CAFILE | \
 			K3S_DATASTORE_CERTFILE | K3S_DATASTORE_KEYFILE)
@@ -79,6 +90,17 @@ take_k3s() {
 		K3S_CONFIG_FILE) take "$name" BRINK_CONFIG ;;
 		K3S_KUBECONFIG_MODE) take "$name" BRINK_WRITE_KUBECONFIG_MODE ;;
 		K3S_KUBECONFIG_OUTPUT) take "$name" BRINK_WRITE_KUBECONFIG ;;
+		*) say "ignoring $name: it means nothing to brink" ;;
+		esac
+	done
+}
+
+# take_containerd takes the proxies that k3s gives to containerd alone: brink has one
+# process, which asks nobody else outside.
+take_containerd() {
+	for name in $(set_names 'CONTAINERD_[A-Z0-9_]*'); do
+		case $name in
+		CONTAINERD_HTTP_PROXY | CONTAINERD_HTTPS_PROXY | CONTAINERD_NO_PROXY) take "$name" "${name#CONTAINERD_}" ;;
 		*) say "ignoring $name: it means nothing to brink" ;;
 		esac
 	done
@@ -94,94 +116,270 @@ take() {
 # read_settings turns variables and arguments into MODE, NAME, ARGS and paths.
 read_settings() {
 	take_k3s
-	for name in $(env | sed -n 's/^\(INSTALL_BRINK_[A-Z0-9_]*\)=.*/\1/p' | sort -u); do
+	take_containerd
+	for name in $(set_names 'INSTALL_BRINK_[A-Z0-9_]*'); do
 		case ${name#INSTALL_BRINK_} in
 		VERSION | CHANNEL | MIRROR | FROM | ARCH | SKIP_DOWNLOAD | SKIP_START | SKIP_ENABLE | SKIP_CHECK | FORCE_RESTART | BIN_DIR | \
 			BIN_DIR_READ_ONLY | SYSTEMD_DIR | EXEC | NAME | TYPE | SYMLINK | REQUIRE_SIGNATURE | WAIT | PRINT) ;;
 		*) die "$name: there is no such variable, see docs/install.md" ;;
 		esac
 	done
+	for name in SKIP_DOWNLOAD SKIP_START SKIP_ENABLE SKIP_CHECK FORCE_RESTART BIN_DIR_READ_ONLY REQUIRE_SIGNATURE; do
+		truth "INSTALL_BRINK_$name"
+	done
 	BIN_DIR=${INSTALL_BRINK_BIN_DIR:-/usr/local/bin}
 	BIN=$BIN_DIR/brink
+	SCRIPTS=$BIN_DIR
+	[ -z "$INSTALL_BRINK_BIN_DIR_READ_ONLY" ] || SCRIPTS=/etc/brink
 	SYSTEMD_DIR=${INSTALL_BRINK_SYSTEMD_DIR:-/etc/systemd/system}
 	case $BIN_DIR$SYSTEMD_DIR in *[!A-Za-z0-9/._-]*) die "INSTALL_BRINK_BIN_DIR and INSTALL_BRINK_SYSTEMD_DIR: only letters, digits and / . _ - can be in them" ;; esac
+	case $BIN_DIR,$SYSTEMD_DIR in /*,/*) ;; *) die "INSTALL_BRINK_BIN_DIR and INSTALL_BRINK_SYSTEMD_DIR: they begin with /" ;; esac
+	case ${INSTALL_BRINK_NAME:-} in *[!a-z0-9-]*) die "INSTALL_BRINK_NAME=$INSTALL_BRINK_NAME: small letters, digits and dashes" ;; esac
 	case ${INSTALL_BRINK_WAIT:=600} in *[!0-9]*) die "INSTALL_BRINK_WAIT=$INSTALL_BRINK_WAIT: a number of seconds" ;; esac
 	case ${INSTALL_BRINK_SYMLINK:=} in '' | skip | force) ;; *) die "INSTALL_BRINK_SYMLINK=$INSTALL_BRINK_SYMLINK: skip or force" ;; esac
 }
 
+# truth makes true or nothing of a variable: what is misspelled must not mean no.
+truth() {
+	eval "value=\${$1:-}"
+	case $1=$value in
+	*=true | *=1) value=true ;;
+	*=false | *=0 | *=) value='' ;;
+	INSTALL_BRINK_SKIP_DOWNLOAD=binary) value=true ;;
+	*) die "$1=$value: true or false" ;;
+	esac
+	eval "$1=\$value"
+}
+
 # read_arguments takes what stands after `sh -s -`, and before it INSTALL_BRINK_EXEC, whose
-# words are split at blanks. A token or a password goes into the variables, which only root
+# words are split at blanks outside quotes. A token or a password goes into the variables, which only root
 # can read: a unit and the list of processes are for everybody.
 read_arguments() {
-	# shellcheck disable=SC2086 # the words of INSTALL_BRINK_EXEC are words
-	{ set -f && set -- ${INSTALL_BRINK_EXEC:-} "$@" && set +f; }
-	MODE='' GIVEN=''
+	words=$(words_of "${INSTALL_BRINK_EXEC:-}") || die "INSTALL_BRINK_EXEC: a quote in it is not closed"
+	eval "set -- $words \"\$@\""
+	MODE='' GIVEN='' ARGS=''
 	case ${1:-} in
 	server | agent)
-		MODE=$1 GIVEN=true
+		MODE=$1
 		shift
 		;;
 	'' | -*) ;;
 	*) die "$1: the first word is server or agent, or a flag" ;;
 	esac
-	[ $# = 0 ] || GIVEN=true
-	ARGS=''
-	while [ $# -gt 0 ]; do
-		case $1 in *'
-'*) die "an argument with a line break cannot be kept" ;; esac
-		case $1 in
-		--token | -t) hide BRINK_TOKEN "${2:-}" && shift ;;
-		--token=* | -t=*) hide BRINK_TOKEN "${1#*=}" ;;
-		--datastore-endpoint) hide BRINK_DATASTORE_ENDPOINT "${2:-}" && shift ;;
-		--datastore-endpoint=*) hide BRINK_DATASTORE_ENDPOINT "${1#*=}" ;;
-		--server | --server=* | -s | -s=*)
-			: "${MODE:=agent}"
-			ARGS="$ARGS$(quote_sh "$1")"
-			;;
-		*) ARGS="$ARGS$(quote_sh "$1")" ;;
-		esac
-		[ $# = 0 ] || shift
-	done
+	take_words "$@"
+	[ -z "$ARGS" ] || GIVEN=true
 	: "${MODE:=${INSTALL_BRINK_TYPE:-}}"
 	case $MODE in '' | server | agent) ;; *) die "INSTALL_BRINK_TYPE=$MODE: server or agent" ;; esac
 }
 
+# words_of splits text at blanks, and prints the words as a shell reads them back. Quotes
+# keep blanks, and nothing is expanded.
+words_of() {
+	printf '%s\n' "$1" | awk -v q="'" '
+	function flush() { if (started) printf " %s%s%s", q, word, q; word = ""; started = 0 }
+	{
+		for (i = 1; i <= length($0); i++) {
+			c = substr($0, i, 1)
+			if (within == c) within = ""
+			else if (within == "" && (c == q || c == "\"")) { within = c; started = 1 }
+			else if (within == "" && (c == " " || c == "\t")) flush()
+			else { word = word (c == q ? q "\\" q q : c); started = 1 }
+		}
+		if (within == "") flush()
+	}
+	END { exit within != "" }'
+}
+
+# take_words makes ARGS of flags, but for those with secrets. -- alone means no flags.
+take_words() {
+	while [ $# -gt 0 ]; do
+		case $1 in *'
+'*) die "an argument with a line break cannot be kept" ;; esac
+		word=$(two_dashes "$1")
+		case $word in
+		--) GIVEN=true ;;
+		--token | -t) hide BRINK_TOKEN "${2:-}" && shift ;;
+		--token=* | -t=*) hide BRINK_TOKEN "${word#*=}" ;;
+		--datastore-endpoint) hide BRINK_DATASTORE_ENDPOINT "${2:-}" && shift ;;
+		--datastore-endpoint=*) hide BRINK_DATASTORE_ENDPOINT "${word#*=}" ;;
+		--server | --server=* | -s | -s=*)
+			: "${MODE:=agent}"
+			ARGS="$ARGS$(quote_sh "$word")"
+			;;
+		*) ARGS="$ARGS$(quote_sh "$word")" ;;
+		esac
+		[ $# = 0 ] || shift
+	done
+}
+
+# two_dashes prints a flag of those that this script looks at with two dashes: brink takes
+# one as well.
+two_dashes() {
+	case ${1%%=*} in
+	-token | -datastore-endpoint | -server | -data-dir | -config) printf -- '-%s' "$1" ;;
+	*) printf '%s' "$1" ;;
+	esac
+}
+
 hide() { export "$1=$2"; }
 
-# installed_services prints the names of the services that earlier runs wrote.
-installed_services() {
-	for file in "$SYSTEMD_DIR"/brink*.service /etc/init.d/brink*; do
-		if grep -qs '^# arguments:' "$file"; then
-			file=${file##*/}
-			echo "${file%.service}"
-		fi
+# node_functions is what this script and those that it writes know about a node of brink
+# from the service that runs it. It is read by this script itself too.
+node_functions() {
+	cat <<'END'
+# arguments_of prints the flags of a service as a shell reads them.
+arguments_of() {
+	sed -n 's/^# arguments://p' "$SYSTEMD_DIR/$1.service" "/etc/init.d/$1" 2>/dev/null | head -n 1
+}
+
+# own_files prints the files of variables that are the owner's of the machine.
+own_files() {
+	if [ "$INIT" = systemd ]; then echo "/etc/default/$1 /etc/sysconfig/$1"; else echo "/etc/conf.d/$1"; fi
+}
+
+env_file() {
+	if [ "$INIT" = systemd ]; then echo "$SYSTEMD_DIR/$1.service.env"; else echo "/etc/brink/$1.env"; fi
+}
+
+pods_of() {
+	if [ "$1" = brink-agent ]; then echo brink-pods; else echo "$1-pods"; fi
+}
+
+# variables_in prints the BRINK_* variables in files as a shell reads them, without that
+# a shell expands anything in them.
+variables_in() {
+	$SUDO sed -n '
+s/^[[:space:]]*\(export[[:space:]]\{1,\}\)\{0,1\}\(BRINK_[A-Z0-9_]*=\)/\2/
+/^BRINK_[A-Z0-9_]*=/!d
+s/[[:space:]]*$//
+t value
+:value
+s/^\([A-Z0-9_]*\)="\(.*\)"$/\1=\2/
+t double
+s/^\([A-Z0-9_]*\)='"'"'\(.*\)'"'"'$/\1=\2/
+b quote
+:double
+s/\\\(["\\$`]\)/\1/g
+:quote
+s/'"'"'/'"'\\\\''"'/g
+s/=\(.*\)/='"'\\1'"'/
+p' "$@" 2>/dev/null || true
+}
+
+# data_by prints the data directory by flags and variables, as a shell reads them, and by
+# the configuration file.
+data_by() (
+	BRINK_DATA_DIR='' BRINK_CONFIG=''
+	eval "$2"
+	eval "set -- $1"
+	dir='' config=$BRINK_CONFIG
+	while [ $# -gt 0 ]; do
+		case $1 in
+		--data-dir | -d) dir=${2:-} ;;
+		--data-dir=* | -d=*) dir=${1#*=} ;;
+		--config | -c) config=${2:-} ;;
+		--config=* | -c=*) config=${1#*=} ;;
+		esac
+		shift
 	done
+	: "${dir:=$BRINK_DATA_DIR}"
+	[ -n "$dir" ] || dir=$($SUDO sed -n '
+/^["'"'"']\{0,1\}data-dir["'"'"']\{0,1\}[[:space:]]*:/!d
+s/^[^:]*:[[:space:]]*//
+t value
+:value
+s/^"\([^"]*\)".*/\1/
+t end
+s/^'"'"'\([^'"'"']*\)'"'"'.*/\1/
+t end
+s/^#.*//
+s/[[:space:]]\{1,\}#.*//
+s/[[:space:]]*$//
+:end
+p' "${config:-/etc/brink/config.yaml}" 2>/dev/null | head -n 1)
+	echo "${dir:-/var/lib/brink}"
+)
+
+# data_of prints the data directory of a service: by what it is started with now, and of one
+# that is not there by what it was installed with.
+data_of() {
+	if [ -e "$SYSTEMD_DIR/$1.service" ] || [ -e "/etc/init.d/$1" ]; then
+		# shellcheck disable=SC2046 # they are words
+		data_by "$(arguments_of "$1")" "$(variables_in $(own_files "$1") "$(env_file "$1")")"
+	else
+		sed -n "s/^#made service $1 [a-z]* //p" "$LIST"
+	fi
+}
+
+# listed_services prints the names of the services that install.sh has made.
+listed_services() { sed -n 's/^#made service \([a-z0-9-]*\) .*/\1/p' "$LIST" 2>/dev/null || true; }
+
+runs() {
+	if [ "$INIT" = systemd ]; then systemctl --quiet is-active "$1"; else rc-service --quiet --ifexists "$1" status >/dev/null 2>&1; fi
+}
+END
+}
+
+# installed_services prints the names of the services that earlier runs made, or began to.
+installed_services() {
+	{
+		listed_services
+		for file in "$SYSTEMD_DIR"/brink*.service /etc/init.d/brink*; do
+			if grep -qs '^# arguments:' "$file"; then
+				file=${file##*/}
+				echo "${file%.service}"
+			fi
+		done
+	} | grep -x '[a-z0-9-]*' | sort -u
 }
 
 # mode_of prints what the service of an earlier run is: server or agent.
 mode_of() {
-	cat "$SYSTEMD_DIR/$1.service" "/etc/init.d/$1" 2>/dev/null | sed -n -e 's/^Description=brink \([a-z]*\),.*/\1/p' -e 's/^description="brink \([a-z]*\),.*/\1/p' | head -n 1
+	{
+		cat "$SYSTEMD_DIR/$1.service" "/etc/init.d/$1" 2>/dev/null | sed -n -e 's/^Description=brink \([a-z]*\),.*/\1/p' -e 's/^description="brink \([a-z]*\),.*/\1/p'
+		sed -n "s/^#made service $1 \([a-z]*\) .*/\1/p" "$LIST" 2>/dev/null || true
+	} | head -n 1
 }
 
 # choose_mode settles what this machine is. A rerun keeps what it was.
 choose_mode() {
 	[ -z "${BRINK_URL:-}" ] || : "${MODE:=agent}"
-	NAME=
+	installed=$(installed_services || true)
 	if [ -n "${INSTALL_BRINK_NAME:-}" ]; then
 		NAME=brink-${INSTALL_BRINK_NAME#brink-}
-	elif [ "$(installed_services | wc -l)" -eq 1 ]; then
-		NAME=$(installed_services)
+	elif [ "$(echo "$installed" | wc -l)" -gt 1 ]; then
+		# shellcheck disable=SC2086 # they are words
+		die "there are several brinks here: say which of them by INSTALL_BRINK_NAME:" $installed
+	else
+		NAME=$installed
 	fi
 	was=${NAME:+$(mode_of "$NAME")}
-	: "${MODE:=${was:-server}}"
-	[ "${was:-$MODE}" = "$MODE" ] || die "this machine is already brink's $was and would become its $MODE: run $BIN_DIR/brink-uninstall.sh first"
+	: "${MODE:=${was:-$(mode_by_files)}}"
+	[ "${was:-$MODE}" = "$MODE" ] || die "this machine is already brink's $was and would become its $MODE: run $SCRIPTS/brink-uninstall.sh first"
 	if [ -z "$NAME" ]; then
 		NAME=brink
 		[ "$MODE" = server ] || NAME=brink-agent
 	fi
-	case $NAME in *[!a-z0-9-]*) die "INSTALL_BRINK_NAME=$INSTALL_BRINK_NAME: small letters, digits and dashes" ;; esac
-	PODS=$NAME-pods
-	[ "$NAME" != brink-agent ] || PODS=brink-pods
+	PODS=$(pods_of "$NAME")
+	ENV_FILE=$(env_file "$NAME")
+}
+
+# mode_by_files prints what a machine without brink is to be by what its owner has laid
+# there for the service.
+mode_by_files() {
+	# shellcheck disable=SC2046 # they are words
+	case $(variables_in $(own_files brink-agent)) in
+	*BRINK_URL=* | *BRINK_SERVER=* | *BRINK_TOKEN=* | *BRINK_TOKEN_FILE=*) echo agent ;;
+	*) echo server ;;
+	esac
+}
+
+# check_others refuses a second brink on a data directory.
+check_others() {
+	for other in $(installed_services || true); do
+		[ "$other" != "$NAME" ] || continue
+		[ "$(data_of "$other")" != "$DATA" ] || die "the service $other, brink's $(mode_of "$other"), has its data in $DATA: run $SCRIPTS/brink-uninstall.sh first, or give $NAME another --data-dir"
+	done
 }
 
 # check_join refuses what would make a node of another kind than was meant.
@@ -207,14 +405,25 @@ find_machine() {
 		INIT=systemd
 	elif have openrc-run || [ -x /sbin/openrc-run ]; then
 		INIT=openrc
-	elif [ "${INSTALL_BRINK_SKIP_START:-}" = true ] && have systemctl; then
+	elif [ "$INSTALL_BRINK_SKIP_START" = true ] && have systemctl; then
 		INIT=systemd # a root that will be booted elsewhere
 	else
 		die "neither systemd nor OpenRC runs here: see docs/install.md for how to do without"
 	fi
+	if [ -z "$INSTALL_BRINK_SKIP_DOWNLOAD$INSTALL_BRINK_BIN_DIR_READ_ONLY" ] && is_packaged; then
+		die "$BIN is of a package: update it by apt, dnf or apk, or remove the package first"
+	fi
 	if [ -e /usr/bin/brink ] && [ "$BIN" != /usr/bin/brink ] && [ ! -L /usr/bin/brink ]; then
 		die "brink is installed as a package here: update it by apt, dnf or apk, or remove the package first"
 	fi
+}
+
+# is_packaged reports whether the binary belongs to a package.
+is_packaged() {
+	[ -e "$BIN" ] || return 1
+	if have dpkg && dpkg -S "$BIN" >/dev/null 2>&1; then return 0; fi
+	if have rpm && rpm -qf "$BIN" >/dev/null 2>&1; then return 0; fi
+	have apk && apk info -q -W "$BIN" >/dev/null 2>&1
 }
 
 # find_arch goes by the user space: a 32-bit Raspberry Pi OS runs a 64-bit kernel since 2023.
@@ -232,24 +441,8 @@ find_arch() {
 	esac
 }
 
-# data_dir prints the data directory by flags, variables or the configuration file.
-data_dir() {
-	eval "set -- $ARGS"
-	while [ $# -gt 0 ]; do
-		case $1 in
-		--data-dir | -d) echo "${2:-}" && return ;;
-		--data-dir=* | -d=*) echo "${1#*=}" && return ;;
-		esac
-		shift
-	done
-	dir=$(sed -n 's/^BRINK_DATA_DIR="\(.*\)"$/\1/p' "$TMP/env")
-	: "${dir:=$(root sed -n "s/^data-dir:[[:space:]]*[\"']\{0,1\}\([^\"'#]*[^\"'# ]\).*/\1/p" /etc/brink/config.yaml 2>/dev/null || true)}"
-	echo "${dir:-/var/lib/brink}"
-}
-
-# root runs a command as root, and without the lock of this run: what starts a service
-# would have it for as long as that runs.
-root() { ${SUDO:+$SUDO} "$@" 9>&-; }
+# root runs a command as root.
+root() { ${SUDO:+$SUDO} "$@"; }
 
 # place writes standard input into a file with a mode, all of it or nothing.
 place() {
@@ -272,7 +465,8 @@ fetch_small() { # URL FILE
 }
 
 # stream writes what is at a URL to standard output. After a broken connection curl goes on
-# where it was; wget does so by itself.
+# where it was, if dd says how much there was; some wgets do so by themselves. They get no -T: Debian's
+# static busybox dies of it.
 stream() {
 	got=0 tries=0
 	if ! have curl; then
@@ -288,8 +482,9 @@ stream() {
 		[ -e "$TMP/curl" ] || return 0
 		code=$(cat "$TMP/curl") && rm -f "$TMP/curl"
 		more=$(sed -n 's/^\([0-9]*\) bytes.*/\1/p' "$TMP/dd")
-		[ "${more:-0}" = 0 ] || tries=0
-		got=$((got + ${more:-0})) tries=$((tries + 1))
+		[ -n "$more" ] || return 1
+		[ "$more" = 0 ] || tries=0
+		got=$((got + more)) tries=$((tries + 1))
 		case $code in 22 | 23 | 33 | 36) return 1 ;; esac # the server says no, or cannot go on in the middle
 		[ "$tries" -le 5 ] || return 1
 		say "the connection broke after $((got / 1000000)) MB (curl says $code), going on there"
@@ -319,7 +514,8 @@ wanted_sum() { awk -v f="$1" '$2 == f || $2 == "*" f { print $1; exit }' "$TMP/S
 # find_release sets BASE, a URL or a directory without one, to where SHA256SUMS lies.
 find_release() {
 	BASE=${INSTALL_BRINK_FROM:-}
-	here=${0%/*}
+	here=.
+	case $0 in */*) here=${0%/*} ;; esac
 	if [ -z "$BASE" ] && [ "${0##*/}" = install.sh ] && [ -f "$here/SHA256SUMS" ] && [ -z "${INSTALL_BRINK_MIRROR:-}${INSTALL_BRINK_VERSION:-}${INSTALL_BRINK_CHANNEL:-}" ]; then
 		BASE=$here
 	fi
@@ -377,7 +573,7 @@ fetch_sums() {
 		why="neither OpenSSL 3 nor ssh-keygen is here"
 	fi
 	if [ -n "$why" ]; then
-		[ "${INSTALL_BRINK_REQUIRE_SIGNATURE:-}" != true ] || die "the signature cannot be checked, and INSTALL_BRINK_REQUIRE_SIGNATURE is set: $why"
+		[ "$INSTALL_BRINK_REQUIRE_SIGNATURE" != true ] || die "the signature cannot be checked, and INSTALL_BRINK_REQUIRE_SIGNATURE is set: $why"
 		say "only sums are compared, no signature: $why"
 	fi
 }
@@ -417,9 +613,9 @@ get_binary() {
 # bring gets and proves the new binary. NEW is empty when the installed one is to stay.
 bring() {
 	NEW=$BIN_DIR/.brink.new
-	if [ "${INSTALL_BRINK_SKIP_DOWNLOAD:-}" = true ] || [ "${INSTALL_BRINK_SKIP_DOWNLOAD:-}" = binary ] || [ "${INSTALL_BRINK_BIN_DIR_READ_ONLY:-}" = true ]; then
+	if [ "$INSTALL_BRINK_SKIP_DOWNLOAD" = true ] || [ "$INSTALL_BRINK_BIN_DIR_READ_ONLY" = true ]; then
 		[ -f "$BIN" ] || die "there is no $BIN, and nothing is to be downloaded: lay it there first"
-		[ -x "$BIN" ] || root chmod 755 "$BIN"
+		[ -x "$BIN" ] || [ -n "$INSTALL_BRINK_BIN_DIR_READ_ONLY" ] || root chmod 755 "$BIN"
 		NEW='' IS_LOCAL=''
 		"$BIN" version >/dev/null || die "$BIN does not run here: is it for another architecture than $ARCH?"
 		return
@@ -438,10 +634,8 @@ bring() {
 # write_variables makes the new file of variables in TMP: what the last run kept, and what
 # is given now. An empty value takes one away.
 write_variables() {
-	ENV_FILE=$SYSTEMD_DIR/$NAME.service.env
-	[ "$INIT" = systemd ] || ENV_FILE=/etc/brink/$NAME.env
 	root cat "$ENV_FILE" 2>/dev/null >"$TMP/env" || true
-	for name in $(env | sed -n -e 's/^\(BRINK_[A-Z0-9_]*\)=.*/\1/p' -e 's/^\(CONTAINERD_[A-Z0-9_]*\)=.*/\1/p' -e 's/^\([A-Za-z]*_PROXY\)=.*/\1/p' -e 's/^\([a-z]*_proxy\)=.*/\1/p' | sort -u); do
+	for name in $(set_names 'BRINK_[A-Z0-9_]*') $(set_names '[A-Z]*_PROXY') $(set_names '[a-z]*_proxy'); do
 		case $name in *_PROXY | *_proxy) case $name in HTTP_* | HTTPS_* | ALL_* | NO_* | http_* | https_* | all_* | no_*) ;; *) continue ;; esac ;; esac
 		eval "value=\$$name"
 		case $value in *'
@@ -450,6 +644,11 @@ write_variables() {
 		[ -z "$value" ] || printf '%s="%s"\n' "$name" "$(quote_double "$value")" >>"$TMP/env.new"
 		mv "$TMP/env.new" "$TMP/env"
 	done
+	# shellcheck disable=SC2046 # they are words
+	variables_in $(own_files "$NAME") >"$TMP/all"
+	cat "$TMP/env" >>"$TMP/all"
+	# shellcheck disable=SC2046 # they are words
+	DATA=$(data_by "$ARGS" "$(variables_in $(own_files "$NAME") "$TMP/env")")
 }
 
 # keep_arguments takes the flags of the last run when none are given now.
@@ -457,16 +656,16 @@ keep_arguments() {
 	OLD=$SYSTEMD_DIR/$NAME.service
 	[ "$INIT" = systemd ] || OLD=/etc/init.d/$NAME
 	[ -z "$GIVEN" ] || return 0
-	ARGS=$(sed -n 's/^# arguments://p' "$OLD" 2>/dev/null || true)
+	ARGS=$(arguments_of "$NAME" || true)
 }
 
 # check_machine lets the new binary say whether this can be a node, with the very flags and
 # variables. The variables are handed over in a file: others can read arguments.
 check_machine() {
-	[ "${INSTALL_BRINK_SKIP_CHECK:-}" != true ] || return 0
+	[ "$INSTALL_BRINK_SKIP_CHECK" != true ] || return 0
 	program=${NEW:-$BIN}
 	# shellcheck disable=SC2016 # the inner shell expands them
-	if ! eval "root sh -c 'set -a; . \"\$1\"; shift; exec \"\$@\"' sh '$TMP/env' '$program' check $MODE $ARGS" >"$TMP/check" 2>&1; then
+	if ! eval "root sh -c 'set -a; . \"\$1\"; shift; exec \"\$@\"' sh '$TMP/all' '$program' check $MODE $ARGS" >"$TMP/check" 2>&1; then
 		grep -v '^ok ' "$TMP/check" >&2 || true
 		die "this machine cannot be a node yet, or a flag is wrong: nothing was installed (INSTALL_BRINK_SKIP_CHECK=true goes on all the same)"
 	fi
@@ -493,21 +692,34 @@ make_dir() {
 
 # read_made takes the list of earlier runs, and whether the last one came to its end.
 read_made() {
-	list=$(sed -n 's/^#made //p' "$BIN_DIR/brink-uninstall.sh" 2>/dev/null || true)
+	LIST=$SCRIPTS/brink-uninstall.sh
+	list=$(sed -n 's/^#made //p' "$LIST" 2>/dev/null || true)
 	MADE=${list:+$list
 }
-	if grep -qs '^#pending' "$BIN_DIR/brink-uninstall.sh"; then CHANGED=true; fi
+	if grep -qs '^#pending' "$LIST"; then CHANGED=true; fi
+}
+
+# made_service keeps one line for each service: its name, what it is, and its data.
+made_service() {
+	MADE=$(printf '%s' "$MADE" | grep -v "^service $NAME " || true)
+	MADE=${MADE:+$MADE
+}
+	made service "$NAME $MODE $1"
 }
 
 # list_all puts down all that this run may make.
 list_all() {
-	made file "$BIN"
-	made file "$BIN.previous"
-	made file "$BIN_DIR/.brink.new"
-	made file "$BIN_DIR/brink-killall.sh"
-	for link in kubectl ctr crictl; do
-		if wants_link "$link"; then made link "$BIN_DIR/$link"; fi
-	done
+	made_service "$DATA"
+	make_dir "$SCRIPTS"
+	made file "$SCRIPTS/brink-killall.sh"
+	if [ -z "$INSTALL_BRINK_BIN_DIR_READ_ONLY" ]; then
+		made file "$BIN"
+		made file "$BIN.previous"
+		made file "$BIN_DIR/.brink.new"
+		for link in kubectl ctr crictl; do
+			if wants_link "$link"; then made link "$BIN_DIR/$link"; fi
+		done
+	fi
 	if [ "$INIT" = systemd ]; then
 		made file "$SYSTEMD_DIR/$NAME.service"
 		made file "$SYSTEMD_DIR/$NAME.service.env"
@@ -525,6 +737,7 @@ list_all() {
 
 # wants_link tells whether a name is nobody else's.
 wants_link() {
+	[ -z "$INSTALL_BRINK_BIN_DIR_READ_ONLY" ] || return 1
 	case $INSTALL_BRINK_SYMLINK in skip) return 1 ;; force) return 0 ;; esac
 	if [ -L "$BIN_DIR/$1" ]; then
 		case $(readlink "$BIN_DIR/$1") in brink | "$BIN") return 0 ;; *) return 1 ;; esac
@@ -566,21 +779,18 @@ data_flags() {
 
 # place_scripts writes the scripts that stop and remove. They carry the list in themselves.
 place_scripts() {
-	[ "${INSTALL_BRINK_BIN_DIR_READ_ONLY:-}" != true ] || return 0
 	PENDING=${1:+#pending: install.sh has not come to its end}
-	uninstall_script | place "$BIN_DIR/brink-uninstall.sh" 755
-	killall_script | place "$BIN_DIR/brink-killall.sh" 755
+	uninstall_script | place "$SCRIPTS/brink-uninstall.sh" 755
+	killall_script | place "$SCRIPTS/brink-killall.sh" 755
 }
 
-env_lines() {
+script_head() {
 	cat <<END
 [ "\$(id -u)" = 0 ] || exec sudo "\$0" "\$@"
-# The variables of the service, such as where its data is.
-if [ -r $ENV_FILE ]; then
-	set -a
-	. $ENV_FILE
-	set +a
-fi
+BIN=$BIN INIT=$INIT SYSTEMD_DIR=$SYSTEMD_DIR LIST=$SCRIPTS/brink-uninstall.sh SUDO=
+
+$(node_functions)
+
 END
 }
 
@@ -589,9 +799,13 @@ killall_script() {
 #!/bin/sh
 # Written by brink's install.sh. Stops brink, ends its pods, and takes away their mounts,
 # links and rules. All files stay, and the next start brings the node back.
-set -eu
-$(env_lines)
-exec $BIN stop --pods$(data_flags) "\$@"
+set -u
+$(script_head)
+failed=0
+for service in \$(listed_services); do
+	"\$BIN" stop --pods --data-dir "\$(data_of "\$service")" "\$@" || failed=1
+done
+exit \$failed
 END
 }
 
@@ -605,36 +819,75 @@ uninstall_script() {
 $(printf '%s' "$MADE" | sed 's/^/#made /')
 $PENDING
 set -u
-$(env_lines)
-if [ -x $BIN ]; then
-	$BIN uninstall --yes$(data_flags) || {
-		echo "brink-uninstall.sh: not all could be removed, see above; run it again" >&2
-		exit 1
-	}
-else
-	echo "brink-uninstall.sh: $BIN is gone: what a node has made stays" >&2
-fi
-if [ -d /run/systemd/system ]; then
-	systemctl --quiet disable --now $NAME $PODS 2>/dev/null
-elif command -v rc-service >/dev/null 2>&1; then
-	for service in $NAME $PODS; do
-		rc-service --quiet --ifexists \$service stop
-		rc-update --quiet --all del \$service 2>/dev/null
-	done
-fi
-sed -n 's/^#made //p' "\$0" | sed -n '1!G;h;\$p' | while read -r kind path; do
-	case \$kind in
-	file | image) [ -L "\$path" ] || rm -f "\$path" ;;
-	link) [ ! -L "\$path" ] || case \$(readlink "\$path") in brink | $BIN) rm -f "\$path" ;; esac ;;
-	dir) rmdir "\$path" 2>/dev/null ;;
+$(script_head)
+END
+	uninstall_body
+}
+
+# uninstall_body is the part of the script that knows nothing of this machine.
+uninstall_body() {
+	cat <<'END'
+fail() {
+	echo "brink-uninstall.sh: $*" >&2
+	exit 1
+}
+
+# remove_node stops when it finds no node though one runs: its data is somewhere else.
+remove_node() {
+	dir=$(data_of "$1") did_run=
+	if runs "$1"; then did_run=true; fi
+	said=$("$BIN" uninstall --yes --data-dir "${dir:-/var/lib/brink}" 2>&1)
+	code=$?
+	printf '%s\n' "$said"
+	[ $code = 0 ] || fail "not all could be removed, see above; run it again"
+	case $did_run$said in
+	true"nothing of brink is here"*) fail "$1 runs and has no data in $dir: nothing was removed; run $BIN uninstall --data-dir DIRECTORY with the right one, then this again" ;;
 	esac
+}
+
+disable() {
+	if [ -d /run/systemd/system ]; then
+		systemctl --quiet disable --now "$1" "$(pods_of "$1")" 2>/dev/null
+	elif command -v rc-service >/dev/null 2>&1; then
+		for each in "$1" "$(pods_of "$1")"; do
+			rc-service --quiet --ifexists "$each" stop
+			rc-update --quiet --all del "$each" 2>/dev/null
+		done
+	fi
+}
+
+made() { sed -n 's/^#made //p' "$LIST" | sed -n '1!G;h;$p'; }
+
+remove_files() {
+	made | while read -r kind path; do
+		case $kind in
+		file) [ -L "$path" ] || rm -f "$path" "$path.new" ;;
+		image) [ -L "$path" ] || rm -f "$path" "${path%/*}/.${path##*/}.new" ;;
+		link) [ ! -L "$path" ] || case $(readlink "$path") in brink | "$BIN") rm -f "$path" ;; esac ;;
+		esac
+	done
+}
+
+services=$(listed_services)
+for service in $services; do
+	if [ -x "$BIN" ]; then
+		remove_node "$service"
+	else
+		echo "brink-uninstall.sh: $BIN is gone: what a node has made stays" >&2
+	fi
 done
+for service in $services; do disable "$service"; done
+remove_files
 if [ -d /run/systemd/system ]; then
 	systemctl daemon-reload
-	systemctl reset-failed $NAME $PODS 2>/dev/null
+	for service in $services; do systemctl reset-failed "$service" "$(pods_of "$service")" 2>/dev/null; done
 fi
 if [ -d /run/NetworkManager ] && command -v nmcli >/dev/null; then nmcli general reload conf; fi
-rm -f "\$0"
+directories=$(made | sed -n 's/^dir //p')
+rm -f "$LIST" "$LIST.new"
+printf '%s\n' "$directories" | while read -r path; do
+	[ -z "$path" ] || rmdir "$path" 2>/dev/null
+done
 echo "brink is gone from this machine"
 END
 }
@@ -762,11 +1015,13 @@ start() {
 stop() {
 	# A change of services by hand is no shutdown.
 	yesno "\${RC_GOINGDOWN:-NO}" || [ "\$RC_RUNLEVEL" = shutdown ] || [ "\$RC_RUNLEVEL" = reboot ] || [ "\$RC_RUNLEVEL" = off ] || return 0
-	if [ -r $ENV_FILE ]; then
-		set -a
-		. $ENV_FILE
-		set +a
-	fi
+	for file in /etc/conf.d/$NAME $ENV_FILE; do
+		if [ -r "\$file" ]; then
+			set -a
+			. "\$file"
+			set +a
+		fi
+	done
 	eval "\$command \$command_args"
 }
 END
@@ -826,7 +1081,8 @@ leave_links_alone() {
 }
 
 # list_images puts down where the archives of an unpacked tarball go, place_images lays
-# them there. A second link costs no room; a copy appears when it is whole.
+# them there. A second link costs no room, but what another owns stays writable for him; a
+# copy appears when it is whole.
 list_images() { each_image made_image; }
 place_images() { each_image place_image; }
 
@@ -851,48 +1107,73 @@ place_image() {
 	root mkdir -p "$DATA/agent/images"
 	say "laying ${1##*/} into $DATA/agent/images"
 	root rm -f "$DATA/agent/images/.${2##*/}.new"
-	root ln "$1" "$DATA/agent/images/.${2##*/}.new" 2>/dev/null || root cp "$1" "$DATA/agent/images/.${2##*/}.new" || die "cannot copy $1 to $DATA/agent/images"
+	if [ "$(stat -c %u "$1")" != 0 ] || ! root ln "$1" "$DATA/agent/images/.${2##*/}.new" 2>/dev/null; then
+		root cp "$1" "$DATA/agent/images/.${2##*/}.new" || die "cannot copy $1 to $DATA/agent/images"
+	fi
 	root mv -f "$DATA/agent/images/.${2##*/}.new" "$2"
 }
 
 # 6. The service.
 
-# remember keeps what a failed start must find again.
-remember() {
-	for file in "$OLD" "$ENV_FILE"; do
-		root cp -p "$file" "$TMP/was-${file##*/}" 2>/dev/null || true
-	done
-	RAN=
-	if is_running; then RAN=true; fi
+# service_files are the files that a failed start brings back.
+service_files() {
+	if [ "$INIT" = systemd ]; then
+		echo "$OLD" "$ENV_FILE" "$SYSTEMD_DIR/$PODS.service"
+	else
+		echo "$OLD" "$ENV_FILE" "/etc/init.d/$PODS"
+	fi
 }
 
-is_running() {
-	if [ "$INIT" = systemd ]; then
-		case $(systemctl show -p ActiveState "$NAME" 2>/dev/null) in *=active | *=activating | *=reloading) ;; *) return 1 ;; esac
-	else
-		rc-service --quiet --ifexists "$NAME" status >/dev/null 2>&1
-	fi
+# remember keeps what a failed start must find again.
+remember() {
+	for file in $(service_files); do
+		root cp -p "$file" "$TMP/was-${file##*/}" 2>/dev/null || true
+	done
+	WAS_DATA=$(data_of "$NAME" 2>/dev/null || true)
+	RAN=
+	if runs "$NAME"; then RAN=true; fi
+}
+
+# bring_back makes the files of the service what they were: one that was not there goes.
+bring_back() {
+	for file in $(service_files); do
+		if root test -e "$TMP/was-${file##*/}"; then
+			root cp -p "$TMP/was-${file##*/}" "$file.new" && root mv -f "$file.new" "$file"
+		else
+			root rm -f "$file"
+		fi
+	done
+	made_service "$WAS_DATA"
+	place_scripts
 }
 
 enable_service() {
 	if [ "$INIT" = systemd ]; then
 		if [ -d /run/systemd/system ]; then root systemctl daemon-reload; fi
-		[ "${INSTALL_BRINK_SKIP_ENABLE:-}" = true ] || root systemctl --quiet enable "$NAME" "$PODS"
-	elif [ "${INSTALL_BRINK_SKIP_ENABLE:-}" != true ]; then
+		[ "$INSTALL_BRINK_SKIP_ENABLE" = true ] || root systemctl --quiet enable "$NAME" "$PODS"
+	elif [ "$INSTALL_BRINK_SKIP_ENABLE" != true ]; then
 		root rc-update --quiet add "$NAME" default
 		root rc-update --quiet add "$PODS" default
 	fi
 }
 
+# is_current reports whether the node that runs is of the binary that is there: one can be
+# laid there by hand. The file named lock has the number of the node's process.
+is_current() {
+	running=$(root stat -L -c %d:%i "/proc/$(root head -n 1 "$DATA/lock" 2>/dev/null)/exe" 2>/dev/null || true)
+	[ "${running:-unknown}" = "$(stat -L -c %d:%i "$BIN")" ]
+}
+
 # start lets the service manager wait until the node is Ready: systemctl returns then, and
 # asking `brink status` again and again would cost a slow board seconds.
 start() {
-	if [ "${INSTALL_BRINK_SKIP_START:-}" = true ]; then
+	if [ "$INSTALL_BRINK_SKIP_START" = true ]; then
 		say "$BIN is installed, and not started as INSTALL_BRINK_SKIP_START says"
+		LEFT=$CHANGED # for the next run
 		return
 	fi
-	verb=restart
-	if [ -n "$RAN" ] && [ -z "$CHANGED" ] && [ "${INSTALL_BRINK_FORCE_RESTART:-}" != true ]; then
+	verb=restart LEFT=
+	if [ -n "$RAN" ] && [ -z "$CHANGED" ] && is_current && [ "$INSTALL_BRINK_FORCE_RESTART" != true ]; then
 		say "nothing has changed, and $NAME runs"
 		verb=start
 	else
@@ -915,14 +1196,17 @@ start_systemd() {
 	fi
 }
 
+# node runs a command of brink on the node of this run.
+node() { root env KUBECACHEDIR="$TMP/kube" BRINK_DATA_DIR="$DATA" "$BIN" "$@"; }
+
 start_openrc() {
 	root rc-service --quiet "$PODS" start
 	[ "$1" = start ] || root rc-service --quiet "$NAME" restart || failed_start
 	waited=0
-	until root "$BIN" status >/dev/null 2>&1; do
+	until node status >/dev/null 2>&1; do
 		if ! root rc-service --quiet "$NAME" status >/dev/null 2>&1; then failed_start; fi
 		if [ "$waited" -ge "$INSTALL_BRINK_WAIT" ]; then
-			say "$NAME is not Ready after $INSTALL_BRINK_WAIT s and goes on; see brink status and /var/log/$NAME.log"
+			say "$NAME is not Ready after $INSTALL_BRINK_WAIT s and goes on; see $BIN status and /var/log/$NAME.log"
 			return 0
 		fi
 		waited=$((waited + 3))
@@ -933,14 +1217,12 @@ start_openrc() {
 
 # failed_start brings back what ran before.
 failed_start() {
-	if [ -z "$RAN" ]; then die "$NAME does not start, see above: mend that and run this again, or take it away by $BIN_DIR/brink-uninstall.sh"; fi
+	if [ -z "$RAN" ]; then die "$NAME does not start, see above: mend that and run this again, or take it away by $SCRIPTS/brink-uninstall.sh"; fi
 	say "$NAME does not start with what is new, going back to what ran before"
 	if [ -n "$REPLACED" ] && [ -f "$BIN.previous" ]; then
-		root ln -f "$BIN.previous" "$BIN.back" && root mv -f "$BIN.back" "$BIN"
+		root ln -f "$BIN.previous" "$BIN.new" && root mv -f "$BIN.new" "$BIN"
 	fi
-	for file in "$OLD" "$ENV_FILE"; do
-		if root test -e "$TMP/was-${file##*/}"; then root cp -p "$TMP/was-${file##*/}" "$file"; fi
-	done
+	bring_back
 	if [ "$INIT" = systemd ]; then
 		root systemctl daemon-reload
 		root systemctl restart --no-block "$NAME"
@@ -951,12 +1233,12 @@ failed_start() {
 }
 
 show() {
-	root "$BIN" status 2>/dev/null | head -n 1 >&2 || true
+	node status 2>/dev/null | head -n 1 >&2 || true
 	if [ "$MODE" = server ]; then
-		root env KUBECACHEDIR="$TMP/kube" "$BIN" kubectl get nodes >&2 2>/dev/null || true
-		say "brink is installed: brink kubectl get pods -A; brink-uninstall.sh takes it away"
+		node kubectl get nodes >&2 2>/dev/null || true
+		say "brink is installed: brink kubectl get pods -A; $SCRIPTS/brink-uninstall.sh takes it away"
 	else
-		say "brink is installed, and this node has joined ${BRINK_URL:-the cluster}; brink-uninstall.sh takes it away"
+		say "brink is installed, and this node has joined ${BRINK_URL:-the cluster}; $SCRIPTS/brink-uninstall.sh takes it away"
 	fi
 }
 
@@ -972,19 +1254,37 @@ print() {
 	esac
 }
 
-# one_at_a_time refuses a second run beside this one. The lock goes with the process.
+# process prints a process by its number and its beginning: numbers come again.
+process() { echo "$1-$(sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20)"; }
+
+# one_at_a_time refuses a second run beside this one. The lock is a link that names the
+# process which has it, so that one that was killed has it no more.
 one_at_a_time() {
-	have flock && [ -w /run ] || return 0
-	exec 9>/run/brink-install.lock
-	flock -n 9 || die "another install.sh runs on this machine"
+	LOCK=/run/brink-install.lock
+	if root ln -sn "$(process $$)" "$LOCK" 2>/dev/null; then return 0; fi
+	holder=$(readlink "$LOCK" || true)
+	[ "$holder" != "$(process "${holder%-*}")" ] || die "another install.sh runs on this machine"
+	root rm -f "$LOCK"
+	root ln -sn "$(process $$)" "$LOCK" || die "cannot make $LOCK, or another install.sh runs on this machine"
+}
+
+# make_tmp makes a directory for what can be secret. It is in memory, and what a run that
+# was killed has left there goes.
+make_tmp() {
+	for dir in /run/brink-install.*; do
+		[ ! -d "$dir" ] || root rm -rf "$dir"
+	done
+	TMP=/run/brink-install.$$
+	root mkdir -m 700 "$TMP" || die "cannot make $TMP"
+	[ -z "$SUDO" ] || root chown "$(id -u)" "$TMP"
 }
 
 clean_up() {
 	code=$?
 	trap '' HUP INT TERM
 	[ -z "${NEW:-}" ] || root rm -f "$NEW"
-	rm -rf "$TMP"
-	[ ! -w /run ] || rm -f /run/brink-install.lock
+	[ -z "${TMP:-}" ] || root rm -rf "$TMP"
+	root rm -f "$LOCK"
 	[ "$code" = 0 ] || [ -z "${WAS_CUT:-}" ] || say "stopped: run it again to finish"
 	exit "$code"
 }
@@ -998,18 +1298,19 @@ main() {
 		return
 	fi
 	read_arguments "$@"
-	choose_mode
-	check_join
 	find_machine
-	one_at_a_time
-	TMP=$(umask 077 && mktemp -d) || die "cannot make a temporary directory"
-	trap clean_up EXIT
-	trap 'WAS_CUT=true; exit 130' HUP INT TERM
+	eval "$(node_functions)"
 	MADE='' CHANGED='' REPLACED='' NEW=''
 	read_made
+	choose_mode
+	check_join
+	one_at_a_time
+	trap clean_up EXIT
+	trap 'WAS_CUT=true; exit 130' HUP INT TERM
+	make_tmp
 	keep_arguments
 	write_variables
-	DATA=$(data_dir)
+	check_others
 	bring
 	check_machine
 	remember
@@ -1024,7 +1325,7 @@ main() {
 	sync
 	enable_service
 	start
-	place_scripts
+	place_scripts ${LEFT:+pending}
 }
 
 main "$@"

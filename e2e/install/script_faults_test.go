@@ -37,6 +37,12 @@ var faults = map[string]fault{
 	"a token on a server":     {variables: "K3S_TOKEN=secret", want: "a server makes its own token"},
 	"embedded etcd":           {variables: "K3S_CLUSTER_INIT=true", want: "no embedded etcd"},
 	"a URL without TLS":       {variables: "BRINK_URL=http://192.0.2.1:6443", want: "it begins with https://", fresh: true},
+	"a boolean misspelled":    {variables: "INSTALL_BRINK_REQUIRE_SIGNATURE=yes", want: "INSTALL_BRINK_REQUIRE_SIGNATURE=yes: true or false"},
+	"a relative directory":    {variables: "INSTALL_BRINK_BIN_DIR=bin", want: "they begin with /"},
+	"a name with a dot":       {variables: "INSTALL_BRINK_NAME=a.bak", want: "INSTALL_BRINK_NAME=a.bak"},
+	"a quote that is open":    {variables: `INSTALL_BRINK_EXEC="server --node-label='a"`, want: "a quote in it is not closed"},
+	"a package's binary":      {variables: "INSTALL_BRINK_BIN_DIR=/opt/pkg", want: "/opt/pkg/brink is of a package", prepare: "mkdir /opt/pkg; cp /bin/true /opt/pkg/brink; cp -p /var/lib/dpkg/info/base-files.list /root/; echo /opt/pkg/brink >>/var/lib/dpkg/info/base-files.list", mend: "mv /root/base-files.list /var/lib/dpkg/info/; rm -r /opt/pkg"},
+	"an agent's own file":     {args: "--tls-san=x", want: "flag provided but not defined: -tls-san", prepare: "echo BRINK_URL=https://192.0.2.1:6443 >/etc/default/brink-agent", mend: "rm /etc/default/brink-agent"},
 	"a board of ARMv6":        {variables: "INSTALL_BRINK_ARCH=armv6l", want: "ARMv6"},
 	"another architecture":    {variables: "INSTALL_BRINK_ARCH=arm64", want: "has no brink-linux-arm64"},
 	"nothing laid":            {variables: "INSTALL_BRINK_SKIP_DOWNLOAD=true", want: "lay it there first", fresh: true},
@@ -107,7 +113,7 @@ func TestScriptRefuses(t *testing.T) {
 // goesBack: what only a start finds out brings back what ran before.
 func goesBack(g *guest.Guest, p published) {
 	g.Helper()
-	r := p.script(g, "INSTALL_BRINK_SKIP_CHECK=true", "server", "--bind-address=192.0.2.77") // check would find that
+	r := p.script(g, "INSTALL_BRINK_SKIP_CHECK=true NO_PROXY=192.0.2.0/24", "server", "--bind-address=192.0.2.77", "--data-dir=/srv/other") // check would find that
 	if r.Code == 0 || !strings.Contains(r.Stderr, "runs as before") {
 		g.Errorf("a start that fails: %v", r)
 	}
@@ -115,6 +121,10 @@ func goesBack(g *guest.Guest, p published) {
 	if unit := g.Read("/etc/systemd/system/brink.service"); strings.Contains(unit, "192.0.2.77") {
 		g.Errorf("the unit is that of the start that failed:\n%s", unit)
 	}
+	if r := g.TrySh("cat /etc/systemd/system/brink.service.env; grep /srv/other /etc/systemd/system/brink* /usr/local/bin/brink-*.sh"); r.Stdout != "" {
+		g.Errorf("left of the start that failed: %v", r)
+	}
+	g.Sh("rm -rf /srv/other")
 }
 
 func (p published) mustRefuse(g *guest.Guest, name string, f fault) {
@@ -182,7 +192,7 @@ func (p published) killedAfter(g *guest.Guest, step string, maxPods int) {
 	if r.Code != 137 {
 		g.Fatalf("killed after %s: %v", step, r)
 	}
-	g.Sh("rm /root/killed.sh; rm -rf /tmp/tmp.*")
+	g.Sh("rm /root/killed.sh")
 }
 
 func awaitPods(g *guest.Guest, maxPods int) {
