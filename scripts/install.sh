@@ -995,34 +995,37 @@ start_pre() {
 END
 }
 
-# openrc_pods is stopped after brink, since it was started before.
+# openrc_pods is stopped after the services in its arguments, since it was started before.
 openrc_pods() {
 	cat <<END
 #!/sbin/openrc-run
 # Written by brink's install.sh. Ends pods when the machine goes down.
 description="ends brink's pods when the machine goes down"
-command="$BIN"
-command_args="stop --pods --timeout 10s$(quote_double "$(data_flags)")"
 
 depend() {
-	before $NAME
+	before $*
 }
 
 start() {
 	return 0
 }
 
-stop() {
-	# A change of services by hand is no shutdown.
-	yesno "\${RC_GOINGDOWN:-NO}" || [ "\$RC_RUNLEVEL" = shutdown ] || [ "\$RC_RUNLEVEL" = reboot ] || [ "\$RC_RUNLEVEL" = off ] || return 0
-	for file in /etc/conf.d/$NAME $ENV_FILE; do
+# end_pods reads what the service has, in a shell of its own.
+end_pods() (
+	for file in "/etc/conf.d/\$1" "/etc/brink/\$1.env"; do
 		if [ -r "\$file" ]; then
 			set -a
 			. "\$file"
 			set +a
 		fi
 	done
-	eval "\$command \$command_args"
+	$BIN stop --pods --timeout 10s$(data_flags)
+)
+
+stop() {
+	# A change of services by hand is no shutdown.
+	yesno "\${RC_GOINGDOWN:-NO}" || [ "\$RC_RUNLEVEL" = shutdown ] || [ "\$RC_RUNLEVEL" = reboot ] || [ "\$RC_RUNLEVEL" = off ] || return 0
+	for service in $*; do end_pods "\$service" || return 1; done
 }
 END
 }
@@ -1050,7 +1053,7 @@ place_service() {
 	fi
 	openrc_script >"$TMP/content"
 	place_changed "/etc/init.d/$NAME" 755
-	openrc_pods >"$TMP/content"
+	openrc_pods "$NAME" >"$TMP/content"
 	place_changed "/etc/init.d/$PODS" 755
 	place_rotation
 }
@@ -1244,13 +1247,15 @@ show() {
 
 # print writes a unit to standard output, for packages and docs/.
 print() {
-	MODE=server NAME=brink PODS=brink-pods ARGS='' ENV_FILE=
+	MODE=server NAME=brink PODS=brink-pods ARGS=''
 	[ "${1#brink-agent}" = "$1" ] || MODE=agent NAME=brink-agent
+	ENV_FILE=/etc/brink/$NAME.env # of the services of OpenRC
 	case $1 in
 	brink.service | brink-agent.service) unit ;;
 	brink-pods.service) pods_unit "brink.service brink-agent.service" ;;
 	brink.openrc | brink-agent.openrc) openrc_script ;;
-	*) die "INSTALL_BRINK_PRINT=$1: brink.service, brink-agent.service, brink-pods.service, brink.openrc or brink-agent.openrc" ;;
+	brink-pods.openrc) openrc_pods brink brink-agent ;;
+	*) die "INSTALL_BRINK_PRINT=$1: brink.service, brink-agent.service, brink-pods.service, brink.openrc, brink-agent.openrc or brink-pods.openrc" ;;
 	esac
 }
 
