@@ -710,7 +710,7 @@ made_service() {
 # list_all puts down all that this run may make.
 list_all() {
 	made_service "$DATA"
-	make_dir "$SCRIPTS"
+	make_dir_later "$SCRIPTS"
 	made file "$SCRIPTS/brink-killall.sh"
 	if [ -z "$INSTALL_BRINK_BIN_DIR_READ_ONLY" ]; then
 		made file "$BIN"
@@ -725,7 +725,7 @@ list_all() {
 		made file "$SYSTEMD_DIR/$NAME.service.env"
 		made file "$SYSTEMD_DIR/$PODS.service"
 	else
-		make_dir /etc/brink
+		make_dir_later /etc/brink
 		made file "/etc/init.d/$NAME"
 		made file "/etc/init.d/$PODS"
 		made file "/etc/brink/$NAME.env"
@@ -780,6 +780,7 @@ data_flags() {
 # place_scripts writes the scripts that stop and remove. They carry the list in themselves.
 place_scripts() {
 	PENDING=${1:+#pending: install.sh has not come to its end}
+	root mkdir -p "$SCRIPTS"
 	uninstall_script | place "$SCRIPTS/brink-uninstall.sh" 755
 	killall_script | place "$SCRIPTS/brink-killall.sh" 755
 }
@@ -1101,6 +1102,7 @@ made_image() {
 	made image "$2"
 }
 
+# make_dir_later puts down a directory that is made when the list is written.
 make_dir_later() {
 	[ -d "$1" ] || { make_dir_later "$(dirname "$1")" && made dir "$1"; }
 }
