@@ -710,7 +710,7 @@ made_service() {
 # list_all puts down all that this run may make.
 list_all() {
 	made_service "$DATA"
-	make_dir "$SCRIPTS"
+	make_dir_later "$SCRIPTS"
 	made file "$SCRIPTS/brink-killall.sh"
 	if [ -z "$INSTALL_BRINK_BIN_DIR_READ_ONLY" ]; then
 		made file "$BIN"
@@ -725,7 +725,7 @@ list_all() {
 		made file "$SYSTEMD_DIR/$NAME.service.env"
 		made file "$SYSTEMD_DIR/$PODS.service"
 	else
-		make_dir /etc/brink
+		make_dir_later /etc/brink
 		made file "/etc/init.d/$NAME"
 		made file "/etc/init.d/$PODS"
 		made file "/etc/brink/$NAME.env"
@@ -780,6 +780,7 @@ data_flags() {
 # place_scripts writes the scripts that stop and remove. They carry the list in themselves.
 place_scripts() {
 	PENDING=${1:+#pending: install.sh has not come to its end}
+	root mkdir -p "$SCRIPTS"
 	uninstall_script | place "$SCRIPTS/brink-uninstall.sh" 755
 	killall_script | place "$SCRIPTS/brink-killall.sh" 755
 }
@@ -995,34 +996,37 @@ start_pre() {
 END
 }
 
-# openrc_pods is stopped after brink, since it was started before.
+# openrc_pods is stopped after the services in its arguments, since it was started before.
 openrc_pods() {
 	cat <<END
 #!/sbin/openrc-run
 # Written by brink's install.sh. Ends pods when the machine goes down.
 description="ends brink's pods when the machine goes down"
-command="$BIN"
-command_args="stop --pods --timeout 10s$(quote_double "$(data_flags)")"
 
 depend() {
-	before $NAME
+	before $*
 }
 
 start() {
 	return 0
 }
 
-stop() {
-	# A change of services by hand is no shutdown.
-	yesno "\${RC_GOINGDOWN:-NO}" || [ "\$RC_RUNLEVEL" = shutdown ] || [ "\$RC_RUNLEVEL" = reboot ] || [ "\$RC_RUNLEVEL" = off ] || return 0
-	for file in /etc/conf.d/$NAME $ENV_FILE; do
+# end_pods reads what the service has, in a shell of its own.
+end_pods() (
+	for file in "/etc/conf.d/\$1" "/etc/brink/\$1.env"; do
 		if [ -r "\$file" ]; then
 			set -a
 			. "\$file"
 			set +a
 		fi
 	done
-	eval "\$command \$command_args"
+	$BIN stop --pods --timeout 10s$(data_flags)
+)
+
+stop() {
+	# A change of services by hand is no shutdown.
+	yesno "\${RC_GOINGDOWN:-NO}" || [ "\$RC_RUNLEVEL" = shutdown ] || [ "\$RC_RUNLEVEL" = reboot ] || [ "\$RC_RUNLEVEL" = off ] || return 0
+	for service in $*; do end_pods "\$service" || return 1; done
 }
 END
 }
@@ -1050,7 +1054,7 @@ place_service() {
 	fi
 	openrc_script >"$TMP/content"
 	place_changed "/etc/init.d/$NAME" 755
-	openrc_pods >"$TMP/content"
+	openrc_pods "$NAME" >"$TMP/content"
 	place_changed "/etc/init.d/$PODS" 755
 	place_rotation
 }
@@ -1098,6 +1102,7 @@ made_image() {
 	made image "$2"
 }
 
+# make_dir_later puts down a directory that is made when the list is written.
 make_dir_later() {
 	[ -d "$1" ] || { make_dir_later "$(dirname "$1")" && made dir "$1"; }
 }
@@ -1244,13 +1249,15 @@ show() {
 
 # print writes a unit to standard output, for packages and docs/.
 print() {
-	MODE=server NAME=brink PODS=brink-pods ARGS='' ENV_FILE=
+	MODE=server NAME=brink PODS=brink-pods ARGS=''
 	[ "${1#brink-agent}" = "$1" ] || MODE=agent NAME=brink-agent
+	ENV_FILE=/etc/brink/$NAME.env # of the services of OpenRC
 	case $1 in
 	brink.service | brink-agent.service) unit ;;
 	brink-pods.service) pods_unit "brink.service brink-agent.service" ;;
 	brink.openrc | brink-agent.openrc) openrc_script ;;
-	*) die "INSTALL_BRINK_PRINT=$1: brink.service, brink-agent.service, brink-pods.service, brink.openrc or brink-agent.openrc" ;;
+	brink-pods.openrc) openrc_pods brink brink-agent ;;
+	*) die "INSTALL_BRINK_PRINT=$1: brink.service, brink-agent.service, brink-pods.service, brink.openrc, brink-agent.openrc or brink-pods.openrc" ;;
 	esac
 }
 

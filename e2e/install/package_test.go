@@ -51,6 +51,7 @@ func TestDeb(t *testing.T) {
 	g := guest.New(t, guest.Systemd)
 	g.Place(onePackage(t, makePackages(t, first), "*.deb"), "/root/first.deb", 0o644)
 	g.Place(onePackage(t, makePackages(t, second), "*.deb"), "/root/second.deb", 0o644)
+	g.Write("/etc/default/brink", "BRINK_DATA_DIR=\"/srv/b\"\n", 0o644) // the owner's
 	before := g.Snapshot()
 	refusesBesideScript(g)
 
@@ -59,7 +60,7 @@ func TestDeb(t *testing.T) {
 		t.Errorf("nothing says how to start, or it was started: %s", out)
 	}
 	g.Sh("systemctl enable --now brink") // returns when the node is Ready
-	g.Do(packaged, "status")
+	g.Do("BRINK_DATA_DIR=/srv/b", packaged, "status")
 	pid := g.Do("systemctl", "show", "-p", "MainPID", "--value", "brink")
 	g.Sh("dpkg -i /root/second.deb")
 	g.EventuallySh("another process runs", `p=$(systemctl show -p MainPID --value brink); [ "$p" != 0 ] && [ "$p" != `+pid+` ] && systemctl -q is-active brink`)
@@ -68,11 +69,11 @@ func TestDeb(t *testing.T) {
 	if failed := g.TrySh("systemctl --no-legend --failed list-units 'brink*'").Stdout; failed != "" {
 		t.Errorf("failed units: %s\n%s", failed, g.TrySh("journalctl -u brink-pods --no-pager | tail -20").Stdout)
 	}
-	g.Sh("[ -e /var/lib/brink/server/db/state.db ] && [ ! -e " + packaged + " ] && ! systemctl -q is-active brink && ! systemctl -q is-enabled brink")
+	g.Sh("[ -e /srv/b/server/db/state.db ] && [ ! -e " + packaged + " ] && ! systemctl -q is-active brink && ! systemctl -q is-enabled brink")
 	if processes := g.TrySh("pgrep -a brink").Stdout; processes != "" {
 		t.Errorf("after dpkg -r there run\n%s", processes)
 	}
-	g.Sh("dpkg -P brink && [ ! -e /var/lib/brink ]")
+	g.Sh("dpkg -P brink && [ ! -e /srv/b ] && [ ! -e /var/lib/brink ]")
 	left := slices.DeleteFunc(before.Diff(g.Snapshot()), func(line string) bool {
 		return strings.Contains(line, " /var/lib/dpkg/") || strings.Contains(line, " /var/log/dpkg.log")
 	})

@@ -64,3 +64,24 @@ func TestScriptSeveral(t *testing.T) {
 	g.Sh("brink-uninstall.sh")
 	mustBeAsBefore(g, before)
 }
+
+// TestScriptReadOnly: a directory that has the binary and cannot be written gets nothing,
+// and what takes brink away lies elsewhere and leaves the binary.
+func TestScriptReadOnly(t *testing.T) {
+	t.Parallel()
+	g := guest.New(t, guest.Systemd)
+	g.Place(guest.Program(t), "/opt/ro/brink", 0o755)
+	g.Sh("mount --bind /opt/ro /opt/ro; mount -o remount,bind,ro /opt/ro")
+	before := g.Snapshot()
+	p := publish(g)
+	variables := "INSTALL_BRINK_BIN_DIR=/opt/ro INSTALL_BRINK_BIN_DIR_READ_ONLY=1 CONTAINERD_HTTPS_PROXY=http://192.0.2.1:1"
+	if said := p.installed(g, variables); !strings.Contains(said, "/etc/brink/brink-uninstall.sh takes it away") || !strings.Contains(said, "taking CONTAINERD_HTTPS_PROXY as HTTPS_PROXY") {
+		t.Errorf("install.sh said %s", said)
+	}
+	g.EventuallySh("a Ready node", "/opt/ro/brink status")
+	if got := g.Read("/etc/systemd/system/brink.service.env"); got != "HTTPS_PROXY=\"http://192.0.2.1:1\"\n" {
+		t.Errorf("the variables are %q", got)
+	}
+	g.Sh("/etc/brink/brink-uninstall.sh; test -x /opt/ro/brink")
+	mustBeAsBefore(g, before)
+}

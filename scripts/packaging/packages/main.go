@@ -142,7 +142,8 @@ func (o options) contents(format string) files.Contents {
 	if format == "apk" { // Alpine has openrc
 		return append(out,
 			file("brink.openrc", "/etc/init.d/brink", 0o755),
-			file("brink-agent.openrc", "/etc/init.d/brink-agent", 0o755))
+			file("brink-agent.openrc", "/etc/init.d/brink-agent", 0o755),
+			file("brink-pods.openrc", "/etc/init.d/brink-pods", 0o755))
 	}
 	return append(out,
 		file("brink.service", "/usr/lib/systemd/system/brink.service", 0o644),

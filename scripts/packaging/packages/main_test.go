@@ -56,7 +56,7 @@ func TestDpkgSorts(t *testing.T) {
 func testFiles(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, name := range []string{"brink", "copyright", "brink.openrc", "brink-agent.openrc", "brink.service", "brink-agent.service", "brink-pods.service", "preinst", "postinst", "prerm", "postrm"} {
+	for _, name := range []string{"brink", "copyright", "brink.openrc", "brink-agent.openrc", "brink-pods.openrc", "brink.service", "brink-agent.service", "brink-pods.service", "preinst", "postinst", "prerm", "postrm"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\necho "+name+"\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}
