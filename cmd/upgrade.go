@@ -69,8 +69,10 @@ func goOn(c *cli.Context, l layout.Layout) error {
 	if what == "" {
 		what = c.String("channel")
 	}
+	hold := &upgrade.Hold{}
+	defer hold.Close()
 	r, err := upgrade.Prepare(c.Context, upgrade.Request{
-		Layout: l, What: what, Mirror: c.String("mirror"), Force: c.Bool("force"), NoSnapshot: c.Bool("no-snapshot"),
+		Layout: l, Hold: hold, What: what, Mirror: c.String("mirror"), Force: c.Bool("force"), NoSnapshot: c.Bool("no-snapshot"),
 		Limit: c.Duration("timeout"), Uses: usesDataDir(l), Say: func(line string) { fmt.Println(line) },
 	})
 	if errors.Is(err, upgrade.ErrUpToDate) {
@@ -80,14 +82,26 @@ func goOn(c *cli.Context, l layout.Layout) error {
 	if err != nil {
 		return err
 	}
-	return follow(c.Context, l, r)
+	return begin(c.Context, l, hold, r)
+}
+
+// begin has the watcher begin, and lets others go on before it is followed.
+func begin(ctx context.Context, l layout.Layout, hold *upgrade.Hold, r upgrade.Record) error {
+	err := upgrade.Start(ctx, l, r)
+	hold.Close()
+	if err != nil {
+		return err
+	}
+	return follow(ctx, l)
 }
 
 func goBack(c *cli.Context, l layout.Layout) error {
 	if c.NArg() > 0 {
 		return fmt.Errorf("brink upgrade --rollback goes back to the version before and takes no other, got %q", c.Args().First())
 	}
-	r, loses, err := upgrade.Back{Layout: l, Uses: usesDataDir(l)}.Plan(c.Context)
+	hold := &upgrade.Hold{}
+	defer hold.Close()
+	r, loses, err := upgrade.Back{Layout: l, Hold: hold, Uses: usesDataDir(l)}.Plan(c.Context)
 	if err != nil {
 		return err
 	}
@@ -96,7 +110,7 @@ func goBack(c *cli.Context, l layout.Layout) error {
 			return err
 		}
 	}
-	return follow(c.Context, l, r)
+	return begin(c.Context, l, hold, r)
 }
 
 // confirmLoss asks where going back takes writes away.
@@ -112,11 +126,8 @@ func confirmLoss(ctx context.Context, r upgrade.Record, s snapshot.Listed) error
 	return nil
 }
 
-// follow has the watcher begin, and tells what it does. It goes on also when nobody listens.
-func follow(ctx context.Context, l layout.Layout, r upgrade.Record) error {
-	if err := upgrade.Start(ctx, l, r); err != nil {
-		return err
-	}
+// follow tells what the watcher does, which goes on also when nobody listens.
+func follow(ctx context.Context, l layout.Layout) error {
 	for told := ""; ; {
 		now, err := upgrade.Read(l)
 		if err != nil {

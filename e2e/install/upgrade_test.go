@@ -275,7 +275,7 @@ func TestUpgradeWatcherKilled(t *testing.T) {
 	next := u.next(0, 1)
 	u.dist.Add(u.build(next))
 	u.Sh(`(for wait in 0.3 0.8 1.6; do
-	until pid=$(pgrep -f '^/usr/local/bin/brink.previous upgrade'); do sleep 0.1; done
+	until pid=$(pgrep -f '^/usr/local/bin/.brink.watcher upgrade'); do sleep 0.1; done
 	sleep $wait; kill -9 $pid && echo killed >>/run/kills; while kill -0 $pid 2>/dev/null; do sleep 0.1; done
 done) >/dev/null 2>&1 &`)
 	if r := u.upgrade(next.String()); r.Code != 0 {

@@ -132,6 +132,9 @@ func (l Layout) Upgrade() string { return filepath.Join(l.data, "upgrade") }
 // UpgradeState is the file in Upgrade that says what is being done, or was done last.
 func (l Layout) UpgradeState() string { return filepath.Join(l.Upgrade(), "upgrade.json") }
 
+// NoSnapshot is the file in Upgrade that names the version whose first start makes no snapshot.
+func (l Layout) NoSnapshot() string { return filepath.Join(l.Upgrade(), "without-snapshot") }
+
 // Agent is the node's directory.
 func (l Layout) Agent() string { return filepath.Join(l.data, "agent") }
 

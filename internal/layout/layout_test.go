@@ -34,6 +34,7 @@ var defaultPaths = map[string]string{
 	"SnapshotCopy":       "/var/lib/brink/snapshots/.copy",
 	"Upgrade":            "/var/lib/brink/upgrade",
 	"UpgradeState":       "/var/lib/brink/upgrade/upgrade.json",
+	"NoSnapshot":         "/var/lib/brink/upgrade/without-snapshot",
 	"ContainerdRoot":     "/var/lib/brink/agent/containerd",
 	"ContainerdState":    "/run/brink/containerd",
 	"ContainerdSocket":   "/run/brink/containerd/containerd.sock",

@@ -63,7 +63,7 @@ var dataNames = []name{
 	{"server.restoring", Tree}, {replaced + "*", Tree},
 	{"snapshots", Directory}, {"snapshots/" + AskedSnapshot + "*" + SnapshotEnding, File},
 	{"snapshots/" + AutoSnapshot + "*" + SnapshotEnding, File}, {"snapshots/.copy", File}, {"snapshots/.copy-journal", File},
-	{"upgrade", Directory}, {"upgrade/upgrade.json", File},
+	{"upgrade", Directory}, {"upgrade/upgrade.json", File}, {"upgrade/without-snapshot", File},
 }
 
 // pairs are the names in server/tls that have a certificate and a key, those that a user

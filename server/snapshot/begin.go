@@ -2,12 +2,16 @@ package snapshot
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"brink/datastore"
+	"brink/internal/atomicfile"
 	"brink/internal/layout"
 	"brink/server/token"
 )
@@ -38,18 +42,50 @@ func (s Start) Begin(ctx context.Context) error {
 	if before == s.Own {
 		return nil
 	}
-	if err := s.keep(ctx, before); err != nil {
-		return err
+	err = s.keep(ctx, before)
+	if err == nil {
+		err = s.Own.Use(s.Layout)
 	}
-	if err := os.MkdirAll(s.Layout.Server(), 0o700); err != nil {
+	if err != nil && s.Own.isOlder(before) {
+		s.Log.Warn("the version before goes on without a snapshot of what the later one has left", "later", before.Version, "error", err)
+		return nil // who goes back on a full disk must get a node
+	}
+	return err
+}
+
+// Use writes down that the brink that s is of uses a state from now on.
+func (s State) Use(l layout.Layout) error {
+	if err := os.MkdirAll(l.Server(), 0o700); err != nil {
 		return fmt.Errorf("writing which brink uses the state: %w", err)
 	}
-	return s.Own.write(s.Layout.StateVersion())
+	if err := s.write(l.StateVersion()); err != nil {
+		return err
+	}
+	return ForgetWithout(l)
+}
+
+// StartWithout has the first start of a version make no snapshot.
+func StartWithout(l layout.Layout, version string) error {
+	return atomicfile.Keep(l.NoSnapshot(), []byte(version+"\n"), 0o600)
+}
+
+// ForgetWithout takes back what StartWithout has said.
+func ForgetWithout(l layout.Layout) error {
+	if err := os.Remove(l.NoSnapshot()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing what said that no snapshot is wanted: %w", err)
+	}
+	return nil
+}
+
+// isUnwanted reports whether somebody has said that this start makes no snapshot.
+func (s Start) isUnwanted() bool {
+	text, err := atomicfile.Read(s.Layout.NoSnapshot())
+	return s.Without || err == nil && strings.TrimSpace(string(text)) == s.Own.Version
 }
 
 // keep makes the snapshot, where there is something to keep.
 func (s Start) keep(ctx context.Context, before State) error {
-	if _, err := os.Lstat(s.Layout.Database()); err != nil || s.Elsewhere || s.Without {
+	if _, err := os.Lstat(s.Layout.Database()); err != nil || s.Elsewhere || s.isUnwanted() {
 		if s.Elsewhere && before.Version != "" {
 			s.Log.Warn("the database is elsewhere: there is no snapshot of before the first start of this version", "before", before.Version)
 		}

@@ -30,6 +30,9 @@ type Restore struct {
 	Replace bool
 	// Own is the brink that restores. It refuses what it could not start with.
 	Own State
+	// Before is called, if there is one, when all but the last step is done. Its error leaves
+	// the old state in its place.
+	Before func(Restored) error
 }
 
 // Restored is what Run did.
@@ -64,8 +67,14 @@ func (r Restore) Run(ctx context.Context) (Restored, error) {
 	if err != nil {
 		return Restored{}, errors.Join(err, removetree.All(r.Layout.Restoring()))
 	}
-	replaced, err := r.exchange(staged)
-	return Restored{Manifest: in.Manifest, Replaced: replaced}, err
+	done := Restored{Manifest: in.Manifest, Replaced: r.aside()}
+	if r.Before != nil {
+		if err := r.Before(done); err != nil {
+			return Restored{}, errors.Join(err, removetree.All(staged))
+		}
+	}
+	done.Replaced, err = r.exchange(staged, done.Replaced)
+	return done, err
 }
 
 // checkPlace refuses what would lose or divide something.
@@ -165,29 +174,36 @@ func unpack(path string, size int64, content io.Reader) error {
 	return f.Sync()
 }
 
+// aside returns where the present state will be kept, empty if there is none.
+func (r Restore) aside() string {
+	if _, err := os.Lstat(r.Layout.Server()); errors.Is(err, fs.ErrNotExist) {
+		return ""
+	}
+	return r.Layout.Replaced(time.Now().UTC().Format("20060102T150405.000Z"))
+}
+
 // exchange gives the staged state the place of the present one in one step. What was there has
 // its later name before that: an interruption never leaves it under a name that is cleaned up.
-func (r Restore) exchange(staged string) (replaced string, err error) {
+func (r Restore) exchange(staged, aside string) (replaced string, err error) {
 	server, data := r.Layout.Server(), r.Layout.Data()
-	if _, err := os.Lstat(server); errors.Is(err, fs.ErrNotExist) {
+	if aside == "" {
 		if err := os.Rename(staged, server); err != nil {
 			return "", fmt.Errorf("restoring: %w", err)
 		}
 		return "", atomicfile.SyncDir(data)
 	}
-	aside := r.Layout.Replaced(time.Now().UTC().Format("20060102T150405.000Z"))
 	if err := os.Rename(staged, aside); err != nil {
 		return "", fmt.Errorf("restoring: %w", err)
 	}
 	if err := unix.Renameat2(unix.AT_FDCWD, aside, unix.AT_FDCWD, server, unix.RENAME_EXCHANGE); err != nil {
 		return "", errors.Join(fmt.Errorf("restoring: this file system cannot exchange two directories (%w): move %s away and restore again", err, server), removetree.All(aside))
 	}
-	return aside, errors.Join(takeOthers(r.Layout, aside), atomicfile.SyncDir(server), atomicfile.SyncDir(aside), atomicfile.SyncDir(data))
+	return aside, errors.Join(TakeOthers(r.Layout, aside), atomicfile.SyncDir(server), atomicfile.SyncDir(aside), atomicfile.SyncDir(data))
 }
 
-// takeOthers moves what is no part of the state, such as a user's drivers of volumes, from the
-// directory before to the present one.
-func takeOthers(l layout.Layout, before string) error {
+// TakeOthers moves what is no part of the state, such as a user's drivers of volumes, from the
+// directory before to the present one. It may be called again.
+func TakeOthers(l layout.Layout, before string) error {
 	entries, err := os.ReadDir(before)
 	if err != nil {
 		return err

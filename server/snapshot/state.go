@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
 	"brink/internal/atomicfile"
 	"brink/internal/layout"
+	"brink/internal/release"
 )
 
 // StateFormat rises when what is kept on disk changes so that brinks which know only a lower
@@ -27,6 +29,11 @@ type State struct {
 
 // ReadState returns the State in a data directory.
 func ReadState(l layout.Layout) (State, error) { return readState(l.StateVersion()) }
+
+// ReadReplaced returns the State in a directory that a restored snapshot has replaced.
+func ReadReplaced(l layout.Layout, dir string) (State, error) {
+	return readState(filepath.Join(dir, filepath.Base(l.StateVersion())))
+}
 
 func readState(path string) (s State, err error) {
 	text, err := atomicfile.Read(path)
@@ -70,6 +77,13 @@ func (s State) CanRead(before State) error {
 	}
 	return fmt.Errorf("its state was used by brink %s with Kubernetes %s, and Kubernetes supports no upgrade to %s that skips a minor version: start a brink with 1.%d first",
 		before.Version, before.Kubernetes, s.Kubernetes, from+1)
+}
+
+// isOlder reports whether the brink that s is of is an earlier release than another.
+func (s State) isOlder(other State) bool {
+	a, err := release.ParseVersion(s.Version)
+	b, err2 := release.ParseVersion(other.Version)
+	return err == nil && err2 == nil && a.Compare(b) < 0
 }
 
 // minor returns the minor version in v1.36.3.

@@ -17,64 +17,144 @@ import (
 // goBack brings the version before back: its binary and, where it could not read what the new
 // one has used, the snapshot. This process is that version.
 func (w *watcher) goBack(ctx context.Context) error {
-	if err := w.Service.Stop(ctx); err != nil {
+	if err := w.service.Stop(ctx); err != nil {
 		return fmt.Errorf("stopping %s: %w", w.Service.Name, err)
 	}
 	unlock, err := node.Lock(w.layout)
 	if err != nil {
 		return err
 	}
-	restored := w.returnState(ctx)
-	linked := link(previousOf(w.Binary), w.Binary)
+	defer unlock()
+	if err := w.returnState(ctx); err != nil {
+		w.Lost = &Lost{Problem: fmt.Sprintf("%s stays: %v", w.To, err)}
+		unlock()
+		return w.finish(ctx, Failed, w.Reason)
+	}
+	if err := link(programOf(w.Binary), w.Binary); err != nil {
+		return fmt.Errorf("bringing the version before back: %w", err)
+	}
 	unlock()
-	if linked != nil {
-		return fmt.Errorf("bringing the version before back: %w", linked)
-	}
-	if restored != nil {
-		w.Lost = &Lost{Problem: fmt.Sprintf("the state of before could not be put back: %v", restored)}
-	}
-	return errors.Join(w.enter(Returned, w.Reason), w.Service.Start(ctx))
+	return w.finish(ctx, Returned, w.Reason)
 }
 
-// returnState puts the snapshot back if the old version needs it.
+// returnState makes the state one that the old version can use. An error means that it is not.
 func (w *watcher) returnState(ctx context.Context) error {
-	if w.Agent || w.Elsewhere {
+	if w.Agent {
 		return nil
 	}
 	used, err := snapshot.ReadState(w.layout)
-	if err != nil {
-		return err
+	if err == nil {
+		err = w.own.CanRead(used)
 	}
-	own := node.OwnState()
-	if own.CanRead(used) == nil {
+	if err == nil {
+		w.goOnFrom(used)
 		return nil
 	}
-	if w.Snapshot == "" {
-		return errors.New("there is no snapshot: restore one by hand with brink snapshot restore --replace")
+	if w.Elsewhere {
+		return fmt.Errorf("%s cannot use what it has written into the database elsewhere: put back its backup and the binary %s by hand", w.From, filepath.Base(previousOf(w.Binary)))
 	}
+	file, findErr := w.snapshotBefore()
+	if findErr != nil {
+		return fmt.Errorf("%s cannot use what it has written (%w), and %w", w.From, err, findErr)
+	}
+	return w.restore(ctx, file)
+}
+
+// goOnFrom has the old version go on from what the new one leaves: its start would else make a
+// snapshot first, for which a disk may have no room.
+func (w *watcher) goOnFrom(used snapshot.State) {
+	if w.Lost != nil && w.Lost.KeptIn != "" { // restored before a kill
+		if err := snapshot.TakeOthers(w.layout, w.Lost.KeptIn); err != nil {
+			w.Lost.Problem = err.Error()
+		}
+	}
+	if used == w.own {
+		return
+	}
+	if err := w.own.Use(w.layout); err != nil {
+		w.log.Warn("the version before will make a snapshot at its start", "error", err)
+	}
+}
+
+// snapshotBefore returns the snapshot of before the upgrade. The new version may have made it.
+func (w *watcher) snapshotBefore() (string, error) {
+	if w.Snapshot != "" {
+		return w.Snapshot, nil
+	}
+	found, ok, err := snapshot.FindBefore(w.layout, w.From)
+	if err != nil {
+		return "", err
+	}
+	// One of long ago would take away what was written since.
+	if !ok || found.Before != w.To || found.Made.Before(w.Begun) {
+		return "", errors.New("there is no snapshot of before: restore one by hand with brink snapshot restore --replace")
+	}
+	return found.Path, nil
+}
+
+func (w *watcher) restore(ctx context.Context, file string) error {
 	last, err := datastore.LastRevision(w.layout.DB())
 	if err != nil {
 		last = 0 // a database that the new version has damaged
 	}
-	until := time.Now().UTC().Round(time.Second)
-	done, err := snapshot.Restore{Layout: w.layout, File: w.Snapshot, Replace: true, Own: own}.Run(ctx)
-	if err != nil {
+	before := func(d snapshot.Restored) error { return w.beforeExchange(d, last) }
+	done, err := snapshot.Restore{Layout: w.layout, File: file, Replace: true, Own: w.own, Before: before}.Run(ctx)
+	switch {
+	case err == nil:
+		return nil
+	case done.Replaced != "": // it is restored, but not all is well
+		w.Lost.Problem = err.Error()
+		return nil
+	}
+	err = fmt.Errorf("the state of before could not be put back: %w", err)
+	if _, there := os.Lstat(newOf(w.Binary)); there == nil {
+		if back := os.Rename(newOf(w.Binary), w.Binary); back != nil {
+			err = fmt.Errorf("%w; and %w", err, back)
+		}
+	}
+	return err
+}
+
+// beforeExchange writes down what will be lost, while it is known, and puts the old binary into
+// its place, so that a boot does not start the new one with the state of before.
+func (w *watcher) beforeExchange(d snapshot.Restored, last int64) error {
+	if !w.hasReplaced() {
+		w.Lost = &Lost{After: d.Revision, UpTo: last, Since: d.Made, Until: time.Now().UTC().Round(time.Second), KeptIn: d.Replaced}
+		if err := w.enter(context.Background(), Returning, w.Reason); err != nil {
+			return err
+		}
+	}
+	program := programOf(w.Binary)
+	if isSame(w.Binary, program) {
+		return nil
+	}
+	if err := link(w.Binary, newOf(w.Binary)); err != nil { // in case the exchange is refused
 		return err
 	}
-	w.Lost = &Lost{After: done.Revision, UpTo: last, Since: done.Made, Until: until, KeptIn: done.Replaced}
-	return nil
+	return link(program, w.Binary)
+}
+
+// hasReplaced reports whether a pass before this one has exchanged the states: what it has kept
+// is what the old version could not use.
+func (w *watcher) hasReplaced() bool {
+	if w.Lost == nil || w.Lost.KeptIn == "" {
+		return false
+	}
+	kept, err := snapshot.ReadReplaced(w.layout, w.Lost.KeptIn)
+	return err == nil && w.own.CanRead(kept) != nil
 }
 
 // Back is an upgrade that somebody takes back.
 type Back struct {
 	Layout layout.Layout
+	Hold   *Hold
 	Uses   func(args, env []string) bool
 }
 
 // Plan finds out what going back means, and changes nothing. loses is nil unless writes will be
 // lost.
 func (b Back) Plan(ctx context.Context) (r Record, loses *snapshot.Listed, err error) {
-	r, err = current(ctx, b.Layout, b.Uses)
+	r, err = current(ctx, b.Layout, b.Hold, b.Uses)
 	if err != nil {
 		return r, nil, err
 	}
@@ -107,19 +187,30 @@ func (b Back) Plan(ctx context.Context) (r Record, loses *snapshot.Listed, err e
 	return r, &found, err
 }
 
-// Start begins what Plan has returned.
+// Start begins what Prepare or Plan has returned.
 func Start(ctx context.Context, l layout.Layout, r Record) error {
-	if r.Phase == Replacing {
-		// No second copy on the card. The watcher runs by this name.
-		if err := link(r.Binary, previousOf(r.Binary)); err != nil {
-			return fmt.Errorf("keeping the version before: %w", err)
-		}
-	}
-	if err := r.write(l); err != nil {
+	if err := notUnderWay(l); err != nil {
 		return err
 	}
+	runs := r.Binary
+	if r.Phase == Returning {
+		runs = previousOf(r.Binary)
+	}
+	if err := link(runs, programOf(r.Binary)); err != nil {
+		return fmt.Errorf("keeping the version that comes back: %w", err)
+	}
+	if err := r.write(l); err != nil {
+		return errors.Join(err, remove(programOf(r.Binary)))
+	}
 	if err := watcherOf(r).start(ctx); err != nil {
-		return errors.Join(fmt.Errorf("starting the service that does the upgrade: %w", err), os.Remove(l.UpgradeState()))
+		return errors.Join(fmt.Errorf("starting the service that does the upgrade: %w", err), os.Remove(l.UpgradeState()), remove(programOf(r.Binary)))
+	}
+	return nil
+}
+
+func notUnderWay(l layout.Layout) error {
+	if last, err := Read(l); err == nil && last.IsUnderWay() {
+		return fmt.Errorf("an upgrade is under way: %s", last.Lines()[0])
 	}
 	return nil
 }

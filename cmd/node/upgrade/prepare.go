@@ -21,6 +21,8 @@ import (
 // Request is what somebody asks for.
 type Request struct {
 	Layout layout.Layout
+	// Hold keeps other upgrades out from here to the end of Start.
+	Hold *Hold
 	// What is a version, a channel, a file or a URL of one.
 	What string
 	// Mirror is where releases are, empty for where this binary was told.
@@ -40,7 +42,7 @@ var ErrUpToDate = errors.New("this version runs already")
 // Prepare does all that can be done while the old version runs: the new binary lies verified
 // and tried beside it, and nothing else has changed. What it returns is for Start.
 func Prepare(ctx context.Context, q Request) (r Record, err error) {
-	if r, err = current(ctx, q.Layout, q.Uses); err != nil {
+	if r, err = current(ctx, q.Layout, q.Hold, q.Uses); err != nil {
 		return r, err
 	}
 	if err := q.check(ctx, r); err != nil {
@@ -55,9 +57,9 @@ func Prepare(ctx context.Context, q Request) (r Record, err error) {
 }
 
 // current describes the brink that runs.
-func current(ctx context.Context, l layout.Layout, uses func(args, env []string) bool) (r Record, err error) {
-	if last, err := Read(l); err == nil && last.IsUnderWay() {
-		return r, fmt.Errorf("an upgrade is under way: %s", last.Lines()[0])
+func current(ctx context.Context, l layout.Layout, hold *Hold, uses func(args, env []string) bool) (r Record, err error) {
+	if err := notUnderWay(l); err != nil {
+		return r, err
 	}
 	status, err := node.AskStatus(ctx, l)
 	if err != nil {
@@ -65,6 +67,9 @@ func current(ctx context.Context, l layout.Layout, uses func(args, env []string)
 	}
 	r = Record{From: status.Version(), DataDir: l.Data(), Agent: status.Role == "agent", Elsewhere: status.Elsewhere, WasReady: status.Ready, Begun: time.Now().UTC().Round(time.Second)}
 	if r.Binary, err = binaryOf(status.PID); err != nil {
+		return r, err
+	}
+	if err := hold.take(l, r.Binary); err != nil {
 		return r, err
 	}
 	r.Service, err = serviceOf(ctx, status.PID, uses)

@@ -30,6 +30,9 @@ const (
 	Refused Phase = "refused"
 	// Returned: the old binary runs again.
 	Returned Phase = "returned"
+	// Failed: the new binary is bad, and stays: the old one could not use the state, and there
+	// is none to put back.
+	Failed Phase = "failed"
 )
 
 // Record is what an upgrade must know after a power cut, and what is told of it afterwards.
@@ -121,6 +124,8 @@ func (r Record) Lines() []string {
 		return []string{fmt.Sprintf("upgraded from %s to %s at %s", r.From, r.To, at)}
 	case Refused:
 		return []string{fmt.Sprintf("upgrade from %s to %s at %s was not done, nothing was replaced: %s", r.From, r.To, at, r.Reason)}
+	case Failed:
+		return append([]string{fmt.Sprintf("upgrade from %s to %s failed at %s, and %s did not come back: %s", r.From, r.To, at, r.From, r.Reason)}, r.Lost.lines()...)
 	case Returned:
 		if r.ByHand {
 			return append([]string{fmt.Sprintf("went back from %s to %s at %s, as somebody asked", r.To, r.From, at)}, r.Lost.lines()...)
@@ -134,10 +139,14 @@ func (l *Lost) lines() []string {
 	if l == nil {
 		return nil
 	}
+	var out []string
 	if l.Problem != "" {
-		return []string{l.Problem}
+		out = append(out, l.Problem)
 	}
-	out := []string{fmt.Sprintf("the state is that of %s: writes from then until %s (revisions %d to %d) are not in it", l.Since.UTC().Format(minute), l.Until.UTC().Format(minute), l.After+1, l.UpTo)}
+	if l.Since.IsZero() {
+		return out
+	}
+	out = append(out, fmt.Sprintf("the state is that of %s: writes from then until %s (revisions %d to %d) are not in it", l.Since.UTC().Format(minute), l.Until.UTC().Format(minute), l.After+1, l.UpTo))
 	if l.KeptIn != "" {
 		out = append(out, "the state with these writes is kept in "+l.KeptIn)
 	}

@@ -97,6 +97,7 @@ func (w watcherService) start(ctx context.Context) error {
 // remove takes the service away. The watcher that does it for itself goes on to its end: it is
 // stopped by others only.
 func (w watcherService) remove(ctx context.Context, stop bool) error {
+	ctx = context.WithoutCancel(ctx) // half a removal would start it again; each command has its limit
 	if _, err := os.Lstat(w.file()); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -131,9 +132,9 @@ func (w watcherService) remove(ctx context.Context, stop bool) error {
 // start the watcher again, and ends it when it is told to stop.
 func (w watcherService) endUnderOpenRC(ctx context.Context) error {
 	if _, err := os.Lstat(w.file()); errors.Is(err, fs.ErrNotExist) {
-		return nil // run by hand
+		return remove(w.program) // run by hand
 	}
-	cmd := exec.Command("/bin/sh", "-c", `rc-update --quiet --all del "$1"; rc-service "$1" stop; rm -f "$2"`, "sh", w.name(), w.file())
+	cmd := exec.Command("/bin/sh", "-c", `rc-update --quiet --all del "$1"; rc-service "$1" stop; rm -f "$2" "$3"`, "sh", w.name(), w.file(), w.program)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return err

@@ -4,7 +4,7 @@
 // Two processes take part. `brink upgrade` (Prepare) resolves, downloads, verifies and tries
 // the new binary beside the old one, and refuses what cannot go well, all while brink runs.
 // Then a watcher (Continue) does the rest as a service of its own, NAME-upgrade: stop, snapshot,
-// rename, start, and judge. The watcher is the old binary, by the hard link brink.previous, so
+// rename, start, and judge. The watcher is the old binary, by a hard link of its own, so
 // nothing depends on what the new one can still do. It is a service, so that it survives a
 // terminal that is closed and goes on after a power cut: what has been decided is in a file
 // (Record), written before each step, and every step can be done again.
@@ -32,6 +32,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"brink/internal/atomicfile"
 	"brink/internal/initsystem"
@@ -42,6 +43,7 @@ import (
 const (
 	newSuffix      = ".new"      // of a hidden name: what has been downloaded
 	previousSuffix = ".previous" // the version before, a hard link
+	watcherSuffix  = ".watcher"  // of a hidden name: what the watcher runs, a hard link
 )
 
 // previousOf returns the link to the version before.
@@ -53,10 +55,31 @@ func newOf(binary string) string {
 	return filepath.Join(filepath.Dir(binary), "."+filepath.Base(binary)+newSuffix)
 }
 
+// programOf returns the watcher's own link to what it runs: the version that comes back if the
+// new one fails. It is there while an upgrade is under way.
+func programOf(binary string) string {
+	return filepath.Join(filepath.Dir(binary), "."+filepath.Base(binary)+watcherSuffix)
+}
+
+// isSame reports whether two names are of one file.
+func isSame(a, b string) bool {
+	one, err := os.Stat(a)
+	other, err2 := os.Stat(b)
+	return err == nil && err2 == nil && os.SameFile(one, other)
+}
+
+// remove removes a file that may not be there.
+func remove(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
 // link makes a second name for a file, in the place of what has that name.
 func link(from, to string) error {
 	temporary := filepath.Join(filepath.Dir(to), "."+filepath.Base(to)+".link")
-	if err := os.Remove(temporary); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := remove(temporary); err != nil {
 		return err
 	}
 	if err := os.Link(from, temporary); err != nil {
@@ -66,7 +89,7 @@ func link(from, to string) error {
 	if err := os.Rename(temporary, to); err != nil {
 		return err
 	}
-	if err := os.Remove(temporary); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := remove(temporary); err != nil {
 		return err
 	}
 	return atomicfile.SyncDir(filepath.Dir(to))
@@ -83,14 +106,23 @@ func Abandon(ctx context.Context, l layout.Layout) error {
 	if err := watcherOf(r).remove(ctx, true); err != nil {
 		return fmt.Errorf("ending an upgrade that is under way: %w", err)
 	}
-	err = os.Remove(newOf(r.Binary))
-	if errors.Is(err, os.ErrNotExist) {
+	return errors.Join(remove(newOf(r.Binary)), r.abandon(l))
+}
+
+// abandon ends the record, which may stay with the data: the next brink can be upgraded.
+func (r Record) abandon(l layout.Layout) error {
+	if !r.IsUnderWay() {
 		return nil
 	}
-	return err
+	was := r.Phase
+	r.Phase, r.Reason, r.Ended = Failed, "brink was taken off the machine", time.Now().UTC().Round(time.Second)
+	if was == Replacing && isSame(r.Binary, programOf(r.Binary)) {
+		r.Phase = Refused
+	}
+	return errors.Join(r.write(l), remove(programOf(r.Binary)))
 }
 
 // watcherOf returns the watcher of an upgrade.
 func watcherOf(r Record) watcherService {
-	return watcherService{service: r.Service, program: previousOf(r.Binary), dataDir: r.DataDir, root: "/", run: initsystem.Run}
+	return watcherService{service: r.Service, program: programOf(r.Binary), dataDir: r.DataDir, root: "/", run: initsystem.Run}
 }

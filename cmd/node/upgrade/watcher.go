@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -22,8 +21,18 @@ import (
 // watcher brings an upgrade to its end.
 type watcher struct {
 	Record
-	layout layout.Layout
-	log    *slog.Logger
+	layout   layout.Layout
+	service  manager
+	own      snapshot.State // of the version before, which this process is
+	patience time.Duration  // between two tries to write down the end
+	log      *slog.Logger
+}
+
+// manager starts and stops brink. It is the initsystem.Service of the record.
+type manager interface {
+	Start(ctx context.Context) error
+	Stop(ctx context.Context) error
+	Restarts(ctx context.Context) (n int, ok bool)
 }
 
 // Continue does what is left of an upgrade until it has ended. It is the watcher's whole work,
@@ -36,7 +45,7 @@ func Continue(ctx context.Context, l layout.Layout) error {
 	if err != nil {
 		return err
 	}
-	w := &watcher{Record: r, layout: l, log: slog.Default().With("component", "upgrade")}
+	w := &watcher{Record: r, layout: l, service: r.Service, own: node.OwnState(), patience: 10 * time.Second, log: slog.Default().With("component", "upgrade")}
 	for w.IsUnderWay() {
 		w.log.Info(w.Lines()[0])
 		if err := w.step(ctx); err != nil {
@@ -46,52 +55,61 @@ func Continue(ctx context.Context, l layout.Layout) error {
 	for _, line := range w.Lines() {
 		w.log.Info(line)
 	}
-	return watcherOf(w.Record).end(ctx)
+	return errors.Join(remove(newOf(w.Binary)), snapshot.ForgetWithout(l), watcherOf(w.Record).end(ctx))
 }
 
 // step brings the upgrade to another phase.
 func (w *watcher) step(ctx context.Context) error {
-	switch w.Phase {
-	case Replacing:
+	switch {
+	case w.Phase == Replacing:
 		return w.replace(ctx)
-	case Watching:
+	case w.Phase == Watching && !isSame(w.Binary, programOf(w.Binary)):
 		return w.watch(ctx)
-	default:
-		return w.goBack(ctx)
 	}
+	return w.goBack(ctx) // also where the old binary is back, and the disk was too full to say so
 }
 
-// enter writes down the phase that the upgrade is in from now on.
-func (w *watcher) enter(phase Phase, reason string) error {
+// enter writes down the phase that the upgrade is in from now on. A disk that is full stops no
+// upgrade on its way: what is done is done again after a kill. It waits for room at the end, as
+// whoever starts the watcher again would stop brink again.
+func (w *watcher) enter(ctx context.Context, phase Phase, reason string) error {
 	w.Phase, w.Reason = phase, reason
 	if !w.IsUnderWay() {
 		w.Ended = time.Now().UTC().Round(time.Second)
 	}
-	return w.write(w.layout)
+	for {
+		err := w.write(w.layout)
+		if err == nil {
+			return nil
+		}
+		w.log.Warn("how far the upgrade is cannot be written down", "phase", phase, "error", err)
+		if w.IsUnderWay() {
+			return nil
+		}
+		if !sleep.For(ctx, w.patience) {
+			return err
+		}
+	}
+}
+
+// finish ends the upgrade with the binary that is in its place.
+func (w *watcher) finish(ctx context.Context, phase Phase, reason string) error {
+	started := w.service.Start(ctx)
+	return errors.Join(w.enter(ctx, phase, reason), started)
 }
 
 // replace puts the new binary into its place. What fails before the rename leaves the old one.
 func (w *watcher) replace(ctx context.Context) error {
-	if _, err := os.Lstat(newOf(w.Binary)); errors.Is(err, fs.ErrNotExist) {
-		// Renamed before a power cut: the machine's start has started the new one since.
-		return errors.Join(w.enter(Watching, ""), w.Service.Start(ctx))
+	if !isSame(w.Binary, programOf(w.Binary)) {
+		return w.enter(ctx, Watching, "") // renamed before a kill
 	}
-	if err := w.Service.Stop(ctx); err != nil {
-		return w.refuse(ctx, fmt.Errorf("stopping %s: %w", w.Service.Name, err))
+	if err := w.service.Stop(ctx); err != nil {
+		return w.finish(ctx, Refused, fmt.Sprintf("stopping %s: %v", w.Service.Name, err))
 	}
 	if err := w.exchange(ctx); err != nil {
-		return w.refuse(ctx, err)
+		return w.finish(ctx, Refused, err.Error())
 	}
-	if err := w.enter(Watching, ""); err != nil {
-		return err
-	}
-	return w.Service.Start(ctx)
-}
-
-// refuse goes on with the old binary, which is still in its place.
-func (w *watcher) refuse(ctx context.Context, reason error) error {
-	os.Remove(newOf(w.Binary))
-	return errors.Join(w.enter(Refused, reason.Error()), w.Service.Start(ctx))
+	return w.enter(ctx, Watching, "")
 }
 
 // exchange keeps the state and renames, while no brink runs.
@@ -101,18 +119,33 @@ func (w *watcher) exchange(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	if !w.Agent && !w.Elsewhere && !w.NoSnapshot {
-		if err := w.keepState(ctx); err != nil {
-			return err
-		}
+	if err := w.keepState(ctx); err != nil {
+		return err
+	}
+	if _, err := os.Lstat(newOf(w.Binary)); err != nil {
+		return fmt.Errorf("the new binary is gone: %w", err)
+	}
+	// No second copy on the card. What had the name may still be needed if it failed before this.
+	if err := link(w.Binary, previousOf(w.Binary)); err != nil {
+		return fmt.Errorf("keeping the version before: %w", err)
 	}
 	if err := os.Rename(newOf(w.Binary), w.Binary); err != nil {
 		return fmt.Errorf("replacing %s: %w", w.Binary, err)
 	}
-	return atomicfile.SyncDir(filepath.Dir(w.Binary))
+	if err := atomicfile.SyncDir(filepath.Dir(w.Binary)); err != nil {
+		w.log.Warn("the new binary may be gone after a power cut", "error", err)
+	}
+	return nil
 }
 
+// keepState makes the snapshot, or tells the new version's first start that none is wanted.
 func (w *watcher) keepState(ctx context.Context) error {
+	switch {
+	case w.Agent || w.Elsewhere:
+		return nil
+	case w.NoSnapshot:
+		return snapshot.StartWithout(w.layout, w.To)
+	}
 	name, _ := os.Hostname()
 	path, err := snapshot.Automatic(ctx, snapshot.Source{Layout: w.layout, Node: name, MadeBy: release.BuiltAs(), Before: w.To})
 	if err != nil {
@@ -124,6 +157,9 @@ func (w *watcher) keepState(ctx context.Context) error {
 
 // watch judges the new version.
 func (w *watcher) watch(ctx context.Context) error {
+	if err := w.service.Start(ctx); err != nil { // also when the watcher was killed before it did so
+		w.log.Warn("starting the new version", "error", err)
+	}
 	j := &judge{limit: w.Limit, wasReady: w.WasReady}
 	ends := newEnds(w)
 	for before := time.Now(); ; {
@@ -136,9 +172,9 @@ func (w *watcher) watch(ctx context.Context) error {
 		before = now
 		switch verdict {
 		case good:
-			return w.enter(Done, "")
+			return w.enter(ctx, Done, "")
 		case bad:
-			return w.enter(Returning, why)
+			return w.enter(ctx, Returning, why)
 		}
 	}
 }
@@ -182,7 +218,7 @@ func (e *ends) count(ctx context.Context, w *watcher) int {
 		e.last = holder
 		e.changes++
 	}
-	restarts, ok := w.Service.Restarts(ctx)
+	restarts, ok := w.service.Restarts(ctx)
 	if ok && (!e.hasBase || restarts < e.base) {
 		e.base, e.hasBase = restarts, true
 	}
@@ -193,7 +229,7 @@ func (e *ends) count(ctx context.Context, w *watcher) int {
 // end removes the watcher's service, in which this process runs.
 func (w watcherService) end(ctx context.Context) error {
 	if w.service.Init != initsystem.OpenRC {
-		return w.remove(ctx, false)
+		return errors.Join(w.remove(ctx, false), remove(w.program))
 	}
 	return w.endUnderOpenRC(ctx)
 }
