@@ -71,6 +71,14 @@ func goOn(c *cli.Context, l layout.Layout) error {
 	}
 	hold := &upgrade.Hold{}
 	defer hold.Close()
+	isUnderWay, err := upgrade.Resume(c.Context, l, hold)
+	if err != nil {
+		return err
+	}
+	if isUnderWay {
+		hold.Close()
+		return follow(c.Context, l)
+	}
 	r, err := upgrade.Prepare(c.Context, upgrade.Request{
 		Layout: l, Hold: hold, What: what, Mirror: c.String("mirror"), Force: c.Bool("force"), NoSnapshot: c.Bool("no-snapshot"),
 		Limit: c.Duration("timeout"), Uses: usesDataDir(l), Say: func(line string) { fmt.Println(line) },

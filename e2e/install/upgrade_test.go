@@ -286,6 +286,25 @@ done) >/dev/null 2>&1 &`)
 	}
 	u.EventuallySh("the watcher to be gone", `[ ! -e /etc/systemd/system/brink-upgrade.service ] && [ ! -e /etc/init.d/brink-upgrade ]`)
 	u.mustRun(next)
+	u.goesBackThoughStopped()
+}
+
+// goesBackThoughStopped wants the way back to need no brink that runs, and what is in the way of
+// all other upgrades, the record of one whose watcher is gone, to be brought to its end.
+func (u *upgrading) goesBackThoughStopped() {
+	u.Helper()
+	u.Sh("systemctl stop brink")
+	if r := u.upgrade("--rollback"); r.Code != 0 {
+		u.Errorf("brink upgrade --rollback of a brink that is stopped: %v", r)
+	}
+	u.mustRun(u.from)
+	u.Sh(brink + " upgrade --mirror " + u.url + ` >/root/upgrade.log 2>&1 & cli=$!
+until grep -q '"phase": "watching"' /var/lib/brink/upgrade/upgrade.json; do sleep 0.1; done
+kill -9 $cli; systemctl stop brink-upgrade; systemctl disable -q brink-upgrade; rm /etc/systemd/system/brink-upgrade.service`)
+	if r := u.upgrade(); r.Code != 0 || !strings.Contains(r.Stdout, "upgraded from "+u.from.String()) {
+		u.Errorf("brink upgrade of one that is under way: %v", r)
+	}
+	u.mustRun(u.next(0, 1))
 }
 
 func (u *upgrading) uninstalls() {

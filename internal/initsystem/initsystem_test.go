@@ -191,3 +191,25 @@ func TestErrorHasTheCommandsWords(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestIsStopped(t *testing.T) {
+	t.Parallel()
+	m, _ := build(t, map[string]string{"run/openrc/started/brink": "", "run/openrc/stopping/": ""})
+	for name, want := range map[string]bool{"brink": false, "other": true} {
+		if got := m.isStopped(t.Context(), Service{OpenRC, name, true}); got != want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	for said, want := range map[string]bool{
+		"ActiveState=inactive\nRestart=always\n":         true,
+		"ActiveState=inactive\nRestart=always\nJob=12\n": false,
+		"ActiveState=inactive\nRestart=on-failure\n":     false,
+		"ActiveState=activating\nRestart=always\n":       false,
+		"ActiveState=failed\nRestart=always\n":           false,
+	} {
+		m.run = func(context.Context, string, ...string) (string, error) { return said, nil }
+		if got := m.isStopped(t.Context(), Service{Systemd, "brink.service", true}); got != want {
+			t.Errorf("%q: %v", said, got)
+		}
+	}
+}

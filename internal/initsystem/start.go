@@ -35,6 +35,29 @@ func (m machine) restarts(ctx context.Context, s Service) (int, bool) {
 	return n, err == nil && ok && numberErr == nil
 }
 
+// IsStopped reports whether somebody has stopped the service, as far as the manager can tell
+// that from one that has ended by itself.
+func (s Service) IsStopped(ctx context.Context) bool { return here().isStopped(ctx, s) }
+
+func (m machine) isStopped(ctx context.Context, s Service) bool {
+	if s.Init == OpenRC {
+		for _, state := range []string{"started", "starting", "inactive", "failed"} {
+			if m.has(filepath.Join("run/openrc", state, s.Name)) {
+				return false
+			}
+		}
+		return true
+	}
+	text, err := m.run(ctx, "systemctl", "show", "-p", "ActiveState", "-p", "Restart", "-p", "Job", s.Name)
+	if err != nil {
+		return false
+	}
+	has := strings.Split(text, "\n")
+	job := valueOf(has, "Job") // one that waits to start it
+	// One that is always started again is inactive only where somebody wants that.
+	return valueOf(has, "ActiveState") == "inactive" && valueOf(has, "Restart") == "always" && (job == "" || job == "0")
+}
+
 // Run runs a command of a service manager, with the limit of time that all of them have.
 func Run(ctx context.Context, name string, args ...string) (string, error) {
 	return runCommand(ctx, name, args...)

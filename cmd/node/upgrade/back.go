@@ -155,6 +155,9 @@ type Back struct {
 // lost.
 func (b Back) Plan(ctx context.Context) (r Record, loses *snapshot.Listed, err error) {
 	r, err = current(ctx, b.Layout, b.Hold, b.Uses)
+	if errors.Is(err, node.ErrNotRunning) {
+		r, err = b.stopped(ctx)
+	}
 	if err != nil {
 		return r, nil, err
 	}
@@ -206,6 +209,22 @@ func Start(ctx context.Context, l layout.Layout, r Record) error {
 		return errors.Join(fmt.Errorf("starting the service that does the upgrade: %w", err), os.Remove(l.UpgradeState()), remove(programOf(r.Binary)))
 	}
 	return nil
+}
+
+// Resume has the watcher of an upgrade that is under way go on where it does not run, as when
+// whoever asked for it was killed. It reports whether there is such an upgrade.
+func Resume(ctx context.Context, l layout.Layout, hold *Hold) (bool, error) {
+	r, err := Read(l)
+	if err != nil || !r.IsUnderWay() {
+		return false, nil // what is wrong with the record is in its way later
+	}
+	if err := hold.lock(l, r.Binary); err != nil {
+		return true, err
+	}
+	if _, err := os.Stat(programOf(r.Binary)); err != nil {
+		return true, fmt.Errorf("%w: the upgrade that is under way has lost its program: put %s back there", err, r.From)
+	}
+	return true, watcherOf(r).launch(ctx, "start") // no other one than the one that runs
 }
 
 func notUnderWay(l layout.Layout) error {

@@ -14,9 +14,17 @@ import (
 // yet. It locks directories, so that it leaves no file.
 type Hold struct{ dirs []*os.File }
 
-// take takes a data directory, and the directory of a binary that brinks with other data
-// directories may share.
+// take takes a machine's brink for a new upgrade.
 func (h *Hold) take(l layout.Layout, binary string) error {
+	if err := h.lock(l, binary); err != nil {
+		return err
+	}
+	return notUnderWay(l) // one that has begun before the lock was taken
+}
+
+// lock takes a data directory, and the directory of a binary that brinks with other data
+// directories may share.
+func (h *Hold) lock(l layout.Layout, binary string) error {
 	if err := os.MkdirAll(l.Upgrade(), 0o700); err != nil {
 		return fmt.Errorf("preparing an upgrade: %w", err)
 	}
@@ -31,7 +39,7 @@ func (h *Hold) take(l layout.Layout, binary string) error {
 			return fmt.Errorf("another brink upgrade is at work in %s: wait for its end", path)
 		}
 	}
-	return notUnderWay(l) // one that has begun before the lock was taken
+	return nil
 }
 
 // Close lets others go on. It may be called again.

@@ -28,7 +28,7 @@ func (w *watcher) outside(ctx context.Context, status *node.Status) string {
 		return "this machine has no address"
 	}
 	if w.Agent {
-		if _, err := ServerVersion(ctx, w.layout); err != nil {
+		if _, err := ServerVersion(ctx, w.layout); errors.Is(err, errAway) {
 			return err.Error()
 		}
 	}
@@ -79,7 +79,8 @@ func ServerVersion(ctx context.Context, l layout.Layout) (release.Version, error
 		return release.Version{}, err
 	}
 	all := servers.Open("", l.Servers()).All()
-	errs := []error{errors.New("no server of the cluster answers")}
+	var errs []error
+	areAway := true
 	for _, server := range all {
 		if server == "" {
 			continue
@@ -89,12 +90,31 @@ func ServerVersion(ctx context.Context, l layout.Layout) (release.Version, error
 			return version, nil
 		}
 		errs = append(errs, err)
+		areAway = areAway && isAway(err)
 	}
 	var texts []string
 	for _, err := range errs {
 		texts = append(texts, err.Error())
 	}
-	return release.Version{}, errors.New(strings.Join(texts, "; "))
+	text := strings.Join(texts, "; ")
+	switch {
+	case len(errs) == 0:
+		return release.Version{}, fmt.Errorf("no server of the cluster is known: %s has none", l.Servers())
+	case areAway:
+		return release.Version{}, fmt.Errorf("%w: %s", errAway, text)
+	}
+	return release.Version{}, fmt.Errorf("no server of the cluster says its version: %s", text)
+}
+
+// errAway is the error where nothing can be said of the servers but that they cannot be
+// reached. A node that a server refuses has a fault of its own.
+var errAway = errors.New("no server of the cluster answers")
+
+// isAway reports whether a server was not reached, or has not answered in time.
+func isAway(err error) bool {
+	var network *net.OpError
+	var timed net.Error
+	return errors.As(err, &network) && network.Op == "dial" || errors.As(err, &timed) && timed.Timeout()
 }
 
 // nodeTLS returns the TLS of a node towards its servers.

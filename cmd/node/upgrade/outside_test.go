@@ -53,3 +53,24 @@ func TestIsDatabaseAway(t *testing.T) {
 		t.Error("a database that is away is not known, or one that is there")
 	}
 }
+
+// A server that refuses the node is there: the fault is the node's.
+func TestIsAway(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) }))
+	address := strings.TrimPrefix(server.URL, "https://")
+	roots := x509.NewCertPool()
+	roots.AddCert(server.Certificate())
+	_, refused := askVersion(t.Context(), &tls.Config{RootCAs: roots}, address)
+	_, foreign := askVersion(t.Context(), &tls.Config{RootCAs: x509.NewCertPool()}, address)
+	server.Close()
+	_, away := askVersion(t.Context(), &tls.Config{RootCAs: roots}, address)
+	if refused == nil || isAway(refused) || foreign == nil || isAway(foreign) || !isAway(away) {
+		t.Errorf("refused: %v, foreign: %v, away: %v", refused, foreign, away)
+	}
+	w, _ := newWatcher(t, Watching, newState)
+	w.Agent = true // that has no CA
+	if why := w.outside(t.Context(), nil); strings.Contains(why, "joined") {
+		t.Errorf("the node's own fault counts as outside: %s", why)
+	}
+}

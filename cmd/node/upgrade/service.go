@@ -74,21 +74,30 @@ depend() {
 
 // start writes the service and starts it, at each boot too.
 func (w watcherService) start(ctx context.Context) error {
+	// The one of the upgrade before may be about to end.
+	if err := w.launch(ctx, "restart"); err != nil {
+		return errors.Join(err, w.remove(ctx, true))
+	}
+	return nil
+}
+
+// launch is start with the word for the service manager. It leaves what it has done.
+func (w watcherService) launch(ctx context.Context, word string) error {
 	if strings.ContainsAny(w.program+w.dataDir, " \t\n\"'\\%$") {
 		return fmt.Errorf("%s or %s has characters in its name that a service cannot be given", w.program, w.dataDir)
 	}
 	text, mode := fmt.Sprintf(unit, w.service.Name, w.program, w.dataDir), fs.FileMode(0o644)
-	commands := [][]string{{"systemctl", "daemon-reload"}, {"systemctl", "enable", "--quiet", w.name()}, {"systemctl", "restart", "--no-block", w.name()}}
+	commands := [][]string{{"systemctl", "daemon-reload"}, {"systemctl", "enable", "--quiet", w.name()}, {"systemctl", word, "--no-block", w.name()}}
 	if w.service.Init == initsystem.OpenRC {
 		text, mode = fmt.Sprintf(initScript, w.service.Name, w.program, w.dataDir, w.service.Name), 0o755
-		commands = [][]string{{"rc-update", "--quiet", "add", w.name(), "default"}, {"rc-service", w.name(), "restart"}}
+		commands = [][]string{{"rc-update", "--quiet", "add", w.name(), "default"}, {"rc-service", w.name(), word}}
 	}
 	if err := atomicfile.Write(w.file(), []byte(text), mode); err != nil {
 		return err
 	}
 	for _, c := range commands {
 		if _, err := w.run(ctx, c[0], c[1:]...); err != nil {
-			return errors.Join(err, w.remove(ctx, true))
+			return err
 		}
 	}
 	return nil

@@ -72,6 +72,30 @@ func TestWatcherServiceRefusesNames(t *testing.T) {
 	}
 }
 
+// Ctrl-C while the service is started leaves none, and one that is started again is not stopped.
+func TestWatcherServiceInterrupted(t *testing.T) {
+	t.Parallel()
+	w, calls := watcherIn(t, initsystem.Systemd, "brink.service")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	plain := w.run
+	w.run = func(ctx context.Context, name string, args ...string) (string, error) {
+		if ctx.Err() != nil {
+			return "", ctx.Err()
+		}
+		return plain(ctx, name, args...)
+	}
+	if err := w.start(ctx); err == nil {
+		t.Error("started")
+	}
+	if _, err := os.Lstat(w.file()); err == nil || !slices.Contains(*calls, "systemctl disable --quiet brink-upgrade") {
+		t.Errorf("left, after %q", *calls)
+	}
+	if err := w.launch(t.Context(), "start"); err != nil || !slices.Contains(*calls, "systemctl start --no-block brink-upgrade") {
+		t.Errorf("ran %q (%v)", *calls, err)
+	}
+}
+
 func TestInitScriptIsShell(t *testing.T) {
 	t.Parallel()
 	w, _ := watcherIn(t, initsystem.OpenRC, "brink")

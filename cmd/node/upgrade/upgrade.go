@@ -12,7 +12,7 @@
 // The new brink is good once the node has been Ready for a while. It is bad when it has ended
 // several times, or has not become Ready in the time that it was given. What it waits for and
 // cannot help does not count: no address on the machine, no server that answers an agent, a
-// database elsewhere that is away. Then time stands still.
+// database elsewhere that is away, a service that somebody has stopped. Then time stands still.
 //
 // Going back puts the old binary back, and the snapshot only where the old binary could not
 // read what the new one has used (snapshot.State.CanRead): else what was written since would be
@@ -22,8 +22,8 @@
 // StartLimitBurst, which RestartSec=5s never reaches, a start that hangs is never a failure, and
 // OpenRC has nothing like it.
 //
-// Read in this order: record.go, prepare.go and rules.go, fetch.go, service.go; then watcher.go,
-// judge.go, outside.go, back.go.
+// Read in this order: record.go, hold.go, prepare.go and rules.go, fetch.go, service.go; then watcher.go,
+// judge.go, outside.go, back.go, stopped.go.
 package upgrade
 
 import (

@@ -33,6 +33,7 @@ type manager interface {
 	Start(ctx context.Context) error
 	Stop(ctx context.Context) error
 	Restarts(ctx context.Context) (n int, ok bool)
+	IsStopped(ctx context.Context) bool
 }
 
 // Continue does what is left of an upgrade until it has ended. It is the watcher's whole work,
@@ -198,6 +199,9 @@ func (w *watcher) see(ctx context.Context, ends *ends) sight {
 		s.outside = w.outside(ctx, &status)
 	} else {
 		s.outside = w.outside(ctx, nil)
+		if s.outside == "" && w.service.IsStopped(ctx) {
+			s.outside = "somebody has stopped " + w.Service.Name
+		}
 	}
 	return s
 }

@@ -16,10 +16,14 @@ import (
 )
 
 // fakeService is brink's service as a service manager has it.
-type fakeService struct{ starts, stops int }
+type fakeService struct {
+	starts, stops int
+	isStopped     bool
+}
 
 func (s *fakeService) Start(context.Context) error          { s.starts++; return nil }
 func (s *fakeService) Stop(context.Context) error           { s.stops++; return nil }
+func (s *fakeService) IsStopped(context.Context) bool       { return s.isStopped }
 func (s *fakeService) Restarts(context.Context) (int, bool) { return 0, true }
 
 var (
@@ -230,5 +234,43 @@ func TestAbandonEndsTheRecord(t *testing.T) {
 		if got, err := Read(w.layout); phase != Done && (err != nil || got.Phase != want) {
 			t.Errorf("%s: %+v (%v)", phase, got, err)
 		}
+	}
+}
+
+// A service that somebody has stopped says nothing about the new version.
+func TestStoppedIsNoFailure(t *testing.T) {
+	t.Parallel()
+	w, service := newWatcher(t, Watching, newState)
+	w.Service.Name = "brink.service"
+	if s := w.see(t.Context(), newEnds(w)); s.outside != "" && s.outside != "this machine has no address" {
+		t.Errorf("%+v", s)
+	}
+	service.isStopped = true
+	if s := w.see(t.Context(), newEnds(w)); s.outside == "" {
+		t.Errorf("%+v", s)
+	}
+}
+
+// Whoever goes back because nothing runs needs no brink that runs.
+func TestRollbackWhereNothingRuns(t *testing.T) {
+	t.Parallel()
+	w, _ := newWatcher(t, Done, newState)
+	for path, version := range map[string]string{w.Binary: newState.Version, previousOf(w.Binary): oldState.Version} {
+		if err := os.WriteFile(path, []byte("#!/bin/sh\necho '{\"brink\":\""+version+"\"}'\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.Service.Name = "brink.service"
+	if err := w.write(w.layout); err != nil {
+		t.Fatal(err)
+	}
+	hold := &Hold{}
+	defer hold.Close()
+	r, loses, err := Back{Layout: w.layout, Hold: hold}.Plan(t.Context())
+	if err != nil || loses != nil || r.Phase != Returning || r.From != oldState.Version || r.To != newState.Version || r.Service != w.Service || r.Binary != w.Binary {
+		t.Errorf("%+v %+v (%v)", r, loses, err)
 	}
 }
