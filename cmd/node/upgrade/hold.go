@@ -25,7 +25,8 @@ func (h *Hold) take(l layout.Layout, binary string) error {
 // lock takes a data directory, and the directory of a binary that brinks with other data
 // directories may share.
 func (h *Hold) lock(l layout.Layout, binary string) error {
-	if err := os.MkdirAll(l.Upgrade(), 0o700); err != nil {
+	// Not MkdirAll: where brink keeps nothing, nothing is made.
+	if err := os.Mkdir(l.Upgrade(), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("preparing an upgrade: %w", err)
 	}
 	for _, path := range []string{l.Upgrade(), filepath.Dir(binary)} {

@@ -16,14 +16,15 @@
 //
 // Going back puts the old binary back, and the snapshot only where the old binary could not
 // read what the new one has used (snapshot.State.CanRead): else what was written since would be
-// lost for nothing. The state that is given up is kept beside it.
+// lost for nothing. The state that is given up is kept beside it. Where the old binary could not
+// start, because there is no snapshot or no room for it, the new one stays (Failed).
 //
 // Not used: OnFailure= of systemd. With Restart=always a unit fails only through
 // StartLimitBurst, which RestartSec=5s never reaches, a start that hangs is never a failure, and
 // OpenRC has nothing like it.
 //
-// Read in this order: record.go, hold.go, prepare.go and rules.go, fetch.go, service.go; then watcher.go,
-// judge.go, outside.go, back.go, stopped.go.
+// Read in this order: record.go, hold.go, prepare.go and rules.go, fetch.go, service.go; then
+// watcher.go, judge.go, outside.go, back.go, stopped.go.
 package upgrade
 
 import (
