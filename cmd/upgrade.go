@@ -13,6 +13,7 @@ import (
 
 	"brink/cmd/node/upgrade"
 	"brink/internal/layout"
+	"brink/internal/release"
 	"brink/internal/sleep"
 	"brink/server/snapshot"
 )
@@ -43,7 +44,7 @@ func upgradeCommand() *cli.Command {
 
 func runUpgrade(c *cli.Context) error {
 	if c.NArg() > 1 {
-		return fmt.Errorf("brink upgrade takes one version, file or URL, got %q too", c.Args().Get(1))
+		return fmt.Errorf("brink upgrade takes one version, file or URL, got %q too", release.ShownURL(c.Args().Get(1)))
 	}
 	if err := onlyRoot(c); err != nil {
 		return err
@@ -105,7 +106,7 @@ func begin(ctx context.Context, l layout.Layout, hold *upgrade.Hold, r upgrade.R
 
 func goBack(c *cli.Context, l layout.Layout) error {
 	if c.NArg() > 0 {
-		return fmt.Errorf("brink upgrade --rollback goes back to the version before and takes no other, got %q", c.Args().First())
+		return fmt.Errorf("brink upgrade --rollback goes back to the version before and takes no other, got %q", release.ShownURL(c.Args().First()))
 	}
 	hold := &upgrade.Hold{}
 	defer hold.Close()

@@ -118,7 +118,8 @@ func (n *node) runNetworkManager(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.inMachine(t, "mkdir -p /etc/NetworkManager/conf.d")
-	cmd := n.Command(context.Background(), program)
+	// Whoever runs the tests may ignore the signal, as nohup does: a shell cannot trap it then.
+	cmd := n.Command(context.Background(), "env", "--default-signal=HUP", program)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

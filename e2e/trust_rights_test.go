@@ -288,8 +288,9 @@ func (n *node) saysDeleted(ns *namespace, what string) {
 		}
 		return errors.Join(err, contains(r.Stdout, what))
 	})
+	// The reason why the node is not ready may come before the server's refusal, or not.
 	log := machine.Tail(n.LogFile("err", n.Starts), 1<<20)
-	if said := strings.Count(log, deletedText); said != 1 {
+	if said := strings.Count(log, what); said != 1 {
 		ns.Errorf("%d lines about the deletion in the log\n%s", said, log)
 	}
 }

@@ -82,7 +82,7 @@ func (d Downloader) Binary(ctx context.Context, v Version, arch string, sums Sum
 	defer body.Close()
 	sum, err := Unpack(dst, &progress{in: body, all: all, tell: d.Progress})
 	if err != nil {
-		return fmt.Errorf("%s: %w", at, err)
+		return fmt.Errorf("%s: %w", ShownURL(at), err)
 	}
 	return sums.Check(BinaryFile(arch), sum)
 }
@@ -95,10 +95,10 @@ func (d Downloader) small(ctx context.Context, at string) ([]byte, error) {
 	defer body.Close()
 	data, err := io.ReadAll(io.LimitReader(body, small+1))
 	if err != nil {
-		return nil, fmt.Errorf("downloading %s: %w", at, err)
+		return nil, fmt.Errorf("downloading %s: %w", ShownURL(at), err)
 	}
 	if len(data) > small {
-		return nil, fmt.Errorf("%s is too large: this is no place of brink's releases", at)
+		return nil, fmt.Errorf("%s is too large: this is no place of brink's releases", ShownURL(at))
 	}
 	return data, nil
 }
@@ -115,7 +115,7 @@ func (d Downloader) get(ctx context.Context, at string) (io.ReadCloser, int64, e
 	}
 	if resp.StatusCode != http.StatusOK {
 		resp.Body.Close()
-		return nil, 0, fmt.Errorf("downloading %s: the server says %s", at, resp.Status)
+		return nil, 0, fmt.Errorf("downloading %s: the server says %s", ShownURL(at), resp.Status)
 	}
 	return resp.Body, resp.ContentLength, nil
 }

@@ -175,3 +175,29 @@ func TestTooLarge(t *testing.T) {
 	_, err := d.Resolve(context.Background(), "stable")
 	testerror.OneLine(t, err, "too large: this is no place of brink's releases")
 }
+
+// TestPasswordIsNotShown: a mirror's URL may have one, and errors go to logs.
+func TestPasswordIsNotShown(t *testing.T) {
+	t.Parallel()
+	d := published(t, map[string]string{
+		"/b/channels/stable":                              strings.Repeat("v", small+1),
+		"/b/v1.36.3%2Bbrink.1/" + CompressedFile("arm64"): "no binary",
+	})
+	d.Site = mustSite(t, strings.Replace(d.Site.base, "http://", "http://user:secret@", 1))
+	away := d
+	away.Site = mustSite(t, "http://user:secret@127.0.0.1:1/b")
+	resolve := func(d Downloader, asked string) error {
+		_, err := d.Resolve(t.Context(), asked)
+		return err
+	}
+	for what, err := range map[string]error{
+		"not found":      resolve(d, "latest"),
+		"too large":      resolve(d, "stable"),
+		"not reachable":  resolve(away, "stable"),
+		"not unpackable": d.Binary(t.Context(), parsed(t, v1), "arm64", nil, io.Discard),
+	} {
+		if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "user:xxxxx@") && !strings.Contains(err.Error(), "user:***@") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}

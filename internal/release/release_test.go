@@ -51,8 +51,10 @@ func TestNewSiteRefuses(t *testing.T) {
 	if _, err := NewSite(""); !errors.Is(err, ErrNoSite) {
 		t.Errorf("no URL: %v", err)
 	}
-	if _, err := NewSite("ftp://user:secret@h"); strings.Contains(fmt.Sprint(err), "secret") {
-		t.Errorf("a password is shown: %v", err)
+	for _, base := range []string{"ftp://user:secret@h", "user:secret@h/b", "https://user:secret@h h/", "https://user:secret/1@h/", "https://h/?token=secret"} {
+		if _, err := NewSite(base); err == nil || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: a password is shown, or taken: %v", base, err)
+		}
 	}
 }
 

@@ -23,13 +23,25 @@ func NewSite(base string) (Site, error) {
 	}
 	u, err := url.Parse(base)
 	if err != nil {
-		return Site{}, fmt.Errorf("the URL of the mirror: %w", err)
+		return Site{}, errUnreadable // the parser's error has parts of the URL, and so of a password
 	}
 	isWeb := u.Scheme == "https" || u.Scheme == "http"
 	if !isWeb || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
-		return Site{}, fmt.Errorf("%q is no URL of a mirror, which looks like https://example.org/brink", u.Redacted())
+		return Site{}, fmt.Errorf("%q is no URL of a mirror, which looks like https://example.org/brink", ShownURL(base))
 	}
 	return Site{strings.TrimRight(u.String(), "/")}, nil
+}
+
+var errUnreadable = errors.New("the URL of the mirror cannot be read: write special characters of its user and password as %XX")
+
+// ShownURL is a URL as people may see it: without a password, and without a query, which may
+// have a token. Of what is no URL with a host only what comes after a password is shown.
+func ShownURL(at string) string {
+	if u, err := url.Parse(at); err == nil && u.Host != "" {
+		u.RawQuery = ""
+		return u.Redacted()
+	}
+	return at[strings.LastIndex(at, "@")+1:]
 }
 
 // File returns the URL of a file of a release. A plus is written as %2B: some servers and

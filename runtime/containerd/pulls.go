@@ -59,18 +59,21 @@ type pulls struct {
 type pull struct {
 	running int
 	done    bool // one that is over has succeeded
+	since   time.Time
 	last    time.Time
 	pods    map[string]bool // ids of the pods that wanted it
+	listed  bool            // a list of images wanted it
 	told    int64           // bytes kept, as the log says
 }
 
 const pullMethod = "/runtime.v1.ImageService/PullImage"
 
 // The labels of a lease that holds what a pull has fetched: the image, and the pod that
-// wanted it first.
+// wanted it first, or that a list of images did.
 const (
-	pullLabel    = "brink.io/pull"
-	pullPodLabel = "brink.io/pull-pod"
+	pullLabel     = "brink.io/pull"
+	pullPodLabel  = "brink.io/pull-pod"
+	pullListLabel = "brink.io/pull-list"
 )
 
 // pullsKey is how the component hands its configuration to the plugin.
@@ -119,9 +122,11 @@ func (p *pulls) intercept(ctx context.Context, req any, info *grpc.UnaryServerIn
 		return nil, err
 	}
 	if came && r.GetAuth() == nil {
-		return p.pullWhatCame(ctx, name, r, handle)
+		if resp, failure, done := p.pullWhatCame(ctx, name, r, handle); done {
+			return resp, failure
+		}
 	}
-	lease, err := p.begin(ctx, name, r.GetSandboxConfig().GetMetadata().GetUid())
+	lease, err := p.begin(ctx, name, r.GetSandboxConfig().GetMetadata().GetUid(), images.IsOfList(ctx))
 	if err != nil {
 		return nil, status.Errorf(codes.Internal, "beginning to pull %s: %v", name, err)
 	}
@@ -158,27 +163,32 @@ const cameTimeout = 5 * time.Second
 
 // pullWhatCame answers a request for an image that an archive has brought meanwhile. The
 // kubelet does not say whether it asks because the image was missing, or because the pod
-// wants what the registry has now. So the registry is asked, but on a node without a
-// network the request has what it wanted. Only requests without credentials come here:
-// those with some want to know whether the pod may have the image.
-func (p *pulls) pullWhatCame(ctx context.Context, name string, r *cri.PullImageRequest, handle grpc.UnaryHandler) (any, error) {
+// wants what the registry has now, or wants to know whether it may have the image. So the
+// registry is asked, and what it says counts, also that it denies the image. Only where
+// none could be reached the request has what came. Requests with credentials never come
+// here. It is not done when a registry answered and needs more time to send the image.
+func (p *pulls) pullWhatCame(ctx context.Context, name string, r *cri.PullImageRequest, handle grpc.UnaryHandler) (resp any, failure error, done bool) {
 	soon, cancel := context.WithTimeout(ctx, cameTimeout)
 	defer cancel()
-	resp, failure := handle(soon, r)
-	if failure == nil || ctx.Err() != nil {
-		return resp, failure
+	asked, heard := listen(soon)
+	resp, failure = handle(asked, r)
+	switch {
+	case failure == nil || ctx.Err() != nil:
+		return resp, failure, true
+	case heard():
+		return nil, failure, soon.Err() == nil
 	}
 	image, err := p.images.Get(ctx, name)
 	if err != nil {
-		return nil, failure
+		return nil, failure, true
 	}
 	config, err := coreimages.Config(ctx, p.content, image.Target, platforms.Default())
 	if err != nil {
-		return nil, failure
+		return nil, failure, true
 	}
 	// The CRI hears of an imported image by an event.
 	time.Sleep(200 * time.Millisecond)
-	return &cri.PullImageResponse{ImageRef: config.Digest.String()}, nil
+	return &cri.PullImageResponse{ImageRef: config.Digest.String()}, nil, true
 }
 
 func (p *pulls) has(ctx context.Context, name string) bool {
@@ -192,7 +202,7 @@ func leaseID(name string) string {
 }
 
 // begin returns the lease of a pull, which an earlier one may have left.
-func (p *pulls) begin(ctx context.Context, name, pod string) (leases.Lease, error) {
+func (p *pulls) begin(ctx context.Context, name, pod string, listed bool) (leases.Lease, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	state := p.stateLocked(name)
@@ -202,6 +212,10 @@ func (p *pulls) begin(ctx context.Context, name, pod string) (leases.Lease, erro
 		state.pods[pod] = true
 	}
 	labels := map[string]string{pullLabel: name, pullPodLabel: pod}
+	if listed {
+		state.listed = true
+		labels[pullListLabel] = "true"
+	}
 	lease, err := p.leases.Create(ctx, leases.WithID(leaseID(name)), leases.WithLabels(labels))
 	if errdefs.IsAlreadyExists(err) {
 		return leases.Lease{ID: leaseID(name), Labels: labels}, nil
@@ -214,7 +228,7 @@ func (p *pulls) begin(ctx context.Context, name, pod string) (leases.Lease, erro
 
 func (p *pulls) stateLocked(name string) *pull {
 	if p.pulled[name] == nil {
-		p.pulled[name] = &pull{pods: map[string]bool{}, last: time.Now()}
+		p.pulled[name] = &pull{pods: map[string]bool{}, since: time.Now(), last: time.Now()}
 	}
 	return p.pulled[name]
 }

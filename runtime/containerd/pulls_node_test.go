@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"google.golang.org/grpc/metadata"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"brink/internal/testdisk"
@@ -248,5 +250,86 @@ func TestPullWaitsForArchives(t *testing.T) {
 	}
 	if a := <-stays; a.err == nil {
 		t.Errorf("an image that nobody has was pulled: %v", a)
+	}
+}
+
+// newDenying starts a node, whose archives are read after a while, with a registry that
+// answers the repository 403 with this status, and so on, and takes long to send slow, which
+// is returned.
+func newDenying(t *testing.T) (*testnode.Node, v1.Image) {
+	t.Helper()
+	content := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	pushed := testnode.Busybox(t, "of the registry")
+	testnode.Push(t, content, "slow", pushed)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		status, _ := strconv.Atoi(strings.Split(r.URL.Path+"//", "/")[2])
+		switch {
+		case status > 0:
+			w.WriteHeader(status)
+			return
+		case strings.Contains(r.URL.Path, "/blobs/"):
+			time.Sleep(6 * time.Second) // longer than a registry has to answer at all
+		}
+		content.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	n := testnode.New(t)
+	n.ArchivesAfter = 6 * time.Second
+	// The first mirror is away: the error that the CRI gives for both is often its.
+	text := "mirrors:\n  denied.test: {endpoint: [\"http://127.0.0.1:1\", " + strconv.Quote(server.URL) + "]}\n"
+	if err := os.WriteFile(n.Config.RegistriesFile, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.Start()
+	t.Cleanup(func() { n.Stop() })
+	return n, pushed
+}
+
+// TestDeniedPullIsDenied: what a registry says counts, also when an archive has brought an
+// image under the name. A registry that needs time to send the image has it.
+func TestDeniedPullIsDenied(t *testing.T) {
+	n, pushed := newDenying(t)
+	names := []string{"denied.test/401:1", "denied.test/403:1", "denied.test/404:1", "denied.test/slow:1"}
+	type answer struct {
+		name, ref string
+		err       error
+	}
+	answers := make(chan answer, len(names))
+	for _, name := range names {
+		go func() {
+			r, err := n.Images().PullImage(n.Context(), &cri.PullImageRequest{Image: &cri.ImageSpec{Image: name}})
+			answers <- answer{name, r.GetImageRef(), err}
+		}()
+	}
+	time.Sleep(time.Second)
+	archived := testnode.Busybox(t, "of the archive")
+	for _, name := range names {
+		n.ImportByBrink(name, archived)
+	}
+	slow, err := pushed.ConfigName()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range names {
+		a := <-answers
+		if isSlow := strings.Contains(a.name, "slow"); isSlow != (a.err == nil) || isSlow && a.ref != slow.String() {
+			t.Errorf("%s is answered by %q, %v", a.name, a.ref, a.err)
+		}
+	}
+}
+
+// TestBrokenPullOfAListIsKept: no pod shows that a list still wants its images.
+func TestBrokenPullOfAListIsKept(t *testing.T) {
+	n, _ := newBroken(t, time.Second)
+	ctx := metadata.AppendToOutgoingContext(n.Context(), "brink-image-list", "true")
+	if _, err := n.Images().PullImage(ctx, &cri.PullImageRequest{Image: &cri.ImageSpec{Image: brokenImage}}); err == nil {
+		t.Fatal("the pull did not break")
+	}
+	for range 2 {
+		time.Sleep(4 * time.Second)
+		if unfinished(t, n) == 0 {
+			t.Fatalf("the download went although a list wants it:\n%s", n.Log)
+		}
+		n.Crash()
 	}
 }

@@ -1,6 +1,35 @@
 package containerd
 
-import "testing"
+import (
+	"testing"
+	"time"
+
+	"brink/runtime/images"
+)
+
+// TestIsOver: a list of images waits longer between tries than what nobody wants is kept,
+// and only time that has passed while the node runs counts.
+func TestIsOver(t *testing.T) {
+	t.Parallel()
+	start := time.Now()
+	for name, c := range map[string]struct {
+		since, idle time.Duration
+		wanted      bool
+		want        bool
+	}{
+		"a list between its tries":    {since: time.Hour, idle: images.LastRetry + time.Minute, wanted: true},
+		"nobody wants it":             {since: time.Hour, idle: keepPulls + time.Minute, want: true},
+		"somebody may come":           {since: time.Hour, idle: keepPulls - time.Minute},
+		"nobody has tried for a day":  {since: 30 * time.Hour, idle: 25 * time.Hour, wanted: true, want: true},
+		"it is tried in vain, always": {since: keepAtMost + time.Hour, idle: time.Second, wanted: true, want: true},
+	} {
+		now := start.Add(100 * 24 * time.Hour)
+		p := pull{since: now.Add(-c.since), last: now.Add(-c.idle)}
+		if got := p.isOver(now, keepPulls, func() bool { return c.wanted }); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
 
 // TestTooMuch: a quarter of the disk, and less where it is nearly full.
 func TestTooMuch(t *testing.T) {

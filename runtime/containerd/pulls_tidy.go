@@ -20,9 +20,12 @@ const (
 	// then: the kubelet's longest wait between tries is five minutes.
 	keepPulls = 6 * time.Minute
 	// keepQueued is for how long it is kept for a pod that is there but does not try: the
-	// kubelet pulls one image after the other, and that before it may be large.
+	// kubelet pulls one image after the other, and that before it may be large. A list of
+	// images is the same: its images come one after the other, and it waits up to
+	// images.LastRetry between its tries.
 	keepQueued = 24 * time.Hour
-	// keepAtMost bounds all by the clock, for pods that try in vain for ever.
+	// keepAtMost bounds all, for pods that try in vain for ever. It is counted while the
+	// node runs: a board without a clock leaps by years when it learns the time.
 	keepAtMost = 7 * 24 * time.Hour
 	// keepShare is which part of the disk all kept pulls may take, and keepFree how many
 	// percent of it must be free: at five the kubelet evicts pods.
@@ -68,14 +71,23 @@ func (p *pulls) tidyOnce(ctx context.Context, now time.Time) {
 		if state.running > 0 {
 			continue
 		}
-		idle := now.Sub(state.last)
-		if idle > keepQueued || now.Sub(lease.CreatedAt) > keepAtMost || idle > p.keep && !p.isWanted(ctx, p.podsLocked(lease)) {
+		wanted := func() bool {
+			return state.listed || lease.Labels[pullListLabel] != "" || p.isWanted(ctx, p.podsLocked(lease))
+		}
+		if state.isOver(now, p.keep, wanted) {
 			p.forgetLocked(ctx, name, lease, "no pod wants it")
 			continue
 		}
 		kept = append(kept, keptPull{lease, name, state.last, p.kept(ctx, lease)})
 	}
 	p.dropTooMuchLocked(ctx, kept)
+}
+
+// isOver reports whether what a pull has fetched has been kept for long enough. now has the
+// monotonic clock, as since and last do: none of the three is from before the start.
+func (s *pull) isOver(now time.Time, keep time.Duration, wanted func() bool) bool {
+	idle := now.Sub(s.last)
+	return idle > keepQueued || now.Sub(s.since) > keepAtMost || idle > keep && !wanted()
 }
 
 // dropTooMuchLocked drops those that were tried longest ago, until the rest is within its

@@ -150,33 +150,39 @@ func (i *importer) hasRoomFor(ctx context.Context, f *os.File, store content.Sto
 	if err != nil || !info.Mode().IsRegular() {
 		return err // a pipe: nobody knows what comes
 	}
-	need := unpackedSize(f, info.Size())
-	if new, err := newContent(ctx, f, store); err == nil {
-		need = new
+	need, err := newContent(ctx, f, store)
+	if err != nil { // compressed: the node may have what is in it
+		size, _ := unpackedSize(f, info.Size())
+		need = estimate{guessed: size}
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	return needSpace(i.root, need)
+	return needSpace(ctx, i.root, need)
 }
 
 // newContent returns how much of a plain tar the node has not yet. It reads the headers
-// alone, and returns an error for what is no plain tar.
-func newContent(ctx context.Context, f *os.File, store content.Store) (int64, error) {
-	total := int64(0)
+// alone, and returns an error for what is no plain tar. Of an entry without a digest in its
+// name, as in older archives of docker, nobody knows whether the node has it: it is written
+// all the same, and dropped if so, so there must be room for the largest.
+func newContent(ctx context.Context, f *os.File, store content.Store) (estimate, error) {
+	total, largest := estimate{}, int64(0)
 	for r := tar.NewReader(f); ; {
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
-			return total, nil
+			return estimate{total.known + largest, total.guessed - largest}, nil
 		}
 		if err != nil {
-			return 0, err
+			return total, err
 		}
-		if d, ok := blobDigest(path.Clean(h.Name)); ok {
+		d, named := blobDigest(path.Clean(h.Name))
+		if named {
 			if _, err := store.Info(ctx, d); err == nil {
 				continue
 			}
+		} else {
+			largest = max(largest, h.Size)
 		}
-		total += h.Size
+		total.add(h.Size, named)
 	}
 }

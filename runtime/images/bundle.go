@@ -115,8 +115,10 @@ func claimPart(dir string) (release func(), err error) {
 		}
 	} else if !errors.Is(err, os.ErrExist) {
 		return nil, err
+	} else if err := isOwnPart(dir); err != nil {
+		return nil, err
 	}
-	mark, err := os.OpenFile(filepath.Join(dir, partMark), os.O_RDWR, 0)
+	mark, err := os.OpenFile(filepath.Join(dir, partMark), os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("%s is in the way: it is not of a bundle that was cut short", dir)
 	}
@@ -128,6 +130,27 @@ func claimPart(dir string) (release func(), err error) {
 		return nil, fmt.Errorf("%s is in use: another process is writing the same bundle", dir)
 	}
 	return func() { mark.Close() }, nil
+}
+
+// isOwnPart returns an error unless dir is a directory that only this user can have filled.
+// In that of another user links would lead this process's writes elsewhere, and what lies
+// there would come into the bundle.
+func isOwnPart(dir string) error {
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !info.IsDir() || !ok || int(stat.Uid) != os.Geteuid() || info.Mode().Perm()&0o077 != 0 {
+		return fmt.Errorf("%s is in the way: it is not a directory that is yours alone (mode 0700): look who made it, and remove it", dir)
+	}
+	for _, name := range []string{"content", "hosts"} {
+		sub := filepath.Join(dir, name)
+		if info, err := os.Lstat(sub); err == nil && !info.IsDir() {
+			return fmt.Errorf("%s is in the way: it is not a directory", sub)
+		}
+	}
+	return nil
 }
 
 // removePart removes what claimPart and a fetcher have made, and nothing else.

@@ -130,7 +130,8 @@ func newBundleWriter(parts []part, known bundleContent) *bundleWriter {
 	return w
 }
 
-// write writes the file, and gives it its name when it is whole and on the disk.
+// write writes the file, and gives it its name when it is whole and on the disk. Only its
+// owner may read it, as images may be private.
 func (w *bundleWriter) write(ctx context.Context, from content.Provider, out string) (Bundled, error) {
 	f, err := os.CreateTemp(filepath.Dir(out), "."+filepath.Base(out)+".*")
 	if err != nil {
@@ -142,7 +143,7 @@ func (w *bundleWriter) write(ctx context.Context, from content.Provider, out str
 		return Bundled{}, fmt.Errorf("writing %s: %w", out, err)
 	}
 	info, err := f.Stat()
-	if err := errors.Join(err, f.Chmod(0o644), f.Sync(), os.Rename(f.Name(), out), syncDir(filepath.Dir(out))); err != nil {
+	if err := errors.Join(err, f.Sync(), os.Rename(f.Name(), out), syncDir(filepath.Dir(out))); err != nil {
 		return Bundled{}, fmt.Errorf("writing %s: %w", out, err)
 	}
 	done := Bundled{Size: info.Size(), Shared: w.shared}

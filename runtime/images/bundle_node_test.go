@@ -114,6 +114,9 @@ func TestBundle(t *testing.T) {
 	if len(done.Images) != 2 || done.Images[0].Name != s.host+"/one:1" {
 		t.Errorf("the bundle has %v", done.Images)
 	}
+	if info, err := os.Stat(first); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("others may read private images: %v, %v", info.Mode(), err)
+	}
 	if blobs := entriesOf(t, first); len(blobs) != 2+2+2+1+2 { // manifests, configurations, the shared layer, the others
 		t.Errorf("the bundle has %q", blobs)
 	}

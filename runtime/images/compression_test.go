@@ -6,8 +6,13 @@ import (
 	"encoding/base64"
 	"io"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"brink/internal/testdisk"
+	"brink/internal/testerror"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
@@ -114,13 +119,16 @@ func TestUnpackedSize(t *testing.T) {
 		"gzip":                     {write(t, func(w io.Writer) (io.WriteCloser, error) { return gzip.NewWriter(w), nil }, content), 1 << 20},
 		"zstd, which says nothing": {write(t, func(w io.Writer) (io.WriteCloser, error) { return zstd.NewWriter(w) }, content), 0},
 		"empty":                    {nil, 0},
+		"gzip of many members":     {append(write(t, openGzipWriter, content), write(t, openGzipWriter, nil)...), 0},
+		"gzip, the last is small":  {append(write(t, openGzipWriter, content), write(t, openGzipWriter, []byte("end"))...), 0},
 	} {
 		want := c.want
 		if want == 0 {
 			want = unknownRatio * int64(len(c.file))
 		}
-		if got := unpackedSize(bytes.NewReader(c.file), int64(len(c.file))); got != want {
-			t.Errorf("%s: %d, want %d", name, got, want)
+		got, known := unpackedSize(bytes.NewReader(c.file), int64(len(c.file)))
+		if got != want || known != (c.want > 0 || len(c.file) == 0) {
+			t.Errorf("%s: %d, want %d (known: %v)", name, got, want, known)
 		}
 	}
 	encoder, err := zstd.NewWriter(nil)
@@ -128,9 +136,31 @@ func TestUnpackedSize(t *testing.T) {
 		t.Fatal(err)
 	}
 	file := encoder.EncodeAll(content, nil)
-	if got := unpackedSize(bytes.NewReader(file), int64(len(file))); got != 1<<20 {
-		t.Errorf("zstd with its size: %d, want %d", got, 1<<20)
+	if got, known := unpackedSize(bytes.NewReader(file), int64(len(file))); got != 1<<20 || !known {
+		t.Errorf("zstd with its size: %d, want %d (known: %v)", got, 1<<20, known)
 	}
+}
+
+func openGzipWriter(w io.Writer) (io.WriteCloser, error) { return gzip.NewWriter(w), nil }
+
+// TestNeedSpace: only what is known refuses, and nothing always fits.
+func TestNeedSpace(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for need, fits := range map[estimate]bool{{}: true, {guessed: 1 << 60}: true, {known: 1 << 60}: false} {
+		if err := needSpace(t.Context(), dir, need); (err == nil) != fits {
+			t.Errorf("%+v: %v", need, err)
+		}
+	}
+	full := t.TempDir()
+	testdisk.MountAt(t, full, "tmpfs", 0, "size=1m")
+	if err := os.WriteFile(filepath.Join(full, "file"), make([]byte, 1<<20-8<<10), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := needSpace(t.Context(), full, estimate{}); err != nil {
+		t.Errorf("nothing does not fit: %v", err)
+	}
+	testerror.OneLine(t, needSpace(t.Context(), full, estimate{known: 1 << 10}), "it needs 1 KiB more")
 }
 
 func TestAvailableMemory(t *testing.T) {

@@ -52,9 +52,9 @@ type fault struct {
 }
 
 const (
-	// firstRetry and lastRetry bound the time between tries of what failed for a reason of
+	// firstRetry and LastRetry bound the time between tries of what failed for a reason of
 	// the node or the network.
-	firstRetry, lastRetry = 30 * time.Second, 30 * time.Minute
+	firstRetry, LastRetry = 30 * time.Second, 30 * time.Minute
 	// lookEvery is for what inotify does not see, such as a disk mounted over the
 	// directory.
 	lookEvery = time.Minute
@@ -212,7 +212,7 @@ func (d *Directory) removed(there entries) []string {
 // it is tried again.
 func (d *Directory) fail(ctx context.Context, f found, err error) {
 	last := d.faults[f.path]
-	after := min(max(firstRetry, 2*last.after), lastRetry)
+	after := min(max(firstRetry, 2*last.after), LastRetry)
 	if last.text != err.Error() {
 		lifecycle.Logger(ctx).Error("image archive not imported, it is tried again", "archive", f.path, "error", err)
 	}

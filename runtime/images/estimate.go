@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 
+	"brink/internal/lifecycle"
+
 	coreimages "github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/pkg/labels"
 	"github.com/containerd/platforms"
@@ -19,15 +21,29 @@ import (
 // does not say so: what layers of programs come to.
 const unknownRatio = 3
 
+// estimate is how many bytes something needs on the disk.
+type estimate struct {
+	known   int64 // certainly
+	guessed int64 // beside that, by what is usual
+}
+
+func (e *estimate) add(size int64, known bool) {
+	if known {
+		e.known += size
+	} else {
+		e.guessed += size
+	}
+}
+
 // unpackedSize returns how large a file becomes when it is decompressed: by what gzip and
-// zstd write into it, else by a guess. It reads a few bytes.
-func unpackedSize(r io.ReaderAt, size int64) int64 {
+// zstd write into it, else by a guess, and whether it is known. It reads a few bytes.
+func unpackedSize(r io.ReaderAt, size int64) (unpacked int64, isKnown bool) {
 	start := make([]byte, zstd.HeaderMaxSize)
 	n, _ := r.ReadAt(start, 0)
 	start = start[:n]
 	f := formatOf(start)
 	if f == nil {
-		return size
+		return size, true
 	}
 	known := int64(0)
 	switch f.name {
@@ -36,24 +52,22 @@ func unpackedSize(r io.ReaderAt, size int64) int64 {
 	case "zstd":
 		known = zstdSize(start)
 	}
-	if known == 0 {
-		return unknownRatio * size
+	// Data does not become much smaller, so less is the size of one member or frame of many.
+	// Layers that can be read lazily have one for each file, and may end with an empty one.
+	if known < size-size/10 || known == 0 {
+		return unknownRatio * size, false
 	}
-	return max(known, size)
+	return known, true
 }
 
-// gzipSize reads the length in the last four bytes, which is given modulo 4 GiB. What
-// cannot be, as data does not become much smaller, is a multiple more.
+// gzipSize reads the length in the last four bytes, which is given modulo 4 GiB and is that
+// of the last member.
 func gzipSize(r io.ReaderAt, size int64) int64 {
 	var last [4]byte
 	if _, err := r.ReadAt(last[:], max(0, size-4)); err != nil && err != io.EOF {
 		return 0
 	}
-	known := int64(binary.LittleEndian.Uint32(last[:]))
-	for known < size-size/10 {
-		known += 1 << 32
-	}
-	return known
+	return int64(binary.LittleEndian.Uint32(last[:]))
 }
 
 func zstdSize(start []byte) int64 {
@@ -67,7 +81,7 @@ func zstdSize(start []byte) int64 {
 // hasRoomToUnpack returns an error if the disk cannot take the layers of images that are
 // not unpacked yet.
 func (i *importer) hasRoomToUnpack(ctx context.Context, found []ocispec.Descriptor) error {
-	need, seen := int64(0), map[digest.Digest]bool{}
+	need, seen := estimate{}, map[digest.Digest]bool{}
 	for _, target := range found {
 		manifest, err := coreimages.Manifest(ctx, i.client.ContentStore(), target, platforms.Default())
 		if err != nil {
@@ -76,24 +90,24 @@ func (i *importer) hasRoomToUnpack(ctx context.Context, found []ocispec.Descript
 		for _, layer := range manifest.Layers {
 			if !seen[layer.Digest] {
 				seen[layer.Digest] = true
-				need += i.layerSize(ctx, layer)
+				need.add(i.layerSize(ctx, layer))
 			}
 		}
 	}
-	return needSpace(i.root, need)
+	return needSpace(ctx, i.root, need)
 }
 
-// layerSize returns how large a layer becomes, 0 for one that was unpacked before: then
-// containerd has noted the digest of its content.
-func (i *importer) layerSize(ctx context.Context, layer ocispec.Descriptor) int64 {
+// layerSize returns how large a layer becomes and whether that is known, 0 for one that was
+// unpacked before: then containerd has noted the digest of its content.
+func (i *importer) layerSize(ctx context.Context, layer ocispec.Descriptor) (int64, bool) {
 	store := i.client.ContentStore()
 	info, err := store.Info(ctx, layer.Digest)
 	if err != nil || info.Labels[labels.LabelUncompressed] != "" {
-		return 0
+		return 0, true
 	}
 	r, err := store.ReaderAt(ctx, layer)
 	if err != nil {
-		return 0
+		return 0, true
 	}
 	defer r.Close()
 	return unpackedSize(r, r.Size())
@@ -125,13 +139,19 @@ func (e *noRoomError) Error() string {
 		inBytes(e.need), e.dir, inBytes(max(e.have, 0)))
 }
 
-// needSpace returns a noRoomError when dir cannot take so many bytes.
-func needSpace(dir string, bytes int64) error {
+// needSpace returns a noRoomError when dir cannot take what is known to be needed. What is
+// guessed only warns: an import that fills the disk goes back.
+func needSpace(ctx context.Context, dir string, need estimate) error {
 	have, err := freeSpace(dir)
-	if err == nil && bytes > have {
-		err = &noRoomError{dir, bytes, have}
+	switch all := need.known + need.guessed; {
+	case err != nil:
+		return err
+	case need.known > max(have, 0):
+		return &noRoomError{dir, need.known, have}
+	case all > max(have, 0):
+		lifecycle.Logger(ctx).Warn("the disk may be too small for an image archive", "needs about", inBytes(all), "in", dir, "free", inBytes(max(have, 0)))
 	}
-	return err
+	return nil
 }
 
 // inBytes writes a size as people read it.

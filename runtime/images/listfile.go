@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -150,6 +151,15 @@ func (d *Directory) startPulls(ctx context.Context, names []string) <-chan map[s
 	return done
 }
 
+// listKey is the key of a call's metadata that says that a list of images pulls.
+const listKey = "brink-image-list"
+
+// IsOfList reports whether a call to the CRI is a list's: no pod of it is there that would
+// show that what it has fetched is still wanted.
+func IsOfList(ctx context.Context) bool {
+	return len(metadata.ValueFromIncomingContext(ctx, listKey)) > 0
+}
+
 // pull pulls an image as the kubelet does, with the node's own credentials.
 func pull(ctx context.Context, socket, name string) error {
 	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -157,6 +167,7 @@ func pull(ctx context.Context, socket, name string) error {
 		return fmt.Errorf("connecting to the CRI: %w", err)
 	}
 	defer conn.Close()
+	ctx = metadata.AppendToOutgoingContext(ctx, listKey, "true")
 	_, err = cri.NewImageServiceClient(conn).PullImage(ctx, &cri.PullImageRequest{Image: &cri.ImageSpec{Image: name}})
 	return err
 }

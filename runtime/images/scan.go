@@ -2,6 +2,7 @@ package images
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -56,6 +57,9 @@ func scan(dir string, before map[string]stamp, now time.Time) (entries, map[stri
 	out, seen := entries{unknown: map[string]string{}}, map[string]stamp{}
 	all, err := os.ReadDir(dir) // sorted
 	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(dir); err == nil {
+			return out, seen, fmt.Errorf("%s is a link to what is not there, such as a disk that is not mounted: its images stay", dir)
+		}
 		return out, seen, nil
 	}
 	if err != nil {

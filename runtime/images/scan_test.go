@@ -103,6 +103,25 @@ func TestScanOfNoDirectory(t *testing.T) {
 	}
 }
 
+// TestScanOfALinkToNothing: the disk that a link in the directory's place leads to may be
+// away for a while. That its images are not there does not count as removed.
+func TestScanOfALinkToNothing(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "images")
+	if err := os.Symlink("/media/usb/images", dir); err != nil {
+		t.Fatal(err)
+	}
+	d := NewDirectory(Store{}, dir, nil)
+	d.record.stamps[filepath.Join(dir, "app.tar")] = stamp{Size: 1}
+	there := d.look(t.Context())
+	if gone := d.removed(there); len(gone) > 0 {
+		t.Errorf("%v counts as removed", gone)
+	}
+	if why := there.unknown[dir]; !strings.Contains(why, "is a link to what is not there") {
+		t.Errorf("the warning is %q", why)
+	}
+}
+
 // TestFileIsTakenWhenWhole: not while somebody has it open to write, however old it is,
 // and not when it has just changed.
 func TestFileIsTakenWhenWhole(t *testing.T) {

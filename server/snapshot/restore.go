@@ -60,6 +60,9 @@ func (r Restore) Run(ctx context.Context) (Restored, error) {
 	if err := r.checkPlace(); err != nil {
 		return Restored{}, err
 	}
+	if err := hasRoom(r.Layout.Data(), in.Files); err != nil {
+		return Restored{}, fmt.Errorf("%s %w", r.File, err)
+	}
 	if err := datadir.Claim(r.Layout); err != nil {
 		return Restored{}, err
 	}

@@ -56,7 +56,11 @@ func (q Request) fetch(ctx context.Context, r *Record) error {
 
 // get writes the new binary to its place.
 func (q Request) get(ctx context.Context, r *Record) error {
-	if u, err := url.Parse(q.What); err == nil && (u.Scheme == "http" || u.Scheme == "https") {
+	if strings.HasPrefix(q.What, "http://") || strings.HasPrefix(q.What, "https://") {
+		u, err := url.Parse(q.What)
+		if err != nil || u.Host == "" {
+			return errors.New("the URL of the new version cannot be read: write special characters of its user and password as %XX")
+		}
 		return q.getURL(ctx, r, u)
 	}
 	if strings.ContainsRune(q.What, '/') {
@@ -162,7 +166,7 @@ func open(ctx context.Context, u *url.URL) (io.ReadCloser, error) {
 	}
 	if resp.StatusCode != http.StatusOK {
 		resp.Body.Close()
-		return nil, fmt.Errorf("downloading %s: the server says %s", u.Redacted(), resp.Status)
+		return nil, fmt.Errorf("downloading %s: the server says %s", release.ShownURL(u.String()), resp.Status)
 	}
 	return resp.Body, nil
 }

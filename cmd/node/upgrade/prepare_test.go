@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"brink/internal/testdisk"
@@ -85,5 +86,16 @@ func TestWriteNew(t *testing.T) {
 	}
 	if info, err := os.Stat(newOf(binary)); err != nil || info.Mode().Perm() != 0o755 {
 		t.Errorf("%v (%v)", info, err)
+	}
+}
+
+// TestURLIsNotTakenForAFile: the error of a file has its name, and a URL may have a password.
+func TestURLIsNotTakenForAFile(t *testing.T) {
+	t.Parallel()
+	for _, what := range []string{"https://user:secret@h h/brink.zst", "https://user:secret/1@h/brink.zst", "http:///brink.zst"} {
+		err := Request{What: what}.get(t.Context(), &Record{})
+		if err == nil || !strings.Contains(err.Error(), "cannot be read") || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }
