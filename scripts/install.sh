@@ -1,9 +1,9 @@
 #!/bin/sh
 # Installs brink as a service of systemd or OpenRC, or changes what an earlier run installed:
 #
-#   curl -sfL URL/install.sh | sh -                          a server, with a node beside it
-#   curl -sfL URL/install.sh | BRINK_URL=https://SERVER:6443 BRINK_TOKEN=... sh -     an agent
-#   curl -sfL URL/install.sh | sh -s - server --tls-san=shop.example.com        with flags
+#   curl -fsSL URL/install.sh | sh -                          a server, with a node beside it
+#   curl -fsSL URL/install.sh | BRINK_URL=https://SERVER:6443 BRINK_TOKEN=... sh -     an agent
+#   curl -fsSL URL/install.sh | sh -s - server --tls-san=shop.example.com        with flags
 #
 # docs/install.md has all variables. Nothing that runs is touched before the new binary is
 # complete, has the right sum, runs here, and has found by `brink check` that this machine
@@ -1189,8 +1189,14 @@ start() {
 
 start_systemd() {
 	root systemctl start --no-block "$PODS"
-	code=0
-	root timeout "$INSTALL_BRINK_WAIT" systemctl "$1" "$NAME" || code=$?
+	# Beside this script, which hears ^C meanwhile.
+	{
+		code=0
+		root timeout "$INSTALL_BRINK_WAIT" systemctl "$1" "$NAME" || code=$?
+		echo "$code" 2>/dev/null >"$TMP/started.new" && mv "$TMP/started.new" "$TMP/started"
+	} &
+	follow_start
+	code=$(cat "$TMP/started" 2>/dev/null || echo 124)
 	if [ "$code" = 0 ]; then
 		show
 	elif [ "$code" = 124 ] || [ "$code" = 143 ]; then
@@ -1199,6 +1205,19 @@ start_systemd() {
 		root journalctl -u "$NAME" -n 5 --no-pager -o cat >&2 2>/dev/null || true
 		failed_start
 	fi
+}
+
+# follow_start says what is waited for, until systemctl has ended.
+follow_start() {
+	waited=0 said=
+	until [ -s "$TMP/started" ] || [ "$waited" -gt $((INSTALL_BRINK_WAIT + 10)) ]; do
+		sleep 1
+		waited=$((waited + 1))
+		[ $((waited % 10)) = 0 ] || continue
+		text=$(systemctl show -p StatusText "$NAME" | cut -d= -f2-)
+		[ -z "$text" ] || [ "$text" = "$said" ] || say "$text"
+		said=$text
+	done
 }
 
 # node runs a command of brink on the node of this run.
