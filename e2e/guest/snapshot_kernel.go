@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"brink/e2e/machine"
 )
@@ -36,15 +37,18 @@ func (g *Guest) lookAtKernel(s Snapshot) error {
 		r := g.TrySh(ask.command)
 		s.addLines(ask.kind, r.Stdout)
 	}
+	if err := g.awaitAddresses(); err != nil {
+		return err
+	}
 	for _, outer := range [][]string{
 		{"link", "ip", "-br", "link"}, {"route", "ip", "-4", "route", "show", "table", "all"}, {"route6", "ip", "-6", "route", "show", "table", "all"},
 		{"rule", "ip", "rule"}, {"nft", "nft", "list", "ruleset"},
 	} {
-		out, err := exec.Command("nsenter", append([]string{"--net=/proc/" + strconv.Itoa(g.leader) + "/ns/net", "--"}, outer[1:]...)...).Output()
+		out, err := g.inNetwork(outer[1:]...)
 		if err != nil {
-			return fmt.Errorf("%v: %w", outer, err)
+			return err
 		}
-		s.addLines(outer[0], string(out))
+		s.addLines(outer[0], out)
 	}
 	for name := range s {
 		if isIgnored(name, passing) || strings.HasPrefix(name, "sysctl net.ipv") && strings.Contains(name, ".conf.") && ofLink(name) {
@@ -52,6 +56,26 @@ func (g *Guest) lookAtKernel(s Snapshot) error {
 		}
 	}
 	return nil
+}
+
+// awaitAddresses waits until the guest's links have their IPv6 addresses: one that is still
+// tried, which takes a second or two, has no route yet.
+func (g *Guest) awaitAddresses() error {
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+		out, err := g.inNetwork("ip", "-6", "addr", "show", "tentative")
+		if err != nil || out == "" || time.Now().After(deadline) {
+			return err
+		}
+	}
+}
+
+// inNetwork runs a program of this machine in the guest's network.
+func (g *Guest) inNetwork(argv ...string) (string, error) {
+	out, err := exec.Command("nsenter", append([]string{"--net=/proc/" + strconv.Itoa(g.leader) + "/ns/net", "--"}, argv...)...).Output()
+	if err != nil {
+		return "", fmt.Errorf("%v: %w", argv, err)
+	}
+	return string(out), nil
 }
 
 // ofLink reports whether a setting is that of one link.
