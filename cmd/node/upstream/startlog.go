@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"sync"
 	"time"
 )
@@ -44,6 +45,14 @@ func (l *StartLog) Show() {
 		print()
 	}
 	l.held, l.open = nil, true
+}
+
+// showAtPanic is Show for a panic that ends the process. The API server gives up a request,
+// of which nobody wants the answer any more, by a panic too.
+func (l *StartLog) showAtPanic(_ context.Context, value any) {
+	if value != http.ErrAbortHandler {
+		l.Show()
+	}
 }
 
 // Drop forgets what was held back and shows everything from now on.

@@ -22,7 +22,6 @@ package upstream
 
 import (
 	"cmp"
-	"context"
 	"log/slog"
 	"os"
 	"runtime/debug"
@@ -98,7 +97,7 @@ func Set(o Options) *Globals {
 	start := newStartLog()
 	setKlog(o, level, start)
 	utilruntime.ReallyCrash = true
-	utilruntime.PanicHandlers = append(utilruntime.PanicHandlers, func(context.Context, any) { start.Show() })
+	utilruntime.PanicHandlers = append(utilruntime.PanicHandlers, start.showAtPanic)
 	klog.OsExit = func(code int) {
 		start.Show()
 		o.Exit(code)
