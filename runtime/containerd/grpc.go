@@ -3,7 +3,6 @@ package containerd
 import (
 	"context"
 	"errors"
-	"net"
 	"os"
 	"path/filepath"
 
@@ -13,8 +12,9 @@ import (
 	"github.com/containerd/log"
 	"github.com/containerd/plugin"
 	"github.com/containerd/plugin/registry"
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
+
+	"brink/internal/rootsocket"
 )
 
 // The gRPC server is a plugin of our own in place of containerd's, which takes no
@@ -89,15 +89,8 @@ func (s grpcServer) Start(ctx context.Context) error {
 	if err := os.MkdirAll(filepath.Dir(s.address), 0o711); err != nil {
 		return err
 	}
-	if err := unix.Unlink(s.address); err != nil && !errors.Is(err, unix.ENOENT) {
-		return &os.PathError{Op: "removing an old socket", Path: s.address, Err: err}
-	}
-	l, err := net.Listen("unix", s.address)
+	l, err := rootsocket.Listen(s.address)
 	if err != nil {
-		return err
-	}
-	if err := os.Chmod(s.address, 0o600); err != nil {
-		l.Close()
 		return err
 	}
 	go func() {

@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -20,6 +19,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"brink/internal/atomicfile"
 )
 
 // bundleContent is what earlier bundles have.
@@ -133,32 +134,19 @@ func newBundleWriter(parts []part, known bundleContent) *bundleWriter {
 // write writes the file, and gives it its name when it is whole and on the disk. Only its
 // owner may read it, as images may be private.
 func (w *bundleWriter) write(ctx context.Context, from content.Provider, out string) (Bundled, error) {
-	f, err := os.CreateTemp(filepath.Dir(out), "."+filepath.Base(out)+".*")
+	err := atomicfile.WriteWith(out, 0o600, func(f io.Writer) error { return w.writeTo(ctx, from, f) })
 	if err != nil {
 		return Bundled{}, err
 	}
-	defer os.Remove(f.Name()) // fails when it has its name
-	defer f.Close()
-	if err := w.writeTo(ctx, from, f); err != nil {
-		return Bundled{}, fmt.Errorf("writing %s: %w", out, err)
-	}
-	info, err := f.Stat()
-	if err := errors.Join(err, f.Sync(), os.Rename(f.Name(), out), syncDir(filepath.Dir(out))); err != nil {
-		return Bundled{}, fmt.Errorf("writing %s: %w", out, err)
+	info, err := os.Stat(out)
+	if err != nil {
+		return Bundled{}, err
 	}
 	done := Bundled{Size: info.Size(), Shared: w.shared}
 	for _, p := range w.parts {
 		done.Images = append(done.Images, Image{Name: p.name, Digest: p.target.Digest.String()})
 	}
 	return done, nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // writeTo writes what says which images there are first, so that a reader need not go
