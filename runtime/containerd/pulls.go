@@ -245,11 +245,15 @@ func (p *pulls) end(ctx context.Context, name string, lease leases.Lease, failur
 	if state.running > 0 {
 		return
 	}
-	if status.Code(failure) == codes.FailedPrecondition {
+	isUseless := status.Code(failure) == codes.FailedPrecondition
+	if isUseless {
 		p.abort(ctx, lease)
 	}
-	kept := p.kept(ctx, lease)
-	if state.done || kept == 0 || status.Code(failure) == codes.FailedPrecondition {
+	kept := int64(0)
+	if !state.done && !isUseless { // most pulls succeed: what they have is not counted
+		kept = p.kept(ctx, lease)
+	}
+	if kept == 0 {
 		p.dropLocked(ctx, name, lease)
 		return
 	}
