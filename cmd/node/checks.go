@@ -45,15 +45,18 @@ func CheckSettings(cfg Config) error {
 	return err
 }
 
-// HostChecks checks the machine, for `brink check` and every start. pid is that of a brink
-// which runs on the data directory, 0 for none.
-func HostChecks(cfg Config, pid int) []host.Check {
+// HostChecks checks the machine, for `brink check`. pid is that of a brink which runs on
+// the data directory, 0 for none.
+func HostChecks(cfg Config, pid int) []host.Check { return hostChecks(cfg, pid, false) }
+
+func hostChecks(cfg Config, pid int, isStart bool) []host.Check {
 	opts := host.CheckOptions{
 		DataDir:          cfg.Layout.Data(),
 		NodeName:         cfg.NodeName,
 		NotBefore:        builtAt(),
 		Synchronized:     clock.Synchronized(),
 		PID:              pid,
+		Start:            isStart,
 		ControlPlaneOnly: cfg.Agent == nil,
 		VXLAN:            cfg.mayUseVXLAN(),
 		NFT:              payload.NFTVersion(),
@@ -153,7 +156,7 @@ func builtAt() time.Time {
 // for no other reason.
 func notRoot(cfg Config) error {
 	isOther := func(c host.Check) bool { return c.Name != "root" }
-	return host.Failed(slices.DeleteFunc(HostChecks(cfg, os.Getpid()), isOther))
+	return host.Failed(slices.DeleteFunc(hostChecks(cfg, os.Getpid(), true), isOther))
 }
 
 // checkHost refuses to start on a machine that cannot work, before anything has been
@@ -161,7 +164,7 @@ func notRoot(cfg Config) error {
 // otherwise notice too late: a unit that stops the pods with brink shows only at the first
 // update, a low limit of open files only on the first busy day.
 func checkHost(cfg Config) error {
-	checks := HostChecks(cfg, os.Getpid())
+	checks := hostChecks(cfg, os.Getpid(), true)
 	for _, c := range checks {
 		if (c.Name == host.UnitCheck || c.Name == host.FilesCheck) && c.Result == host.Warn {
 			slog.Warn(c.String(), "component", "brink")

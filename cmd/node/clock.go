@@ -52,7 +52,7 @@ func beginsAt(file string) time.Time {
 // was built, and then sets it. It returns what `brink status` warns of: nil, or an error
 // until a time server is reached, or somebody sets the clock.
 func settleClock(ctx context.Context, c clock.Clock, l layout.Layout, built time.Time, globals *upstream.Globals) (warning func() error, err error) {
-	settled, err := c.Settle(ctx, built, passed(l, built), func(now time.Time) {
+	settled, err := c.Settle(ctx, built, func() time.Time { return passed(l, built) }, func(now time.Time) {
 		_ = notifySystemd(globals.NotifySocket, "STATUS=waiting for a time server") // for people to read
 		slog.Warn(fmt.Sprintf("the clock says %s, which is before %s: waiting %s at most for a time server", clock.Stamp(now), clock.Stamp(built), clock.Wait), "component", "brink")
 	})

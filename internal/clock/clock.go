@@ -46,10 +46,10 @@ type Settled struct {
 }
 
 // Settle returns when the clock is not before built. It waits as long as Wait, and then sets
-// the clock to passed, which is not before built. A clock that is synchronized is neither
+// the clock to what passed returns, which is not before built. A clock that is synchronized is neither
 // touched nor waited for: then built is wrong. waiting is called once when there is
 // something to wait for.
-func (c Clock) Settle(ctx context.Context, built, passed time.Time, waiting func(now time.Time)) (Settled, error) {
+func (c Clock) Settle(ctx context.Context, built time.Time, passed func() time.Time, waiting func(now time.Time)) (Settled, error) {
 	if !c.Now().Before(built) || c.Synchronized() {
 		return Settled{}, nil
 	}
@@ -66,11 +66,11 @@ func (c Clock) Settle(ctx context.Context, built, passed time.Time, waiting func
 			return Settled{}, nil
 		}
 	}
-	was := c.Now()
-	if err := c.Set(passed); err != nil {
-		return Settled{}, fmt.Errorf("the clock says %s and no time server answers: setting it to %s: %w", Stamp(was), Stamp(passed), err)
+	was, is := c.Now(), passed()
+	if err := c.Set(is); err != nil {
+		return Settled{}, fmt.Errorf("the clock says %s and no time server answers: setting it to %s: %w", Stamp(was), Stamp(is), err)
 	}
-	return Settled{Was: was, Is: passed}, nil
+	return Settled{Was: was, Is: is}, nil
 }
 
 // Stamp is a time in the form of messages.

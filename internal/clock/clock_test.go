@@ -73,7 +73,7 @@ func TestSettle(t *testing.T) {
 				b := newBoard(c.at)
 				c.prepare(b)
 				told := 0
-				settled, err := b.clock().Settle(t.Context(), built, passed, func(time.Time) { told++ })
+				settled, err := b.clock().Settle(t.Context(), built, func() time.Time { return passed }, func(time.Time) { told++ })
 				if waited := time.Since(b.begun); waited < c.waits || waited > c.waits+time.Second {
 					t.Errorf("it took %s, want %s", waited, c.waits)
 				}
@@ -97,7 +97,7 @@ func TestSettleIsStopped(t *testing.T) {
 		b := newBoard(time.Unix(60, 0))
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		if _, err := b.clock().Settle(ctx, built, passed, func(time.Time) {}); !errors.Is(err, context.DeadlineExceeded) || len(b.sets) > 0 {
+		if _, err := b.clock().Settle(ctx, built, func() time.Time { return passed }, func(time.Time) {}); !errors.Is(err, context.DeadlineExceeded) || len(b.sets) > 0 {
 			t.Errorf("error is %v, set %v", err, b.sets)
 		}
 	})
@@ -108,7 +108,7 @@ func TestSystem(t *testing.T) {
 	t.Parallel()
 	c := System()
 	c.Set = func(time.Time) error { t.Error("a right clock was set"); return nil }
-	if settled, err := c.Settle(t.Context(), built, passed, func(time.Time) {}); err != nil || !settled.Is.IsZero() {
+	if settled, err := c.Settle(t.Context(), built, func() time.Time { return passed }, func(time.Time) {}); err != nil || !settled.Is.IsZero() {
 		t.Errorf("%+v %v", settled, err)
 	}
 	_ = c.Synchronized() // either is right; it must not end the process

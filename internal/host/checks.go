@@ -58,6 +58,9 @@ type CheckOptions struct {
 	// ControlPlaneOnly is true if no pods will run here: what only pods need is not
 	// checked.
 	ControlPlaneOnly bool
+	// Start is true for a start, which refuses and gives no advice: what can only warn is
+	// left out, but for what a start logs.
+	Start bool
 	// NFT is the version of the nft that brink carries, empty if it carries none.
 	NFT string
 	// PID is the process of a running brink, whose own ports count as free, or zero. So
@@ -106,7 +109,11 @@ func (m machine) checks(f Facts, o CheckOptions) []Check {
 	if !o.ControlPlaneOnly {
 		checks = append(checks, m.podChecks(f, o)...)
 	}
-	checks = append(checks, checkMemory(f, o.Joins), m.checkSwap(), m.checkFiles(f, o.PID), m.checkUnit(o.PID))
+	checks = append(checks, checkMemory(f, o.Joins))
+	if !o.Start {
+		checks = append(checks, m.checkSwap())
+	}
+	checks = append(checks, m.checkFiles(f, o.PID), m.checkUnit(o.PID))
 	if o.DataDir != "" {
 		checks = append(checks, m.checkDataDir(o.DataDir, !o.ControlPlaneOnly)...)
 	}
@@ -136,6 +143,9 @@ func (m machine) podChecks(f Facts, o CheckOptions) []Check {
 	checks = append(checks, m.checkFeatures(f, o.VXLAN)...)
 	checks = append(checks, m.checkHosts())
 	checks = append(checks, m.checkForwarding(), m.checkBridged(), m.checkReversePath(), m.checkInotify())
+	if o.Start {
+		return checks
+	}
 	checks = append(checks, m.checkFirewalld(o), m.checkUFW(o), m.checkLegacyIPTables(o))
 	checks = append(checks, m.checkNetworkManager(), m.checkDHCPCD(), m.checkNetworkd())
 	return append(checks, m.checkLeftovers(), m.checkAppArmor(f), m.checkSELinux())
