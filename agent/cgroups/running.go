@@ -62,13 +62,18 @@ func hasProcesses(hierarchies []string, group string) bool {
 	found := false
 	for _, mount := range hierarchies {
 		_ = filepath.WalkDir(filepath.Join(mount, group), func(path string, d fs.DirEntry, err error) error {
-			if err != nil || found || d.Name() != "cgroup.procs" {
+			if err != nil || !d.IsDir() {
 				return nil
 			}
-			text, _ := os.ReadFile(path)
-			found = len(text) > 0
+			text, _ := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+			if found = len(text) > 0; found {
+				return fs.SkipAll
+			}
 			return nil
 		})
+		if found {
+			return true
+		}
 	}
-	return found
+	return false
 }

@@ -22,11 +22,12 @@ import (
 
 // Tell writes the file where NetworkManager runs, and has it read.
 func Tell(l layout.Layout) error {
-	if len(host.Running(program)) == 0 {
+	// Before all processes are looked at: most machines do not have the directory.
+	if _, err := os.Stat(filepath.Dir(host.NetworkManagerFile)); err != nil {
 		return nil
 	}
-	if _, err := os.Stat(filepath.Dir(host.NetworkManagerFile)); err != nil {
-		return nil // the check of the machine has warned
+	if len(host.Running(program)) == 0 {
+		return nil
 	}
 	written, err := ledger.PutFile(l, host.NetworkManagerFile, host.NetworkManagerText)
 	if err != nil || !written {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"brink/internal/clock"
 	"brink/internal/wire/nodeuser"
 )
 
@@ -196,7 +197,7 @@ const ClockCheck = "clock"
 // sets the clock, unless it may not, or a time server has said that it is right.
 func checkClock(now time.Time, o CheckOptions, f Facts) Check {
 	const fix = "set it with date, and let systemd-timesyncd, chrony or a clock with battery keep it"
-	told, passed := now.UTC().Format(time.RFC3339), o.NotBefore.UTC().Format(time.RFC3339)
+	told, passed := clock.Stamp(now), clock.Stamp(o.NotBefore)
 	switch {
 	case !now.Before(o.NotBefore):
 		return ok(ClockCheck, "%s", told)

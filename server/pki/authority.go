@@ -9,6 +9,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"brink/internal/clock"
 )
 
 // backdate is how far validity reaches into the past, for clocks that lag.
@@ -96,10 +98,10 @@ func checkAuthority(path string, cert *x509.Certificate, now time.Time) error {
 	}
 	if now.After(cert.NotAfter) {
 		return fmt.Errorf("%s expired on %s (the clock says %s): if the clock is right, replace the authority and join the nodes again",
-			path, stamp(cert.NotAfter), stamp(now))
+			path, clock.Stamp(cert.NotAfter), clock.Stamp(now))
 	}
 	if left := cert.NotAfter.Sub(now); left < 90*24*time.Hour {
-		slog.Warn("certificate authority ends soon", "component", ComponentName, "file", path, "expires", stamp(cert.NotAfter))
+		slog.Warn("certificate authority ends soon", "component", ComponentName, "file", path, "expires", clock.Stamp(cert.NotAfter))
 	}
 	return nil
 }
@@ -109,14 +111,14 @@ func checkClock(path string, cert *x509.Certificate, now time.Time) error {
 		return nil
 	}
 	return fmt.Errorf("the clock says %s but %s is valid only from %s: set the clock or wait until it is synchronized, then start again",
-		stamp(now), path, stamp(cert.NotBefore))
+		clock.Stamp(now), path, clock.Stamp(cert.NotBefore))
 }
 
 // makeAuthority writes the key first: after a power cut a key alone is used again, while a
 // certificate alone would be worthless.
 func (t *Tree) makeAuthority(name string, now time.Time) (*authority, error) {
 	if now.Before(released) {
-		return nil, fmt.Errorf("the clock says %s, before this version of brink was made: set the clock or wait until it is synchronized, then start again", stamp(now))
+		return nil, fmt.Errorf("the clock says %s, before this version of brink was made: set the clock or wait until it is synchronized, then start again", clock.Stamp(now))
 	}
 	key, err := t.ensureKey(name)
 	if err != nil {
@@ -135,7 +137,7 @@ func (t *Tree) makeAuthority(name string, now time.Time) (*authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	slog.Info("certificate authority made", "component", ComponentName, "name", name, "expires", stamp(cert.NotAfter))
+	slog.Info("certificate authority made", "component", ComponentName, "name", name, "expires", clock.Stamp(cert.NotAfter))
 	return &authority{cert: cert, key: key}, writeCertificates(t.Cert(name), cert)
 }
 
@@ -159,5 +161,3 @@ func (t *Tree) ensureServiceKey() error {
 	}
 	return nil
 }
-
-func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

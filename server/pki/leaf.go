@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"brink/internal/clock"
 )
 
 // issued is a leaf as it is on disk.
@@ -52,10 +54,10 @@ func (t *Tree) whyReissueLocked(spec leafSpec, now time.Time) (string, error) {
 		return reason, nil
 	}
 	if now.Before(leaf.cert.NotBefore) {
-		return "valid only from " + stamp(leaf.cert.NotBefore), nil
+		return "valid only from " + clock.Stamp(leaf.cert.NotBefore), nil
 	}
 	if !now.Before(t.renewAt(spec, leaf.cert)) {
-		return "valid until " + stamp(leaf.cert.NotAfter), nil
+		return "valid until " + clock.Stamp(leaf.cert.NotAfter), nil
 	}
 	return "", nil
 }
@@ -148,7 +150,7 @@ func (t *Tree) issueLocked(spec leafSpec, now time.Time, reason string) error {
 		return err
 	}
 	t.leaves[spec.name] = &issued{cert: cert, key: key}
-	slog.Info("certificate issued", "component", ComponentName, "name", spec.name, "expires", stamp(cert.NotAfter), "reason", reason)
+	slog.Info("certificate issued", "component", ComponentName, "name", spec.name, "expires", clock.Stamp(cert.NotAfter), "reason", reason)
 	return nil
 }
 
