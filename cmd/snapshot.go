@@ -120,8 +120,8 @@ func isElsewhere(c *cli.Context) (bool, error) {
 }
 
 func listSnapshots(c *cli.Context) error {
-	if c.NArg() > 0 {
-		return fmt.Errorf("brink snapshot list takes no arguments, got %q", c.Args().First())
+	if err := noArguments(c); err != nil {
+		return err
 	}
 	asJSON, err := wantsJSON(c)
 	if err == nil {

@@ -32,8 +32,8 @@ func stopCommand() *cli.Command {
 			&cli.DurationFlag{Name: "timeout", Usage: "with --pods: the most `TIME` that any pod gets, such as 10s (default: what each asks for)"},
 		),
 		Action: func(c *cli.Context) error {
-			if c.NArg() > 0 {
-				return fmt.Errorf("brink stop takes no arguments, got %q", c.Args().First())
+			if err := noArguments(c); err != nil {
+				return err
 			}
 			if c.IsSet("timeout") && (!c.Bool("pods") || c.Duration("timeout") <= 0) {
 				return errors.New("--timeout goes with --pods and must be more than 0, such as 10s")

@@ -39,12 +39,15 @@ func (q Request) fetch(ctx context.Context, r *Record) error {
 	if err != nil {
 		return err
 	}
-	if r.To != "" && r.To != to.String() {
+	switch r.To {
+	case to.String(): // a release, which was compared before it was downloaded
+	case "":
+		r.To = to.String()
+		if err := q.compare(ctx, *r, to); err != nil {
+			return err
+		}
+	default:
 		return fmt.Errorf("what was downloaded as %s says that it is %s", r.To, to)
-	}
-	r.To = to.String()
-	if err := q.compare(ctx, *r, to); err != nil {
-		return err
 	}
 	status, err := node.AskStatus(ctx, q.Layout)
 	if err != nil {
