@@ -730,6 +730,8 @@ list_all() {
 		made file "/etc/init.d/$PODS"
 		made file "/etc/brink/$NAME.env"
 		made file "/var/log/$NAME.log"
+		made file "/var/log/$NAME.log.1.gz" # by place_rotation
+		made file "/var/log/$NAME.log.2.gz"
 		if have logrotate; then made file "/etc/logrotate.d/$NAME"; elif [ -d /etc/periodic/daily ]; then made file "/etc/periodic/daily/$NAME-log"; fi
 	fi
 	[ ! -d /etc/NetworkManager/conf.d ] || made file /etc/NetworkManager/conf.d/90-brink.conf
@@ -894,7 +896,7 @@ END
 }
 
 # unit is the service of systemd. docs/brink.service and docs/brink-agent.service are what
-# this prints: scripts/units writes them.
+# INSTALL_BRINK_PRINT prints by this: docs/units_test.go compares.
 unit() {
 	cat <<END
 # As brink's install.sh writes it, anew at each run: own settings belong into
@@ -1069,7 +1071,6 @@ place_rotation() {
 # Written by brink's install.sh. Keeps 5 MB of the log and what was before.
 [ "\$(stat -c %s /var/log/$NAME.log 2>/dev/null || echo 0)" -lt 5000000 ] || { gzip -c /var/log/$NAME.log >/var/log/$NAME.log.1.gz && : >/var/log/$NAME.log; }
 END
-		made file "/var/log/$NAME.log.1.gz"
 	else
 		say "nothing here keeps /var/log/$NAME.log small: install logrotate and run this again"
 	fi
