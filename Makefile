@@ -37,9 +37,8 @@ e2e-install: ## tests of installing, on Debian systems booted for it; RUN=regexp
 	scripts/build
 	scripts/e2e-install
 
-e2e-arm64: ## a node on an emulated arm64 machine; half an hour
+e2e-arm64: ## a node on an emulated arm64 machine; see docs/tests.md
 	scripts/deps arm64
-	scripts/build
 	GOARCH=arm64 scripts/deps build
 	GOARCH=arm64 scripts/build
 	BRINK_ARM64=$(CURDIR)/bin/brink-arm64 RUN=TestARM64 scripts/e2e-install

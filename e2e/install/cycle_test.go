@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"brink/e2e/guest"
+	"brink/e2e/machine"
+	"brink/internal/release"
 )
 
 // TestCycle is a node's life under each init system: installed by the line of the README,
@@ -127,13 +129,15 @@ func testPowerCut(g *guest.Guest) {
 func testUpdate(g *guest.Guest, p published) {
 	g.Helper()
 	web := webProcesses(g)
-	next := p.Add(nextProgram(g))
+	program, version := nextProgram(g)
+	next := p.Add(program)
 	p.install(g)
 	if got := g.Do(brink, "version"); !strings.Contains(got, next) {
 		g.Errorf("after an update to %s brink is\n%s", next, got)
 	}
 	if isSystemd(g) {
-		testBrokenUpdate(g, p, next)
+		version.Number++
+		testBrokenUpdate(g, p, next, version.String())
 	}
 	awaitWeb(g)
 	if now := webProcesses(g); now != web {
@@ -143,10 +147,9 @@ func testUpdate(g *guest.Guest, p published) {
 
 // testBrokenUpdate is for systemd, which tells install.sh that a start failed. openrc's
 // supervisor goes on trying: there brink upgrade is the way, see TestUpgradeOpenRC.
-func testBrokenUpdate(g *guest.Guest, p published, next string) {
+func testBrokenUpdate(g *guest.Guest, p published, next, after string) {
 	g.Helper()
-	broken := brokenProgram(g, next)
-	p.AddAs(broken, strings.Replace(next, "+brink.2", "+brink.3", 1))
+	p.AddAs(brokenProgram(g, after), after)
 	if r := p.script(g, ""); r.Code == 0 {
 		g.Errorf("an update to what does not start succeeded: %v", r)
 	}
@@ -156,26 +159,20 @@ func testBrokenUpdate(g *guest.Guest, p published, next string) {
 	}
 }
 
-// nextProgram is the program under test with another number in its version, which the
-// linker wrote into it.
-func nextProgram(g *guest.Guest) string {
+// nextProgram is the program under test with the next number in its version.
+func nextProgram(g *guest.Guest) (path string, version release.Version) {
 	g.Helper()
 	program := guest.Program(g)
-	version := guest.Version(g, program)
-	next := strings.Replace(version, "+brink.1", "+brink.2", 1)
-	b, err := os.ReadFile(program)
+	version, err := machine.VersionOf(program)
 	if err != nil {
 		g.Fatal(err)
 	}
-	text := strings.ReplaceAll(string(b), version, next)
-	if next == version || text == string(b) {
-		g.Fatalf("%s is not found in %s", version, program)
-	}
-	path := g.TempDir() + "/brink"
-	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+	version.Number++
+	path = g.TempDir() + "/brink"
+	if err := machine.AsVersion(program, path, version); err != nil {
 		g.Fatal(err)
 	}
-	return path
+	return path, version
 }
 
 // brokenProgram says its version and passes the check, and does not start.
@@ -186,7 +183,7 @@ func brokenProgram(g *guest.Guest, version string) string {
 case $1 in
 server) echo "this is a broken brink" >&2; exit 1 ;;
 check) exit 0 ;;
-version) echo "brink ` + strings.Replace(version, "+brink.2", "+brink.3", 1) + `" ;;
+version) echo "brink ` + version + `" ;;
 *) exec /usr/local/bin/brink.previous "$@" ;;
 esac
 `

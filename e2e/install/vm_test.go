@@ -16,7 +16,7 @@ func TestUML(t *testing.T) {
 }
 
 // TestARM64 is TestUML on an emulated machine for arm64, with the binary that BRINK_ARM64
-// names. It takes half an hour, and runs by make e2e-arm64.
+// names. It runs by make e2e-arm64.
 func TestARM64(t *testing.T) {
 	t.Parallel()
 	program := os.Getenv("BRINK_ARM64")
